@@ -1,0 +1,36 @@
+# Each target is a single command on a fresh machine: it makes the environment first where it is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+# mypy reads packages where they would be installed: gem_fast with the mapped folders inside it.
+TYPED := build/typed
+
+.PHONY: demo test lint format bench clean
+
+demo: $(READY)
+	$(BIN)/python -m gem_fast.demo demo_output
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	mkdir -p $(TYPED)/gem_fast && ln -sfn $(CURDIR)/gem_fast/* $(CURDIR)/kernels $(CURDIR)/bench $(TYPED)/gem_fast
+	cd $(TYPED) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p gem_fast
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/python -m pytest bench --benchmark-only --benchmark-json=bench.json
+
+$(READY): setup.py pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv build dist demo_output *.egg-info

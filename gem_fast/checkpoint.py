@@ -1,0 +1,168 @@
+"""Finding and reading weights: open_clip's names and tags, a local file, or the model in this package."""
+
+import json
+import pickle
+import warnings
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.factory import load_checkpoint
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from .options import Defaults
+from .packing import vision_config, why_unsupported
+from .vision import VisionConfig
+
+EMBEDDED = {"gem-tiny": "gem_tiny"}
+
+
+class ModelError(ValueError):
+    """A model that can't be loaded; the message says why and what would be right."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A CLIP model, taken apart: vision weights to pack, and the text tower as open_clip runs it."""
+
+    name: str
+    source: str  # the pretrained tag, the file, "embedded" or "random"
+    vision_config: VisionConfig
+    vision_state: dict[str, Tensor]
+    text: nn.Module  # has encode_text(tokens, normalize)
+    tokenizer: Any  # texts -> token ids [n, context]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    defaults: Defaults = field(default_factory=Defaults)
+    options: dict[str, Any] = field(default_factory=dict)  # the model's own GemOptions, where not the paper's
+    known_tokens: Tensor | None = None  # ids the text tower has rows for, or None for all
+
+
+def supported_models() -> list[str]:
+    """Names that `load` takes, the embedded ones first."""
+    return [*EMBEDDED, *(n for n in open_clip.list_models() if not why_unsupported(open_clip.get_model_config(n)))]
+
+
+def pretrained_tags(name: str) -> list[str]:
+    """open_clip's pretrained tags of a model; none for an embedded one, which brings its weights."""
+    return [] if name in EMBEDDED else list(open_clip.list_pretrained_tags_by_model(name))
+
+
+def read_checkpoint(name: str, pretrained: str | None = None, weights: str | Path | None = None) -> Checkpoint:
+    """Load a model by name.
+
+    Args:
+        name: one of `supported_models()`.
+        pretrained: a tag of open_clip, which downloads the weights, or `"random"` for untrained weights.
+        weights: a local `.safetensors` or `.pt` file with open_clip's names, instead of a tag. Pickled objects other
+            than tensors are refused.
+
+    Raises:
+        ModelError: the name, tag or file can't be used.
+    """
+    if name in EMBEDDED:
+        if pretrained or weights:
+            raise ModelError(f"{name} brings its own weights; leave out pretrained and weights")
+        return _read_embedded(name)
+    model_cfg = open_clip.get_model_config(name)
+    if model_cfg is None:
+        raise ModelError(f"no model is called {name!r}; supported are: {', '.join(supported_models())}")
+    if reason := why_unsupported(model_cfg):
+        raise ModelError(f"{name} is not supported: {reason}. Supported are: {', '.join(supported_models())}")
+    if (pretrained is None) == (weights is None):
+        raise ModelError(
+            f"{name} needs either pretrained, one of {', '.join([*pretrained_tags(name), 'random'])}, "
+            "or weights, a local .safetensors or .pt file"
+        )
+    if weights is not None:
+        clip = _create(name)
+        _load_file(clip, Path(weights))
+        return _take_apart(name, str(weights), model_cfg, clip)
+    assert pretrained is not None
+    if pretrained == "random":
+        return _take_apart(name, pretrained, model_cfg, _create(name))
+    if pretrained not in pretrained_tags(name):
+        raise ModelError(f"{name} has no weights {pretrained!r}; its tags are: {', '.join(pretrained_tags(name))}")
+    # The tag knows which activation its weights were trained with; the plain config of that name may not.
+    model_cfg["quick_gelu"] = bool(open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu"))
+    try:
+        clip = _create(name, pretrained=pretrained, force_quick_gelu=model_cfg["quick_gelu"])
+    except Exception as error:  # hub clients raise many kinds; the text is what helps
+        raise ModelError(f"the weights {name}/{pretrained} could not be fetched or read: {error}") from error
+    return _take_apart(name, pretrained, model_cfg, clip)
+
+
+def _create(name: str, **arguments: Any) -> nn.Module:
+    with warnings.catch_warnings():
+        # open_clip warns of an activation mismatch that read_checkpoint has settled.
+        warnings.filterwarnings("ignore", message="QuickGELU mismatch")
+        return open_clip.create_model(name, **arguments)
+
+
+def _load_file(clip: nn.Module, path: Path) -> None:
+    if not path.is_file():
+        raise ModelError(f"weights: there is no file {path}")
+    if path.suffix not in (".safetensors", ".pt", ".pth", ".bin"):
+        raise ModelError(f"weights: {path} must be a .safetensors or .pt file")
+    try:
+        load_checkpoint(clip, str(path), strict=True, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"weights: {path} holds more than tensors or is damaged, and arbitrary objects are never unpickled; "
+            "save its state dict as .safetensors"
+        ) from error
+    except SafetensorError as error:
+        raise ModelError(f"weights: {path} is not a readable safetensors file: {error}") from error
+    except Exception as error:  # a damaged file can fail anywhere in torch's reader
+        first_lines = "; ".join(line.strip() for line in str(error).splitlines()[:3])
+        raise ModelError(f"weights: {path} is damaged or does not fit the model: {first_lines}") from error
+
+
+def _take_apart(name: str, source: str, model_cfg: dict[str, Any], clip: Any) -> Checkpoint:
+    preprocess = open_clip.get_model_preprocess_cfg(clip)
+    return Checkpoint(
+        name=name,
+        source=source,
+        vision_config=vision_config(model_cfg),
+        vision_state=dict(clip.visual.state_dict()),
+        text=_text_tower(clip),
+        tokenizer=open_clip.get_tokenizer(name),
+        mean=tuple(preprocess["mean"]),
+        std=tuple(preprocess["std"]),
+    )
+
+
+def _text_tower(clip: Any) -> nn.Module:
+    """The model without its vision tower, which our own forward replaces."""
+    del clip.visual
+    return clip.float().requires_grad_(False).eval()
+
+
+def _read_embedded(name: str) -> Checkpoint:
+    folder = files("gem_fast") / "embedded" / EMBEDDED[name]
+    settings = json.loads((folder / "config.json").read_text())
+    state = {key: value.float() for key, value in load_file(str(folder / "model.safetensors")).items()}
+    rows = state.pop("token_embedding.rows").long()
+    model_cfg = settings["model_cfg"]
+    embedding = torch.zeros(model_cfg["text_cfg"]["vocab_size"], model_cfg["text_cfg"]["width"])
+    embedding[rows] = state.pop("token_embedding.values")
+    clip = open_clip.CLIP(**model_cfg)
+    clip.load_state_dict({**state, "token_embedding.weight": embedding})
+    return Checkpoint(
+        name=name,
+        source="embedded",
+        vision_config=vision_config(model_cfg),
+        vision_state=dict(clip.visual.state_dict()),
+        text=_text_tower(clip),
+        tokenizer=open_clip.SimpleTokenizer(context_length=model_cfg["text_cfg"]["context_length"]),
+        mean=tuple(settings["preprocess"]["mean"]),
+        std=tuple(settings["preprocess"]["std"]),
+        defaults=Defaults(**settings["defaults"]),
+        options=settings["options"],
+        known_tokens=rows,
+    )

@@ -1,0 +1,229 @@
+"""Segmentation of many files: read ahead, segment in batches, write, and go on when one fails."""
+
+import glob
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from .images import EXTENSIONS, ImageError, load_image
+from .text import parse_classes
+
+if TYPE_CHECKING:
+    from .model import GemModel
+    from .segmentation import Segmentation
+
+SUMMARY = "summary.jsonl"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to segment, and the start of its output names, relative to the output folder."""
+
+    path: Path
+    stem: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of `summary.jsonl`."""
+
+    image: str
+    status: str  # ok or failed
+    error: str | None = None
+    height: int | None = None
+    width: int | None = None
+    areas: dict[str, float] = field(default_factory=dict)  # share of the pixels of each class that appears
+    files: dict[str, str] = field(default_factory=dict)  # relative to the output folder
+
+
+def find_images(inputs: Iterable[str | os.PathLike]) -> list[Job]:
+    """Images that files, folders (searched with their subfolders) and glob patterns stand for, in sorted order.
+
+    A file that is named is taken whatever its ending; in folders, files with an image's ending are.
+
+    Raises:
+        ValueError: an input is neither a file nor a folder, and as a pattern matches nothing.
+    """
+    found: dict[Path, str] = {}
+    for given in inputs:
+        text = os.fspath(given)
+        if os.path.isdir(text):
+            root = Path(text)
+            for path in sorted(root.rglob("*")):
+                if path.suffix.lower() in EXTENSIONS and path.is_file() and not path.name.startswith("."):
+                    found.setdefault(path, str(path.relative_to(root).with_suffix("")))
+        else:
+            matches = [text] if os.path.isfile(text) else sorted(glob.glob(text, recursive=True))
+            files = [Path(match) for match in matches if os.path.isfile(match)]
+            if not files:
+                raise ValueError(f"{text}: no such file or folder, and as a pattern it matches no file")
+            for path in files:
+                found.setdefault(path, path.stem)
+    return _with_distinct_stems(found)
+
+
+def _with_distinct_stems(found: dict[Path, str]) -> list[Job]:
+    """Where two images would write the same names, the ending is kept; where that is not enough, a number is added."""
+    shared = Counter(stem.casefold() for stem in found.values())
+    taken: set[str] = set()
+    jobs = []
+    for path, stem in found.items():
+        base = stem if shared[stem.casefold()] == 1 else f"{stem}{path.suffix}"
+        unique, number = base, 2
+        while unique.casefold() in taken:
+            unique, number = f"{base}-{number}", number + 1
+        taken.add(unique.casefold())
+        jobs.append(Job(path, unique))
+    return jobs
+
+
+def segment_files(
+    model: "GemModel",
+    images: Iterable[str | os.PathLike],
+    prompts: Any,
+    out: str | os.PathLike,
+    *,
+    heatmaps: bool = False,
+    resume: bool = False,
+    batch_size: int = 8,
+    on_start: Callable[[int], None] | None = None,
+    on_record: Callable[[Record], None] | None = None,
+    **settings: Any,
+) -> list[Record]:
+    """Segment files into a folder; an image that fails is recorded, and the rest goes on.
+
+    Args:
+        model: from `gem_fast.load`.
+        images: files, folders and glob patterns.
+        prompts: the classes, the same for all images, as `GemModel.segment` takes them.
+        out: output folder. Gets an overlay, a label image and a legend for each image, and `summary.jsonl` with one
+            line an image, written as soon as it is finished.
+        heatmaps: also write the heat maps, as `.npz`.
+        resume: keep what an earlier run into `out` finished (same images by path), and do the rest.
+        batch_size: images in one forward.
+        on_start: called with the number of images to do.
+        on_record: called with each image's record.
+        **settings: of `GemModel.segment`: size, resize, threshold, logit_scale, templates.
+
+    Returns:
+        The records of this run, in the order of the images.
+
+    Raises:
+        ValueError: an argument is wrong, or there is no image. OSError: the output folder can't be written.
+    """
+    jobs = find_images(images)
+    if not jobs:
+        raise ValueError(f"no images found; in folders these endings are looked for: {', '.join(sorted(EXTENSIONS))}")
+    parse_classes(prompts)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    finished = finished_images(out) if resume else set()
+    jobs = [job for job in jobs if str(job.path) not in finished]
+    if on_start:
+        on_start(len(jobs))
+    records = []
+    with (
+        open(out / SUMMARY, "a" if resume else "w", encoding="utf-8") as summary,
+        ThreadPoolExecutor(max_workers=1, thread_name_prefix="read") as reader,
+    ):
+        for window in _read_ahead(reader, jobs, batch_size):
+            for record in _process(model, window, prompts, out, heatmaps, {"batch_size": batch_size, **settings}):
+                summary.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
+                summary.flush()
+                records.append(record)
+                if on_record:
+                    on_record(record)
+    return records
+
+
+def finished_images(out: Path) -> set[str]:
+    """Paths of the images that an earlier run finished, by its summary; a line cut off by an interruption is left."""
+    finished = set()
+    path = out / SUMMARY
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if record["status"] == "ok" and all((out / name).exists() for name in record["files"].values()):
+                finished.add(record["image"])
+    return finished
+
+
+Loaded = tuple[Job, "Image.Image | ImageError"]
+
+
+def _read_ahead(reader: ThreadPoolExecutor, jobs: list[Job], window: int) -> Iterator[list[Loaded]]:
+    """Windows of read images; while one is worked on, the next is read."""
+
+    def read(chunk: list[Job]) -> list[Loaded]:
+        return [(job, _try_load(job.path)) for job in chunk]
+
+    chunks = [jobs[start : start + window] for start in range(0, len(jobs), window)]
+    coming: Future[list[Loaded]] | None = reader.submit(read, chunks[0]) if chunks else None
+    for following in [*chunks[1:], None]:
+        assert coming is not None
+        ready = coming.result()
+        coming = reader.submit(read, following) if following else None
+        yield ready
+
+
+def _try_load(path: Path) -> "Image.Image | ImageError":
+    try:
+        return load_image(path)
+    except ImageError as error:
+        return error
+
+
+def _process(
+    model: "GemModel", window: list[Loaded], prompts: Any, out: Path, heatmaps: bool, settings: dict[str, Any]
+) -> Iterator[Record]:
+    """Records of one window's images, in their order."""
+    pictures = [loaded for _, loaded in window if isinstance(loaded, Image.Image)]
+    try:
+        results: list[Segmentation | None] = list(model.segment(pictures, prompts, **settings)) if pictures else []
+    except (RuntimeError, MemoryError):
+        # Something about one image, such as its size, broke the batch: find it by taking them one by one.
+        results = [None] * len(pictures)
+    queue = iter(results)
+    for job, loaded in window:
+        if isinstance(loaded, ImageError):
+            yield Record(str(job.path), "failed", error=str(loaded))
+            continue
+        result = next(queue)
+        try:
+            result = result or model.segment(loaded, prompts, **settings)
+            paths = result.save(out, job.stem, heatmaps=heatmaps)
+        except (RuntimeError, MemoryError, OSError) as error:
+            yield Record(str(job.path), "failed", error=f"{job.path}: {type(error).__name__}: {error}")
+            continue
+        files = {kind: str(path.relative_to(out)) for kind, path in paths.items()}
+        yield Record(str(job.path), "ok", None, *result.size, areas=result.areas(), files=files)
+
+
+def read_prompt_file(path: str | os.PathLike) -> dict[str, list[str]]:
+    """Classes from a text file: a class a line, its synonyms separated by commas; empty lines and `#` are passed over.
+
+    Raises:
+        ValueError: the file can't be read, or names no class.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"prompts file {os.fspath(path)} can't be read as UTF-8 text: {error}") from error
+    classes = {}
+    for line in lines:
+        words = [word.strip() for word in line.split(",") if word.strip()]
+        if words and not line.lstrip().startswith("#"):
+            classes[words[0]] = words
+    if not classes:
+        raise ValueError(f"prompts file {os.fspath(path)} names no class; write a class a line, synonyms after commas")
+    return classes

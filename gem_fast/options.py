@@ -1,0 +1,56 @@
+"""What can be chosen about the GEM path and about scores and labels."""
+
+from dataclasses import dataclass
+
+from gem_fast.kernels.attention.dispatch import backends, check_projections
+
+
+@dataclass(frozen=True)
+class GemOptions:
+    """The GEM path: which blocks it covers and how its self-self attention works.
+
+    Attributes:
+        gem_blocks: number of last blocks with a GEM path. The authors' `gem_depth=7` changes 6 blocks.
+        iterations: self-self attention steps before the values are assigned (Eq. 5 of the paper), 0 or more.
+        inverse_temperature: `1/τ`, or None for the paper's adaptive one (Eq. 4, from each image's token norms).
+        projections: which of q, k and v are ensembled (Eq. 7).
+        normalize: L2-normalise the projections. Off is what CLIP Surgery's value-value attention needs, with
+            `projections="v"`, `iterations=0` and `inverse_temperature=head_width ** -0.5`.
+        backend: attention backend by name, or None for the best that serves.
+    """
+
+    gem_blocks: int = 6
+    iterations: int = 1
+    inverse_temperature: float | None = None
+    projections: str = "qkv"
+    normalize: bool = True
+    backend: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.gem_blocks < 1:
+            raise ValueError(f"gem_blocks must be 1 or more, got {self.gem_blocks}")
+        if self.iterations < 0:
+            raise ValueError(f"iterations must be 0 or more, got {self.iterations}")
+        if self.inverse_temperature is not None and not self.inverse_temperature > 0:
+            raise ValueError(f"inverse_temperature must be positive or None, got {self.inverse_temperature}")
+        check_projections(self.projections)
+        if self.backend is not None and self.backend not in backends():
+            raise ValueError(f"unknown backend {self.backend!r}; the backends are {', '.join(backends())}")
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a model brings for images and labels when the caller names nothing.
+
+    Attributes:
+        size: side of the input in pixels, as `preprocess.input_size` reads it with the resize policy.
+        logit_scale: multiplier of the cosine before the softmax over classes.
+        threshold: softmax confidence below which a pixel is background (the paper's 0.85).
+        heatmap_threshold: the same for a single prompt, on its min-max heat map (the paper's 0.5), since a softmax
+            over one class is 1 everywhere.
+    """
+
+    size: int = 448
+    logit_scale: float = 100.0
+    threshold: float = 0.85
+    heatmap_threshold: float = 0.5

@@ -1,0 +1,37 @@
+"""From RGB images to normalised pixels: the resize policy and CLIP's normalisation."""
+
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+ResizePolicy: TypeAlias = Literal["shorter", "squash", "exact"]
+
+
+def input_size(image_size: tuple[int, int], size: int, policy: ResizePolicy, patch: int) -> tuple[int, int]:
+    """Height and width of the model's input for an image of that height and width.
+
+    - `"shorter"`: the shorter side becomes `size` and the aspect ratio stays, as in the paper's evaluation.
+    - `"squash"`: `size` × `size`, as the authors' package does.
+    - `"exact"`: the image's own size, whatever `size` says.
+
+    Each side is then rounded to the nearest multiple of the patch, and is at least one patch.
+    """
+    height, width = image_size
+    if policy == "shorter":
+        scale = size / min(height, width)
+        height, width = round(height * scale), round(width * scale)
+    elif policy == "squash":
+        height = width = size
+    elif policy != "exact":
+        raise ValueError(f"resize must be one of {', '.join(get_args(ResizePolicy))}, got {policy!r}")
+    return max(1, round(height / patch)) * patch, max(1, round(width / patch)) * patch
+
+
+def to_pixels(image: Image.Image, size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Resize an RGB image bicubically (antialiased) to height and width, and normalise: `[3, H, W]` float32."""
+    resized = image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    values = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float().div_(255)
+    return values.sub_(torch.tensor(mean).view(3, 1, 1)).div_(torch.tensor(std).view(3, 1, 1))

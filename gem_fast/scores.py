@@ -1,0 +1,24 @@
+"""Cosine scores of patches with classes, at patch resolution."""
+
+import torch
+from torch import Tensor
+
+
+def class_scores(patches: Tensor, words: Tensor, groups: list[int]) -> Tensor:
+    """Cosine of each patch with each class, the maximum over a class's synonyms.
+
+    Args:
+        patches: L2-normalised patch features `[B, h, w, E]`.
+        words: L2-normalised embeddings of all words `[T, E]`, those of a class next to each other.
+        groups: number of words of each class; they sum to T.
+
+    Returns:
+        `[B, P, h, w]` with P classes, in -1..1.
+    """
+    words = words.to(patches.device, patches.dtype)
+    cosines = torch.einsum("bhwe,te->bthw", patches, words)
+    if len(groups) == len(words):
+        return cosines
+    owner = torch.repeat_interleave(torch.tensor(groups)).to(patches.device)
+    empty = cosines.new_full((cosines.shape[0], len(groups), *cosines.shape[2:]), -torch.inf)
+    return empty.index_reduce_(1, owner, cosines, "amax")

@@ -1,0 +1,165 @@
+"""The result for one image: scores, heat maps and labels, computed when asked for, and written to files."""
+
+import io
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gem_fast.kernels import decode_heatmaps, decode_labels
+
+from .rendering import blend_heatmap, blend_labels, class_colour, palette
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What GEM says about one image.
+
+    Attributes:
+        image: the original image, RGB.
+        classes: names of the P classes; class i has the label i + 1, and 0 is background.
+        cosines: cosine of each patch with each class, `[P, h, w]`, on the model's device.
+        threshold: confidence below which a pixel is background.
+        logit_scale: multiplier of the cosine before the softmax over classes.
+        source: the file, if the image came from one.
+    """
+
+    image: Image.Image
+    classes: tuple[str, ...]
+    cosines: Tensor
+    threshold: float
+    logit_scale: float
+    source: str | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the original image in pixels."""
+        return self.image.height, self.image.width
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Raw cosine scores at patch resolution, `[P, h, w]` float32."""
+        return self.cosines.float().cpu().numpy()
+
+    @property
+    def heatmaps(self) -> np.ndarray:
+        """Heat maps of all prompts at the image's size, `[P, H, W]` float32 in 0..1, each stretched by itself.
+
+        Computed at each access: 4 bytes × P × H × W. For one prompt of many take `heatmap(prompt)`.
+        """
+        return decode_heatmaps(self.cosines.float(), self.size).cpu().numpy()
+
+    def heatmap(self, prompt: str) -> np.ndarray:
+        """Heat map of one class by its name, `[H, W]` float32 in 0..1; KeyError if there is no such class."""
+        if prompt not in self.classes:
+            raise KeyError(f"{prompt!r} is not among the classes: {', '.join(self.classes)}")
+        index = self.classes.index(prompt)
+        return decode_heatmaps(self.cosines[index : index + 1].float(), self.size)[0].cpu().numpy()
+
+    @cached_property
+    def _decoded(self) -> tuple[np.ndarray, np.ndarray]:
+        if len(self.classes) == 1:
+            # A softmax over one class is 1 everywhere; the heat map tells where the class is rather than is not.
+            confidence = self.heatmap(self.classes[0])
+            labels = torch.from_numpy(confidence >= self.threshold)
+        else:
+            labels, tensor = decode_labels(
+                self.cosines, self.size, logit_scale=self.logit_scale, threshold=self.threshold
+            )
+            confidence = tensor.float().cpu().numpy()
+        return labels.cpu().numpy().astype(np.uint8 if len(self.classes) < 256 else np.uint16), confidence
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Label of each pixel, `[H, W]`, uint8, or uint16 from 256 classes on; 0 is background."""
+        return self._decoded[0]
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """Confidence of each pixel's best class, `[H, W]` float32: the softmax, or the heat map of a single prompt."""
+        return self._decoded[1]
+
+    def areas(self) -> dict[str, float]:
+        """Share of the image that each class that appears covers, background among them."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.classes) + 1)
+        names = ("background", *self.classes)
+        return {name: count / self.labels.size for name, count in zip(names, counts.tolist(), strict=True) if count}
+
+    def legend(self) -> dict[str, dict[str, str]]:
+        """Name and colour of each label."""
+        names = ("background", *self.classes)
+        return {
+            str(i): {"name": n, "color": "#{:02x}{:02x}{:02x}".format(*class_colour(i))} for i, n in enumerate(names)
+        }
+
+    def overlay(self, prompt: str | None = None) -> Image.Image:
+        """The labels in colours over the image with a legend below, or the heat map of one prompt."""
+        if prompt is None:
+            return blend_labels(self.image, self.labels, self.classes)
+        return blend_heatmap(self.image, self.heatmap(prompt), prompt)
+
+    def label_image(self) -> Image.Image:
+        """The labels as an image: a palette of the legend's colours, or 16-bit grey from 256 classes on."""
+        picture = Image.fromarray(self.labels)
+        if self.labels.dtype == np.uint8:
+            picture.putpalette(palette(256).ravel().tolist())
+        return picture
+
+    def save(self, folder: str | os.PathLike, stem: str | None = None, *, heatmaps: bool = False) -> dict[str, Path]:
+        """Write the overlay, the label image with its legend and, if asked for, the heat maps.
+
+        Args:
+            folder: where to write; made if missing.
+            stem: start of the file names, possibly with folders; by default that of the source, or `image`.
+            heatmaps: also write a compressed `.npz` with `heatmaps` [P, H, W] float16, `scores` and `classes`.
+
+        Returns:
+            The written files: `overlay`, `labels`, `legend` and perhaps `heatmaps`. Each appears whole or not at all.
+        """
+        stem = stem or (Path(self.source).stem if self.source else "image")
+        contents = {
+            "overlay": (".overlay.png", png_bytes(self.overlay())),
+            "labels": (".labels.png", png_bytes(self.label_image())),
+            "legend": (".legend.json", json.dumps(self.legend(), indent=1, ensure_ascii=False).encode()),
+        }
+        if heatmaps:
+            contents["heatmaps"] = (".heatmaps.npz", self._heatmap_bytes())
+        paths = {}
+        for kind, (ending, content) in contents.items():
+            paths[kind] = Path(folder) / f"{stem}{ending}"
+            write_whole(paths[kind], content)
+        return paths
+
+    def _heatmap_bytes(self) -> bytes:
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer, heatmaps=self.heatmaps.astype(np.float16), scores=self.scores, classes=np.array(self.classes)
+        )
+        return buffer.getvalue()
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write to a temporary name beside the target, then rename: an interruption leaves no half file of that name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

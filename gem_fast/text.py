@@ -1,0 +1,184 @@
+"""Prompts to text embeddings: classes with synonyms, templates, encoded once, in chunks, and cached."""
+
+import hashlib
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from open_clip import OPENAI_IMAGENET_TEMPLATES
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "photo": ("a photo of a {}.",),
+    "imagenet": tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES),
+}
+_CHUNK = 64  # texts a pass: 64 × 77 tokens of a ViT-B's text tower need about 150 MB
+
+
+@dataclass(frozen=True)
+class TextClass:
+    """A class as the user names it: its name, and all words that stand for it (the name among them)."""
+
+    name: str
+    synonyms: tuple[str, ...]
+
+
+Prompts: TypeAlias = str | Sequence[str | tuple[str, ...]] | Mapping[str, Sequence[str]]
+
+
+def parse_classes(prompts: Prompts) -> tuple[TextClass, ...]:
+    """The classes of one image, as users name them.
+
+    `"cat"`, `["cat", "remote control"]`, with a tuple for a class of several words as in
+    `["cat", ("car", "automobile")]`, or a mapping from class names to their words.
+
+    Raises:
+        ValueError: there is no prompt, or one is empty or no text.
+    """
+    if isinstance(prompts, Mapping):
+        named = [(name, (words,) if isinstance(words, str) else tuple(words)) for name, words in prompts.items()]
+    else:
+        listed = [prompts] if isinstance(prompts, str) else prompts
+        tuples = [prompt if isinstance(prompt, tuple) else (prompt,) for prompt in listed]
+        named = [(words[0] if words else "", words) for words in tuples]
+    if not named:
+        raise ValueError("prompts must name at least one class")
+    for name, words in named:
+        if not words or not all(isinstance(word, str) and word.strip() for word in (name, *words)):
+            raise ValueError(f"a prompt must be a text or a tuple of synonyms, none of them empty, got {words!r}")
+    return tuple(TextClass(name.strip(), tuple(dict.fromkeys(w.strip() for w in words))) for name, words in named)
+
+
+def parse_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
+    """A name of `TEMPLATES`, one template, or a list of them; each has one `{}` for the class."""
+    if isinstance(templates, str):
+        templates = TEMPLATES.get(templates, (templates,))
+    for template in templates:
+        if template.count("{}") != 1:
+            names = ", ".join(TEMPLATES)
+            raise ValueError(f"a template must hold one {{}} for the class, got {template!r}; named ones: {names}")
+    if not templates:
+        raise ValueError("templates must hold at least one template")
+    return tuple(templates)
+
+
+class TextEncoder:
+    """Unit text embeddings of words under templates, each computed once.
+
+    Memory holds one float32 embedding a word and template set: 20 MB for 10,000 words of a ViT-B.
+    """
+
+    def __init__(
+        self,
+        tower: nn.Module,
+        tokenizer: Any,
+        *,
+        known_tokens: Tensor | None = None,
+        cache: str | Path | None = None,
+    ) -> None:
+        self.tower = tower
+        self.tokenizer = tokenizer
+        self.known_tokens = None if known_tokens is None else frozenset(known_tokens.tolist())
+        self.memory: dict[tuple[tuple[str, ...], str], Tensor] = {}
+        self.disk = None if cache is None else DiskCache(Path(cache), tower)
+
+    def encode(self, words: Sequence[str], templates: tuple[str, ...]) -> Tensor:
+        """Mean over the templates of the unit embeddings, made unit again: [len(words), E] float32."""
+        unseen = [w for w in dict.fromkeys(words) if (templates, w) not in self.memory]
+        if unseen and self.disk:
+            stored = self.disk.read(templates)
+            self.memory.update({(templates, w): stored[w] for w in unseen if w in stored})
+            unseen = [w for w in unseen if w not in stored]
+        if unseen:
+            self.warn_unknown(unseen)
+            embeddings = self._embed([t.replace("{}", w) for w in unseen for t in templates], len(templates))
+            self.memory.update({(templates, w): row for w, row in zip(unseen, embeddings, strict=True)})
+            if self.disk:
+                self.disk.write(templates, {w: r for (t, w), r in self.memory.items() if t == templates})
+        return torch.stack([self.memory[templates, word] for word in words])
+
+    @torch.inference_mode()
+    def _embed(self, texts: list[str], group: int) -> Tensor:
+        """Unit means over each `group` neighbouring texts, [len(texts) / group, E]."""
+        device = next(self.tower.parameters()).device
+        sums = None
+        for start in range(0, len(texts), _CHUNK):
+            tokens = self.tokenizer(texts[start : start + _CHUNK]).to(device)
+            embeddings = embed_tokens(self.tower, tokens)
+            if sums is None:
+                sums = embeddings.new_zeros(len(texts) // group, embeddings.shape[1])
+            owner = torch.arange(start, start + len(tokens), device=device) // group
+            sums.index_add_(0, owner, embeddings)
+        assert sums is not None
+        return F.normalize(sums, dim=-1).float()
+
+    def warn_unknown(self, words: list[str]) -> None:
+        """Warn of words that a text tower with a partial vocabulary cannot read."""
+        if self.known_tokens is None:
+            return
+        unknown = [w for w in words if not self.known_tokens.issuperset(self.tokenizer([w])[0].tolist())]
+        if unknown:
+            warnings.warn(
+                f"this model's vocabulary does not hold: {', '.join(unknown)}; its scores for them mean nothing",
+                stacklevel=4,
+            )
+
+
+def embed_tokens(tower: Any, tokens: Tensor) -> Tensor:
+    """Unit embeddings of token ids: [n, context] -> [n, E], as open_clip's `encode_text`, but without the padding.
+
+    CLIP's text attention is causal and only the end-of-text token (the highest id) is read, so what lies behind the
+    longest text of the chunk changes nothing: short prompts cost an eighth.
+    """
+    end = tokens.argmax(dim=-1)
+    length = int(end.max()) + 1
+    x = tower.token_embedding(tokens[:, :length]) + tower.positional_embedding[:length]
+    x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
+    x = tower.ln_final(x[torch.arange(len(x), device=x.device), end])
+    return F.normalize(x @ tower.text_projection, dim=-1)
+
+
+class DiskCache:
+    """Embeddings on disk, a safetensors file for each text tower and template set."""
+
+    def __init__(self, folder: Path, tower: nn.Module) -> None:
+        self.folder = folder
+        digest = hashlib.sha256()
+        for name, value in sorted(tower.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        self.model = digest.hexdigest()
+
+    def path(self, templates: tuple[str, ...]) -> Path:
+        key = hashlib.sha256((self.model + json.dumps(templates)).encode()).hexdigest()[:32]
+        return self.folder / f"text-{key}.safetensors"
+
+    def read(self, templates: tuple[str, ...]) -> dict[str, Tensor]:
+        path = self.path(templates)
+        if not path.exists():
+            return {}
+        try:
+            with safe_open(str(path), framework="pt") as stored:
+                words = json.loads(stored.metadata()["words"])
+                return dict(zip(words, stored.get_tensor("embeddings"), strict=True))
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"the text cache {path} is damaged ({error}); delete it and it is made again") from error
+
+    def write(self, templates: tuple[str, ...], embeddings: dict[str, Tensor]) -> None:
+        path = self.path(templates)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # A name of its own for each writer, then a rename: readers see the old file or the whole new one.
+        handle, temporary = tempfile.mkstemp(dir=self.folder, suffix=".tmp")
+        os.close(handle)
+        rows = torch.stack([row.cpu() for row in embeddings.values()])
+        save_file({"embeddings": rows}, temporary, metadata={"words": json.dumps(list(embeddings))})
+        os.replace(temporary, path)

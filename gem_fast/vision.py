@@ -1,0 +1,179 @@
+"""The vision transformer of CLIP with GEM's parallel path, over packed weights."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gem_fast.kernels import self_self_attention
+
+from .options import GemOptions
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """Shape of a CLIP vision transformer with a class token."""
+
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+    patch_size: int
+    grid: tuple[int, int]  # patches of the training image, height and width
+    embed_dim: int
+    activation: str = "gelu"  # gelu, gelu_tanh or quick_gelu
+    norm_eps: float = 1e-5
+    pre_norm: bool = True
+
+
+class VisionFeatures(NamedTuple):
+    """L2-normalised features, float32 or wider.
+
+    Attributes:
+        patches: GEM patch features `[B, h, w, E]`.
+        original_patches: patch features of the unchanged path `[B, h, w, E]`, or None if not asked for.
+        original_class: class token of the unchanged path `[B, E]` (CLIP's image embedding), or None.
+    """
+
+    patches: Tensor
+    original_patches: Tensor | None = None
+    original_class: Tensor | None = None
+
+
+class Block(nn.Module):
+    """A transformer block; LayerScale is folded into `out` and `mlp_out` when weights are packed."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        width, eps = config.width, config.norm_eps
+        self.heads = config.heads
+        self.activation = config.activation
+        self.ln_1 = nn.LayerNorm(width, eps)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.ln_2 = nn.LayerNorm(width, eps)
+        self.mlp_in = nn.Linear(width, config.mlp_width)
+        self.mlp_out = nn.Linear(config.mlp_width, width)
+
+    def project(self, y: Tensor, wanted: str = "qkv") -> Tensor:
+        """Packed projections of normalised tokens: [B, N, C] -> [B, N, 3, H, D]; those not wanted stay unset."""
+        B, N, C = y.shape
+        if set(wanted) == set("qkv"):
+            return self.qkv(y).view(B, N, 3, self.heads, -1)
+        packed = y.new_empty(B, N, 3, C)
+        for letter in wanted:
+            index = "qkv".index(letter)
+            rows = slice(index * C, (index + 1) * C)
+            packed[:, :, index] = F.linear(y, self.qkv.weight[rows], self.qkv.bias[rows])
+        return packed.view(B, N, 3, self.heads, -1)
+
+    def original(self, x: Tensor, qkv: Tensor) -> Tensor:
+        """The unchanged block, given its projections: [B, N, C] -> [B, N, C]."""
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(query, key, value)
+        x = x + self.out(attended.transpose(1, 2).flatten(2))
+        return x + self.mlp_out(self.activate(self.mlp_in(self.ln_2(x))))
+
+    def activate(self, x: Tensor) -> Tensor:
+        if self.activation == "quick_gelu":
+            return x * torch.sigmoid(1.702 * x)
+        return F.gelu(x, approximate="tanh" if self.activation == "gelu_tanh" else "none")
+
+
+class GemVisionTransformer(nn.Module):
+    """ViT forward with both paths: the original one, and GEM's self-self attention over the last blocks.
+
+    Source: "Grounding Everything" (CVPR 2024), Figure 2 and Eq. 3-7; the order of operations is the authors' package's.
+    """
+
+    def __init__(self, config: VisionConfig, options: GemOptions | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.options = options or GemOptions()
+        if self.options.gem_blocks > config.layers:
+            raise ValueError(f"gem_blocks is {self.options.gem_blocks}, but the model has {config.layers} blocks")
+        patch, width = config.patch_size, config.width
+        self.patch_embedding = nn.Conv2d(3, width, patch, patch, bias=False)
+        self.class_embedding = nn.Parameter(torch.zeros(width))
+        self.position_embedding = nn.Parameter(torch.zeros(1 + config.grid[0] * config.grid[1], width))
+        self.ln_pre = nn.LayerNorm(width, config.norm_eps) if config.pre_norm else nn.Identity()
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.ln_post = nn.LayerNorm(width, config.norm_eps)
+        self.projection = nn.Linear(width, config.embed_dim, bias=False)
+        self.requires_grad_(False)
+
+    def forward(self, pixels: Tensor, original: bool = False) -> VisionFeatures:
+        """Normalised pixels `[B, 3, H, W]`, sides multiples of the patch, to L2-normalised features.
+
+        With `original`, the unchanged path is finished too; without, what only it needs is never computed.
+        """
+        h, w = self.grid(pixels)
+        x = self.embed(pixels, h, w)
+        first_gem = self.config.layers - self.options.gem_blocks
+        blocks: list[Block] = list(self.blocks)  # type: ignore[arg-type]
+        for block in blocks[:first_gem]:
+            x = block.original(x, block.project(block.ln_1(x)))
+        g = x
+        for index, block in enumerate(blocks[first_gem:], first_gem):
+            goes_on = original or index + 1 < len(blocks)
+            y = block.ln_1(x)
+            qkv = block.project(y, "qkv" if goes_on else "".join(sorted({*self.options.projections, "v"})))
+            g = g + block.out(self.gem_attention(y, qkv))
+            if goes_on:
+                x = block.original(x, qkv)
+        patches = self.head(g[:, 1:]).unflatten(1, (h, w))
+        if not original:
+            return VisionFeatures(patches)
+        finished = self.head(x)
+        return VisionFeatures(patches, finished[:, 1:].unflatten(1, (h, w)), finished[:, 0])
+
+    def gem_attention(self, y: Tensor, qkv: Tensor) -> Tensor:
+        """Self-self attention of normalised tokens y [B, N, C] with projections qkv [B, N, 3, H, D] -> [B, N, C]."""
+        options = self.options
+        if options.inverse_temperature is None:
+            wide = torch.promote_types(y.dtype, torch.float32)
+            norms = torch.linalg.vector_norm(y, dim=-1, dtype=wide)
+            inverse_temperature = norms.mean(-1) * qkv.shape[-1] ** -0.5  # Eq. 4
+        else:
+            inverse_temperature = torch.full(y.shape[:1], options.inverse_temperature, device=y.device)
+        return self_self_attention(
+            qkv,
+            inverse_temperature,
+            iterations=options.iterations,
+            projections=options.projections,
+            normalize=options.normalize,
+            backend=options.backend,
+        )
+
+    def grid(self, pixels: Tensor) -> tuple[int, int]:
+        """Patches in height and width of pixels `[B, 3, H, W]`; ValueError if they do not fit the patch."""
+        patch = self.config.patch_size
+        if pixels.ndim != 4 or pixels.shape[1] != 3 or not pixels.is_floating_point():
+            raise ValueError(f"pixels must be floating [B, 3, H, W], got {pixels.dtype} {list(pixels.shape)}")
+        height, width = pixels.shape[2:]
+        if height % patch or width % patch or not height or not width:
+            raise ValueError(f"pixels are {height}×{width}; both sides must be multiples of the patch, {patch}")
+        return height // patch, width // patch
+
+    def embed(self, pixels: Tensor, h: int, w: int) -> Tensor:
+        """Tokens [B, 1 + h*w, C] before the first block."""
+        x = self.patch_embedding(pixels.to(self.class_embedding.dtype)).flatten(2).transpose(1, 2)
+        class_token = self.class_embedding.expand(x.shape[0], 1, -1)
+        return self.ln_pre(torch.cat([class_token, x], dim=1) + self.positions(h, w))
+
+    def positions(self, h: int, w: int) -> Tensor:
+        """Position embedding [1 + h*w, C], resampled bicubic with antialias for another grid than that of training."""
+        trained = self.position_embedding
+        if (h, w) == self.config.grid:
+            return trained
+        wide = torch.promote_types(trained.dtype, torch.float32)
+        image = trained[1:].to(wide).unflatten(0, self.config.grid).permute(2, 0, 1)[None]
+        image = F.interpolate(image, size=(h, w), mode="bicubic", antialias=True)
+        return torch.cat([trained[:1], image[0].flatten(1).T.to(trained.dtype)])
+
+    def head(self, x: Tensor) -> Tensor:
+        """Tokens [B, N, C] to L2-normalised embeddings [B, N, E], float32 or wider."""
+        x = self.projection(self.ln_post(x))
+        return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)

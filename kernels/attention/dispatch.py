@@ -1,0 +1,72 @@
+"""The one entry to self-self attention: checks its arguments and picks the backend."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .reference import reference
+from .sdpa import sdpa
+
+_BACKENDS: dict[str, Callable[..., Tensor]] = {"reference": reference, "sdpa": sdpa}
+_INDEX = {"q": 0, "k": 1, "v": 2}
+
+
+def backends() -> tuple[str, ...]:
+    """Names of the backends, as `self_self_attention(backend=...)` takes them."""
+    return tuple(_BACKENDS)
+
+
+def choose_backend(dtype: torch.dtype) -> str:
+    """The backend that serves a dtype when none is asked for: float64 means that exactness is wanted."""
+    return "reference" if dtype == torch.float64 else "sdpa"
+
+
+def self_self_attention(
+    qkv: Tensor,
+    inverse_temperature: Tensor,
+    *,
+    iterations: int = 1,
+    projections: str = "qkv",
+    normalize: bool = True,
+    backend: str | None = None,
+) -> Tensor:
+    """Self-self attention of GEM (CVPR 2024), Eq. 3 and 5-7, ensembled over the projections.
+
+    Args:
+        qkv: the packed projections `[B, N, 3, H, D]`, any strides, a floating type.
+        inverse_temperature: `1/τ` for each image, `[B]`, positive.
+        iterations: how often a projection attends to itself (Eq. 5) before the values are assigned (Eq. 6).
+        projections: which of q, k and v are ensembled (Eq. 7), such as `"qkv"` or `"v"`.
+        normalize: L2-normalise the projections. Off, with `1/sqrt(D)` as temperature, `"v"` and no iteration, it is
+            the value-value attention of CLIP Surgery.
+        backend: `"reference"` (plain equations, N×N in memory), `"sdpa"`, or None to choose by dtype.
+
+    Returns:
+        `[B, N, H*D]` in the type of `qkv`, ready for the output projection.
+
+    Raises:
+        ValueError: an argument has the wrong shape, type or name; the message says what would be right.
+    """
+    if qkv.ndim != 5 or qkv.shape[2] != 3:
+        raise ValueError(f"qkv must have the shape [B, N, 3, H, D], got {list(qkv.shape)}")
+    if not qkv.is_floating_point():
+        raise ValueError(f"qkv must have a floating type, got {qkv.dtype}")
+    if inverse_temperature.shape != qkv.shape[:1]:
+        raise ValueError(
+            f"inverse_temperature must have the shape [B] = [{qkv.shape[0]}], got {list(inverse_temperature.shape)}"
+        )
+    check_projections(projections)
+    if iterations < 0:
+        raise ValueError(f"iterations must be 0 or more, got {iterations}")
+    name = backend or choose_backend(qkv.dtype)
+    if name not in _BACKENDS:
+        raise ValueError(f"unknown backend {name!r}; the backends are {', '.join(_BACKENDS)}")
+    indices = tuple(_INDEX[letter] for letter in projections)
+    return _BACKENDS[name](qkv, inverse_temperature, iterations=iterations, projections=indices, normalize=normalize)
+
+
+def check_projections(projections: str) -> None:
+    """Raise ValueError unless `projections` names each of some of q, k and v once."""
+    if not projections or len(set(projections)) != len(projections) or not set(projections) <= set(_INDEX):
+        raise ValueError(f"projections must name some of q, k and v, each once, got {projections!r}")
