@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import warnings
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import open_clip
 import torch
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.factory import load_checkpoint
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -80,28 +80,22 @@ def read_checkpoint(name: str, pretrained: str | None = None, weights: str | Pat
             "or weights, a local .safetensors or .pt file"
         )
     if weights is not None:
-        clip = _create(name)
+        clip = open_clip.CLIP(**model_cfg)
         _load_file(clip, Path(weights))
         return _take_apart(name, str(weights), model_cfg, clip)
     assert pretrained is not None
     if pretrained == "random":
-        return _take_apart(name, pretrained, model_cfg, _create(name))
+        return _take_apart(name, pretrained, model_cfg, open_clip.CLIP(**model_cfg))
     if pretrained not in pretrained_tags(name):
-        raise ModelError(f"{name} has no weights {pretrained!r}; its tags are: {', '.join(pretrained_tags(name))}")
+        tags = ", ".join([*pretrained_tags(name), "random"])
+        raise ModelError(f"{name} has no weights {pretrained!r}; its tags are: {tags}; weights takes a local file")
     # The tag knows which activation its weights were trained with; the plain config of that name may not.
     model_cfg["quick_gelu"] = bool(open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu"))
     try:
-        clip = _create(name, pretrained=pretrained, force_quick_gelu=model_cfg["quick_gelu"])
+        clip = open_clip.create_model(name, pretrained=pretrained, force_quick_gelu=model_cfg["quick_gelu"])
     except Exception as error:  # hub clients raise many kinds; the text is what helps
         raise ModelError(f"the weights {name}/{pretrained} could not be fetched or read: {error}") from error
     return _take_apart(name, pretrained, model_cfg, clip)
-
-
-def _create(name: str, **arguments: Any) -> nn.Module:
-    with warnings.catch_warnings():
-        # open_clip warns of an activation mismatch that read_checkpoint has settled.
-        warnings.filterwarnings("ignore", message="QuickGELU mismatch")
-        return open_clip.create_model(name, **arguments)
 
 
 def _load_file(clip: nn.Module, path: Path) -> None:
@@ -119,12 +113,16 @@ def _load_file(clip: nn.Module, path: Path) -> None:
     except SafetensorError as error:
         raise ModelError(f"weights: {path} is not a readable safetensors file: {error}") from error
     except Exception as error:  # a damaged file can fail anywhere in torch's reader
-        first_lines = "; ".join(line.strip() for line in str(error).splitlines()[:3])
+        first_lines = "; ".join(line.strip() for line in str(error).splitlines()[:3]) or type(error).__name__
         raise ModelError(f"weights: {path} is damaged or does not fit the model: {first_lines}") from error
 
 
 def _take_apart(name: str, source: str, model_cfg: dict[str, Any], clip: Any) -> Checkpoint:
-    preprocess = open_clip.get_model_preprocess_cfg(clip)
+    preprocess = {
+        "mean": OPENAI_DATASET_MEAN,
+        "std": OPENAI_DATASET_STD,
+        **open_clip.get_model_preprocess_cfg(clip),
+    }
     return Checkpoint(
         name=name,
         source=source,

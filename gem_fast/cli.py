@@ -119,7 +119,7 @@ def segment(
                 size=size,
                 resize=resize.value,
                 threshold=threshold,
-                templates=named_or_listed(templates),
+                templates=templates or "photo",
                 on_start=lambda total: progress.update(bar, total=total),
                 on_record=lambda _: progress.advance(bar),
             )
@@ -136,13 +136,6 @@ def segment(
     if failed:
         errors.print(f"{len(failed)} of {len(records)} images failed", style="red")
         raise typer.Exit(1)
-
-
-def named_or_listed(templates: list[str] | None) -> str | list[str]:
-    """One template or name stays by itself, so that a name is looked up."""
-    if not templates:
-        return "photo"
-    return templates[0] if len(templates) == 1 else templates
 
 
 def progress_bar() -> Progress:

@@ -14,12 +14,14 @@ from PIL import Image
 
 from .images import EXTENSIONS, ImageError, load_image
 from .text import parse_classes
+from .writing import write_whole
 
 if TYPE_CHECKING:
     from .model import GemModel
     from .segmentation import Segmentation
 
 SUMMARY = "summary.jsonl"
+_OWN_ENDINGS = (".overlay.png", ".labels.png")  # what Segmentation.save writes
 
 
 @dataclass(frozen=True)
@@ -43,30 +45,39 @@ class Record:
     files: dict[str, str] = field(default_factory=dict)  # relative to the output folder
 
 
-def find_images(inputs: Iterable[str | os.PathLike]) -> list[Job]:
+def find_images(inputs: str | os.PathLike | Iterable[str | os.PathLike]) -> list[Job]:
     """Images that files, folders (searched with their subfolders) and glob patterns stand for, in sorted order.
 
-    A file that is named is taken whatever its ending; in folders, files with an image's ending are.
+    A file that is named is taken whatever its ending; in folders, files with an image's ending are. Folders and
+    patterns pass over what is hidden, and over pictures that an earlier run wrote.
 
     Raises:
         ValueError: an input is neither a file nor a folder, and as a pattern matches nothing.
     """
     found: dict[Path, str] = {}
-    for given in inputs:
+    for given in [inputs] if isinstance(inputs, str | os.PathLike) else inputs:
         text = os.fspath(given)
         if os.path.isdir(text):
             root = Path(text)
             for path in sorted(root.rglob("*")):
-                if path.suffix.lower() in EXTENSIONS and path.is_file() and not path.name.startswith("."):
-                    found.setdefault(path, str(path.relative_to(root).with_suffix("")))
+                inside = path.relative_to(root)
+                hidden = any(part.startswith(".") for part in inside.parts)
+                if path.suffix.lower() in EXTENSIONS and not hidden and not _is_own(path) and path.is_file():
+                    found.setdefault(path, str(inside.with_suffix("")))
         else:
-            matches = [text] if os.path.isfile(text) else sorted(glob.glob(text, recursive=True))
-            files = [Path(match) for match in matches if os.path.isfile(match)]
+            matches = sorted(glob.glob(text, recursive=True))
+            files = [Path(match) for match in matches if os.path.isfile(match) and not _is_own(Path(match))]
+            if os.path.isfile(text):
+                files = [Path(text)]
             if not files:
                 raise ValueError(f"{text}: no such file or folder, and as a pattern it matches no file")
             for path in files:
                 found.setdefault(path, path.stem)
     return _with_distinct_stems(found)
+
+
+def _is_own(path: Path) -> bool:
+    return path.name.endswith(_OWN_ENDINGS)
 
 
 def _with_distinct_stems(found: dict[Path, str]) -> list[Job]:
@@ -86,7 +97,7 @@ def _with_distinct_stems(found: dict[Path, str]) -> list[Job]:
 
 def segment_files(
     model: "GemModel",
-    images: Iterable[str | os.PathLike],
+    images: str | os.PathLike | Iterable[str | os.PathLike],
     prompts: Any,
     out: str | os.PathLike,
     *,
@@ -101,12 +112,13 @@ def segment_files(
 
     Args:
         model: from `gem_fast.load`.
-        images: files, folders and glob patterns.
+        images: files, folders and glob patterns, or one of them.
         prompts: the classes, the same for all images, as `GemModel.segment` takes them.
         out: output folder. Gets an overlay, a label image and a legend for each image, and `summary.jsonl` with one
             line an image, written as soon as it is finished.
         heatmaps: also write the heat maps, as `.npz`.
-        resume: keep what an earlier run into `out` finished (same images by path), and do the rest.
+        resume: keep what an earlier run into `out` finished (same images by path, whatever its prompts and settings
+            were), and do the rest.
         batch_size: images in one forward.
         on_start: called with the number of images to do.
         on_record: called with each image's record.
@@ -122,15 +134,21 @@ def segment_files(
     if not jobs:
         raise ValueError(f"no images found; in folders these endings are looked for: {', '.join(sorted(EXTENSIONS))}")
     parse_classes(prompts)
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
     out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"the output folder {out} is a file")
     out.mkdir(parents=True, exist_ok=True)
-    finished = finished_images(out) if resume else set()
+    finished = finished_images(out, heatmaps) if resume else {}
     jobs = [job for job in jobs if str(job.path) not in finished]
+    # The kept records are written anew: a line cut off and failures that get another try are gone.
+    write_whole(out / SUMMARY, "".join(finished.values()).encode(errors="backslashreplace"))
     if on_start:
         on_start(len(jobs))
     records = []
     with (
-        open(out / SUMMARY, "a" if resume else "w", encoding="utf-8") as summary,
+        open(out / SUMMARY, "a", encoding="utf-8", errors="backslashreplace") as summary,
         ThreadPoolExecutor(max_workers=1, thread_name_prefix="read") as reader,
     ):
         for window in _read_ahead(reader, jobs, batch_size):
@@ -143,18 +161,19 @@ def segment_files(
     return records
 
 
-def finished_images(out: Path) -> set[str]:
-    """Paths of the images that an earlier run finished, by its summary; a line cut off by an interruption is left."""
-    finished = set()
+def finished_images(out: Path, heatmaps: bool = False) -> dict[str, str]:
+    """Images that an earlier run finished, with their lines of its summary; a line cut off counts as not written."""
+    finished = {}
     path = out / SUMMARY
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
-                record = json.loads(line)
-            except ValueError:
+                record = Record(**json.loads(line))
+            except (ValueError, TypeError):
                 continue
-            if record["status"] == "ok" and all((out / name).exists() for name in record["files"].values()):
-                finished.add(record["image"])
+            whole = all((out / name).exists() for name in record.files.values())
+            if record.status == "ok" and whole and (not heatmaps or "heatmaps" in record.files):
+                finished[record.image] = line + "\n"
     return finished
 
 
@@ -190,7 +209,7 @@ def _process(
     pictures = [loaded for _, loaded in window if isinstance(loaded, Image.Image)]
     try:
         results: list[Segmentation | None] = list(model.segment(pictures, prompts, **settings)) if pictures else []
-    except (RuntimeError, MemoryError):
+    except (ImageError, RuntimeError, MemoryError):
         # Something about one image, such as its size, broke the batch: find it by taking them one by one.
         results = [None] * len(pictures)
     queue = iter(results)
@@ -202,7 +221,7 @@ def _process(
         try:
             result = result or model.segment(loaded, prompts, **settings)
             paths = result.save(out, job.stem, heatmaps=heatmaps)
-        except (RuntimeError, MemoryError, OSError) as error:
+        except (ImageError, RuntimeError, MemoryError, OSError) as error:
             yield Record(str(job.path), "failed", error=f"{job.path}: {type(error).__name__}: {error}")
             continue
         files = {kind: str(path.relative_to(out)) for kind, path in paths.items()}
@@ -219,11 +238,11 @@ def read_prompt_file(path: str | os.PathLike) -> dict[str, list[str]]:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"prompts file {os.fspath(path)} can't be read as UTF-8 text: {error}") from error
-    classes = {}
+    classes: dict[str, list[str]] = {}
     for line in lines:
         words = [word.strip() for word in line.split(",") if word.strip()]
         if words and not line.lstrip().startswith("#"):
-            classes[words[0]] = words
+            classes.setdefault(words[0], []).extend(words)
     if not classes:
         raise ValueError(f"prompts file {os.fspath(path)} names no class; write a class a line, synonyms after commas")
     return classes

@@ -1,19 +1,31 @@
 """Images as people have them, to RGB in memory: files, PIL images, arrays and tensors."""
 
 import os
+import struct
 import warnings
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 ImageLike: TypeAlias = str | os.PathLike | Image.Image | np.ndarray | Tensor
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
 MAX_PIXELS = 89_478_485  # Pillow's own limit, 256 MB of RGB
+_DECODER_ERRORS = (OSError, ValueError, SyntaxError, EOFError, MemoryError, struct.error)  # what Pillow's raise
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class ImageError(ValueError):
@@ -27,6 +39,8 @@ def read_image(path: str | os.PathLike) -> Image.Image:
         ImageError: the file is missing, empty, truncated, no image, or larger than `MAX_PIXELS`.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ImageError(f"{path}: a folder, not an image; segment_files and the command line take folders")
     try:
         if path.is_file() and path.stat().st_size == 0:
             raise ImageError(f"{path}: the file is empty")
@@ -35,17 +49,18 @@ def read_image(path: str | os.PathLike) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 check_size(image, path)
-                image.load()
-                return to_rgb(ImageOps.exif_transpose(image))
+                return to_rgb(upright(image))
     except UnidentifiedImageError as error:
         raise ImageError(f"{path}: not an image in a format that can be read") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path}: more than {MAX_PIXELS:,} pixels") from error
     except FileNotFoundError as error:
         raise ImageError(f"{path}: there is no such file") from error
+    except PermissionError as error:
+        raise ImageError(f"{path}: no permission to read it") from error
     except ImageError:
         raise
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:  # what Pillow's decoders raise
+    except _DECODER_ERRORS as error:
         raise ImageError(f"{path}: damaged or truncated ({error})") from error
 
 
@@ -55,12 +70,29 @@ def check_size(image: Image.Image, path: Path) -> None:
         raise ImageError(f"{path}: {width}×{height} is more than {MAX_PIXELS:,} pixels")
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """Turn and mirror as the EXIF orientation says; Pillow's own way fails where it can't write the EXIF data back."""
+    image.load()
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG)
+    except _DECODER_ERRORS:
+        return image  # damaged metadata say nothing about the picture
+    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if method is None else image.transpose(method)
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any Pillow mode to RGB: 16-bit grey scaled to 8, transparency composited on white."""
+    if 0 in image.size:
+        raise ImageError(f"an image must have pixels, got {image.width}×{image.height}")
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         grey = np.asarray(image).astype(np.float64)
-        # Modes I and F do not say their range: 8-bit values if all fit, else 16-bit.
-        if image.mode.startswith("I;16") or grey.max(initial=0) > 255:
+        if not np.isfinite(grey).all():
+            raise ImageError("a floating image must be finite, this one has NaN or infinite values")
+        # Modes I and F do not say their range: 0..1 or 8-bit values if all fit, else 16-bit.
+        if image.mode == "F" and grey.max() <= 1:
+            grey *= 255
+        elif image.mode.startswith("I;16") or grey.max() > 255:
             grey /= 257
         return Image.fromarray(np.clip(np.round(grey), 0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
@@ -81,7 +113,13 @@ def load_image(source: ImageLike) -> Image.Image:
     if isinstance(source, str | os.PathLike):
         return read_image(source)
     if isinstance(source, Image.Image):
-        return to_rgb(ImageOps.exif_transpose(source))
+        try:
+            return to_rgb(upright(source))
+        except ImageError:
+            raise
+        except _DECODER_ERRORS as error:
+            name = getattr(source, "filename", "") or "a PIL image"
+            raise ImageError(f"{name}: damaged or truncated ({error})") from error
     if isinstance(source, Tensor):
         if source.ndim != 3 or source.shape[0] not in (1, 3):
             raise ImageError(f"a tensor image must be [3, H, W] or [1, H, W], got {list(source.shape)}")

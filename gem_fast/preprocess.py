@@ -7,6 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .images import MAX_PIXELS, ImageError
+
 ResizePolicy: TypeAlias = Literal["shorter", "squash", "exact"]
 
 
@@ -18,6 +20,9 @@ def input_size(image_size: tuple[int, int], size: int, policy: ResizePolicy, pat
     - `"exact"`: the image's own size, whatever `size` says.
 
     Each side is then rounded to the nearest multiple of the patch, and is at least one patch.
+
+    Raises:
+        ImageError: the input would be larger than `MAX_PIXELS`, as for a thread-like image. ValueError: no such policy.
     """
     height, width = image_size
     if policy == "shorter":
@@ -27,7 +32,13 @@ def input_size(image_size: tuple[int, int], size: int, policy: ResizePolicy, pat
         height = width = size
     elif policy != "exact":
         raise ValueError(f"resize must be one of {', '.join(get_args(ResizePolicy))}, got {policy!r}")
-    return max(1, round(height / patch)) * patch, max(1, round(width / patch)) * patch
+    height, width = max(1, round(height / patch)) * patch, max(1, round(width / patch)) * patch
+    if height * width > MAX_PIXELS:
+        raise ImageError(
+            f"an image of {image_size[1]}×{image_size[0]} would become an input of {width}×{height}, more than "
+            f"{MAX_PIXELS:,} pixels; take a smaller size, or the resize policy squash"
+        )
+    return height, width
 
 
 def to_pixels(image: Image.Image, size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

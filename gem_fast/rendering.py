@@ -1,14 +1,27 @@
 """Pictures of results: class colours, blended overlays, and the legend below them."""
 
 import colorsys
+import unicodedata
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 Colour = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont  # as Pillow types its default
 _HEAT = np.array([[0, 0, 96], [0, 96, 255], [0, 224, 192], [255, 224, 0], [255, 64, 0], [128, 0, 0]], np.float32)
-_LABEL_BLEND = 0.55
+_BLEND = 0.55
 _LEGEND_ENTRIES = 24  # more would not be read
+_LEGEND_WIDTH = 160  # of the narrowest images, so that names have a place
+# Fonts of common systems, tried in this order where Pillow's own (ASCII) lacks a character.
+_FONTS = (
+    "DejaVuSans.ttf",
+    "NotoSans-Regular.ttf",
+    "NotoSansCJK-Regular.ttc",
+    "Arial Unicode.ttf",
+    "msyh.ttc",
+    "arial.ttf",
+)
 
 
 def class_colour(label: int) -> Colour:
@@ -29,42 +42,98 @@ def palette(count: int) -> np.ndarray:
 def blend_labels(image: Image.Image, labels: np.ndarray, names: tuple[str, ...]) -> Image.Image:
     """Class colours over the image, background untouched, with a legend of the classes that appear."""
     counts = np.bincount(labels.ravel(), minlength=len(names) + 1)
-    pixels = np.asarray(image, np.float32)
-    colours = palette(len(names) + 1).astype(np.float32)[labels]
-    mixed = np.where(labels[..., None] > 0, pixels + (colours - pixels) * _LABEL_BLEND, pixels)
-    shown = [label for label in np.argsort(-counts) if label > 0 and counts[label]]
-    entries = [(class_colour(int(i)), f"{names[i - 1]} {counts[i] / labels.size:.0%}") for i in shown]
-    if len(entries) > _LEGEND_ENTRIES:
-        entries = [*entries[:_LEGEND_ENTRIES], ((128, 128, 128), f"and {len(entries) - _LEGEND_ENTRIES} more")]
-    return _with_legend(Image.fromarray(mixed.astype(np.uint8)), entries or [((0, 0, 0), "background 100%")])
+    colours = Image.fromarray(palette(len(names) + 1)[labels])
+    mixed = Image.composite(Image.blend(image, colours, _BLEND), image, Image.fromarray(labels > 0))
+    shown = [int(label) for label in np.argsort(-counts, kind="stable") if label > 0 and counts[label]]
+    entries = [
+        (class_colour(i), readable(names[i - 1], f"class {i}"), share(counts[i], labels.size))
+        for i in shown[:_LEGEND_ENTRIES]
+    ]
+    if len(shown) > _LEGEND_ENTRIES:
+        entries.append(((128, 128, 128), "and", f"{len(shown) - _LEGEND_ENTRIES} more"))
+    return _with_legend(mixed, entries or [((0, 0, 0), "background", "100%")])
+
+
+def share(count: int, total: int) -> str:
+    """A class that appears is never said to cover 0%."""
+    return "<1%" if count * 100 < total else f"{count / total:.0%}"
 
 
 def blend_heatmap(image: Image.Image, heatmap: np.ndarray, name: str) -> Image.Image:
     """One prompt's heat map over the image, from blue (0) to red (1)."""
-    position = np.clip(heatmap, 0, 1) * (len(_HEAT) - 1)
-    steps = np.arange(len(_HEAT))
-    heat = np.stack([np.interp(position, steps, _HEAT[:, channel]) for channel in range(3)], axis=-1)
-    mixed = 0.45 * np.asarray(image, np.float32) + 0.55 * heat
-    return _with_legend(Image.fromarray(mixed.astype(np.uint8)), [((255, 64, 0), name)])
+    position = np.linspace(0, len(_HEAT) - 1, 256)
+    ramp = np.stack([np.interp(position, range(len(_HEAT)), channel) for channel in _HEAT.T], axis=-1).astype(np.uint8)
+    heat = Image.fromarray(ramp[(np.clip(heatmap, 0, 1) * 255).astype(np.uint8)])
+    return _with_legend(Image.blend(image, heat, _BLEND), [((255, 64, 0), readable(name, "heat map"), "")])
 
 
-def _with_legend(picture: Image.Image, entries: list[tuple[Colour, str]]) -> Image.Image:
-    """The picture with a white strip below it: a coloured square and a name for each entry, wrapped to the width."""
-    text_size = max(11, round(min(picture.size) / 24))
-    font = ImageFont.load_default(text_size)
-    line, gap = round(text_size * 1.6), text_size // 2
+def _with_legend(picture: Image.Image, entries: list[tuple[Colour, str, str]]) -> Image.Image:
+    """The picture with a white strip below it: colour, name and share of each entry, wrapped to the width."""
+    text_size = min(32, max(11, round(min(picture.size) / 24)))
+    if len(entries) > 8:
+        text_size = max(11, text_size * 2 // 3)
+    line, gap, canvas_width = round(text_size * 1.6), text_size // 2, max(picture.width, _LEGEND_WIDTH)
     places, x, y = [], gap, gap
-    for _, text in entries:
+    for colour, name, note in entries:
+        font = font_for(name, text_size)
+        text = _shortened(name, note, font, canvas_width - text_size - 3 * gap)
         width = text_size + gap + round(font.getlength(text)) + 2 * gap
-        if x > gap and x + width > picture.width:
+        if x > gap and x + width > canvas_width + gap:
             x, y = gap, y + line
-        places.append((x, y))
+        places.append((x, picture.height + y, colour, text, font))
         x += width
-    canvas = Image.new("RGB", (picture.width, picture.height + y + line), "white")
+    canvas = Image.new("RGB", (canvas_width, picture.height + y + line), "white")
     canvas.paste(picture)
     draw = ImageDraw.Draw(canvas)
-    for (colour, text), (left, top) in zip(entries, places, strict=True):
-        top += picture.height
+    for left, top, colour, text, font in places:
         draw.rectangle((left, top, left + text_size, top + text_size), fill=colour, outline=(64, 64, 64))
         draw.text((left + text_size + gap, top + text_size // 2), text, fill="black", font=font, anchor="lm")
     return canvas
+
+
+def _shortened(name: str, note: str, font: Font, width: int) -> str:
+    """Name and note in a width of pixels, the name cut where it has to be."""
+    text, kept = f"{name} {note}".rstrip(), len(name)
+    while font.getlength(text) > width and kept > 1:
+        kept -= 1
+        text = f"{name[:kept].rstrip()}... {note}".rstrip()
+    return text
+
+
+def readable(name: str, instead: str) -> str:
+    """The name in one line, as far as the fonts here go: without accents, or else `instead` (the legend file has it).
+
+    A box for each letter would tell nothing.
+    """
+    line = " ".join(name.split())
+    plain = unicodedata.normalize("NFKD", line).encode("ascii", "ignore").decode()
+    if any(covers(font, line) for font in _fonts(16)):
+        return line
+    return plain if any(letter.isalnum() for letter in plain) else instead
+
+
+def font_for(text: str, size: int) -> Font:
+    """The first font that has all characters of the text, or Pillow's own."""
+    return next((font for font in _fonts(size) if covers(font, text)), _fonts(size)[0])
+
+
+def covers(font: Font, text: str) -> bool:
+    """Whether no character is drawn as the box of a missing one."""
+
+    def drawn(letter: str) -> tuple[tuple[int, int], bytes]:
+        mask = font.getmask(letter)
+        return mask.size, bytes(mask)
+
+    box = drawn("\uffff")
+    return not any(drawn(letter) == box for letter in set(text) - {" "})
+
+
+@cache
+def _fonts(size: int) -> tuple[Font, ...]:
+    fonts = [ImageFont.load_default(size)]
+    for name in _FONTS:
+        try:
+            fonts.append(ImageFont.truetype(name, size))
+        except OSError:
+            continue
+    return tuple(fonts)

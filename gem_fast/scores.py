@@ -19,6 +19,4 @@ def class_scores(patches: Tensor, words: Tensor, groups: list[int]) -> Tensor:
     cosines = torch.einsum("bhwe,te->bthw", patches, words)
     if len(groups) == len(words):
         return cosines
-    owner = torch.repeat_interleave(torch.tensor(groups)).to(patches.device)
-    empty = cosines.new_full((cosines.shape[0], len(groups), *cosines.shape[2:]), -torch.inf)
-    return empty.index_reduce_(1, owner, cosines, "amax")
+    return torch.stack([synonyms.amax(1) for synonyms in cosines.split(groups, dim=1)], dim=1)

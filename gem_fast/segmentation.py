@@ -3,7 +3,7 @@
 import io
 import json
 import os
-import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import Tensor
 from gem_fast.kernels import decode_heatmaps, decode_labels
 
 from .rendering import blend_heatmap, blend_labels, class_colour, palette
+from .writing import write_whole
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,11 @@ class Segmentation:
     def areas(self) -> dict[str, float]:
         """Share of the image that each class that appears covers, background among them."""
         counts = np.bincount(self.labels.ravel(), minlength=len(self.classes) + 1)
-        names = ("background", *self.classes)
-        return {name: count / self.labels.size for name, count in zip(names, counts.tolist(), strict=True) if count}
+        shares: Counter[str] = Counter()  # a class may be called background too
+        for name, count in zip(("background", *self.classes), counts.tolist(), strict=True):
+            if count:
+                shares[name] += count / self.labels.size
+        return dict(shares)
 
     def legend(self) -> dict[str, dict[str, str]]:
         """Name and colour of each label."""
@@ -127,7 +131,10 @@ class Segmentation:
         contents = {
             "overlay": (".overlay.png", png_bytes(self.overlay())),
             "labels": (".labels.png", png_bytes(self.label_image())),
-            "legend": (".legend.json", json.dumps(self.legend(), indent=1, ensure_ascii=False).encode()),
+            "legend": (
+                ".legend.json",
+                json.dumps(self.legend(), indent=1, ensure_ascii=False).encode(errors="backslashreplace"),
+            ),
         }
         if heatmaps:
             contents["heatmaps"] = (".heatmaps.npz", self._heatmap_bytes())
@@ -149,17 +156,3 @@ def png_bytes(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write to a temporary name beside the target, then rename: an interruption leaves no half file of that name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

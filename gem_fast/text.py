@@ -2,10 +2,9 @@
 
 import hashlib
 import json
-import os
-import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
+
+from .writing import write_whole
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "photo": ("a photo of a {}.",),
@@ -26,7 +27,7 @@ _CHUNK = 64  # texts a pass: 64 × 77 tokens of a ViT-B's text tower need about 
 
 @dataclass(frozen=True)
 class TextClass:
-    """A class as the user names it: its name, and all words that stand for it (the name among them)."""
+    """A class as the user names it: its name, and the words that stand for it."""
 
     name: str
     synonyms: tuple[str, ...]
@@ -42,33 +43,44 @@ def parse_classes(prompts: Prompts) -> tuple[TextClass, ...]:
     `["cat", ("car", "automobile")]`, or a mapping from class names to their words.
 
     Raises:
-        ValueError: there is no prompt, or one is empty or no text.
+        ValueError: there is no prompt, one is empty or no text, or two have the same name.
     """
+    if not isinstance(prompts, Iterable):
+        raise ValueError(f"prompts must be a text, a list or a mapping, got {prompts!r}")
     if isinstance(prompts, Mapping):
-        named = [(name, (words,) if isinstance(words, str) else tuple(words)) for name, words in prompts.items()]
+        named = [(name, _words(words, (list, tuple))) for name, words in prompts.items()]
     else:
-        listed = [prompts] if isinstance(prompts, str) else prompts
-        tuples = [prompt if isinstance(prompt, tuple) else (prompt,) for prompt in listed]
+        tuples = [_words(prompt, (tuple,)) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
         named = [(words[0] if words else "", words) for words in tuples]
     if not named:
         raise ValueError("prompts must name at least one class")
     for name, words in named:
         if not words or not all(isinstance(word, str) and word.strip() for word in (name, *words)):
-            raise ValueError(f"a prompt must be a text or a tuple of synonyms, none of them empty, got {words!r}")
-    return tuple(TextClass(name.strip(), tuple(dict.fromkeys(w.strip() for w in words))) for name, words in named)
+            raise ValueError(
+                "a prompt must be a text or a tuple of synonyms, none of them empty, "
+                f"got { ({name: words} if isinstance(prompts, Mapping) else words)!r}"
+            )
+    classes = tuple(TextClass(name.strip(), tuple(dict.fromkeys(w.strip() for w in words))) for name, words in named)
+    if twice := [name for name, count in Counter(c.name for c in classes).items() if count > 1]:
+        raise ValueError(f"each class needs a name of its own, but these come more than once: {', '.join(twice)}")
+    return classes
+
+
+def _words(given: Any, containers: tuple[type, ...]) -> tuple[Any, ...]:
+    return tuple(given) if isinstance(given, containers) else (given,)
 
 
 def parse_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
-    """A name of `TEMPLATES`, one template, or a list of them; each has one `{}` for the class."""
-    if isinstance(templates, str):
-        templates = TEMPLATES.get(templates, (templates,))
-    for template in templates:
-        if template.count("{}") != 1:
+    """A name of `TEMPLATES`, a template, or a list of both; each template has one `{}` for the class."""
+    listed = [templates] if isinstance(templates, str) else templates
+    chosen = tuple(template for given in listed for template in TEMPLATES.get(given, (given,)))
+    if not chosen:
+        raise ValueError("templates must hold at least one template")
+    for template in chosen:
+        if not isinstance(template, str) or template.count("{}") != 1:
             names = ", ".join(TEMPLATES)
             raise ValueError(f"a template must hold one {{}} for the class, got {template!r}; named ones: {names}")
-    if not templates:
-        raise ValueError("templates must hold at least one template")
-    return tuple(templates)
+    return chosen
 
 
 class TextEncoder:
@@ -94,17 +106,17 @@ class TextEncoder:
     def encode(self, words: Sequence[str], templates: tuple[str, ...]) -> Tensor:
         """Mean over the templates of the unit embeddings, made unit again: [len(words), E] float32."""
         unseen = [w for w in dict.fromkeys(words) if (templates, w) not in self.memory]
-        if unseen and self.disk:
-            stored = self.disk.read(templates)
-            self.memory.update({(templates, w): stored[w] for w in unseen if w in stored})
-            unseen = [w for w in unseen if w not in stored]
-        if unseen:
-            self.warn_unknown(unseen)
-            embeddings = self._embed([t.replace("{}", w) for w in unseen for t in templates], len(templates))
-            self.memory.update({(templates, w): row for w, row in zip(unseen, embeddings, strict=True)})
+        self.warn_unknown(unseen)
+        stored = self.disk.read(templates) if unseen and self.disk else {}
+        missing = [w for w in unseen if w not in stored]
+        if missing:
+            embeddings = self._embed([t.replace("{}", w) for w in missing for t in templates], len(templates))
+            stored |= dict(zip(missing, embeddings.cpu(), strict=True))
             if self.disk:
-                self.disk.write(templates, {w: r for (t, w), r in self.memory.items() if t == templates})
-        return torch.stack([self.memory[templates, word] for word in words])
+                self.disk.write(templates, stored)
+        self.memory.update({(templates, w): stored[w] for w in unseen})
+        device = next(self.tower.parameters()).device
+        return torch.stack([self.memory[templates, word] for word in words]).to(device)
 
     @torch.inference_mode()
     def _embed(self, texts: list[str], group: int) -> Tensor:
@@ -153,6 +165,7 @@ class DiskCache:
     def __init__(self, folder: Path, tower: nn.Module) -> None:
         self.folder = folder
         digest = hashlib.sha256()
+        digest.update(repr(tower).encode())  # the activation is no weight
         for name, value in sorted(tower.state_dict().items()):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
@@ -174,11 +187,5 @@ class DiskCache:
             raise ValueError(f"the text cache {path} is damaged ({error}); delete it and it is made again") from error
 
     def write(self, templates: tuple[str, ...], embeddings: dict[str, Tensor]) -> None:
-        path = self.path(templates)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        # A name of its own for each writer, then a rename: readers see the old file or the whole new one.
-        handle, temporary = tempfile.mkstemp(dir=self.folder, suffix=".tmp")
-        os.close(handle)
-        rows = torch.stack([row.cpu() for row in embeddings.values()])
-        save_file({"embeddings": rows}, temporary, metadata={"words": json.dumps(list(embeddings))})
-        os.replace(temporary, path)
+        rows = torch.stack(list(embeddings.values()))
+        write_whole(self.path(templates), save({"embeddings": rows}, metadata={"words": json.dumps(list(embeddings))}))

@@ -1,0 +1,98 @@
+"""Score decoding in tiles against the plain way."""
+
+import pytest
+import torch
+from gem_fast.kernels import decode_heatmaps, decode_labels
+from gem_fast.kernels.decoding import labels as labels_module
+from gem_fast.kernels.decoding.reference import labels_reference, upsample
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+def random_scores(classes, h, w, seed=0):
+    return torch.randn(classes, h, w, generator=torch.Generator().manual_seed(seed)) * 0.02 + 0.2
+
+
+def assert_same(scores, size, logit_scale=100.0, threshold=0.0):
+    """Labels equal the plain way's, except where its two best classes or the threshold tie within rounding."""
+    labels, confidence = decode_labels(scores, size, logit_scale=logit_scale, threshold=threshold)
+    plain, plain_confidence = labels_reference(scores.double(), size, logit_scale=logit_scale, threshold=threshold)
+    torch.testing.assert_close(confidence.double(), plain_confidence, rtol=2e-4, atol=1e-6)
+    differs = labels != plain
+    if differs.any():
+        top = upsample(scores.double(), size).topk(min(2, len(scores)), dim=0).values
+        tied = (top[0] - top[-1] < 1e-6) | ((plain_confidence - threshold).abs() < 1e-4)
+        assert tied[differs].all()
+
+
+@pytest.mark.parametrize(
+    ("classes", "grid", "size"),
+    [
+        (1, (1, 1), (5, 7)),
+        (3, (2, 5), (33, 31)),
+        (20, (28, 28), (448, 448)),
+        (150, (7, 9), (63, 197)),
+        (1000, (4, 4), (40, 41)),
+        (2, (9, 9), (5, 4)),
+    ],
+)
+@pytest.mark.parametrize("threshold", [0.0, 0.4])
+def test_equals_the_plain_way(classes, grid, size, threshold):
+    assert_same(random_scores(classes, *grid), size, threshold=threshold)
+
+
+@settings(max_examples=40, deadline=None)
+@given(classes=st.integers(1, 40), h=st.integers(1, 6), w=st.integers(1, 6), H=st.integers(1, 50), W=st.integers(1, 50))
+def test_any_shape_equals_the_plain_way(classes, h, w, H, W):
+    assert_same(random_scores(classes, h, w, seed=classes * 31 + H), (H, W))
+
+
+@pytest.mark.parametrize("elements", [1, 100, 5000], ids="tile{}".format)
+def test_tiles_of_any_size_give_the_same(monkeypatch, elements):
+    scores, size = random_scores(17, 5, 6), (50, 61)
+    expected = decode_labels(scores, size)
+    monkeypatch.setattr(labels_module, "_TILE_ELEMENTS", elements)
+    for result, whole in zip(decode_labels(scores, size), expected, strict=True):
+        torch.testing.assert_close(result, whole)
+
+
+def test_background_is_zero_and_classes_count_from_one():
+    scores = torch.tensor([0.3, 0.1, 0.1]).view(3, 1, 1)
+    labels, confidence = decode_labels(scores, (2, 2), threshold=0.5)
+    assert labels.tolist() == [[1, 1], [1, 1]]
+    assert confidence.min() > 0.99
+    assert decode_labels(torch.zeros(3, 1, 1), (2, 2), threshold=0.5)[0].sum() == 0
+
+
+def test_memory_of_a_thousand_classes_stays_under_100_mb():
+    """Every tensor that decoding allocates, counted by the allocator's own profile."""
+    scores = random_scores(1000, 28, 28)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        decode_labels(scores, (448, 448))
+    held = peak = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    assert 3e6 < peak < 100e6  # 1,000 classes at 448×448 would be 803 MB
+
+
+@pytest.mark.parametrize("size", [(448, 448), (97, 211), (3, 3)])
+def test_heatmaps_are_stretched_for_each_prompt(size):
+    scores = random_scores(3, 7, 9)
+    maps = decode_heatmaps(scores, size)
+    plain = upsample(scores, size).flatten(1)
+    low, high = plain.amin(1, keepdim=True), plain.amax(1, keepdim=True)
+    torch.testing.assert_close(maps.flatten(1), (plain - low) / (high - low))
+    assert maps.amin() == 0
+    assert maps.amax() == 1
+
+
+def test_heatmap_without_contrast_is_zero():
+    assert decode_heatmaps(torch.full((2, 3, 3), 0.25), (6, 6)).abs().max() == 0
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (0, 4, 4), (2, 0, 4)])
+def test_wrong_shape_is_named(shape):
+    with pytest.raises(ValueError, match=r"\[P, h, w\]"):
+        decode_labels(torch.zeros(shape), (4, 4))
