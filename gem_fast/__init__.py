@@ -12,7 +12,8 @@ from importlib.metadata import version as _version
 from .checkpoint import ModelError, pretrained_tags, supported_models
 from .files import segment_files
 from .images import ImageError
-from .model import GemModel, load
+from .loading import load
+from .model import GemModel
 from .options import Defaults, GemOptions
 from .segmentation import Segmentation
 

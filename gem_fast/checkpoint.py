@@ -80,8 +80,9 @@ def read_checkpoint(name: str, pretrained: str | None = None, weights: str | Pat
             "or weights, a local .safetensors or .pt file"
         )
     if weights is not None:
+        path = _weights_file(weights)
         clip = open_clip.CLIP(**model_cfg)
-        _load_file(clip, Path(weights))
+        _load_file(clip, path)
         return _take_apart(name, str(weights), model_cfg, clip)
     assert pretrained is not None
     if pretrained == "random":
@@ -98,11 +99,16 @@ def read_checkpoint(name: str, pretrained: str | None = None, weights: str | Pat
     return _take_apart(name, pretrained, model_cfg, clip)
 
 
-def _load_file(clip: nn.Module, path: Path) -> None:
+def _weights_file(weights: str | Path) -> Path:
+    path = Path(weights)
     if not path.is_file():
         raise ModelError(f"weights: there is no file {path}")
     if path.suffix not in (".safetensors", ".pt", ".pth", ".bin"):
         raise ModelError(f"weights: {path} must be a .safetensors or .pt file")
+    return path
+
+
+def _load_file(clip: nn.Module, path: Path) -> None:
     try:
         load_checkpoint(clip, str(path), strict=True, weights_only=True)
     except pickle.UnpicklingError as error:

@@ -126,11 +126,12 @@ def segment(
         failed = [record for record in records if record.status == "failed"]
         done = len(records) - len(failed)
     except KeyboardInterrupt:
-        errors.print(f"interrupted; what was finished is in {out}, and --resume goes on from there", markup=False)
+        told = f"interrupted; what was finished is in {out}, and --resume goes on from there"
+        errors.print(told, markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
     except (ValueError, OSError) as error:
         fail(str(error))
-    console.print(f"{done} images segmented into {out}", markup=False, highlight=False)
+    console.print(f"{done} image{'s' * (done != 1)} segmented into {out}", markup=False, highlight=False, soft_wrap=True)
     for record in failed:
         errors.print(f"failed: {record.error}", style="red", markup=False, highlight=False, soft_wrap=True)
     if failed:
@@ -154,10 +155,11 @@ def models() -> None:
     """List the models that can be loaded, with their pretrained tags."""
     from . import pretrained_tags, supported_models
 
-    table = Table("model", "pretrained tags")
-    for name in supported_models():
-        table.add_row(name, ", ".join(pretrained_tags(name)) or ("(embedded)" if name == "gem-tiny" else "random"))
-    console.print(table)
+    names = supported_models()
+    for name in names:
+        tags = ", ".join(pretrained_tags(name)) or ("(embedded)" if name == "gem-tiny" else "random")
+        # A line each, whatever the width, so that grep finds the tags with the name.
+        console.print(f"{name:{max(map(len, names))}}  {tags}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

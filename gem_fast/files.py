@@ -186,13 +186,13 @@ def _read_ahead(reader: ThreadPoolExecutor, jobs: list[Job], window: int) -> Ite
     def read(chunk: list[Job]) -> list[Loaded]:
         return [(job, _try_load(job.path)) for job in chunk]
 
-    chunks = [jobs[start : start + window] for start in range(0, len(jobs), window)]
-    coming: Future[list[Loaded]] | None = reader.submit(read, chunks[0]) if chunks else None
-    for following in [*chunks[1:], None]:
-        assert coming is not None
-        ready = coming.result()
-        coming = reader.submit(read, following) if following else None
-        yield ready
+    coming: Future[list[Loaded]] | None = None
+    for start in range(0, len(jobs), window):
+        ready, coming = coming, reader.submit(read, jobs[start : start + window])
+        if ready:
+            yield ready.result()
+    if coming:
+        yield coming.result()
 
 
 def _try_load(path: Path) -> "Image.Image | ImageError":

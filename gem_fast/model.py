@@ -1,26 +1,23 @@
 """The model as users hold it: images and prompts in, segmentations out."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from .checkpoint import Checkpoint, ModelError, read_checkpoint
 from .images import ImageLike, load_image
-from .options import Defaults, GemOptions
-from .packing import pack_vision
+from .options import Defaults
 from .preprocess import ResizePolicy, input_size, to_pixels
 from .scores import class_scores
 from .segmentation import Segmentation
 from .text import Prompts, TextClass, TextEncoder, parse_classes, parse_templates
 from .vision import GemVisionTransformer, VisionFeatures
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,10 @@ class GemModel:
     def dtype(self) -> torch.dtype:
         return self.vision.class_embedding.dtype
 
-    @torch.inference_mode()
+    @overload
+    def features(self, pixels: Tensor, original: Literal[False] = False) -> Tensor: ...
+    @overload
+    def features(self, pixels: Tensor, original: Literal[True]) -> VisionFeatures: ...
     def features(self, pixels: Tensor, original: bool = False) -> VisionFeatures | Tensor:
         """GEM's patch features of normalised pixels.
 
@@ -63,7 +63,8 @@ class GemModel:
             L2-normalised patch features `[B, h, w, E]`; with `original`, `VisionFeatures` with the unchanged path's
             patch and class features too.
         """
-        features = self.vision(pixels.to(self.device), original=original)
+        with torch.inference_mode():
+            features = self.vision(pixels.to(self.device), original=original)
         return features if original else features.patches
 
     def encode_text(self, prompts: Prompts, templates: str | Sequence[str] = "photo") -> Tensor:
@@ -113,13 +114,8 @@ class GemModel:
         Raises:
             ImageError: an image can't be read. ValueError: an argument is wrong. The message says what would be right.
         """
+        check_settings(size, threshold, batch_size)
         batch, single = as_batch(images)
-        if size is not None and size < 1:
-            raise ValueError(f"size must be a positive number of pixels, got {size}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise ValueError(f"threshold must be in 0..1, got {threshold}")
         classes = prompts_for_each(prompts, len(batch))
         template_set = parse_templates(templates)
         words = {
@@ -127,29 +123,47 @@ class GemModel:
             for each in dict.fromkeys(classes)
         }
         pictures = [load_image(image) for image in batch]
-        side, patch = size or self.defaults.size, self.vision.config.patch_size
-        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for i, picture in enumerate(pictures):
-            groups[input_size((picture.height, picture.width), side, resize, patch)].append(i)
         results: dict[int, Segmentation] = {}
-        for shape, members in groups.items():
-            for start in range(0, len(members), batch_size):
-                chunk = members[start : start + batch_size]
-                pixels = torch.stack([to_pixels(pictures[i], shape, self.mean, self.std) for i in chunk])
-                patches = self.features(pixels)
-                for i, features in zip(chunk, patches, strict=True):
-                    given = self.defaults.heatmap_threshold if len(classes[i]) == 1 else self.defaults.threshold
-                    results[i] = Segmentation(
-                        image=pictures[i],
-                        classes=tuple(c.name for c in classes[i]),
-                        cosines=class_scores(features[None], words[classes[i]], [len(c.synonyms) for c in classes[i]])[
-                            0
-                        ],
-                        threshold=given if threshold is None else threshold,
-                        logit_scale=logit_scale or self.defaults.logit_scale,
-                        source=str(batch[i]) if isinstance(batch[i], str | Path) else None,
+        for chunk, shape in self._chunks(pictures, size or self.defaults.size, resize, batch_size):
+            pixels = torch.stack([to_pixels(pictures[i], shape, self.mean, self.std) for i in chunk])
+            patches = self.features(pixels)
+            for each in dict.fromkeys(classes[i] for i in chunk):
+                members = [k for k, i in enumerate(chunk) if classes[i] == each]
+                cosines = class_scores(patches[members], words[each], [len(c.synonyms) for c in each])
+                usual = self.defaults.heatmap_threshold if len(each) == 1 else self.defaults.threshold
+                for k, cosine in zip(members, cosines, strict=True):
+                    source = batch[chunk[k]]
+                    results[chunk[k]] = Segmentation(
+                        image=pictures[chunk[k]],
+                        classes=tuple(c.name for c in each),
+                        cosines=cosine,
+                        threshold=usual if threshold is None else threshold,
+                        logit_scale=self.defaults.logit_scale if logit_scale is None else logit_scale,
+                        source=str(source) if isinstance(source, str | Path) else None,
                     )
         return results[0] if single else [results[i] for i in range(len(batch))]
+
+    def _chunks(
+        self, pictures: list[Image.Image], size: int, resize: ResizePolicy, batch_size: int
+    ) -> Iterator[tuple[list[int], tuple[int, int]]]:
+        """Indices of pictures that go through the model together, and the input's height and width."""
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for i, picture in enumerate(pictures):
+            shape = input_size((picture.height, picture.width), size, resize, self.vision.config.patch_size)
+            groups[shape].append(i)
+        for shape, members in groups.items():
+            for start in range(0, len(members), batch_size):
+                yield members[start : start + batch_size], shape
+
+
+def check_settings(size: int | None, threshold: float | None, batch_size: int) -> None:
+    """Raise ValueError for a number that no image could be segmented with."""
+    if size is not None and size < 1:
+        raise ValueError(f"size must be a positive number of pixels, got {size}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be in 0..1, got {threshold}")
 
 
 def as_batch(images: Any) -> tuple[list[ImageLike], bool]:
@@ -171,72 +185,3 @@ def prompts_for_each(prompts: Any, count: int) -> list[tuple[TextClass, ...]]:
             )
         return [parse_classes(each) for each in prompts]
     return [parse_classes(prompts)] * count
-
-
-def load(
-    name: str,
-    pretrained: str | None = None,
-    *,
-    weights: str | Path | None = None,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype | str = torch.float32,
-    text_cache: str | Path | None = None,
-    **options: Any,
-) -> GemModel:
-    """Load a model with GEM's path.
-
-    Args:
-        name: `"gem-tiny"`, which is part of this package, or an open_clip ViT such as `"ViT-B-16"`.
-        pretrained: open_clip's tag of the weights, such as `"openai"` (downloaded once), or `"random"`.
-        weights: a local `.safetensors` or `.pt` state dict with open_clip's names, instead of a tag. OpenAI's and
-            MetaCLIP's weights need the `-quickgelu` name of the model.
-        device: where to run, such as `"cpu"`, `"cuda"` or `"mps"`.
-        dtype: float32, bfloat16 or float16 of the vision transformer; text is encoded in float32.
-        text_cache: folder in which to keep text embeddings between runs.
-        **options: fields of `GemOptions`, such as `gem_blocks=6` or `iterations=1`.
-
-    Raises:
-        ModelError: the model, weights, device or dtype can't be used; the message says why and what can.
-    """
-    chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if chosen is None or chosen not in DTYPES.values():
-        raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype}")
-    where = usable_device(device)
-    unknown = set(options) - set(GemOptions.__dataclass_fields__)
-    if unknown:
-        raise ModelError(f"unknown options {sorted(unknown)}; known are {', '.join(GemOptions.__dataclass_fields__)}")
-    checkpoint = read_checkpoint(name, pretrained, weights)
-    return build(checkpoint, where, chosen, text_cache, replace(GemOptions(**checkpoint.options), **options))
-
-
-def build(
-    checkpoint: Checkpoint,
-    device: torch.device,
-    dtype: torch.dtype,
-    text_cache: str | Path | None,
-    options: GemOptions,
-) -> GemModel:
-    """Pack a checkpoint's vision weights and put the model on its device."""
-    vision = pack_vision(checkpoint.vision_state, checkpoint.vision_config, options).to(device, dtype)
-    text = TextEncoder(
-        checkpoint.text.to(device), checkpoint.tokenizer, known_tokens=checkpoint.known_tokens, cache=text_cache
-    )
-    return GemModel(
-        name=checkpoint.name,
-        source=checkpoint.source,
-        vision=vision,
-        text=text,
-        defaults=checkpoint.defaults,
-        mean=checkpoint.mean,
-        std=checkpoint.std,
-    )
-
-
-def usable_device(device: str | torch.device) -> torch.device:
-    """The device, after making sure that it can hold a tensor."""
-    try:
-        where = torch.device(device)
-        torch.zeros(1, device=where)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ModelError(f"device {str(device)!r} can't be used here: {str(error).splitlines()[0]}") from error
-    return where

@@ -110,7 +110,7 @@ class TextEncoder:
         stored = self.disk.read(templates) if unseen and self.disk else {}
         missing = [w for w in unseen if w not in stored]
         if missing:
-            embeddings = self._embed([t.replace("{}", w) for w in missing for t in templates], len(templates))
+            embeddings = self._embed(missing, templates)
             stored |= dict(zip(missing, embeddings.cpu(), strict=True))
             if self.disk:
                 self.disk.write(templates, stored)
@@ -119,16 +119,18 @@ class TextEncoder:
         return torch.stack([self.memory[templates, word] for word in words]).to(device)
 
     @torch.inference_mode()
-    def _embed(self, texts: list[str], group: int) -> Tensor:
-        """Unit means over each `group` neighbouring texts, [len(texts) / group, E]."""
+    def _embed(self, words: list[str], templates: tuple[str, ...]) -> Tensor:
+        """Unit means over the templates, [len(words), E] float32."""
         device = next(self.tower.parameters()).device
+        count = len(words) * len(templates)
         sums = None
-        for start in range(0, len(texts), _CHUNK):
-            tokens = self.tokenizer(texts[start : start + _CHUNK]).to(device)
-            embeddings = embed_tokens(self.tower, tokens)
+        for start in range(0, count, _CHUNK):
+            places = range(start, min(start + _CHUNK, count))
+            texts = [templates[i % len(templates)].replace("{}", words[i // len(templates)]) for i in places]
+            embeddings = embed_tokens(self.tower, self.tokenizer(texts).to(device))
             if sums is None:
-                sums = embeddings.new_zeros(len(texts) // group, embeddings.shape[1])
-            owner = torch.arange(start, start + len(tokens), device=device) // group
+                sums = embeddings.new_zeros(len(words), embeddings.shape[1])
+            owner = torch.tensor([i // len(templates) for i in places], device=device)
             sums.index_add_(0, owner, embeddings)
         assert sums is not None
         return F.normalize(sums, dim=-1).float()

@@ -169,9 +169,11 @@ class GemVisionTransformer(nn.Module):
         if (h, w) == self.config.grid:
             return trained
         wide = torch.promote_types(trained.dtype, torch.float32)
-        image = trained[1:].to(wide).unflatten(0, self.config.grid).permute(2, 0, 1)[None]
+        # MPS has no antialiased bicubic resampling in every torch that we support.
+        place = torch.device("cpu") if trained.device.type == "mps" else trained.device
+        image = trained[1:].to(place, wide).unflatten(0, self.config.grid).permute(2, 0, 1)[None]
         image = F.interpolate(image, size=(h, w), mode="bicubic", antialias=True)
-        return torch.cat([trained[:1], image[0].flatten(1).T.to(trained.dtype)])
+        return torch.cat([trained[:1], image[0].flatten(1).T.to(trained)])
 
     def head(self, x: Tensor) -> Tensor:
         """Tokens [B, N, C] to L2-normalised embeddings [B, N, E], float32 or wider."""
