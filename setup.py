@@ -27,7 +27,7 @@ setup(
     packages=NAMES,
     package_dir=FOLDERS,
     package_data={
-        "gem_fast": ["py.typed", "embedded/*/*", "samples/*"],
+        "gem_fast": ["py.typed", "embedded/*/*", "samples/*", "samples/masks/*"],
     },
     install_requires=[
         "torch>=2.4",

@@ -35,7 +35,8 @@ def in_turns(benchmark: Any) -> Callable[..., None]:
     """Time a function and its rivals in turns: rivals, function, rivals, function…
 
     The function's rounds are pytest-benchmark's own; the rivals' medians and how many times longer they take go into
-    `extra_info`. Called as `in_turns(function, {"eager": other}, rounds=5)`.
+    `extra_info`. Called as `in_turns(function, {"eager": other}, rounds=5)`. A single round, for what takes minutes,
+    goes without warm-up.
     """
 
     def run(function: Callable[[], Any], rivals: dict[str, Callable[[], Any]], rounds: int) -> None:
@@ -47,7 +48,7 @@ def in_turns(benchmark: Any) -> Callable[..., None]:
                 rival()
                 seconds[name].append(time.perf_counter() - start)
 
-        for warm in (function, *rivals.values()):
+        for warm in (function, *rivals.values()) if rounds > 1 else ():
             warm()
         benchmark.pedantic(function, setup=time_rivals, rounds=rounds, iterations=1)
         own = benchmark.stats.stats.data

@@ -1,0 +1,1 @@
+"""Programs that build what the package ships; nothing here is imported by the engine."""
