@@ -1,0 +1,30 @@
+// What one call computes: shapes, strides and pointers, as Python hands them over.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace gem_fast {
+
+enum class Type : int { float32, bfloat16, float16 };
+
+struct Problem {
+    const void* qkv;            // [B, N, 3, H, D], the last dimension contiguous
+    const int64_t* strides;     // of B, N, 3 and H, in elements
+    const float* inverse_temperature;  // [B]
+    void* out;                  // [B, N, H*D], contiguous
+    int64_t B, N, H, D;         // D a multiple of 8
+    Type type;                  // of qkv and out
+    const int* projections;     // indices into the third dimension of qkv
+    int projection_count;
+    int iterations;
+};
+
+// One instruction set's kernel: `run` does a head in `scratch`, 64-byte aligned and zeroed before its first head.
+struct Kernel {
+    size_t (*scratch_bytes)(const Problem&);
+    void (*run)(const Problem&, int64_t b, int64_t h, void* scratch);
+};
+
+extern const Kernel avx512_bf16, avx512, avx2;
+
+}  // namespace gem_fast
