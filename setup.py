@@ -30,7 +30,7 @@ def extensions() -> list[Extension]:
         sources=sorted(map(str, native.glob("*.cpp"))),
         depends=sorted(map(str, native.glob("*.h"))),
         # The instruction sets are chosen file by file in the sources, and at run time by what the CPU has.
-        extra_compile_args=["-std=c++17", "-O3", "-g0", "-Wno-maybe-uninitialized"],
+        extra_compile_args=["-std=c++17", "-O3", "-g0", "-Wno-uninitialized", "-Wno-maybe-uninitialized"],
         language="c++",
         optional=True,
     )

@@ -168,7 +168,7 @@ private:
     }
 
     template <bool WithDivisor, int COLUMNS>
-    void exponential_tile(int64_t I, int i, int64_t J, int j) {
+    __attribute__((noinline)) void exponential_tile(int64_t I, int i, int64_t J, int j) {
         Vec s[R][COLUMNS];
         for (auto& row : s)
             for (auto& x : row) x = Isa::zero();
