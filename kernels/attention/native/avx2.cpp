@@ -20,6 +20,7 @@ struct Avx2 {
     static GEM_INLINE void store(float* at, Vec x) { _mm256_store_ps(at, x); }
     static GEM_INLINE Vec add(Vec x, Vec y) { return _mm256_add_ps(x, y); }
     static GEM_INLINE Vec mul(Vec x, Vec y) { return _mm256_mul_ps(x, y); }
+    static GEM_INLINE Vec max(Vec x, Vec y) { return _mm256_max_ps(x, y); }
     static GEM_INLINE Vec fma(Vec x, Vec y, Vec z) { return _mm256_fmadd_ps(x, y, z); }
     static GEM_INLINE float first(Vec x) { return _mm256_cvtss_f32(x); }
     static GEM_INLINE float add_lanes(Vec x) {
@@ -43,7 +44,7 @@ struct Avx2 {
 
 }  // namespace
 
-const Kernel avx2 = {scratch_bytes<Float32<Avx2>>, run_head<Float32<Avx2>>};
+const Kernel avx2[] = {KERNEL(SelfSelf<Float32<Avx2>>), KERNEL(QueryKey<Float32<Avx2>>)};
 
 }  // namespace gem_fast
 GEM_TARGET_END

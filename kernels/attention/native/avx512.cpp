@@ -7,6 +7,6 @@ GEM_TARGET("avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl")
 #include "float32.h"
 
 namespace gem_fast {
-const Kernel avx512 = {scratch_bytes<Float32<Avx512>>, run_head<Float32<Avx512>>};
+const Kernel avx512[] = {KERNEL(SelfSelf<Float32<Avx512>>), KERNEL(QueryKey<Float32<Avx512>>)};
 }
 GEM_TARGET_END

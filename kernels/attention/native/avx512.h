@@ -1,6 +1,6 @@
 // AVX-512: what its float32 and its bfloat16 kernel share. Included after GEM_TARGET.
 #pragma once
-#include "head.h"
+#include "query_key.h"
 
 namespace gem_fast {
 namespace {
@@ -17,6 +17,7 @@ struct Avx512 {
     static GEM_INLINE void store(float* at, Vec x) { _mm512_store_ps(at, x); }
     static GEM_INLINE Vec add(Vec x, Vec y) { return _mm512_add_ps(x, y); }
     static GEM_INLINE Vec mul(Vec x, Vec y) { return _mm512_mul_ps(x, y); }
+    static GEM_INLINE Vec max(Vec x, Vec y) { return _mm512_max_ps(x, y); }
     static GEM_INLINE Vec fma(Vec x, Vec y, Vec z) { return _mm512_fmadd_ps(x, y, z); }
     static GEM_INLINE float add_lanes(Vec x) { return _mm512_reduce_add_ps(x); }
     static GEM_INLINE float first(Vec x) { return _mm512_cvtss_f32(x); }

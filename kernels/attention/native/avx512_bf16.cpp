@@ -93,7 +93,7 @@ struct Bfloat16 : Avx512 {
 
 }  // namespace
 
-const Kernel avx512_bf16 = {scratch_bytes<Bfloat16>, run_head<Bfloat16>};
+const Kernel avx512_bf16[] = {KERNEL(SelfSelf<Bfloat16>), KERNEL(QueryKey<Bfloat16>)};
 
 }  // namespace gem_fast
 GEM_TARGET_END

@@ -1,6 +1,6 @@
 // The operands of a float32 kernel: a word is a float. Included after GEM_TARGET.
 #pragma once
-#include "head.h"
+#include "query_key.h"
 
 namespace gem_fast {
 namespace {

@@ -19,12 +19,14 @@ struct Problem {
     int iterations;
 };
 
-// One instruction set's kernel: `run` does a head in `scratch`, 64-byte aligned and zeroed before its first head.
+// One computation on one instruction set: `run` does a head in `scratch`, aligned to 64 bytes.
 struct Kernel {
     size_t (*scratch_bytes)(const Problem&);
     void (*run)(const Problem&, int64_t b, int64_t h, void* scratch);
 };
 
-extern const Kernel avx512_bf16, avx512, avx2;
+enum Computation : int { self_self, query_key };
+
+extern const Kernel avx512_bf16[], avx512[], avx2[];  // a kernel for each computation
 
 }  // namespace gem_fast

@@ -1,27 +1,21 @@
 // Self-self attention of one head: S = p pᵀ is symmetric, so each of its blocks is computed once and used twice.
 // Included once by each instruction set.
 #pragma once
-#include "rows.h"
+#include "tokens.h"
 
 namespace gem_fast {
 namespace {
 
-constexpr int BLOCK = 96;               // tokens in a block of S; a multiple of every tile's rows and columns
 constexpr float SMALLEST_NORM = 1e-12f; // that of torch.nn.functional.normalize; a shorter row counts as zero
 constexpr float LARGEST_C = 1e6f;       // above, rounding of a float32 logit alone decides the softmax
-constexpr float LOG2_E = 1.44269504f;
-
-inline int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 template <class Isa>
-class Head {
+class SelfSelf : Tokens<Isa> {
+    using Base = Tokens<Isa>;
     using Vec = typename Isa::Vec;
-    static constexpr int W = Isa::lanes, G = Isa::group, R = Isa::logit_rows, C = Isa::logit_columns, TILE = C * W;
-    static_assert(BLOCK % TILE == 0 && TILE % R == 0 && BLOCK % G == 0);
+    using Base::W, Base::G, Base::R, Base::C, Base::TILE;
+    using Base::problem, Base::N, Base::padded, Base::width, Base::depth, Base::tokens, Base::words;
 
-    const Problem& problem;
-    const int64_t b, h, N, D;
-    const int64_t padded, width, depth;  // tokens in whole blocks; D in whole vectors; D in words
     Word *p_columns;                     // [padded/TILE, depth, TILE]: p, both operands of S
     Word *p_rows, *v_rows;               // [padded/G, width]: p and V, the right operands of S·p and S·V
     float *sum, *total;                  // [padded, width]: the running product; the ensemble
@@ -36,8 +30,7 @@ class Head {
     float c;                             // log2(e)/τ
 
 public:
-    Head(const Problem& problem, int64_t b, int64_t h, char* scratch)
-        : problem(problem), b(b), h(h), N(problem.N), D(problem.D), padded(up(N, BLOCK)), width(up(D, W)), depth(D / G) {
+    SelfSelf(const Problem& problem, int64_t b, int64_t h, char* scratch) : Base(problem, b, h) {
         const float given = problem.inverse_temperature[b];
         c = (given > LARGEST_C ? LARGEST_C : given) * LOG2_E;
         place(scratch);
@@ -45,33 +38,29 @@ public:
 
     // Lays the arrays out from `at` on and returns the end.
     char* place(char* at) {
-        auto take = [&](auto*& array, int64_t count) {
-            array = reinterpret_cast<std::remove_reference_t<decltype(array)>>(at);
-            at += up(count * int64_t(sizeof *array), 64);
-        };
-        take(p_columns, padded * depth);
-        take(p_rows, padded / G * width);
-        take(v_rows, padded / G * width);
-        take(sum, padded * width);
-        take(total, padded * width);
-        take(divisor, padded);
-        take(correction, padded);
-        take(weights, BLOCK * BLOCK / G);
+        Base::take(at, p_columns, padded * depth);
+        Base::take(at, p_rows, padded / G * width);
+        Base::take(at, v_rows, padded / G * width);
+        Base::take(at, sum, padded * width);
+        Base::take(at, total, padded * width);
+        Base::take(at, divisor, padded);
+        Base::take(at, correction, padded);
+        Base::take(at, weights, BLOCK * BLOCK / G);
         if (G == 1) mirrored = weights;  // read by columns
-        else take(mirrored, BLOCK / G * BLOCK);
-        take(partial, BLOCK * W);
-        take(rows, TILE * width);
-        take(mean, BLOCK * width);
-        take(is_zero, padded);
+        else Base::take(at, mirrored, BLOCK / G * BLOCK);
+        Base::take(at, partial, BLOCK * W);
+        Base::take(at, rows, TILE * width);
+        Base::take(at, mean, BLOCK * width);
+        Base::take(at, is_zero, padded);
         return at;
     }
 
     void run() {
-        load(2);
-        pack_values();
+        Base::load(2, sum);
+        Base::group(sum, v_rows);
         __builtin_memset(total, 0, padded * width * sizeof(float));
         for (int index = 0; index < problem.projection_count; index++) {
-            load(problem.projections[index]);
+            Base::load(problem.projections[index], sum);
             pack_unit_rows();
             for (int k = 0; k < problem.iterations; k++) {
                 attend<false>(p_rows);
@@ -80,25 +69,10 @@ public:
             attend<true>(v_rows);  // Eq. 6
             add_to_total();        // Eq. 7
         }
-        for (int64_t i = 0; i < N; i++)
-            store_row(total + i * width, problem.out, ((b * N + i) * problem.H + h) * D, problem.type, D);
+        for (int64_t i = 0; i < N; i++) Base::store(i, total + i * width);
     }
 
 private:
-    void load(int projection) {
-        const int64_t* stride = problem.strides;
-        const int64_t at = b * stride[0] + projection * stride[2] + h * stride[3];
-        for (int64_t i = 0; i < N; i++) {
-            load_row(problem.qkv, at + i * stride[1], problem.type, D, sum + i * width);
-            for (int64_t d = D; d < width; d++) sum[i * width + d] = 0;
-        }
-        __builtin_memset(sum + N * width, 0, (padded - N) * width * sizeof(float));
-    }
-
-    void pack_values() {
-        for (int64_t i = 0; i < padded; i += G) Isa::group_tokens(sum + i * width, width, v_rows + i / G * width);
-    }
-
     // p = sum / ‖sum‖ into p_columns and p_rows; padding is zero.
     void pack_unit_rows() {
         any_zero = false;
@@ -106,24 +80,18 @@ private:
             for (int i = 0; i < TILE; i++) {
                 const float* from = sum + (i0 + i) * width;
                 float* to = rows + i * width;
-                const float norm = length(from);
+                const float norm = Base::length(from);
                 const bool zero = i0 + i >= N || norm < SMALLEST_NORM;
                 const Vec scale = Isa::set(zero ? 0.f : 1.f / norm);
                 for (int64_t d = 0; d < width; d += W)
                     Isa::store(to + d, Isa::round(Isa::mul(Isa::load(from + d), scale)));
-                if (Isa::rounds) correction[i0 + i] = zero ? 0.f : 1.f / length(to);
+                if (Isa::rounds) correction[i0 + i] = zero ? 0.f : 1.f / Base::length(to);
                 is_zero[i0 + i] = zero;
                 any_zero |= zero && i0 + i < N;
             }
             for (int i = 0; i < TILE; i += G) Isa::group_tokens(rows + i * width, width, p_rows + (i0 + i) / G * width);
             Isa::transpose(rows, width, depth, TILE, p_columns + i0 * depth);
         }
-    }
-
-    float length(const float* x) const {
-        Vec squares = Isa::zero();
-        for (int64_t d = 0; d < width; d += W) squares = Isa::fma(Isa::load(x + d), Isa::load(x + d), squares);
-        return __builtin_sqrtf(Isa::add_lanes(squares));
     }
 
     // sum_i = Σ_j exp2(c s_ij - c) x_j, with the row sums of the exponentials in `divisor` if wanted.
@@ -147,9 +115,6 @@ private:
         if (any_zero) attend_uniformly(x_rows);
     }
 
-    int tokens(int64_t block) const { return int(N - block < BLOCK ? N - block : BLOCK); }
-    static int words(int n) { return (n + G - 1) / G; }
-
     // What the zero rows that pad the last vector add to a row sum.
     float padding() const { return float(up(N, W) - N) * Isa::first(Isa::round(Isa::exp2(Isa::set(-c)))); }
 
@@ -170,11 +135,8 @@ private:
     template <bool WithDivisor, int COLUMNS>
     __attribute__((noinline)) void exponential_tile(int64_t I, int i, int64_t J, int j) {
         Vec s[R][COLUMNS];
-        for (auto& row : s)
-            for (auto& x : row) x = Isa::zero();
         const int64_t first = I + i;
-        const Word* left = p_columns + first / TILE * TILE * depth + first % TILE;
-        multiply<Isa, 1, TILE>(s, left, p_columns + (J + j) * depth, TILE, depth);
+        Base::dot_products(s, p_columns, first, p_columns + (J + j) * depth);
         const Vec shift = Isa::set(-c);
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++) {
@@ -210,19 +172,6 @@ private:
         }
     }
 };
-
-template <class Isa>
-size_t scratch_bytes(const Problem& problem) {
-    const float any = 1;
-    Problem one = problem;
-    one.inverse_temperature = &any;
-    return size_t(Head<Isa>(one, 0, 0, nullptr).place(nullptr) - static_cast<char*>(nullptr));
-}
-
-template <class Isa>
-void run_head(const Problem& problem, int64_t b, int64_t h, void* scratch) {
-    Head<Isa>(problem, b, h, static_cast<char*>(scratch)).run();
-}
 
 }  // namespace
 }  // namespace gem_fast
