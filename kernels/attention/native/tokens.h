@@ -79,7 +79,11 @@ struct Tokens {
     void load(int projection, float* to) const {
         const int64_t* stride = problem.strides;
         const int64_t at = b * stride[0] + projection * stride[2] + h * stride[3];
+        const int64_t bytes = problem.type == Type::float32 ? 4 : 2;
         for (int64_t i = 0; i < N; i++) {
+            // Tokens lie pages apart, which the hardware does not foresee.
+            const char* later = static_cast<const char*>(problem.qkv) + (at + (i + 12) * stride[1]) * bytes;
+            for (int64_t line = 0; line < D * bytes; line += 64) __builtin_prefetch(later + line);
             load_row(problem.qkv, at + i * stride[1], problem.type, D, to + i * width);
             for (int64_t d = D; d < width; d++) to[i * width + d] = 0;
         }
