@@ -1,7 +1,7 @@
 """Attention by the native CPU kernel of `native/`: vectorised, in one pass a head, on torch's threads."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -9,6 +9,8 @@ from torch import Tensor
 
 PATHS = ("avx512_bf16", "avx512", "avx2")  # as the library numbers them, the fastest first
 LARGEST_D = 128
+BLOCK = 96  # tokens that the library takes at a time
+_REPEATED = 0.1  # of a head's time, about, what every part of it spends again if it is cut
 _INTERFACE = 1  # of the library, as `gem_fast_interface` tells it
 _SELF_SELF, _QUERY_KEY = 0, 1
 _TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -131,9 +133,12 @@ def _query_key(qkv: Tensor, path: str) -> Tensor:
 
 def _call(computation: int, qkv: Tensor, c: Tensor, iterations: int, projections: Sequence[int], path: str) -> Tensor:
     B, N, _, H, D = qkv.shape
-    out = qkv.new_empty(B, N, H * D)
-    if not out.numel():
-        return out
+    if not qkv.numel():
+        return qkv.new_empty(B, N, H * D)
+    separate = computation == _SELF_SELF
+    parts = _parts(B * H, [1, len(projections)] if separate else range(1, 1 + -(-N // BLOCK)))
+    separate = separate and parts > 1
+    out = qkv.new_empty(parts, B, N, H * D, dtype=torch.float32) if separate else qkv.new_empty(B, N, H * D)
     assert _LIBRARY is not None
     qkv = qkv if qkv.stride(-1) == 1 else qkv.contiguous()
     c = c.to(torch.float32).contiguous()
@@ -150,10 +155,17 @@ def _call(computation: int, qkv: Tensor, c: Tensor, iterations: int, projections
         iterations,
         PATHS.index(path),
         torch.get_num_threads(),
+        parts,
     )
     if failed:
         raise MemoryError(f"no memory for the scratch of attention over {N} tokens")
-    return out
+    return out.mean(0).to(qkv.dtype) if separate else out
+
+
+def _parts(heads: int, choices: Iterable[int]) -> int:
+    """Into how many parts each head is cut so that the threads finish earliest; 1 if there are heads enough."""
+    threads = torch.get_num_threads()
+    return min(choices, key=lambda parts: -(-heads * parts // threads) * (1 / parts + _REPEATED))
 
 
 @_self_self.register_fake

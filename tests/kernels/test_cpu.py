@@ -7,7 +7,7 @@ import pytest
 import torch
 from gem_fast.kernels import self_self_attention
 from gem_fast.kernels.attention import choose_backend, reference, sdpa, why_not
-from gem_fast.kernels.attention.cpu import cpu, paths, why_missing
+from gem_fast.kernels.attention.cpu import cpu, paths, query_key_cpu, why_missing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -124,7 +124,7 @@ def test_nan_in_a_head_stays_in_that_head(path):
 def test_every_element_of_the_output_is_written(monkeypatch, path):
     """The output's memory is poisoned before the kernel gets it."""
     empty = torch.Tensor.new_empty
-    monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, *size: empty(self, *size).fill_(torch.nan))
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, *size, **kw: empty(self, *size, **kw).fill_(torch.nan))
     for N, D in ((1, 8), (37, 88), (97, 24), (200, 104)):
         result = native(make_qkv(2, N, 3, D, dtype=torch.bfloat16), torch.tensor([2.0, 4.0]), path=path)
         assert torch.isfinite(result).all()
@@ -147,15 +147,23 @@ def test_last_dimension_of_any_stride():
     torch.testing.assert_close(native(transposed, c), native(qkv, c), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_any_number_of_threads_gives_the_same_bits(threads):
-    qkv, c = make_qkv(2, 100, 3, 64), torch.tensor([2.0, 5.0])
-    expected, before = native(qkv, c), torch.get_num_threads()
+@pytest.mark.parametrize("threads", [1, 2, 5, 16, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_any_number_of_threads(threads, dtype):
+    """With more threads than heads, projections and queries go to threads of their own."""
+    qkv, c = make_qkv(2, 300, 3, 64, dtype=dtype), torch.tensor([2.0, 5.0])
+    before = torch.get_num_threads()
     try:
+        torch.set_num_threads(1)
+        expected = native(qkv, c), native(qkv, c, 1, (0, 2)), query_key_cpu(qkv)
         torch.set_num_threads(threads)
-        torch.testing.assert_close(native(qkv, c), expected, rtol=0, atol=0)
+        results = native(qkv, c), native(qkv, c, 1, (0, 2)), query_key_cpu(qkv)
     finally:
         torch.set_num_threads(before)
+    limit = 1e-6 if dtype == torch.float32 else 1e-3
+    for result, alone in zip(results, expected, strict=True):
+        assert error(result, alone.double()) < limit
+    torch.testing.assert_close(results[2], expected[2], rtol=0, atol=0)
 
 
 THREADS = """

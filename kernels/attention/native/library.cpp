@@ -31,17 +31,33 @@ bool supported(int path) {
 }
 
 struct Work {
-    const Problem* problem;
+    Problem problem;
     int computation, path;
     size_t scratch_bytes;
     std::atomic<int64_t> next{0};
     std::atomic<bool> out_of_memory{false};
 };
 
-// One thread: takes heads until none is left.
-void run_heads(void* argument) {
+// Part `part` of a head: of self-self attention one projection, of that of q and k some of the queries.
+void run_part(const Work& work, int64_t b, int64_t h, int part, void* scratch) {
+    Problem problem = work.problem;
+    problem.part = part;
+    int path = work.path;
+    if (work.computation == self_self) {
+        if (path == AVX512_BF16 && problem.inverse_temperature[b] > LARGEST_C_BF16) path = AVX512;
+        if (problem.parts > 1) {
+            problem.projections += part;
+            problem.projection_count = 1;
+            problem.out = static_cast<float*>(problem.out) + part * problem.B * problem.N * problem.H * problem.D;
+        }
+    }
+    KERNELS[path][work.computation].run(problem, b, h, scratch);
+}
+
+// One thread: takes parts of heads until none is left.
+void run_parts(void* argument) {
     Work& work = *static_cast<Work*>(argument);
-    const Problem& problem = *work.problem;
+    const Problem& problem = work.problem;
     void* scratch = std::aligned_alloc(64, work.scratch_bytes);
     if (!scratch) {
         work.out_of_memory = true;
@@ -50,11 +66,9 @@ void run_heads(void* argument) {
     std::memset(scratch, 0, work.scratch_bytes);
     const unsigned flags = _mm_getcsr();
     _mm_setcsr(flags | 0x8040);  // weights that underflow become zero instead of slow denormals
-    for (int64_t task; (task = work.next++) < problem.B * problem.H;) {
-        const int64_t b = task / problem.H, h = task % problem.H;
-        const bool coarse = work.path == AVX512_BF16 && work.computation == self_self &&
-                            problem.inverse_temperature[b] > LARGEST_C_BF16;
-        KERNELS[coarse ? AVX512 : work.path][work.computation].run(problem, b, h, scratch);
+    for (int64_t task; (task = work.next++) < problem.B * problem.H * problem.parts;) {
+        const int64_t head = task / problem.parts;
+        run_part(work, head / problem.H, head % problem.H, int(task % problem.parts), scratch);
     }
     _mm_setcsr(flags);
     std::free(scratch);
@@ -72,20 +86,25 @@ int gem_fast_interface() { return 1; }
 int gem_fast_supports(int path) { return gem_fast::supported(path); }
 
 // 0, or 1 if memory ran out. `computation` 0 is self-self attention; 1 is that of q and k, without `projections` and
-// `iterations`. `shape` is B, N, H, D; the rest as in Problem.
+// `iterations`. `shape` is B, N, H, D; the rest as in Problem. `parts` cuts each head for more threads than heads: of
+// self-self attention it is 1, or the number of projections, and then `out` is [parts, B, N, H*D] of float32.
 int gem_fast_attention(int computation, const void* qkv, const int64_t* strides, const float* inverse_temperature,
                        void* out, const int64_t* shape, int type, const int* projections, int projection_count,
-                       int iterations, int path, int threads) {
+                       int iterations, int path, int threads, int parts) {
     using namespace gem_fast;
-    const Problem problem = {qkv,      strides,  inverse_temperature, out,         shape[0],         shape[1],
-                             shape[2], shape[3], Type(type),          projections, projection_count, iterations};
-    Work work{&problem, computation, path, KERNELS[path][computation].scratch_bytes(problem)};
+    const bool separate = computation == self_self && parts > 1;
+    Problem problem = {qkv,      strides,    out,
+                       shape[0], shape[1],   shape[2],
+                       shape[3], Type(type), separate ? Type::float32 : Type(type),
+                       inverse_temperature,  projections, projection_count, iterations};
+    problem.parts = parts;
+    Work work{problem, computation, path, KERNELS[path][computation].scratch_bytes(problem)};
     if (path == AVX512_BF16) {
         const size_t wide = KERNELS[AVX512][computation].scratch_bytes(problem);
         if (wide > work.scratch_bytes) work.scratch_bytes = wide;
     }
-    const int64_t heads = problem.B * problem.H;
-    GOMP_parallel(run_heads, &work, unsigned(heads < threads ? heads : threads), 0);
+    const int64_t tasks = problem.B * problem.H * parts;
+    GOMP_parallel(run_parts, &work, unsigned(tasks < threads ? tasks : threads), 0);
     return work.out_of_memory;
 }
 }

@@ -8,15 +8,16 @@ namespace gem_fast {
 enum class Type : int { float32, bfloat16, float16 };
 
 struct Problem {
-    const void* qkv;            // [B, N, 3, H, D], the last dimension contiguous
-    const int64_t* strides;     // of B, N, 3 and H, in elements
+    const void* qkv;         // [B, N, 3, H, D], the last dimension contiguous
+    const int64_t* strides;  // of B, N, 3 and H, in elements
+    void* out;               // [B, N, H*D], contiguous
+    int64_t B, N, H, D;      // D a multiple of 8
+    Type type, out_type;
     const float* inverse_temperature;  // [B]
-    void* out;                  // [B, N, H*D], contiguous
-    int64_t B, N, H, D;         // D a multiple of 8
-    Type type;                  // of qkv and out
-    const int* projections;     // indices into the third dimension of qkv
+    const int* projections;            // indices into the third dimension of qkv
     int projection_count;
     int iterations;
+    int part = 0, parts = 1;  // which of the equal shares of the query blocks, where a head is cut
 };
 
 // One computation on one instruction set: `run` does a head in `scratch`, aligned to 64 bytes.

@@ -13,7 +13,7 @@ class QueryKey : Tokens<Isa> {
     using Base = Tokens<Isa>;
     using Vec = typename Isa::Vec;
     using Base::W, Base::G, Base::R, Base::C, Base::TILE;
-    using Base::N, Base::padded, Base::width, Base::depth, Base::tokens, Base::words;
+    using Base::problem, Base::N, Base::padded, Base::width, Base::depth, Base::tokens, Base::words;
 
     Word *q_columns, *k_columns;  // [padded/TILE, depth, TILE]
     Word* v_rows;                 // [padded/G, width]
@@ -56,7 +56,7 @@ public:
         Base::load(0, sum);
         pack_columns(q_columns);
         for (int64_t i = 0; i < padded; i++) shift[i] = c * Base::length(sum + i * width) * longest_key;
-        for (int64_t I = 0; I < N; I += BLOCK) {
+        for (int64_t I = first_row(problem.part); I < first_row(problem.part + 1); I += BLOCK) {
             // |q·k| ≤ ‖q‖‖k‖ spares a search for the largest logit, unless it is so far off that weights underflow.
             if (!attend(I)) {
                 find_largest(I);
@@ -67,6 +67,8 @@ public:
     }
 
 private:
+    int64_t first_row(int part) const { return padded / BLOCK * part / problem.parts * BLOCK; }
+
     void pack_columns(Word* to) {
         for (int64_t i = 0; i < padded; i += TILE) Isa::transpose(sum + i * width, width, depth, TILE, to + i * depth);
     }

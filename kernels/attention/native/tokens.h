@@ -91,7 +91,7 @@ struct Tokens {
     }
 
     void store(int64_t i, const float* row) const {
-        store_row(row, problem.out, ((b * N + i) * problem.H + h) * D, problem.type, D);
+        store_row(row, problem.out, ((b * N + i) * problem.H + h) * D, problem.out_type, D);
     }
 
     // Rows [padded, width] to the right operand of a sum over tokens [padded/G, width].
