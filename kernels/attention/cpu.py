@@ -102,9 +102,11 @@ def query_key_cpu(qkv: Tensor, *, path: str | None = None) -> Tensor:
 
 
 def _runnable(path: str | None, dtype: torch.dtype) -> str:
+    if why_missing():
+        raise ValueError(f"the native kernel can't run: {why_missing()}")
     chosen = path or choose_path(dtype)
     if chosen not in _RUNNABLE:
-        raise ValueError(f"this CPU does not run {chosen!r}; it runs {', '.join(_RUNNABLE) or 'none'}")
+        raise ValueError(f"this CPU does not run {chosen!r}; it runs {', '.join(_RUNNABLE)}")
     return chosen
 
 

@@ -46,8 +46,10 @@ struct Bfloat16 : Avx512 {
     static void transpose(const float* rows, int64_t width, int64_t depth, int count, Word* to) {
         for (int i = 0; i < count; i++) {
             Word row[64] __attribute__((aligned(64)));
-            for (int64_t d = 0; d < width; d += lanes)
-                _mm256_store_si256(reinterpret_cast<__m256i*>(row + d / 2), __m256i(_mm512_cvtneps_pbh(load(rows + i * width + d))));
+            for (int64_t d = 0; d < width; d += lanes) {
+                const __m256i words = __m256i(_mm512_cvtneps_pbh(load(rows + i * width + d)));
+                _mm256_store_si256(reinterpret_cast<__m256i*>(row + d / 2), words);
+            }
             for (int64_t d = 0; d < depth; d++) to[d * count + i] = row[d];
         }
     }

@@ -6,7 +6,8 @@ namespace gem_fast {
 namespace {
 
 // Relative error 7.5e-8 on [0, 1).
-constexpr float EXP2_FLOAT32[] = {1.8775767e-3f, 8.9893397e-3f, 5.5826318e-2f, 2.4015361e-1f, 6.9315308e-1f, 9.9999994e-1f};
+constexpr float EXP2_FLOAT32[] = {1.8775767e-3f, 8.9893397e-3f, 5.5826318e-2f,
+                                  2.4015361e-1f, 6.9315308e-1f, 9.9999994e-1f};
 
 template <class Base>
 struct Float32 : Base {
@@ -48,7 +49,7 @@ struct Float32 : Base {
         }
     }
 
-    // The transpose of a block of floats is that block read by columns: only adds its columns to column_sums [C * lanes].
+    // The transpose of a block of floats is that block read by columns: this only adds them to column_sums [C * lanes].
     template <int BLOCK, bool WithSums, int R, int C>
     static GEM_INLINE void store_mirrored(const Vec (&s)[R][C], Word*, float* column_sums) {
         if (!WithSums) return;

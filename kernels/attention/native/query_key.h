@@ -5,7 +5,7 @@
 namespace gem_fast {
 namespace {
 
-constexpr float MASKED = -1e30f;           // added to a logit, leaves a weight of zero
+constexpr float MASKED = -1e30f;              // added to a logit, leaves a weight of zero
 constexpr float SMALLEST_DIVISOR = 0x1p-64f;  // of a row whose largest weight is still exact enough in bfloat16
 
 template <class Isa>
@@ -79,7 +79,8 @@ private:
         __builtin_memset(partial, 0, BLOCK * W * sizeof(float));
         for (int64_t J = 0; J < N; J += BLOCK) {
             tiles<false>(I, J);
-            accumulate<Isa, BLOCK / G, 1>(weights, v_rows + J / G * width, sum + I * width, tokens(I), width, words(tokens(J)));
+            const Word* v = v_rows + J / G * width;
+            accumulate<Isa, BLOCK / G, 1>(weights, v, sum + I * width, tokens(I), width, words(tokens(J)));
         }
         bool exact = true;
         for (int i = 0; i < tokens(I); i++) {

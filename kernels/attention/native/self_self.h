@@ -21,7 +21,7 @@ class SelfSelf : Tokens<Isa> {
     float *sum, *total;                  // [padded, width]: the running product; the ensemble
     float *divisor;                      // [padded]: row sums of exp(S)
     float *correction;                   // [padded]: 1/‖p‖ once p is rounded to its operand type
-    Word *weights, *mirrored;            // [BLOCK, BLOCK/G] and [BLOCK/G, BLOCK]: a block of exp(S), and for its transpose
+    Word *weights, *mirrored;            // [BLOCK, BLOCK/G] and [BLOCK/G, BLOCK]: a block of exp(S), its transpose
     float *partial;                      // [BLOCK, W]: row sums of a block row, not yet added over lanes
     float *rows;                         // [TILE, width]: tokens on their way to p_columns and p_rows
     float *mean;                         // [BLOCK, width]: what a zero row attends to

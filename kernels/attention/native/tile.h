@@ -9,7 +9,7 @@ namespace {
 
 using Word = uint32_t;  // what one lane multiplies at a time: a float32, or two bfloat16 that follow in the sum
 
-// s[r][c] += Σ_k a(r, k) · b(k, c), where a(r, k) is broadcast from a[r*ROW + k*STEP] and b holds vectors of `width` words.
+// s[r][c] += Σ_k a(r, k) · b(k, c), where a(r, k) is broadcast from a[r*ROW + k*STEP] and b has rows of `width` words.
 template <class Isa, int ROW, int STEP, int R, int C>
 GEM_INLINE void multiply(typename Isa::Vec (&s)[R][C], const Word* a, const Word* b, ptrdiff_t width, ptrdiff_t words) {
     for (ptrdiff_t k = 0; k < words; k++, a += STEP, b += width) {

@@ -66,7 +66,8 @@ struct Tokens {
     const int64_t padded, width, depth;  // tokens in whole blocks; D in whole vectors; D in words
 
     Tokens(const Problem& problem, int64_t b, int64_t h)
-        : problem(problem), b(b), h(h), N(problem.N), D(problem.D), padded(up(N, BLOCK)), width(up(D, W)), depth(D / G) {}
+        : problem(problem), b(b), h(h), N(problem.N), D(problem.D),
+          padded(up(N, BLOCK)), width(up(D, W)), depth(D / G) {}
 
     // Takes an array of `count` at `at`, which moves past it.
     template <class T>
