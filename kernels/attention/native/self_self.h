@@ -106,8 +106,10 @@ private:
                 const int n_J = tokens(J);
                 exponentials<WithDivisor>(I, J);
                 accumulate<Isa, BLOCK / G, 1>(weights, x_rows + J / G * width, sum + I * width, n_I, width, words(n_J));
-                if (J > I)
-                    accumulate<Isa, 1, BLOCK>(mirrored, x_rows + I / G * width, sum + J * width, n_J, width, words(n_I));
+                if (J > I) {
+                    const Word* x = x_rows + I / G * width;
+                    accumulate<Isa, 1, BLOCK>(mirrored, x, sum + J * width, n_J, width, words(n_I));
+                }
             }
             if (WithDivisor)
                 for (int i = 0; i < n_I; i++) divisor[I + i] += Isa::add_lanes(Isa::load(partial + i * W)) - padding();
