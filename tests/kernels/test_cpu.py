@@ -109,13 +109,24 @@ def test_all_tokens_zero(path):
 
 
 @pytest.mark.parametrize("path", paths())
-def test_nan_in_a_head_stays_in_that_head(path):
-    qkv = make_qkv(2, 50, 2, 32, dtype=torch.bfloat16)
+@pytest.mark.parametrize("N", [1, 7, 8, 16, 40, 50, 97, 104])
+def test_nan_in_a_head_stays_in_that_head(path, N):
+    """On one thread, so that the next head gets the scratch that it leaves."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        check_nan_stays(path, N)
+    finally:
+        torch.set_num_threads(before)
+
+
+def check_nan_stays(path, N):
+    qkv = make_qkv(2, N, 2, 32, dtype=torch.bfloat16)
     clean = native(qkv, torch.tensor([3.0, 3.0]), path=path)
-    qkv[0, 3, :, 1] = torch.nan
-    result = native(qkv, torch.tensor([3.0, 3.0]), path=path).view(2, 50, 2, 32)
+    qkv[0, 0, :, 1] = torch.nan
+    result = native(qkv, torch.tensor([3.0, 3.0]), path=path).view(2, N, 2, 32)
     assert result[0, :, 1].isnan().all()
-    clean = clean.view(2, 50, 2, 32)
+    clean = clean.view(2, N, 2, 32)
     torch.testing.assert_close(result[0, :, 0], clean[0, :, 0], rtol=0, atol=0)
     torch.testing.assert_close(result[1], clean[1], rtol=0, atol=0)
 

@@ -69,6 +69,15 @@ def test_opcheck_and_compile():
     torch.library.opcheck(torch.ops.gem_fast.query_key_attention_cpu.default, (qkv, paths()[-1]))
     compiled = torch.compile(query_key_attention, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(qkv), query_key_attention(qkv))
+    tokens = torch.export.Dim("tokens", min=2, max=500)
+
+    class Attention(torch.nn.Module):
+        def forward(self, qkv):
+            return query_key_attention(qkv)
+
+    exported = torch.export.export(Attention(), (qkv,), dynamic_shapes={"qkv": {1: tokens}})
+    longer = make_qkv(2, 200, 2, 32)
+    torch.testing.assert_close(exported.module()(longer), query_key_attention(longer))
 
 
 def test_what_the_kernel_cannot_serve_falls_back():

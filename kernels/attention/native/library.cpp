@@ -3,7 +3,6 @@
 
 #include <atomic>
 #include <cstdlib>
-#include <cstring>
 
 #include "problem.h"
 
@@ -63,7 +62,6 @@ void run_parts(void* argument) {
         work.out_of_memory = true;
         return;
     }
-    std::memset(scratch, 0, work.scratch_bytes);
     const unsigned flags = _mm_getcsr();
     _mm_setcsr(flags | 0x8040);  // weights that underflow become zero instead of slow denormals
     for (int64_t task; (task = work.next++) < problem.B * problem.H * problem.parts;) {

@@ -48,14 +48,14 @@ public:
         Base::load(1, sum);
         pack_columns(k_columns);
         float longest_key = 0;
-        for (int64_t i = 0; i < padded; i++) {
+        for (int64_t i = 0; i < N; i++) {
             const float norm = Base::length(sum + i * width);
             longest_key = norm > longest_key ? norm : longest_key;
-            mask[i] = i < N ? 0.f : MASKED;
         }
+        for (int64_t i = 0; i < padded; i++) mask[i] = i < N ? 0.f : MASKED;
         Base::load(0, sum);
         pack_columns(q_columns);
-        for (int64_t i = 0; i < padded; i++) shift[i] = c * Base::length(sum + i * width) * longest_key;
+        for (int64_t i = 0; i < N; i++) shift[i] = c * Base::length(sum + i * width) * longest_key;
         for (int64_t I = first_row(problem.part); I < first_row(problem.part + 1); I += BLOCK) {
             // |q·k| ≤ ‖q‖‖k‖ spares a search for the largest logit, unless it is so far off that weights underflow.
             if (!attend(I)) {
@@ -70,7 +70,7 @@ private:
     int64_t first_row(int part) const { return padded / BLOCK * part / problem.parts * BLOCK; }
 
     void pack_columns(Word* to) {
-        for (int64_t i = 0; i < padded; i += TILE) Isa::transpose(sum + i * width, width, depth, TILE, to + i * depth);
+        for (int64_t i = 0; i < N; i += TILE) Isa::transpose(sum + i * width, width, depth, TILE, to + i * depth);
     }
 
     // sum_i = Σ_j w_ij v_j / Σ_j w_ij for a block of rows; false if some divisor is too small to trust.

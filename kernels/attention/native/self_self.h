@@ -82,9 +82,10 @@ private:
                 float* to = rows + i * width;
                 const float norm = Base::length(from);
                 const bool zero = i0 + i >= N || norm < SMALLEST_NORM;
-                const Vec scale = Isa::set(zero ? 0.f : 1.f / norm);
+                const Vec scale = Isa::set(1.f / norm);
                 for (int64_t d = 0; d < width; d += W)
-                    Isa::store(to + d, Isa::round(Isa::mul(Isa::load(from + d), scale)));
+                    // Not times 0: a row of padding may hold NaN, which the last strip of a product left there.
+                    Isa::store(to + d, zero ? Isa::zero() : Isa::round(Isa::mul(Isa::load(from + d), scale)));
                 if (Isa::rounds) correction[i0 + i] = zero ? 0.f : 1.f / Base::length(to);
                 is_zero[i0 + i] = zero;
                 any_zero |= zero && i0 + i < N;
