@@ -38,7 +38,7 @@ _BACKENDS = {
     backend.name: backend
     for backend in (Backend("reference", reference), Backend("sdpa", sdpa), Backend("cpu", cpu, cpu_why_not))
 }
-# The first that serves is taken; `cpu` leads because it was measured faster than `sdpa` in every type (bench_attention).
+# The first that serves is taken; `cpu` leads because `bench_attention` measured it faster in every type.
 _AUTOMATIC = ("cpu", "sdpa")
 
 
