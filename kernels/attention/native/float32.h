@@ -39,13 +39,13 @@ struct Float32 : Base {
     static GEM_INLINE void store_weights(const Vec (&s)[R][C], Word* to, float* row_sums) {
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++) {
-            Vec sum = WithSums ? Base::load(row_sums + r * Base::lanes) : Base::zero();
+            Vec sum = Base::zero();
 #pragma GCC unroll 4
             for (int c = 0; c < C; c++) {
                 Base::store(reinterpret_cast<float*>(to) + r * BLOCK + c * Base::lanes, s[r][c]);
                 sum = Base::add(sum, s[r][c]);
             }
-            if (WithSums) Base::store(row_sums + r * Base::lanes, sum);
+            if (WithSums) Base::store(row_sums + r * Base::lanes, Base::add(Base::load(row_sums + r * Base::lanes), sum));
         }
     }
 
@@ -55,10 +55,10 @@ struct Float32 : Base {
         if (!WithSums) return;
 #pragma GCC unroll 4
         for (int c = 0; c < C; c++) {
-            Vec sum = Base::load(column_sums + c * Base::lanes);
+            Vec sum = Base::zero();
 #pragma GCC unroll 16
             for (int r = 0; r < R; r++) sum = Base::add(sum, s[r][c]);
-            Base::store(column_sums + c * Base::lanes, sum);
+            Base::store(column_sums + c * Base::lanes, Base::add(Base::load(column_sums + c * Base::lanes), sum));
         }
     }
 };

@@ -23,6 +23,7 @@ class SelfSelf : Tokens<Isa> {
     float *correction;                   // [padded]: 1/‖p‖ once p is rounded to its operand type
     Word *weights, *mirrored;            // [BLOCK, BLOCK/G] and [BLOCK/G, BLOCK]: a block of exp(S), its transpose
     float *partial;                      // [BLOCK, W]: row sums of a block row, not yet added over lanes
+    float *column_sums;                  // [BLOCK]: of a block
     float *rows;                         // [TILE, width]: tokens on their way to p_columns and p_rows
     float *mean;                         // [BLOCK, width]: what a zero row attends to
     uint8_t *is_zero;                    // [padded]
@@ -49,6 +50,7 @@ public:
         if (G == 1) mirrored = weights;  // read by columns
         else Base::take(at, mirrored, BLOCK / G * BLOCK);
         Base::take(at, partial, BLOCK * W);
+        Base::take(at, column_sums, BLOCK);
         Base::take(at, rows, TILE * width);
         Base::take(at, mean, BLOCK * width);
         Base::take(at, is_zero, padded);
@@ -105,11 +107,14 @@ private:
             if (WithDivisor) __builtin_memset(partial, 0, BLOCK * W * sizeof(float));
             for (int64_t J = I; J < N; J += BLOCK) {
                 const int n_J = tokens(J);
+                if (WithDivisor) __builtin_memset(column_sums, 0, BLOCK * sizeof(float));
                 exponentials<WithDivisor>(I, J);
                 accumulate<Isa, BLOCK / G, 1>(weights, x_rows + J / G * width, sum + I * width, n_I, width, words(n_J));
                 if (J > I) {
                     const Word* x = x_rows + I / G * width;
                     accumulate<Isa, 1, BLOCK>(mirrored, x, sum + J * width, n_J, width, words(n_I));
+                    if (WithDivisor)
+                        for (int j = 0; j < n_J; j++) divisor[J + j] += column_sums[j];
                 }
             }
             if (WithDivisor)
@@ -151,7 +156,7 @@ private:
             }
         }
         Isa::template store_weights<BLOCK, WithDivisor>(s, weights + i * (BLOCK / G) + j / G, partial + i * W);
-        if (J > I) Isa::template store_mirrored<BLOCK, WithDivisor>(s, mirrored + i / G * BLOCK + j, divisor + J + j);
+        if (J > I) Isa::template store_mirrored<BLOCK, WithDivisor>(s, mirrored + i / G * BLOCK + j, column_sums + j);
     }
 
     // A zero row has equal weights, exp2(-c), which can underflow: 1 gives the same mean.

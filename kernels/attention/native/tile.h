@@ -34,12 +34,16 @@ void accumulate_columns(const Word* a, const Word* b, float* to, int rows, ptrdi
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++)
 #pragma GCC unroll 8
-            for (int c = 0; c < C; c++) s[r][c] = Isa::load(to + (r0 + r) * width + c * Isa::lanes);
+            for (int c = 0; c < C; c++) s[r][c] = Isa::zero();
         multiply<Isa, ROW, STEP>(s, a + r0 * ROW, b, width, words);
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++)
 #pragma GCC unroll 8
-            for (int c = 0; c < C; c++) Isa::store(to + (r0 + r) * width + c * Isa::lanes, s[r][c]);
+            for (int c = 0; c < C; c++) {
+                // Added only now: long float32 sums keep their digits when they are sums of short ones.
+                float* at = to + (r0 + r) * width + c * Isa::lanes;
+                Isa::store(at, Isa::add(Isa::load(at), s[r][c]));
+            }
     }
 }
 
