@@ -45,7 +45,8 @@ struct Float32 : Base {
                 Base::store(reinterpret_cast<float*>(to) + r * BLOCK + c * Base::lanes, s[r][c]);
                 sum = Base::add(sum, s[r][c]);
             }
-            if (WithSums) Base::store(row_sums + r * Base::lanes, Base::add(Base::load(row_sums + r * Base::lanes), sum));
+            float* row_sum = row_sums + r * Base::lanes;
+            if (WithSums) Base::store(row_sum, Base::add(Base::load(row_sum), sum));
         }
     }
 
@@ -58,7 +59,8 @@ struct Float32 : Base {
             Vec sum = Base::zero();
 #pragma GCC unroll 16
             for (int r = 0; r < R; r++) sum = Base::add(sum, s[r][c]);
-            Base::store(column_sums + c * Base::lanes, Base::add(Base::load(column_sums + c * Base::lanes), sum));
+            float* column_sum = column_sums + c * Base::lanes;
+            Base::store(column_sum, Base::add(Base::load(column_sum), sum));
         }
     }
 };
