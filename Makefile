@@ -26,7 +26,7 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/python -m pytest bench --benchmark-only --benchmark-json=bench.json
 
-$(READY): setup.py pyproject.toml
+$(READY): setup.py pyproject.toml $(wildcard kernels/attention/native/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -e ".[dev]"

@@ -1,6 +1,10 @@
 """Packages and their mapping, dependencies, and the `gem-fast` command."""
 
-from setuptools import find_packages, setup
+import platform
+import sys
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
 
 # `kernels` and `bench` lie at the top of the repository and install as `gem_fast.kernels`, `gem_fast.bench`.
 MAPPED = ("kernels", "bench")
@@ -16,6 +20,23 @@ def packages() -> tuple[list[str], dict[str, str]]:
     return names, folders
 
 
+def extensions() -> list[Extension]:
+    """The native CPU kernel, a plain C library; where it can't be built, the installation goes on without it."""
+    if not sys.platform.startswith("linux") or platform.machine() not in ("x86_64", "AMD64"):
+        return []
+    native = Path("kernels", "attention", "native")
+    kernel = Extension(
+        "gem_fast.kernels.attention.cpu_native",
+        sources=sorted(map(str, native.glob("*.cpp"))),
+        depends=sorted(map(str, native.glob("*.h"))),
+        # The instruction sets are chosen file by file in the sources, and at run time by what the CPU has.
+        extra_compile_args=["-std=c++17", "-O3", "-g0", "-Wno-uninitialized", "-Wno-maybe-uninitialized"],
+        language="c++",
+        optional=True,
+    )
+    return [kernel]
+
+
 NAMES, FOLDERS = packages()
 
 setup(
@@ -26,6 +47,7 @@ setup(
     python_requires=">=3.10",
     packages=NAMES,
     package_dir=FOLDERS,
+    ext_modules=extensions(),
     package_data={
         "gem_fast": ["py.typed", "embedded/*/*", "samples/*", "samples/masks/*"],
     },

@@ -190,7 +190,7 @@ def info() -> None:
     """Show the machine, the attention backends and the versions."""
     import torch
 
-    from .kernels.attention import backends, choose_backend
+    from .kernels.attention import backends, choose_backend, cpu
 
     table = Table(show_header=False, box=None)
     table.add_row("system", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}")
@@ -200,7 +200,11 @@ def info() -> None:
     table.add_row("MPS", "available" if torch.backends.mps.is_available() else "not available")
     table.add_row("backends", ", ".join(backends()))
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        table.add_row("", f"{str(dtype).removeprefix('torch.')}: {choose_backend(dtype)}")
+        chosen = choose_backend(torch.empty(1, 1, 3, 1, 64, dtype=dtype))
+        path = f" ({cpu.choose_path(dtype)})" if chosen == "cpu" else ""
+        table.add_row("", f"{str(dtype).removeprefix('torch.')} on the CPU: {chosen}{path}")
+    if cpu.why_missing():
+        table.add_row("", f"cpu can't serve: {cpu.why_missing()}")
     for package in ("gem_fast", "torch", "triton", "open_clip_torch", "numpy", "pillow"):
         try:
             table.add_row(package, version(package))

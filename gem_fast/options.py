@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from gem_fast.kernels.attention.dispatch import backends, check_projections
+from gem_fast.kernels.attention import backends
+from gem_fast.kernels.attention.dispatch import check_projections
 
 
 @dataclass(frozen=True)

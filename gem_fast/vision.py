@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gem_fast.kernels import self_self_attention
+from gem_fast.kernels import query_key_attention, self_self_attention
 
 from .options import GemOptions
 
@@ -69,11 +69,9 @@ class Block(nn.Module):
             packed[:, :, index] = F.linear(y, self.qkv.weight[rows], self.qkv.bias[rows])
         return packed.view(B, N, 3, self.heads, -1)
 
-    def original(self, x: Tensor, qkv: Tensor) -> Tensor:
+    def original(self, x: Tensor, qkv: Tensor, backend: str | None = None) -> Tensor:
         """The unchanged block, given its projections: [B, N, C] -> [B, N, C]."""
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(query, key, value)
-        x = x + self.out(attended.transpose(1, 2).flatten(2))
+        x = x + self.out(query_key_attention(qkv, backend))
         return x + self.mlp_out(self.activate(self.mlp_in(self.ln_2(x))))
 
     def activate(self, x: Tensor) -> Tensor:
@@ -114,7 +112,7 @@ class GemVisionTransformer(nn.Module):
         first_gem = self.config.layers - self.options.gem_blocks
         blocks: list[Block] = list(self.blocks)  # type: ignore[arg-type]
         for block in blocks[:first_gem]:
-            x = block.original(x, block.project(block.ln_1(x)))
+            x = block.original(x, block.project(block.ln_1(x)), self.options.backend)
         g = x
         for index, block in enumerate(blocks[first_gem:], first_gem):
             goes_on = original or index + 1 < len(blocks)
@@ -122,7 +120,7 @@ class GemVisionTransformer(nn.Module):
             qkv = block.project(y, "qkv" if goes_on else "".join(sorted({*self.options.projections, "v"})))
             g = g + block.out(self.gem_attention(y, qkv))
             if goes_on:
-                x = block.original(x, qkv)
+                x = block.original(x, qkv, self.options.backend)
         patches = self.head(g[:, 1:]).unflatten(1, (h, w))
         if not original:
             return VisionFeatures(patches)

@@ -3,7 +3,7 @@
 Nothing here knows of models or files. Importing this package never touches a device.
 """
 
-from .attention import self_self_attention
+from .attention import query_key_attention, self_self_attention
 from .decoding import decode_heatmaps, decode_labels
 
-__all__ = ["decode_heatmaps", "decode_labels", "self_self_attention"]
+__all__ = ["decode_heatmaps", "decode_labels", "query_key_attention", "self_self_attention"]

@@ -290,8 +290,23 @@ def test_models_in_a_pipe_has_a_line_for_each():
 def test_info_says_what_a_report_needs():
     done = invoke("info")
     assert done.exit_code == 0
-    for expected in ("Python", "threads", "reference, sdpa", "bfloat16: sdpa", "gem_fast", "torch", "open_clip_torch"):
+    for expected in (
+        "Python",
+        "threads",
+        "reference, sdpa",
+        "bfloat16 on the CPU: ",
+        "gem_fast",
+        "torch",
+        "open_clip_torch",
+    ):
         assert expected in done.stdout
+
+
+def test_info_says_why_the_native_kernel_is_missing(monkeypatch):
+    monkeypatch.setattr("gem_fast.kernels.attention.cpu._MISSING", "no compiler")
+    done = invoke("info")
+    assert "bfloat16 on the CPU: sdpa" in done.stdout
+    assert "cpu can't serve: no compiler" in done.stdout
 
 
 @pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=lambda parts: " ".join(parts) or "all")

@@ -8,7 +8,7 @@ import open_clip
 import pytest
 import torch
 from gem_fast.bench.eager import eager_gem
-from gem_fast.kernels.attention import dispatch
+from gem_fast.kernels.attention import registry
 
 from gem_fast.options import GemOptions
 from gem_fast.packing import pack_vision, vision_config
@@ -190,9 +190,10 @@ def test_last_block_projects_only_what_is_attended(projections, computed):
 
 
 def test_attention_goes_through_the_named_backend():
-    with mock.patch.dict(dispatch._BACKENDS, {"reference": mock.Mock(side_effect=dispatch._BACKENDS["reference"])}):
+    spy = mock.Mock(side_effect=registry._BACKENDS["reference"].run)
+    with mock.patch.dict(registry._BACKENDS, {"reference": registry.Backend("reference", spy)}):
         ours("small", gem_blocks=3, backend="reference")(pixels(1, 48, 48))
-        assert dispatch._BACKENDS["reference"].call_count == 3
+    assert spy.call_count == 3
 
 
 @pytest.mark.parametrize("original", [False, True], ids=["gem", "both"])

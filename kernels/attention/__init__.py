@@ -1,5 +1,7 @@
 """Self-self attention (GEM, Eq. 3-7): the operation, its reference and its backends."""
 
-from .dispatch import backends, choose_backend, self_self_attention
+from .dispatch import self_self_attention
+from .query_key import query_key_attention
+from .registry import backends, choose_backend, why_not
 
-__all__ = ["backends", "choose_backend", "self_self_attention"]
+__all__ = ["backends", "choose_backend", "query_key_attention", "self_self_attention", "why_not"]

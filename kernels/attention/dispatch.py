@@ -1,25 +1,10 @@
-"""The one entry to self-self attention: checks its arguments and picks the backend."""
+"""The one entry to self-self attention: checks its arguments and hands them to the backend."""
 
-from collections.abc import Callable
-
-import torch
 from torch import Tensor
 
-from .reference import reference
-from .sdpa import sdpa
+from .registry import find_backend
 
-_BACKENDS: dict[str, Callable[..., Tensor]] = {"reference": reference, "sdpa": sdpa}
 _INDEX = {"q": 0, "k": 1, "v": 2}
-
-
-def backends() -> tuple[str, ...]:
-    """Names of the backends, as `self_self_attention(backend=...)` takes them."""
-    return tuple(_BACKENDS)
-
-
-def choose_backend(dtype: torch.dtype) -> str:
-    """The backend that serves a dtype when none is asked for: float64 means that exactness is wanted."""
-    return "reference" if dtype == torch.float64 else "sdpa"
 
 
 def self_self_attention(
@@ -40,13 +25,15 @@ def self_self_attention(
         projections: which of q, k and v are ensembled (Eq. 7), such as `"qkv"` or `"v"`.
         normalize: L2-normalise the projections. Off, with `1/sqrt(D)` as temperature, `"v"` and no iteration, it is
             the value-value attention of CLIP Surgery.
-        backend: `"reference"` (plain equations, N×N in memory), `"sdpa"`, or None to choose by dtype.
+        backend: `"reference"` (plain equations, N×N in memory), `"sdpa"` or `"cpu"` (the native kernel); None is
+            what the environment variable `GEM_FAST_BACKEND` names, else the fastest that serves.
 
     Returns:
         `[B, N, H*D]` in the type of `qkv`, ready for the output projection.
 
     Raises:
-        ValueError: an argument has the wrong shape, type or name; the message says what would be right.
+        ValueError: an argument has the wrong shape, type or name, or a backend that was asked for can't serve; the
+            message says what would be right.
     """
     if qkv.ndim != 5 or qkv.shape[2] != 3:
         raise ValueError(f"qkv must have the shape [B, N, 3, H, D], got {list(qkv.shape)}")
@@ -59,11 +46,9 @@ def self_self_attention(
     check_projections(projections)
     if iterations < 0:
         raise ValueError(f"iterations must be 0 or more, got {iterations}")
-    name = backend or choose_backend(qkv.dtype)
-    if name not in _BACKENDS:
-        raise ValueError(f"unknown backend {name!r}; the backends are {', '.join(_BACKENDS)}")
     indices = tuple(_INDEX[letter] for letter in projections)
-    return _BACKENDS[name](qkv, inverse_temperature, iterations=iterations, projections=indices, normalize=normalize)
+    found = find_backend(backend, qkv, iterations, indices, normalize)
+    return found.run(qkv, inverse_temperature, iterations=iterations, projections=indices, normalize=normalize)
 
 
 def check_projections(projections: str) -> None:

@@ -5,9 +5,12 @@ import math
 import pytest
 import torch
 from gem_fast.kernels import self_self_attention
-from gem_fast.kernels.attention import backends
+from gem_fast.kernels.attention import backends, why_not
 
-FAST = [name for name in backends() if name != "reference"]
+# Those that this machine runs.
+HERE = [name for name in backends() if why_not(name, torch.zeros(1, 1, 3, 1, 64)) is None]
+FAST = [name for name in HERE if name != "reference"]
+UNNORMALIZED = [name for name in FAST if why_not(name, torch.zeros(1, 1, 3, 1, 64), normalize=False) is None]
 SUBSETS = ["q", "k", "v", "qk", "kv", "vq", "qkv"]
 
 
@@ -99,7 +102,7 @@ def test_extreme_temperatures(backend, c):
     assert error(result, exact(qkv, temperature)) < (1e-6 if c < 1 else 5e-3)
 
 
-@pytest.mark.parametrize("backend", backends())
+@pytest.mark.parametrize("backend", HERE)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"])
 def test_zero_tokens_attend_uniformly(backend, dtype):
     """A token of norm zero has logits of zero, so its output is the mean of the values, not NaN."""
@@ -131,7 +134,7 @@ def test_projections_that_are_not_asked_for_are_never_read(backend):
     torch.testing.assert_close(self_self_attention(qkv, c, projections="v", backend=backend), expected)
 
 
-@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("backend", [None, *UNNORMALIZED])
 def test_clip_surgery_value_value_attention(backend):
     qkv = make_qkv(2, 50, 2, 64)
     value = qkv[:, :, 2].transpose(1, 2).double()
@@ -171,3 +174,14 @@ def test_wrong_arguments_are_named(change, message):
     arguments = {"qkv": torch.zeros(1, 4, 3, 1, 8), "inverse_temperature": torch.ones(1), **change}
     with pytest.raises(ValueError, match=message):
         self_self_attention(arguments.pop("qkv"), arguments.pop("inverse_temperature"), **arguments)
+
+
+def test_backend_of_the_environment_is_asked_for(monkeypatch):
+    qkv, c = make_qkv(1, 20, 1, 32), torch.tensor([3.0])
+    monkeypatch.setenv("GEM_FAST_BACKEND", "reference")
+    torch.testing.assert_close(
+        self_self_attention(qkv, c), self_self_attention(qkv, c, backend="reference"), rtol=0, atol=0
+    )
+    monkeypatch.setenv("GEM_FAST_BACKEND", "magic")
+    with pytest.raises(ValueError, match=r"'magic' in GEM_FAST_BACKEND.*reference, sdpa"):
+        self_self_attention(qkv, c)

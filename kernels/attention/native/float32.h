@@ -1,0 +1,69 @@
+// The operands of a float32 kernel: a word is a float. Included after GEM_TARGET.
+#pragma once
+#include "query_key.h"
+
+namespace gem_fast {
+namespace {
+
+// Relative error 7.5e-8 on [0, 1).
+constexpr float EXP2_FLOAT32[] = {1.8775767e-3f, 8.9893397e-3f, 5.5826318e-2f,
+                                  2.4015361e-1f, 6.9315308e-1f, 9.9999994e-1f};
+
+template <class Base>
+struct Float32 : Base {
+    using Vec = typename Base::Vec;
+    using Operand = Vec;
+    static constexpr int group = 1;
+    static constexpr bool rounds = false;
+    static constexpr Word one = 0x3f800000;
+
+    static GEM_INLINE Operand load_operand(const Word* at) { return Base::load(reinterpret_cast<const float*>(at)); }
+    static GEM_INLINE Operand broadcast(const Word* at) { return Base::set(*reinterpret_cast<const float*>(at)); }
+    static GEM_INLINE Vec dot(Vec s, Operand a, Operand b) { return Base::fma(a, b, s); }
+    static GEM_INLINE Vec exp2(Vec x) { return Base::exp2(x, EXP2_FLOAT32); }
+
+    static GEM_INLINE Vec round(Vec x) { return x; }
+
+    static GEM_INLINE void group_tokens(const float* rows, int64_t width, Word* to) {
+        __builtin_memcpy(to, rows, width * sizeof(float));
+    }
+
+    // rows [count, width] to columns [depth, count].
+    static void transpose(const float* rows, int64_t width, int64_t depth, int count, Word* to) {
+        for (int64_t d = 0; d < depth; d++)
+            for (int i = 0; i < count; i++) to[d * count + i] = bits_of(rows[i * width + d]);
+    }
+
+    // Stores a tile of a block, and adds its rows to row_sums [R, lanes].
+    template <int BLOCK, bool WithSums, int R, int C>
+    static GEM_INLINE void store_weights(const Vec (&s)[R][C], Word* to, float* row_sums) {
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++) {
+            Vec sum = Base::zero();
+#pragma GCC unroll 4
+            for (int c = 0; c < C; c++) {
+                Base::store(reinterpret_cast<float*>(to) + r * BLOCK + c * Base::lanes, s[r][c]);
+                sum = Base::add(sum, s[r][c]);
+            }
+            float* row_sum = row_sums + r * Base::lanes;
+            if (WithSums) Base::store(row_sum, Base::add(Base::load(row_sum), sum));
+        }
+    }
+
+    // The transpose of a block of floats is that block read by columns: this only adds them to column_sums [C * lanes].
+    template <int BLOCK, bool WithSums, int R, int C>
+    static GEM_INLINE void store_mirrored(const Vec (&s)[R][C], Word*, float* column_sums) {
+        if (!WithSums) return;
+#pragma GCC unroll 4
+        for (int c = 0; c < C; c++) {
+            Vec sum = Base::zero();
+#pragma GCC unroll 16
+            for (int r = 0; r < R; r++) sum = Base::add(sum, s[r][c]);
+            float* column_sum = column_sums + c * Base::lanes;
+            Base::store(column_sum, Base::add(Base::load(column_sum), sum));
+        }
+    }
+};
+
+}  // namespace
+}  // namespace gem_fast

@@ -1,0 +1,28 @@
+"""The attention of an unchanged block, over the packed projections that GEM's path reads too."""
+
+import os
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .cpu import query_key_cpu, why_not_tokens
+from .registry import VARIABLE
+
+
+def query_key_attention(qkv: Tensor, backend: str | None = None) -> Tensor:
+    """softmax(q kᵀ/√D) v of qkv `[B, N, 3, H, D]` to `[B, N, H*D]`.
+
+    The native kernel serves where it can, if `backend` (or `GEM_FAST_BACKEND`) names `"cpu"`, or leaves the choice and
+    there are tokens enough; all else is `scaled_dot_product_attention`, which is at home on every device.
+    """
+    name = backend or os.environ.get(VARIABLE)
+    if (name == "cpu" or (not name and _pays(qkv))) and why_not_tokens(qkv) is None:
+        return query_key_cpu(qkv)
+    query, key, value = qkv.permute(2, 0, 3, 1, 4)
+    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+
+
+def _pays(qkv: Tensor) -> bool:
+    """Whether there are tokens enough to make up for packing them, as measured; a graph is for any number of them."""
+    return torch.compiler.is_compiling() or qkv.shape[1] >= (128 if qkv.dtype == torch.float32 else 32)

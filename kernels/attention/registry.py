@@ -1,0 +1,83 @@
+"""The backends of self-self attention, what each can't serve, and which is taken when none is asked for."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .cpu import cpu
+from .cpu import why_not as cpu_why_not
+from .reference import reference
+from .sdpa import sdpa
+
+VARIABLE = "GEM_FAST_BACKEND"
+
+
+def _serves_all(qkv: Tensor, iterations: int, projections: Sequence[int], normalize: bool) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to compute the operation.
+
+    Attributes:
+        name: what the caller asks for it by.
+        run: `(qkv, inverse_temperature, *, iterations, projections, normalize) -> [B, N, H*D]`.
+        why_not: `(qkv, iterations, projections, normalize)` to the reason why `run` can't serve them, or None.
+    """
+
+    name: str
+    run: Callable[..., Tensor]
+    why_not: Callable[[Tensor, int, Sequence[int], bool], str | None] = _serves_all
+
+
+_BACKENDS = {
+    backend.name: backend
+    for backend in (Backend("reference", reference), Backend("sdpa", sdpa), Backend("cpu", cpu, cpu_why_not))
+}
+# The first that serves is taken; `cpu` leads because `bench_attention` measured it faster in every type.
+_AUTOMATIC = ("cpu", "sdpa")
+
+
+def backends() -> tuple[str, ...]:
+    """Names of the backends, as `self_self_attention(backend=...)` takes them."""
+    return tuple(_BACKENDS)
+
+
+def why_not(
+    name: str, qkv: Tensor, iterations: int = 1, projections: Sequence[int] = (0, 1, 2), normalize: bool = True
+) -> str | None:
+    """Why a backend can't serve these arguments, or None if it can."""
+    return _BACKENDS[name].why_not(qkv, iterations, projections, normalize)
+
+
+def choose_backend(
+    qkv: Tensor, iterations: int = 1, projections: Sequence[int] = (0, 1, 2), normalize: bool = True
+) -> str:
+    """The backend that serves when none is asked for; float64 means that exactness is wanted."""
+    if qkv.dtype == torch.float64:
+        return "reference"
+    return next(name for name in _AUTOMATIC if why_not(name, qkv, iterations, projections, normalize) is None)
+
+
+def find_backend(
+    asked: str | None, qkv: Tensor, iterations: int, projections: Sequence[int], normalize: bool
+) -> Backend:
+    """The backend asked for by argument, else by `GEM_FAST_BACKEND`, else the automatic choice.
+
+    Raises:
+        ValueError: one asked for does not exist or can't serve; the message says why.
+    """
+    name = asked or os.environ.get(VARIABLE)
+    if not name:
+        return _BACKENDS[choose_backend(qkv, iterations, projections, normalize)]
+    if name not in _BACKENDS:
+        origin = "" if asked else f" in {VARIABLE}"
+        raise ValueError(f"unknown backend {name!r}{origin}; the backends are {', '.join(_BACKENDS)}")
+    reason = why_not(name, qkv, iterations, projections, normalize)
+    if reason:
+        raise ValueError(f"the backend {name!r} can't serve: {reason}")
+    return _BACKENDS[name]

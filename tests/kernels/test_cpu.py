@@ -1,0 +1,261 @@
+"""The native CPU kernel: every instruction set that this machine runs, threads, memory, torch.library."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from gem_fast.kernels import self_self_attention
+from gem_fast.kernels.attention import choose_backend, reference, sdpa, why_not
+from gem_fast.kernels.attention.cpu import cpu, paths, query_key_cpu, why_missing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytestmark = pytest.mark.skipif(why_missing() is not None, reason=f"cpu can't serve: {why_missing()}")
+QKV = (0, 1, 2)
+
+
+def make_qkv(B, N, H, D, seed=0, dtype=torch.float32):
+    """Projections whose tokens have norms of 0.2 to 5, as real ones do."""
+    generator = torch.Generator().manual_seed(seed)
+    qkv = torch.randn(B, N, 3, H, D, generator=generator, dtype=torch.float64)
+    norms = torch.empty(B, N, 3, H, 1, dtype=torch.float64).uniform_(0.2, 5, generator=generator)
+    return (qkv / D**0.5 * norms).to(dtype)
+
+
+def exact(qkv, c, iterations=1, projections=QKV):
+    return reference.reference(qkv.double(), c.double(), iterations=iterations, projections=projections, normalize=True)
+
+
+def native(qkv, c, iterations=1, projections=QKV, path=None):
+    return cpu(qkv, c, iterations=iterations, projections=projections, path=path)
+
+
+def error(result, truth):
+    return ((result.double() - truth).norm() / truth.norm()).item()
+
+
+@pytest.mark.parametrize("path", paths())
+@pytest.mark.parametrize("N", [1, 2, 7, 15, 16, 17, 48, 95, 96, 97, 193, 385])
+@pytest.mark.parametrize("D", [8, 64, 88])
+def test_every_path_at_every_edge_of_a_block(path, N, D):
+    dtype, limit = (torch.bfloat16, 2.5e-3) if path == "avx512_bf16" else (torch.float32, 1e-6)
+    qkv, c = make_qkv(2, N, 2, D, dtype=dtype), torch.tensor([2.0, 6.0])
+    assert error(native(qkv, c, path=path), exact(qkv, c)) < limit
+
+
+@pytest.mark.parametrize("path", paths())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("D", [8, 16, 24, 32, 40, 48, 64, 80, 88, 96, 104, 112, 120, 128])
+def test_every_width_and_type_on_every_path(path, dtype, D):
+    if path == "avx512_bf16" and dtype != torch.bfloat16:
+        pytest.skip("bfloat16 products are for bfloat16")
+    qkv, c = make_qkv(1, 130, 2, D, dtype=dtype), torch.tensor([4.0])
+    result = native(qkv, c, path=path)
+    assert result.dtype == dtype
+    assert error(result, exact(qkv, c)) < {torch.float32: 1e-6, torch.bfloat16: 2.5e-3, torch.float16: 3e-4}[dtype]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("c", [1.0, 3.0, 10.0])
+def test_error_is_no_larger_than_that_of_sdpa(dtype, c):
+    qkv, c = make_qkv(1, 785, 3, 64, dtype=dtype), torch.tensor([c])
+    rival = sdpa.sdpa(qkv, c, iterations=1, projections=QKV, normalize=True)
+    truth = exact(qkv, c)
+    assert error(native(qkv, c), truth) <= max(error(rival, truth), 4e-7)
+
+
+@pytest.mark.parametrize("path", [path for path in paths() if path != "avx512_bf16"])
+def test_many_tokens_lose_no_digits(path):
+    """Sums of thousands of terms in float32 are as exact as a short one's, for the output nearly cancels."""
+    qkv, c = make_qkv(1, 3000, 1, 64), torch.tensor([3.0])
+    assert error(native(qkv, c, 1, (2,), path), exact(qkv, c, 1, (2,))) < 4e-7
+    query, key, value = qkv.double().permute(2, 0, 3, 1, 4)
+    truth = torch.nn.functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+    assert error(query_key_cpu(qkv, path=path), truth) < 4e-7
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    B=st.integers(1, 3),
+    N=st.integers(1, 220),
+    H=st.integers(1, 3),
+    D=st.integers(1, 16).map(lambda n: 8 * n),
+    iterations=st.integers(0, 4),
+    projections=st.sets(st.sampled_from(QKV), min_size=1).map(lambda s: tuple(sorted(s))),
+    path=st.sampled_from(paths() or [None]),
+)
+def test_any_shape(B, N, H, D, iterations, projections, path):
+    dtype, limit = (torch.bfloat16, 6e-3) if path == "avx512_bf16" else (torch.float32, 2e-6)
+    qkv, c = make_qkv(B, N, H, D, seed=N, dtype=dtype), torch.linspace(1, 6, B)
+    truth = exact(qkv, c, iterations, projections)
+    assert error(native(qkv, c, iterations, projections, path), truth) < limit
+
+
+@pytest.mark.parametrize("path", paths())
+@pytest.mark.parametrize("c", [1e-4, 50.0, 200.0, 1e4, 1e6, 1e30])
+def test_zero_tokens_attend_uniformly_at_any_temperature(path, c):
+    """exp(-c) underflows, but a token of norm zero still gets the mean: of the values, or first of the tokens."""
+    qkv = make_qkv(1, 101, 1, 32, dtype=torch.bfloat16)
+    qkv[:, [7, 100], :2] = 0
+    result = native(qkv, torch.tensor([c]), 0, (0, 1), path)
+    mean = qkv[:, :, 2].float().mean(1).flatten(1)
+    for token in (7, 100):
+        torch.testing.assert_close(result[:, token].float(), mean, rtol=0.01, atol=1e-3)
+    assert torch.isfinite(native(qkv, torch.tensor([c]), 2, QKV, path)).all()
+
+
+@pytest.mark.parametrize("path", paths())
+def test_a_refined_zero_token_is_the_mean_token(path):
+    qkv, c = make_qkv(1, 130, 1, 64, dtype=torch.bfloat16), torch.tensor([5.0])
+    qkv[:, 11] = 0
+    assert error(native(qkv, c, 1, (0,), path)[:, 11], exact(qkv, c, 1, (0,))[:, 11]) < 0.02
+
+
+@pytest.mark.parametrize("path", paths())
+def test_all_tokens_zero(path):
+    result = native(torch.zeros(1, 20, 3, 1, 32), torch.tensor([3.0]), path=path if path != "avx512_bf16" else None)
+    assert (result == 0).all()
+
+
+@pytest.mark.parametrize("path", paths())
+@pytest.mark.parametrize("N", [1, 7, 8, 16, 40, 50, 97, 104])
+def test_nan_in_a_head_stays_in_that_head(path, N):
+    """On one thread, so that the next head gets the scratch that it leaves."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        check_nan_stays(path, N)
+    finally:
+        torch.set_num_threads(before)
+
+
+def check_nan_stays(path, N):
+    qkv = make_qkv(2, N, 2, 32, dtype=torch.bfloat16)
+    clean = native(qkv, torch.tensor([3.0, 3.0]), path=path)
+    qkv[0, 0, :, 1] = torch.nan
+    result = native(qkv, torch.tensor([3.0, 3.0]), path=path).view(2, N, 2, 32)
+    assert result[0, :, 1].isnan().all()
+    clean = clean.view(2, N, 2, 32)
+    torch.testing.assert_close(result[0, :, 0], clean[0, :, 0], rtol=0, atol=0)
+    torch.testing.assert_close(result[1], clean[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("path", paths())
+def test_every_element_of_the_output_is_written(monkeypatch, path):
+    """The output's memory is poisoned before the kernel gets it."""
+    empty = torch.Tensor.new_empty
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, *size, **kw: empty(self, *size, **kw).fill_(torch.nan))
+    for N, D in ((1, 8), (37, 88), (97, 24), (200, 104)):
+        result = native(make_qkv(2, N, 3, D, dtype=torch.bfloat16), torch.tensor([2.0, 4.0]), path=path)
+        assert torch.isfinite(result).all()
+
+
+@pytest.mark.parametrize("path", paths())
+def test_memory_past_the_input_is_not_read_into_the_result(path):
+    """A slice surrounded by NaN, in tokens, heads and channels."""
+    wide = torch.full((3, 60, 3, 4, 72), torch.nan, dtype=torch.bfloat16)
+    inner = wide[1:2, 5:55, :, 1:3, 8:64]
+    inner.copy_(make_qkv(1, 50, 2, 56))
+    c = torch.tensor([3.0])
+    torch.testing.assert_close(native(inner, c, path=path), native(inner.clone(), c, path=path), rtol=0, atol=0)
+
+
+def test_last_dimension_of_any_stride():
+    qkv, c = make_qkv(1, 40, 2, 32), torch.tensor([3.0])
+    transposed = qkv.transpose(1, 4).contiguous().transpose(1, 4)
+    assert transposed.stride(-1) != 1
+    torch.testing.assert_close(native(transposed, c), native(qkv, c), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5, 16, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_any_number_of_threads(threads, dtype):
+    """With more threads than heads, projections and queries go to threads of their own."""
+    qkv, c = make_qkv(2, 300, 3, 64, dtype=dtype), torch.tensor([2.0, 5.0])
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = native(qkv, c), native(qkv, c, 1, (0, 2)), query_key_cpu(qkv)
+        torch.set_num_threads(threads)
+        results = native(qkv, c), native(qkv, c, 1, (0, 2)), query_key_cpu(qkv)
+    finally:
+        torch.set_num_threads(before)
+    limit = 1e-6 if dtype == torch.float32 else 1e-3
+    for result, alone in zip(results, expected, strict=True):
+        assert error(result, alone.double()) < limit
+    torch.testing.assert_close(results[2], expected[2], rtol=0, atol=0)
+
+
+THREADS = """
+import pathlib, sys, torch
+from gem_fast.kernels.attention.cpu import cpu
+torch.set_num_threads(int(sys.argv[1]))
+torch.randn(600, 600) @ torch.randn(600, 600)
+count = lambda: len(list(pathlib.Path("/proc/self/task").iterdir()))
+before = count()
+cpu(torch.randn(1, 300, 3, 12, 64), torch.tensor([3.0]), iterations=1, projections=(0, 1, 2))
+maps = pathlib.Path("/proc/self/maps").read_text().split()
+print(count() - before, len({p for p in maps if any(name in p for name in ("libgomp", "libiomp", "libomp"))}))
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_torch_threads_are_the_only_ones(threads):
+    """In a process of its own: no thread is added to torch's, and one OpenMP runtime is mapped."""
+    told = subprocess.run([sys.executable, "-c", THREADS, str(threads)], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["0", "1"]
+
+
+def test_opcheck():
+    for dtype in (torch.float32, torch.bfloat16):
+        qkv, c = make_qkv(2, 30, 2, 32, dtype=dtype), torch.tensor([2.0, 5.0])
+        operation = torch.ops.gem_fast.self_self_attention_cpu.default
+        torch.library.opcheck(operation, (qkv, c, 1, [0, 2], paths()[-1]))
+
+
+def module():
+    class Attention(torch.nn.Module):
+        def forward(self, qkv, c):
+            return self_self_attention(qkv * 1.0, c) + 1
+
+    return Attention()
+
+
+def test_compiles_and_exports_whole():
+    qkv, c = make_qkv(2, 30, 2, 32), torch.tensor([2.0, 5.0])
+    assert choose_backend(qkv) == "cpu"
+    eager = module()(qkv, c)
+    compiled = torch.compile(module(), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(qkv, c), eager)
+    tokens = torch.export.Dim("tokens", min=2, max=500)
+    exported = torch.export.export(module(), (qkv, c), dynamic_shapes={"qkv": {1: tokens}, "c": None})
+    assert "self_self_attention_cpu" in exported.graph_module.code
+    longer = make_qkv(2, 77, 2, 32)
+    torch.testing.assert_close(exported.module()(longer, c), module()(longer, c))
+
+
+def test_empty_batch():
+    assert native(torch.zeros(0, 5, 3, 2, 16), torch.zeros(0)).shape == (0, 5, 32)
+
+
+@pytest.mark.parametrize(
+    ("qkv", "options", "reason"),
+    [
+        (torch.zeros(1, 4, 3, 1, 12), {}, "multiple of 8.*12"),
+        (torch.zeros(1, 4, 3, 1, 136), {}, "up to 128.*136"),
+        (torch.zeros(1, 4, 3, 1, 8, dtype=torch.float64), {}, "float64"),
+        (torch.zeros(1, 4, 3, 1, 8, requires_grad=True), {}, "gradient"),
+        (torch.zeros(1, 4, 3, 1, 8), {"normalize": False}, "normalize=False"),
+    ],
+)
+def test_what_it_cannot_serve_fails_loudly_by_name_and_falls_back_by_itself(qkv, options, reason):
+    assert why_not("cpu", qkv, **options)
+    assert choose_backend(qkv, **options) in ("sdpa", "reference")
+    with pytest.raises(ValueError, match=reason):
+        self_self_attention(qkv, torch.ones(1), backend="cpu", **options)
+
+
+def test_unknown_path_is_named():
+    with pytest.raises(ValueError, match=r"'mmx'.*avx2"):
+        native(torch.zeros(1, 4, 3, 1, 8), torch.ones(1), path="mmx")

@@ -1,0 +1,88 @@
+"""The attention of unchanged blocks: the native kernel and its fallback against float64."""
+
+import pytest
+import torch
+from gem_fast.kernels import query_key_attention
+from gem_fast.kernels.attention.cpu import paths, query_key_cpu
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def make_qkv(B, N, H, D, scale=1.0, dtype=torch.float32):
+    qkv = torch.randn(B, N, 3, H, D, generator=torch.Generator().manual_seed(N), dtype=torch.float64)
+    qkv[:, :, :2] *= scale
+    return qkv.to(dtype)
+
+
+def exact(qkv):
+    query, key, value = qkv.double().permute(2, 0, 3, 1, 4)
+    weights = torch.softmax(query @ key.transpose(-2, -1) * qkv.shape[-1] ** -0.5, dim=-1)
+    return (weights @ value).transpose(1, 2).flatten(2)
+
+
+def error(result, truth):
+    return ((result.double() - truth).norm() / truth.norm()).item()
+
+
+@pytest.mark.parametrize("path", [None, *paths()])
+@pytest.mark.parametrize("N", [1, 2, 17, 95, 97, 197])
+@pytest.mark.parametrize("D", [8, 64, 80, 104, 128])
+def test_every_path(path, N, D):
+    dtype, limit = (torch.bfloat16, 3e-3) if path == "avx512_bf16" else (torch.float32, 1e-6)
+    qkv = make_qkv(2, N, 2, D, dtype=dtype)
+    result = query_key_cpu(qkv, path=path) if path else query_key_attention(qkv)
+    assert result.shape == (2, N, 2 * D)
+    assert error(result, exact(qkv)) < limit
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scale", [0.5, 1.5, 5.0])
+def test_low_precision_error_is_at_most_twice_plain_torch(dtype, scale):
+    qkv = make_qkv(1, 197, 3, 64, scale, DTYPES[dtype])
+    plain = query_key_attention(qkv, backend="sdpa")
+    assert query_key_attention(qkv).dtype == qkv.dtype
+    assert error(query_key_attention(qkv), exact(qkv)) <= max(2 * error(plain, exact(qkv)), 1e-6)
+
+
+@pytest.mark.skipif(not paths(), reason="the native kernel is not here")
+@pytest.mark.parametrize("path", paths())
+def test_a_bound_far_above_the_largest_logit(path):
+    """One long key, which no query likes, pushes ‖q‖‖k‖ so far up that every weight would underflow."""
+    qkv = make_qkv(1, 150, 1, 64)
+    qkv[:, 40, 1] *= 300
+    likes = torch.einsum("nd,d->n", qkv[0, :, 0, 0], qkv[0, 40, 1, 0])
+    qkv[:, :, 0] *= -torch.sign(likes).view(1, 150, 1, 1)
+    dtype, limit = (torch.bfloat16, 4e-3) if path == "avx512_bf16" else (torch.float32, 2e-6)
+    qkv = qkv.to(dtype)
+    assert error(query_key_cpu(qkv, path=path), exact(qkv)) < limit
+
+
+def test_strided_input():
+    wide = make_qkv(2, 130, 5, 64).transpose(1, 3).contiguous().transpose(1, 3)
+    sliced = wide[:, ::2, :, 1:4]
+    assert error(query_key_attention(sliced), exact(sliced)) < 1e-6
+
+
+@pytest.mark.skipif(not paths(), reason="the native kernel is not here")
+def test_opcheck_and_compile():
+    qkv = make_qkv(2, 30, 2, 32)
+    torch.library.opcheck(torch.ops.gem_fast.query_key_attention_cpu.default, (qkv, paths()[-1]))
+    compiled = torch.compile(query_key_attention, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(qkv), query_key_attention(qkv))
+    tokens = torch.export.Dim("tokens", min=2, max=500)
+
+    class Attention(torch.nn.Module):
+        def forward(self, qkv):
+            return query_key_attention(qkv)
+
+    exported = torch.export.export(Attention(), (qkv,), dynamic_shapes={"qkv": {1: tokens}})
+    longer = make_qkv(2, 200, 2, 32)
+    torch.testing.assert_close(exported.module()(longer), query_key_attention(longer))
+
+
+def test_what_the_kernel_cannot_serve_falls_back():
+    for qkv in (make_qkv(1, 9, 1, 12), make_qkv(1, 9, 1, 16, dtype=torch.float64)):
+        assert error(query_key_attention(qkv), exact(qkv)) < 1e-6
+    trained = make_qkv(1, 9, 1, 16).requires_grad_()
+    query_key_attention(trained).sum().backward()
+    assert trained.grad is not None
