@@ -25,7 +25,7 @@ SHARED_LIMIT = {
     "gfx942": 65_536,
 }
 TENSOR_CORE = re.compile(r"^(HMMA|HGMMA|UTCHMMA|QGMMA|v_mfma)")
-FP32_PIPE = ("FADD", "FMUL", "FFMA", "FMNMX", "FSEL", "FSETP")
+FP32_PIPE = re.compile(r"^(FADD|FMUL|FFMA|FMNMX|FSEL|FSETP|v_(pk_)?(add|sub|mul|fma|fmac|max|max3)_f32|v_cndmask)")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Static:
 
     @property
     def loop_fp32(self) -> int:
-        return sum(count for name, count in self.loop.items() if name in FP32_PIPE)
+        return sum(count for name, count in self.loop.items() if FP32_PIPE.match(name))
 
 
 def compile_for(arch: str, kernel: Any, constants: dict[str, Any], dtype: str, warps: int, stages: int) -> Static:

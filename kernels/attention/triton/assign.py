@@ -51,7 +51,7 @@ def assign_kernel(
     unit_h,
     value_b,
     value_n,
-    value_h,
+    value_h: tl.constexpr,
     N,
     P,
     D: tl.constexpr,
@@ -71,7 +71,7 @@ def assign_kernel(
     i_head, i_image = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     c = tl.minimum(tl.load(inverse_temperature + i_image), STEEPEST) * LOG2E
     start = tl.program_id(0) * ROWS
-    units += i_image * unit_b + i_head * unit_h
+    units += i_image * unit_b + i_head * (value_h if IN_PLACE else unit_h)
     value += i_image * value_b + i_head * value_h
     steps = tl.cdiv(N, KEYS)
     mean = zero_rows(ROWS, MAIN, REST)
