@@ -1,4 +1,4 @@
-"""Self-self attention in Triton: its numerics, and what importing it needs."""
+"""The Triton kernels: their numerics, and what importing them needs."""
 
 import os
 import subprocess
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-CASES = Path(__file__).with_name("triton_attention_cases.py")
-SETTINGS = CASES.parents[2] / "pyproject.toml"
+FOLDER = Path(__file__).parent
+SETTINGS = FOLDER.parents[1] / "pyproject.toml"
 
 
 def python(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess:
@@ -20,14 +20,14 @@ def python(*arguments: str, cwd: Path, **variables: str) -> subprocess.Completed
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_numerics_of_every_kernel(tmp_path):
+@pytest.mark.parametrize("operation", ["attention", "layer_norm", "decoding"])
+def test_numerics(operation, tmp_path):
     """In a process of its own: without a GPU it needs Triton's interpreter, chosen before anything imports Triton."""
     pytest.importorskip("triton")
     variables = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
-    run = python(
-        "-m", "pytest", str(CASES), "-c", str(SETTINGS), "-o", "pythonpath=", "-p", "no:cacheprovider",
-        cwd=tmp_path, **variables,
-    )  # fmt: skip
+    cases = str(FOLDER / f"cases_triton_{operation}.py")
+    options = ["-c", str(SETTINGS), "-o", "pythonpath=", "-p", "no:cacheprovider"]
+    run = python("-m", "pytest", cases, *options, cwd=tmp_path, **variables)
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
     assert " passed" in run.stdout
 

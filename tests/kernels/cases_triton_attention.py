@@ -1,6 +1,6 @@
 """The Triton kernels against the float64 reference, on the GPU or in Triton's interpreter.
 
-`test_triton_attention.py` runs this file; by hand: `TRITON_INTERPRET=1 pytest tests/kernels/triton_attention_cases.py`.
+`test_triton.py` runs this file; by hand: `TRITON_INTERPRET=1 pytest tests/kernels/cases_triton_attention.py`.
 """
 
 import pytest
