@@ -24,6 +24,13 @@ SHARED_LIMIT = {
     "gfx90a": 65_536,
     "gfx942": 65_536,
 }
+# Warps that a multiprocessor holds at most: the same table.
+WARP_LIMIT = {"sm_80": 64, "sm_86": 48, "sm_89": 48, "sm_90": 64, "sm_100": 64, "sm_120": 48}
+# Arguments by name: tensors in the type that is compiled for, those of a fixed type, and scalars. The rest are sizes
+# and strides, of which strides (`stride_n`, `value_b`, ...) are multiples of 16.
+DATA = ("projections", "units", "refined", "query", "value", "out", "x", "weight", "bias", "y")
+TYPES = dict.fromkeys(("inverse_temperature", "norms", "logits", "confidence"), "*fp32") | {"labels": "*i32"}
+TYPES |= dict.fromkeys(("eps", "step_y", "step_x", "threshold"), "fp32")
 TENSOR_CORE = re.compile(r"^(HMMA|HGMMA|UTCHMMA|QGMMA|v_mfma)")
 FP32_PIPE = re.compile(r"^(FADD|FMUL|FFMA|FMNMX|FSEL|FSETP|v_(pk_)?(add|sub|mul|fma|fmac|max|max3)_f32|v_cndmask)")
 
@@ -50,6 +57,14 @@ class Static:
     def loop_length(self) -> int:
         return sum(self.loop.values())
 
+    def programs(self, arch: str, warps: int) -> int | None:
+        """Programs that an NVIDIA multiprocessor holds at once, by registers, shared memory and warps."""
+        if arch not in WARP_LIMIT:
+            return None
+        by_registers = 65_536 // (-(-self.registers // 8) * 8 * 32 * warps)
+        by_shared = (SHARED_LIMIT[arch] + 1024) // (self.shared + 1024)  # the driver keeps 1 KiB of each program
+        return min(by_registers, by_shared, WARP_LIMIT[arch] // warps)
+
     @property
     def loop_fp32(self) -> int:
         return sum(count for name, count in self.loop.items() if FP32_PIPE.match(name))
@@ -63,24 +78,15 @@ def compile_for(arch: str, kernel: Any, constants: dict[str, Any], dtype: str, w
 
     signature, aligned = {}, {}
     for index, name in enumerate(kernel.arg_names):
-        if name in constants:
-            signature[name] = "constexpr"
-        elif name in ("N", "H", "P", "iterations"):
-            signature[name] = "i32"
-        else:
-            signature[name] = _pointer(name, dtype) or "i32"
+        signature[name] = "constexpr" if name in constants else TYPES.get(name, "*{}" if name in DATA else "i32")
+        signature[name] = signature[name].format(dtype)
+        if signature[name].startswith("*") or name == "padded" or ("_" in name and signature[name] == "i32"):
             aligned[(index,)] = [["tt.divisibility", 16]]
     cuda = arch.startswith("sm_")
     target = GPUTarget("cuda", int(arch[3:]), 32) if cuda else GPUTarget("hip", arch, 64)
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
     binary = triton.compile(source, target=target, options={"num_warps": warps, "num_stages": stages})
     return _read_cuda(binary) if cuda else _read_hip(binary)
-
-
-def _pointer(name: str, dtype: str) -> str | None:
-    if name == "inverse_temperature":
-        return "*fp32"
-    return f"*{dtype}" if name in ("projections", "units", "refined", "query", "value", "out") else None
 
 
 def _read_cuda(binary: Any) -> Static:

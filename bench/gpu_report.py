@@ -14,11 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from gem_fast.kernels.attention.triton.tiles import FAMILIES, TABLE, Tile, split_width
+from gem_fast.kernels.decoding.triton_labels import CLASSES, PIXELS
 
 from .ahead import SHARED_LIMIT, Static, compile_for
 
 ARCHITECTURES = tuple(arch for arch in FAMILIES if arch in SHARED_LIMIT)
-MODULES = {"assign_in_place": "assign", "normalize": "refine"}
+ATTENTION = "attention.triton"
+KERNELS = {
+    "normalize": (f"{ATTENTION}.refine", "normalize_kernel"),
+    "refine": (f"{ATTENTION}.refine", "refine_kernel"),
+    "assign": (f"{ATTENTION}.assign", "assign_kernel"),
+    "assign_in_place": (f"{ATTENTION}.assign", "assign_kernel"),
+    "attend": (f"{ATTENTION}.attend", "attend_kernel"),
+    "resident": (f"{ATTENTION}.resident", "resident_kernel"),
+    "layer_norm": ("layer_norm.kernel", "layer_norm_kernel"),
+    "labels": ("decoding.labels_kernel", "labels_kernel"),
+}
 COMPARED = Tile(128, 64, 8, 3)
 
 
@@ -36,11 +47,14 @@ class Job:
 
 
 def table_jobs() -> Iterator[Job]:
-    """Every entry of the tile table at its widest head, on every architecture of its family, in every precision."""
+    """Every entry of the tile table at its widest head, in every type on every architecture, and the other kernels."""
     for arch in ARCHITECTURES:
+        yield Job(arch, "labels", 0, "fp32", "ieee", Tile(PIXELS, CLASSES, 4, 3))
         for bits, operations in TABLE[FAMILIES[arch]].items():
             for dtype, precision in _types(arch, bits):
-                yield Job(arch, "normalize", 128, dtype, precision, Tile(128, 64, 4, 3))
+                if precision == "ieee":
+                    yield Job(arch, "normalize", 128, dtype, precision, Tile(128, 0, 4, 3))
+                    yield Job(arch, "layer_norm", 1280, dtype, precision, Tile(1, 0, 8, 3))
                 for operation, entries in operations.items():
                     for widest, tile in entries:
                         yield Job(arch, operation, widest, dtype, precision, tile)
@@ -62,15 +76,14 @@ def _types(arch: str, bits: int) -> list[tuple[str, str]]:
 
 def compile_job(job: Job) -> Static:
     """Compile a job's kernel; Triton is imported here, in the process that compiles."""
-    module = MODULES.get(job.operation, job.operation)
-    package = "gem_fast.kernels.attention.triton"
-    name = "assign" if module == "assign" else job.operation
-    kernel: Any = getattr(importlib.import_module(f"{package}.{module}"), f"{name}_kernel")
+    module, name = KERNELS[job.operation]
+    kernel: Any = getattr(importlib.import_module(f"gem_fast.kernels.{module}"), name)
     main, rest = split_width(job.width)
     possible = {
         "D": job.width, "MAIN": main, "REST": rest, "ROWS": job.tile.rows, "KEYS": job.tile.keys, "WHOLE": job.whole,
         "IN_PLACE": job.operation == "assign_in_place", "STEEPEST": 2.0**13, "PRECISION": job.precision,
         "stride_h": job.width, "query_h": job.width, "value_h": job.width, "out_h": job.width,
+        "C": job.width, "WIDTH": 1 << (job.width - 1).bit_length(), "PIXELS": job.tile.rows, "CLASSES": job.tile.keys,
     }  # fmt: skip
     constants = {name: value for name, value in possible.items() if name in kernel.arg_names}
     return compile_for(job.arch, kernel, constants, job.dtype, job.tile.warps, job.tile.stages)
@@ -82,16 +95,16 @@ def compile_all(jobs: list[Job]) -> list[Static]:
 
 
 def table_rows(jobs: list[Job], results: list[Static]) -> Iterator[str]:
-    heads = "GPU, kernel, D ≤, type, rows × keys, warps, stages, registers, spilled bytes, shared bytes, matrix, loop"
-    yield "| " + heads.replace(", ", " | ") + " |"
-    yield "|---" * 12 + "|"
+    heads = "GPU, kernel, width, type, rows × keys, warps, stages, registers, spilled bytes, shared bytes, programs"
+    yield "| " + heads.replace(", ", " | ") + " | matrix | loop |"
+    yield "|---" * 13 + "|"
     for job, it in zip(jobs, results, strict=True):
         kind = job.dtype if job.precision == "ieee" else job.precision
-        t = job.tile
-        keys = "–" if job.operation in ("normalize", "resident") else str(t.keys)
+        t, programs = job.tile, it.programs(job.arch, job.tile.warps) or "–"
+        keys = "–" if job.operation == "resident" or not t.keys else str(t.keys)
         yield (
             f"| {job.arch} | {job.operation} | {job.width} | {kind} | {t.rows} × {keys} | {t.warps} | {t.stages} "
-            f"| {it.registers} | {it.spills} | {it.shared:,} | {it.tensor_core} | {it.loop_length} |"
+            f"| {it.registers} | {it.spills} | {it.shared:,} | {programs} | {it.tensor_core} | {it.loop_length} |"
         )
 
 
@@ -136,6 +149,8 @@ its ratio is to any N. On gfx, mnemonics differ, so that column counts v_ add, m
         "",
         "## Every entry of the tile table",
         "",
+        "`width` is the widest head that an entry serves, or the channels of LayerNorm.",
+        "`programs` is how many a multiprocessor holds at once, by registers, shared memory and warps.",
         "`matrix` is the number of tensor-core instructions in the kernel, `loop` the instructions of its inner loop.",
         "",
         *table_rows(jobs, results),
@@ -151,7 +166,7 @@ def main(folder: str = "bench/reports") -> None:
     out = Path(folder)
     out.mkdir(parents=True, exist_ok=True)
     records = [asdict(job) | asdict(it) for job, it in zip(jobs + pairs, results, strict=True)]
-    (out / "gpu_static.json").write_text(json.dumps(records, indent=1) + "\n")
+    (out / "gpu_static.json").write_text("[\n" + ",\n".join(map(json.dumps, records)) + "\n]\n")
     (out / "gpu_static.md").write_text(markdown(jobs, results[: len(jobs)], compared))
     bad = [job for job, it in zip(jobs, results, strict=False) if it.spills or it.shared > SHARED_LIMIT[job.arch]]
     for job in bad:

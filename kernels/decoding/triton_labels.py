@@ -6,7 +6,7 @@ import os
 import torch
 from torch import Tensor
 
-_PIXELS, _CLASSES = 64, 32  # of a tile: 2,048 logits in registers
+PIXELS, CLASSES = 32, 32  # of a tile, whose logits lie in registers
 
 
 def why_not(scores: Tensor) -> str | None:
@@ -44,8 +44,8 @@ def triton_decode_labels(
     confidence = torch.empty(H, W, dtype=torch.float32, device=scores.device)
     if labels.numel():
         with torch.cuda.device(scores.device) if scores.device.type == "cuda" else torch.device(scores.device):
-            labels_kernel[(-(-W // _PIXELS), H)](
+            labels_kernel[(-(-W // PIXELS), H)](
                 logits, labels, confidence, P, h, w, W, h / H, w / W, threshold,
-                PIXELS=_PIXELS, CLASSES=_CLASSES, num_warps=4,
+                PIXELS=PIXELS, CLASSES=CLASSES, num_warps=4,
             )  # fmt: skip
     return labels, confidence

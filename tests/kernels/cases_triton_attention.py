@@ -9,6 +9,7 @@ from gem_fast.kernels.attention.reference import reference
 from gem_fast.kernels.attention.triton import launch, triton_attention, why_not
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from triton.runtime.interpreter import InterpretedFunction
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TILED_AND_RESIDENT = pytest.mark.parametrize("resident", [False, True], ids=["tiled", "resident"])
@@ -41,6 +42,19 @@ def poisoned(monkeypatch):
     monkeypatch.setattr(launch.torch, "empty", lambda *a, **k: empty(*a, **k).fill_(torch.nan))
     monkeypatch.setattr(launch.torch, "empty_like", lambda *a, **k: empty_like(*a, **k).fill_(torch.nan))
     monkeypatch.setattr(torch.Tensor, "new_empty", lambda *a, **k: new_empty(*a, **k).fill_(torch.nan))
+
+
+@pytest.fixture(autouse=True)
+def strict(monkeypatch):
+    """The interpreter drops arguments that a kernel does not have; the compiler refuses them."""
+    launched = InterpretedFunction.run
+
+    def run(kernel, *args, **options):
+        unknown = set(options) - set(kernel.arg_names) - {"grid", "warmup", "num_warps", "num_stages"}
+        assert not unknown, f"{kernel.fn.__name__} has no arguments {unknown}"
+        return launched(kernel, *args, **options)
+
+    monkeypatch.setattr(InterpretedFunction, "run", run)
 
 
 @pytest.fixture

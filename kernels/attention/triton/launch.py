@@ -81,9 +81,9 @@ class Call:
         self.device = _device(qkv.device)
         main, rest = split_width(self.D)
         self.width = main + rest
-        exactness = precision(self.device, qkv.dtype)
-        self.parts = {"MAIN": main, "REST": rest, "PRECISION": exactness}
-        self.steepest = {"STEEPEST": steepest(qkv.dtype, exactness)}
+        self.parts = {"MAIN": main, "REST": rest}
+        self.products = {"PRECISION": precision(self.device, qkv.dtype)}
+        self.softmax = {"STEEPEST": steepest(qkv.dtype, self.products["PRECISION"]), **self.products}
 
     def tile(self, operation: str) -> Tile:
         tile = tile_for(self.device, operation, self.width, self.chosen.dtype)
@@ -113,7 +113,7 @@ class Call:
         )
         for _ in range(iterations):
             tiles = {"ROWS": tile.rows, "KEYS": tile.keys, **tile.options}
-            refine_kernel[grid](units, spare, self.c, self.N, padded, **self.parts, **self.steepest, **tiles)
+            refine_kernel[grid](units, spare, self.c, self.N, padded, **self.parts, **self.softmax, **tiles)
             units, spare = spare, units
         return units
 
@@ -126,7 +126,7 @@ class Call:
         assign_kernel[self.grid(self.N, tile, self.H)](
             source, self.value, out, self.c, *source.stride()[:4], *self._value_strides(), self.N,
             P=self.P, D=self.D, IN_PLACE=units is None, ROWS=tile.rows, KEYS=tile.keys,
-            **self.parts, **self.steepest, **tile.options,
+            **self.parts, **self.softmax, **tile.options,
         )  # fmt: skip
 
     def resident(self, iterations: int, out: Tensor) -> None:
@@ -135,9 +135,10 @@ class Call:
 
         tile = self.tile("resident")
         rows = tile.rows if self.N > 64 else max(16, 1 << (self.N - 1).bit_length())
+        options = tile.options if rows >= 64 else {"num_warps": 4, "num_stages": 1}
         resident_kernel[(self.H, self.B)](
             self.chosen, self.value, out, self.c, *self.chosen.stride()[:4], *self._value_strides(), self.N, iterations,
-            P=self.P, D=self.D, ROWS=rows, **self.parts, **self.steepest, **tile.options,
+            P=self.P, D=self.D, ROWS=rows, **self.parts, **self.softmax, **options,
         )  # fmt: skip
 
     def attend(self, iterations: int, out: Tensor) -> None:
@@ -158,7 +159,7 @@ class Call:
         attend_kernel[self.grid(self.N, tile, self.H)](
             query, value, out, self.c, *strides, self.N,
             P=query.shape[2], D=self.D, ROWS=tile.rows, KEYS=tile.keys, WHOLE=self.N % tile.keys == 0,
-            **self.parts, **tile.options,
+            **self.parts, **self.products, **tile.options,
         )  # fmt: skip
 
     def _value_strides(self) -> tuple[int, int, int]:

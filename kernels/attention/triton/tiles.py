@@ -5,6 +5,7 @@ outgrows the smallest shared memory of its family. `make gpu-report` compiles th
 """
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 
@@ -37,19 +38,22 @@ FAMILIES = {
     "gfx90a": "mfma", "gfx942": "mfma", "interpreter": "interpreter",
 }  # fmt: skip
 
+# Operation -> (widest head, tile), narrowest first.
+Entries: TypeAlias = dict[str, tuple[tuple[int, Tile], ...]]
+
 _L, _M, _S = Tile(128, 64, 8, 3), Tile(128, 64, 8, 2), Tile(128, 32, 8, 2)
 _HEAD = Tile(64, 64, 4, 1)
 
 # Exact float32 products run outside the tensor cores and fill the registers: no head is resident, none is normalised
 # while it is read.
-_FP32 = {
+_FP32: Entries = {
     "refine": ((128, Tile(64, 32, 8, 2)),),
     "assign": ((128, Tile(64, 32, 8, 2)),),
-    "attend": ((64, Tile(64, 32, 8, 2)), (128, Tile(16, 32, 4, 1))),
+    "attend": ((128, Tile(16, 32, 4, 1)),),
 }
 
-# family -> bits of an element -> operation -> (widest head, tile), narrowest first.
-TABLE: dict[str, dict[int, dict[str, tuple[tuple[int, Tile], ...]]]] = {
+# Family -> bits of an element -> entries.
+TABLE: dict[str, dict[int, Entries]] = {
     "wgmma": {
         16: {
             "refine": ((128, _L),),
@@ -74,9 +78,9 @@ TABLE: dict[str, dict[int, dict[str, tuple[tuple[int, Tile], ...]]]] = {
         16: {
             "refine": ((96, Tile(128, 64, 4, 3)), (128, _L)),
             "assign": ((80, _L), (96, _M), (128, Tile(64, 32, 4, 2))),
-            "assign_in_place": ((80, _L), (96, _S), (128, Tile(32, 32, 4, 2))),
-            "attend": ((80, _L), (96, _M), (128, Tile(64, 32, 8, 2))),
-            "resident": ((128, Tile(64, 64, 8, 1)),),
+            "assign_in_place": ((64, _L), (80, _S), (96, Tile(64, 32, 8, 2)), (128, Tile(32, 32, 4, 2))),
+            "attend": ((64, _L), (80, _M), (96, _S), (128, Tile(64, 32, 8, 2))),
+            "resident": ((96, Tile(64, 64, 8, 1)),),
         },
         32: _FP32,
     },
