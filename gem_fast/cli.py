@@ -1,6 +1,9 @@
 """The `gem-fast` command: a thin skin over the Python API."""
 
 import platform
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -54,6 +57,9 @@ def segment(
     prompts_file: Annotated[
         Path | None, typer.Option(help="Text file with a class a line, synonyms separated by commas.")
     ] = None,
+    background: Annotated[
+        list[str] | None, typer.Option(help="What else the images may show; competes, and is labelled 0. Repeatable.")
+    ] = None,
     model: Annotated[str, typer.Option(help="Model name; `gem-fast models` lists them.")] = "gem-tiny",
     pretrained: Annotated[str | None, typer.Option(help="open_clip's tag of the weights.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Local .safetensors or .pt weights instead of a tag.")] = None,
@@ -61,14 +67,14 @@ def segment(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 8,
     size: Annotated[
-        int | None, typer.Option(min=1, help="Side of the model's input in pixels [default: the model's, mostly 448].")
+        int | None, typer.Option(min=1, help="Side of the model's input in pixels (default: the model's, mostly 448).")
     ] = None,
     resize: Annotated[
         Resize, typer.Option(help="What --size is: the shorter side, both sides, or nothing (the image's own size).")
     ] = Resize.shorter,
     threshold: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Confidence below which a pixel is background [default: the model's]."),
+        typer.Option(min=0, max=1, help="Confidence below which a pixel is background (default: the model's)."),
     ] = None,
     templates: Annotated[
         list[str] | None,
@@ -77,7 +83,7 @@ def segment(
     heatmaps: Annotated[bool, typer.Option("--heatmaps", help="Also write heat maps as .npz.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Keep what an earlier run into --out finished.")] = False,
     text_cache: Annotated[Path | None, typer.Option(help="Folder that keeps text embeddings between runs.")] = None,
-    gem_blocks: Annotated[int | None, typer.Option(help="Last blocks with a GEM path [default: the model's].")] = None,
+    gem_blocks: Annotated[int | None, typer.Option(help="Last blocks with a GEM path (default: the model's).")] = None,
     iterations: Annotated[int | None, typer.Option(help="Self-self attention iterations.")] = None,
     inverse_temperature: Annotated[float | None, typer.Option(help="Fixed 1/τ instead of the adaptive one.")] = None,
 ) -> None:
@@ -86,7 +92,8 @@ def segment(
     Exit status: 0 if all images are done, 1 if some failed, 2 if nothing could be started, 130 if interrupted.
     """
     from . import load, segment_files
-    from .files import read_prompt_file
+    from .files import find_images
+    from .text import read_prompt_file
 
     options = {"gem_blocks": gem_blocks, "iterations": iterations, "inverse_temperature": inverse_temperature}
     failed = []
@@ -97,6 +104,7 @@ def segment(
             classes.update(read_prompt_file(prompts_file))
         if not classes:
             fail("name at least one class with --prompt or --prompts-file")
+        find_images(images)  # a mistyped path should not cost the loading of a model
         gem = load(
             model,
             pretrained,
@@ -106,7 +114,7 @@ def segment(
             text_cache=text_cache,
             **{name: value for name, value in options.items() if value is not None},
         )
-        with progress_bar() as progress:
+        with progress_bar() as progress, short_warnings():
             bar = progress.add_task("segmenting", total=None)
             records = segment_files(
                 gem,
@@ -115,6 +123,7 @@ def segment(
                 out,
                 heatmaps=heatmaps,
                 resume=resume,
+                background=background or (),
                 batch_size=batch_size,
                 size=size,
                 resize=resize.value,
@@ -131,12 +140,26 @@ def segment(
         raise typer.Exit(130) from None
     except (ValueError, OSError) as error:
         fail(str(error))
-    console.print(f"{done} image{'s' * (done != 1)} segmented into {out}", markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        f"{done} image{'s' * (done != 1)} segmented into {out}", markup=False, highlight=False, soft_wrap=True
+    )
     for record in failed:
         errors.print(f"failed: {record.error}", style="red", markup=False, highlight=False, soft_wrap=True)
     if failed:
         errors.print(f"{len(failed)} of {len(records)} images failed", style="red")
         raise typer.Exit(1)
+
+
+@contextmanager
+def short_warnings() -> Iterator[None]:
+    """Warnings as a line for users, without the place in the code."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        errors.print(f"gem-fast: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def progress_bar() -> Progress:

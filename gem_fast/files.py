@@ -122,7 +122,7 @@ def segment_files(
         batch_size: images in one forward.
         on_start: called with the number of images to do.
         on_record: called with each image's record.
-        **settings: of `GemModel.segment`: size, resize, threshold, logit_scale, templates.
+        **settings: of `GemModel.segment`: background, size, resize, threshold, logit_scale, templates.
 
     Returns:
         The records of this run, in the order of the images.
@@ -226,23 +226,3 @@ def _process(
             continue
         files = {kind: str(path.relative_to(out)) for kind, path in paths.items()}
         yield Record(str(job.path), "ok", None, *result.size, areas=result.areas(), files=files)
-
-
-def read_prompt_file(path: str | os.PathLike) -> dict[str, list[str]]:
-    """Classes from a text file: a class a line, its synonyms separated by commas; empty lines and `#` are passed over.
-
-    Raises:
-        ValueError: the file can't be read, or names no class.
-    """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"prompts file {os.fspath(path)} can't be read as UTF-8 text: {error}") from error
-    classes: dict[str, list[str]] = {}
-    for line in lines:
-        words = [word.strip() for word in line.split(",") if word.strip()]
-        if words and not line.lstrip().startswith("#"):
-            classes.setdefault(words[0], []).extend(words)
-    if not classes:
-        raise ValueError(f"prompts file {os.fspath(path)} names no class; write a class a line, synonyms after commas")
-    return classes

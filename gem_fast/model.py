@@ -83,6 +83,7 @@ class GemModel:
         images: Any,
         prompts: Any,
         *,
+        background: Prompts = (),
         size: int | None = None,
         resize: ResizePolicy = "shorter",
         threshold: float | None = None,
@@ -98,11 +99,13 @@ class GemModel:
             prompts: the classes. `"cat"`; `["cat", "remote control"]`; a tuple for a class of several words, as in
                 `["cat", ("car", "automobile")]`; a mapping from names to words; or, for a list of images, a list with
                 such a list for each image.
+            background: what else the images may show, as prompts; it competes with the classes, and where it wins
+                the label is 0.
             size: side of the model's input in pixels, by default `defaults.size`; see `resize`.
             resize: `"shorter"` (side, aspect kept), `"squash"` (square) or `"exact"` (the image's own size), each
                 rounded to multiples of the patch.
             threshold: confidence below which a pixel is background; 0 for none. By default `defaults.threshold`, or
-                `defaults.heatmap_threshold` for a single prompt, whose confidence is its heat map.
+                `defaults.heatmap_threshold` for a single prompt without background, whose confidence is its heat map.
             logit_scale: multiplier of the cosine before the softmax over classes.
             templates: `"photo"` (`a photo of a {}.`), `"imagenet"` (80 of them), or own ones.
             batch_size: images in one forward; those of the same input size go together.
@@ -114,23 +117,25 @@ class GemModel:
         Raises:
             ImageError: an image can't be read. ValueError: an argument is wrong. The message says what would be right.
         """
-        check_settings(size, threshold, batch_size)
+        check_settings(size, threshold, logit_scale, batch_size)
         batch, single = as_batch(images)
-        classes = prompts_for_each(prompts, len(batch))
+        asked = prompts_for_each(prompts, len(batch))
         template_set = parse_templates(templates)
+        rest = parse_classes(background) if background else ()
         words = {
-            each: self.text.encode([word for c in each for word in c.synonyms], template_set)
-            for each in dict.fromkeys(classes)
+            each: self.text.encode([word for c in (*each, *rest) for word in c.synonyms], template_set)
+            for each in dict.fromkeys(asked)
         }
         pictures = [load_image(image) for image in batch]
         results: dict[int, Segmentation] = {}
         for chunk, shape in self._chunks(pictures, size or self.defaults.size, resize, batch_size):
             pixels = torch.stack([to_pixels(pictures[i], shape, self.mean, self.std) for i in chunk])
             patches = self.features(pixels)
-            for each in dict.fromkeys(classes[i] for i in chunk):
-                members = [k for k, i in enumerate(chunk) if classes[i] == each]
-                cosines = class_scores(patches[members], words[each], [len(c.synonyms) for c in each])
-                usual = self.defaults.heatmap_threshold if len(each) == 1 else self.defaults.threshold
+            for each in dict.fromkeys(asked[i] for i in chunk):
+                members = [k for k, i in enumerate(chunk) if asked[i] == each]
+                cosines = class_scores(patches[members], words[each], [len(c.synonyms) for c in (*each, *rest)])
+                alone = len(each) + len(rest) == 1
+                usual = self.defaults.heatmap_threshold if alone else self.defaults.threshold
                 for k, cosine in zip(members, cosines, strict=True):
                     source = batch[chunk[k]]
                     results[chunk[k]] = Segmentation(
@@ -156,8 +161,10 @@ class GemModel:
                 yield members[start : start + batch_size], shape
 
 
-def check_settings(size: int | None, threshold: float | None, batch_size: int) -> None:
+def check_settings(size: int | None, threshold: float | None, logit_scale: float | None, batch_size: int) -> None:
     """Raise ValueError for a number that no image could be segmented with."""
+    if logit_scale is not None and not logit_scale > 0:
+        raise ValueError(f"logit_scale must be positive, got {logit_scale}")
     if size is not None and size < 1:
         raise ValueError(f"size must be a positive number of pixels, got {size}")
     if batch_size < 1:

@@ -52,6 +52,8 @@ def why_unsupported(model_cfg: dict[str, Any]) -> str | None:
         return "its vision tower is a ResNet"
     if "multimodal_cfg" in model_cfg:
         return "it is a CoCa model"
+    if model_cfg.get("custom_text"):
+        return "its text tower is a custom one"
     text = model_cfg.get("text_cfg", {})
     if text.get("hf_model_name") or text.get("hf_tokenizer_name"):
         return "its text tower needs Hugging Face transformers"

@@ -40,10 +40,10 @@ def palette(count: int) -> np.ndarray:
 
 
 def blend_labels(image: Image.Image, labels: np.ndarray, names: tuple[str, ...]) -> Image.Image:
-    """Class colours over the image, background untouched, with a legend of the classes that appear."""
+    """Class colours over the image in grey, background untouched, with a legend of the classes that appear."""
     counts = np.bincount(labels.ravel(), minlength=len(names) + 1)
     colours = Image.fromarray(palette(len(names) + 1)[labels])
-    mixed = Image.composite(Image.blend(image, colours, _BLEND), image, Image.fromarray(labels > 0))
+    mixed = Image.composite(_over_grey(image, colours), image, Image.fromarray(labels > 0))
     shown = [int(label) for label in np.argsort(-counts, kind="stable") if label > 0 and counts[label]]
     entries = [
         (class_colour(i), readable(names[i - 1], f"class {i}"), share(counts[i], labels.size))
@@ -60,11 +60,16 @@ def share(count: int, total: int) -> str:
 
 
 def blend_heatmap(image: Image.Image, heatmap: np.ndarray, name: str) -> Image.Image:
-    """One prompt's heat map over the image, from blue (0) to red (1)."""
+    """One prompt's heat map over the image in grey, from blue (0) to red (1)."""
     position = np.linspace(0, len(_HEAT) - 1, 256)
     ramp = np.stack([np.interp(position, range(len(_HEAT)), channel) for channel in _HEAT.T], axis=-1).astype(np.uint8)
     heat = Image.fromarray(ramp[(np.clip(heatmap, 0, 1) * 255).astype(np.uint8)])
-    return _with_legend(Image.blend(image, heat, _BLEND), [((255, 64, 0), readable(name, "heat map"), "")])
+    return _with_legend(_over_grey(image, heat), [((255, 64, 0), readable(name, "heat map"), "")])
+
+
+def _over_grey(image: Image.Image, colours: Image.Image) -> Image.Image:
+    """Over grey, colours are those of the legend, whatever colour the thing below has."""
+    return Image.blend(image.convert("L").convert("RGB"), colours, _BLEND)
 
 
 def _with_legend(picture: Image.Image, entries: list[tuple[Colour, str, str]]) -> Image.Image:
@@ -109,6 +114,7 @@ def readable(name: str, instead: str) -> str:
     plain = unicodedata.normalize("NFKD", line).encode("ascii", "ignore").decode()
     if any(covers(font, line) for font in _fonts(16)):
         return line
+    plain = " ".join(plain.split())
     return plain if any(letter.isalnum() for letter in plain) else instead
 
 

@@ -4,7 +4,7 @@ import io
 import json
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -19,14 +19,15 @@ from .rendering import blend_heatmap, blend_labels, class_colour, palette
 from .writing import write_whole
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Segmentation:
     """What GEM says about one image.
 
     Attributes:
         image: the original image, RGB.
         classes: names of the P classes; class i has the label i + 1, and 0 is background.
-        cosines: cosine of each patch with each class, `[P, h, w]`, on the model's device.
+        cosines: cosine of each patch with each class and then each background class, `[P + Q, h, w]`, on the model's
+            device.
         threshold: confidence below which a pixel is background.
         logit_scale: multiplier of the cosine before the softmax over classes.
         source: the file, if the image came from one.
@@ -34,7 +35,7 @@ class Segmentation:
 
     image: Image.Image
     classes: tuple[str, ...]
-    cosines: Tensor
+    cosines: Tensor = field(repr=False)
     threshold: float
     logit_scale: float
     source: str | None = None
@@ -47,7 +48,11 @@ class Segmentation:
     @property
     def scores(self) -> np.ndarray:
         """Raw cosine scores at patch resolution, `[P, h, w]` float32."""
-        return self.cosines.float().cpu().numpy()
+        return self._own_cosines().cpu().numpy()
+
+    def _own_cosines(self) -> Tensor:
+        """Those of the classes, without the background's: [P, h, w] float32."""
+        return self.cosines[: len(self.classes)].float()
 
     @property
     def heatmaps(self) -> np.ndarray:
@@ -55,18 +60,18 @@ class Segmentation:
 
         Computed at each access: 4 bytes × P × H × W. For one prompt of many take `heatmap(prompt)`.
         """
-        return decode_heatmaps(self.cosines.float(), self.size).cpu().numpy()
+        return decode_heatmaps(self._own_cosines(), self.size).cpu().numpy()
 
     def heatmap(self, prompt: str) -> np.ndarray:
         """Heat map of one class by its name, `[H, W]` float32 in 0..1; KeyError if there is no such class."""
         if prompt not in self.classes:
             raise KeyError(f"{prompt!r} is not among the classes: {', '.join(self.classes)}")
         index = self.classes.index(prompt)
-        return decode_heatmaps(self.cosines[index : index + 1].float(), self.size)[0].cpu().numpy()
+        return decode_heatmaps(self._own_cosines()[index : index + 1], self.size)[0].cpu().numpy()
 
     @cached_property
     def _decoded(self) -> tuple[np.ndarray, np.ndarray]:
-        if len(self.classes) == 1:
+        if len(self.cosines) == 1:
             # A softmax over one class is 1 everywhere; the heat map tells where the class is rather than is not.
             confidence = self.heatmap(self.classes[0])
             labels = torch.from_numpy(confidence >= self.threshold)
@@ -74,6 +79,7 @@ class Segmentation:
             labels, tensor = decode_labels(
                 self.cosines, self.size, logit_scale=self.logit_scale, threshold=self.threshold
             )
+            labels = torch.where(labels > len(self.classes), 0, labels)
             confidence = tensor.float().cpu().numpy()
         return labels.cpu().numpy().astype(np.uint8 if len(self.classes) < 256 else np.uint16), confidence
 
@@ -84,7 +90,10 @@ class Segmentation:
 
     @property
     def confidence(self) -> np.ndarray:
-        """Confidence of each pixel's best class, `[H, W]` float32: the softmax, or the heat map of a single prompt."""
+        """Confidence of each pixel's best class, `[H, W]` float32: the softmax over classes and background classes.
+
+        A single prompt without any background class has nothing to compete with; there it is the heat map.
+        """
         return self._decoded[1]
 
     def areas(self) -> dict[str, float]:

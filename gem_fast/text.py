@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,9 +49,10 @@ def parse_classes(prompts: Prompts) -> tuple[TextClass, ...]:
     if not isinstance(prompts, Iterable):
         raise ValueError(f"prompts must be a text, a list or a mapping, got {prompts!r}")
     if isinstance(prompts, Mapping):
-        named = [(name, _words(words, (list, tuple))) for name, words in prompts.items()]
+        named = [(name, tuple(w) if isinstance(w, list | tuple) else (w,)) for name, w in prompts.items()]
     else:
-        tuples = [_words(prompt, (tuple,)) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
+        listed = [prompts] if isinstance(prompts, str) else prompts
+        tuples = [prompt if isinstance(prompt, tuple) else (prompt,) for prompt in listed]
         named = [(words[0] if words else "", words) for words in tuples]
     if not named:
         raise ValueError("prompts must name at least one class")
@@ -66,8 +68,24 @@ def parse_classes(prompts: Prompts) -> tuple[TextClass, ...]:
     return classes
 
 
-def _words(given: Any, containers: tuple[type, ...]) -> tuple[Any, ...]:
-    return tuple(given) if isinstance(given, containers) else (given,)
+def read_prompt_file(path: str | os.PathLike) -> dict[str, list[str]]:
+    """Classes from a text file: a class a line, its synonyms separated by commas; empty lines and `#` are passed over.
+
+    Raises:
+        ValueError: the file can't be read, or names no class.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"prompts file {os.fspath(path)} can't be read as UTF-8 text: {error}") from error
+    classes: dict[str, list[str]] = {}
+    for line in lines:
+        words = [word.strip() for word in line.split(",") if word.strip()]
+        if words and not line.lstrip().startswith("#"):
+            classes.setdefault(words[0], []).extend(words)
+    if not classes:
+        raise ValueError(f"prompts file {os.fspath(path)} names no class; write a class a line, synonyms after commas")
+    return classes
 
 
 def parse_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
@@ -165,6 +183,8 @@ class DiskCache:
     """Embeddings on disk, a safetensors file for each text tower and template set."""
 
     def __init__(self, folder: Path, tower: nn.Module) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(f"the text cache {folder} is a file; it must be a folder")
         self.folder = folder
         digest = hashlib.sha256()
         digest.update(repr(tower).encode())  # the activation is no weight

@@ -1,0 +1,43 @@
+"""What several tests share: a small model with random weights, and pictures."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import gem_fast
+
+SMALL = "ViT-S-32-alt"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def small_model():
+    """The cheapest model that open_clip names, with seeded random weights; segment with size=64 or 96."""
+    torch.manual_seed(0)
+    return gem_fast.load(SMALL, "random")
+
+
+@pytest.fixture(scope="session")
+def picture():
+    """A function (height, width, seed) -> smooth, colourful RGB image."""
+
+    def make(height=48, width=64, seed=0):
+        coarse = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+        return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+    return make
+
+
+@pytest.fixture
+def folder(tmp_path, picture):
+    """A folder of three images: a.png, b.jpg and sub/c.png."""
+    root = tmp_path / "photos"
+    (root / "sub").mkdir(parents=True)
+    for seed, name in enumerate(("a.png", "b.jpg", "sub/c.png")):
+        picture(40 + 8 * seed, 64, seed).save(root / name)
+    return root

@@ -1,0 +1,367 @@
+"""Many files: which are found, what is written, and what goes on when something fails."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gem_fast import GemModel, segment_files
+from gem_fast.files import SUMMARY, find_images
+from gem_fast.text import read_prompt_file
+
+SETTINGS = {"size": 64, "batch_size": 2}
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x")
+
+
+def stems(inputs, root):
+    return {job.path.relative_to(root).as_posix(): job.stem for job in find_images(inputs)}
+
+
+def lines(out):
+    content = (out / SUMMARY).read_text(encoding="utf-8")
+    assert content.endswith("\n") or not content
+    return [json.loads(line) for line in content.split("\n")[:-1]]
+
+
+def leftovers(out):
+    return [path for path in out.rglob("*") if path.name.startswith(".") or path.suffix == ".tmp"]
+
+
+class TestFindImages:
+    def test_folders_with_subfolders(self, tmp_path):
+        touch(
+            tmp_path, "b.JPG", "a.png", "sub/deep/c.webp", "notes.txt", "noending", "d.tif", "e.TIFF", "f.bmp", "g.gif"
+        )
+        assert stems([tmp_path], tmp_path) == {
+            "a.png": "a",
+            "b.JPG": "b",
+            "d.tif": "d",
+            "e.TIFF": "e",
+            "f.bmp": "f",
+            "g.gif": "g",
+            "sub/deep/c.webp": "sub/deep/c",
+        }
+        assert [job.path for job in find_images([tmp_path])] == sorted(job.path for job in find_images([tmp_path]))
+
+    def test_hidden_files_and_folders_are_passed_over(self, tmp_path):
+        touch(tmp_path, "a.png", "._a.png", ".hidden.jpg", ".thumbnails/a.png", "sub/.cache/deep/b.png")
+        assert list(stems([tmp_path], tmp_path)) == ["a.png"]
+        assert list(stems([tmp_path / ".thumbnails"], tmp_path)) == [".thumbnails/a.png"]
+
+    def test_own_output_is_passed_over(self, tmp_path):
+        touch(tmp_path, "a.png", "a.overlay.png", "a.labels.png", "out/b.overlay.png")
+        assert list(stems([tmp_path], tmp_path)) == ["a.png"]
+        assert list(stems([f"{tmp_path}/*.png"], tmp_path)) == ["a.png"]
+        assert list(stems([tmp_path / "a.overlay.png"], tmp_path)) == ["a.overlay.png"]
+
+    def test_patterns(self, tmp_path):
+        touch(tmp_path, "a1.png", "a2.jpg", "b1.png", "sub/a3.png")
+        (tmp_path / "a4.png").mkdir()
+        assert list(stems([f"{tmp_path}/a*"], tmp_path)) == ["a1.png", "a2.jpg"]
+        assert list(stems([f"{tmp_path}/**/*.png"], tmp_path)) == ["a1.png", "b1.png", "sub/a3.png"]
+        assert list(stems([f"{tmp_path}/[ab]1.png"], tmp_path)) == ["a1.png", "b1.png"]
+
+    def test_a_file_whose_name_looks_like_a_pattern(self, tmp_path):
+        touch(tmp_path, "a[1].png", "a1.png")
+        assert list(stems([tmp_path / "a[1].png"], tmp_path)) == ["a[1].png"]
+
+    def test_a_named_file_is_taken_whatever_its_ending(self, tmp_path):
+        touch(tmp_path, "picture", ".hidden.xyz")
+        assert stems([tmp_path / "picture", tmp_path / ".hidden.xyz"], tmp_path) == {
+            "picture": "picture",
+            ".hidden.xyz": ".hidden",
+        }
+
+    def test_one_input_needs_no_list(self, tmp_path):
+        touch(tmp_path, "a.png")
+        assert [job.path for one in (tmp_path, str(tmp_path)) for job in find_images(one)] == [tmp_path / "a.png"] * 2
+
+    def test_same_stem_with_two_endings(self, tmp_path):
+        touch(tmp_path, "a.jpg", "a.png", "b.png")
+        assert stems([tmp_path], tmp_path) == {"a.jpg": "a.jpg", "a.png": "a.png", "b.png": "b"}
+
+    def test_same_name_in_two_folders(self, tmp_path):
+        touch(tmp_path, "one/a.jpg", "two/a.jpg", "two/b.jpg")
+        found = stems([tmp_path / "one", tmp_path / "two"], tmp_path)
+        assert found == {"one/a.jpg": "a.jpg", "two/a.jpg": "a.jpg-2", "two/b.jpg": "b"}
+
+    def test_stems_differ_where_case_does_not_count(self, tmp_path):
+        touch(tmp_path, "one/A.jpg", "two/a.jpg", "three/a.jpg.png", "four/a.jpg-2.png")
+        found = list(stems([tmp_path / name for name in ("one", "two", "three", "four")], tmp_path).values())
+        assert len({stem.casefold() for stem in found}) == 4
+
+    def test_given_twice_is_done_once(self, tmp_path):
+        touch(tmp_path, "a.png")
+        assert len(find_images([tmp_path, tmp_path / "a.png", f"{tmp_path}/*.png"])) == 1
+
+    @pytest.mark.parametrize("name", ["no.png", "no/folder", "*.jpg", "sub*"])
+    def test_what_matches_nothing_is_named(self, tmp_path, name):
+        touch(tmp_path, "a.png", "sub/b.png")
+        with pytest.raises(ValueError, match=r"no such file or folder, and as a pattern") as error:
+            find_images([tmp_path, tmp_path / name])
+        assert name in str(error.value)
+
+    def test_an_empty_folder(self, tmp_path):
+        assert find_images([tmp_path]) == []
+
+
+class TestSegmentFiles:
+    def test_records_files_and_summary(self, small_model, folder, tmp_path):
+        out = tmp_path / "deep" / "out"
+        seen, totals = [], []
+        records = segment_files(
+            small_model, [folder], ["cat", "dog"], out, on_record=seen.append, on_start=totals.append, **SETTINGS
+        )
+        assert [Path(r.image).name for r in records] == ["a.png", "b.jpg", "c.png"]
+        assert seen == records
+        assert totals == [3]
+        written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+        kinds = ("overlay.png", "labels.png", "legend.json")
+        assert written == {SUMMARY, *(f"{stem}.{kind}" for stem in ("a", "b", "sub/c") for kind in kinds)}
+        for record, line in zip(records, lines(out), strict=True):
+            assert line["image"] == record.image
+            assert (line["status"], line["error"]) == ("ok", None)
+            labels = np.asarray(Image.open(out / line["files"]["labels"]))
+            assert labels.shape == (line["height"], line["width"])
+            assert sum(line["areas"].values()) == pytest.approx(1)
+            assert line["areas"].get("cat", 0) == pytest.approx((labels == 1).mean())
+        assert [line["height"] for line in lines(out)] == [40, 48, 56]
+
+    def test_the_summary_grows_with_each_image(self, small_model, folder, tmp_path):
+        counts = []
+        segment_files(
+            small_model, folder, "cat", tmp_path, on_record=lambda _: counts.append(len(lines(tmp_path))), **SETTINGS
+        )
+        assert counts == [1, 2, 3]
+
+    def test_equals_segment(self, small_model, folder, tmp_path):
+        segment_files(small_model, folder, ["cat", "dog"], tmp_path / "out", threshold=0.5, **SETTINGS)
+        own = small_model.segment(folder / "b.jpg", ["cat", "dog"], size=64, threshold=0.5)
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "b.labels.png")), own.labels)
+
+    def test_heat_maps_on_request(self, small_model, folder, tmp_path):
+        segment_files(small_model, folder / "a.png", "cat", tmp_path, heatmaps=True, **SETTINGS)
+        with np.load(tmp_path / "a.heatmaps.npz") as stored:
+            assert stored["heatmaps"].shape == (1, 40, 64)
+
+    def test_broken_files_do_not_stop_the_rest(self, small_model, folder, tmp_path):
+        (folder / "aa.png").write_bytes(b"")
+        (folder / "bb.jpg").write_bytes((folder / "b.jpg").read_bytes()[:300])
+        Image.new("RGB", (5000, 1)).save(folder / "thread.png")
+        records = segment_files(small_model, folder, "cat", tmp_path / "out", size=448, batch_size=2)
+        assert [(Path(r.image).name, r.status) for r in records] == [
+            ("a.png", "ok"),
+            ("aa.png", "failed"),
+            ("b.jpg", "ok"),
+            ("bb.jpg", "failed"),
+            ("c.png", "ok"),
+            ("thread.png", "failed"),
+        ]
+        assert [line["image"] for line in lines(tmp_path / "out")] == [r.image for r in records]
+        for record, reason in zip(
+            records[1::2], ("aa.png: the file is empty", "bb.jpg: damaged", "squash"), strict=True
+        ):
+            assert reason in record.error
+            assert Path(record.image).name in record.error
+            assert record.files == {}
+        assert not leftovers(tmp_path / "out")
+
+    def test_only_broken_files(self, small_model, tmp_path):
+        touch(tmp_path, "a.png", "b.png", "c.png")
+        records = segment_files(small_model, tmp_path, "cat", tmp_path / "out", **SETTINGS)
+        assert [r.status for r in records] == ["failed"] * 3
+        assert len(lines(tmp_path / "out")) == 3
+
+    @pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory"), MemoryError("no room")], ids=repr)
+    def test_an_image_that_breaks_its_batch_fails_alone(self, small_model, folder, tmp_path, monkeypatch, error):
+        whole = GemModel.segment
+
+        def segment(self, images, *arguments, **settings):
+            if any(image.height == 48 for image in (images if isinstance(images, list) else [images])):
+                raise error
+            return whole(self, images, *arguments, **settings)
+
+        monkeypatch.setattr(GemModel, "segment", segment)
+        records = segment_files(small_model, folder, "cat", tmp_path, size=64, batch_size=3)
+        assert [r.status for r in records] == ["ok", "failed", "ok"]
+        assert str(error) in records[1].error
+        assert "b.jpg" in records[1].error
+        assert [line["status"] for line in lines(tmp_path)] == ["ok", "failed", "ok"]
+
+    def test_an_output_that_cannot_be_written_fails_alone(self, small_model, folder, tmp_path):
+        (tmp_path / "out" / "b.labels.png").mkdir(parents=True)
+        records = segment_files(small_model, folder, "cat", tmp_path / "out", **SETTINGS)
+        assert [r.status for r in records] == ["ok", "failed", "ok"]
+        assert "b.labels.png" in records[1].error
+        assert not leftovers(tmp_path / "out")
+
+    def test_interruption_leaves_a_whole_summary(self, small_model, folder, tmp_path, monkeypatch):
+        out, calls, whole = tmp_path / "out", [], GemModel.segment
+
+        def segment(self, *arguments, **settings):
+            calls.append(1)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return whole(self, *arguments, **settings)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(GemModel, "segment", segment)
+            with pytest.raises(KeyboardInterrupt):
+                segment_files(small_model, folder, "cat", out, **SETTINGS)
+        assert [Path(line["image"]).name for line in lines(out)] == ["a.png", "b.jpg"]
+        assert not leftovers(out)
+        records = segment_files(small_model, folder, "cat", out, resume=True, **SETTINGS)
+        assert [Path(r.image).name for r in records] == ["c.png"]
+        assert [Path(line["image"]).name for line in lines(out)] == ["a.png", "b.jpg", "c.png"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "reason"),
+        [
+            ({"prompts": []}, "at least one class"),
+            ({"batch_size": 0}, "batch_size must be 1 or more, got 0"),
+            ({"threshold": 3}, "threshold"),
+            ({"resize": "crop"}, "resize must be"),
+            ({"size": -1}, "size must be"),
+        ],
+        ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+    )
+    def test_wrong_arguments(self, small_model, folder, tmp_path, arguments, reason):
+        with pytest.raises(ValueError, match=reason):
+            segment_files(small_model, folder, **{"prompts": "cat", "out": tmp_path / "out", **SETTINGS, **arguments})
+
+    def test_no_image_names_the_endings(self, small_model, tmp_path):
+        with pytest.raises(ValueError, match=r"no images found.*\.bmp, .*\.webp"):
+            segment_files(small_model, tmp_path, "cat", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    def test_the_output_folder_is_a_file(self, small_model, folder):
+        with pytest.raises(NotADirectoryError, match=r"a\.png is a file"):
+            segment_files(small_model, folder, "cat", folder / "a.png")
+
+    def test_the_output_folder_cannot_be_written(self, small_model, folder, tmp_path, monkeypatch):
+        def refuse(*_, **__):
+            raise PermissionError(13, "Permission denied", str(tmp_path / "out"))
+
+        monkeypatch.setattr(Path, "mkdir", refuse)  # root writes everywhere, so chmod would not do
+        with pytest.raises(PermissionError, match="out"):
+            segment_files(small_model, folder, "cat", tmp_path / "out")
+
+    def test_output_into_the_folder_of_the_images(self, small_model, folder):
+        for _ in range(2):
+            records = segment_files(small_model, folder, "cat", folder, **SETTINGS)
+            assert [Path(r.image).name for r in records] == ["a.png", "b.jpg", "c.png"]
+
+    @pytest.mark.parametrize("name", ["caf\udce9.png", "line\u2028separator.png", "猫.png", "a'b\"c.png"], ids=ascii)
+    def test_any_file_name(self, small_model, picture, tmp_path, name):
+        path = tmp_path / "in" / name
+        path.parent.mkdir()
+        with open(os.fsencode(path), "wb") as file:
+            picture().save(file, "PNG")
+        for expected in (1, 0):
+            records = segment_files(small_model, path.parent, "cat", tmp_path / "out", resume=True, **SETTINGS)
+            assert [r.status for r in records] == ["ok"] * expected
+        assert [line["image"] for line in lines(tmp_path / "out")] == [str(path)]
+
+
+class TestResume:
+    @pytest.fixture
+    def out(self, small_model, folder, tmp_path):
+        segment_files(small_model, folder, "cat", tmp_path / "out", **SETTINGS)
+        return tmp_path / "out"
+
+    def again(self, small_model, folder, out, **arguments):
+        records = segment_files(small_model, folder, "cat", out, resume=True, **{**SETTINGS, **arguments})
+        assert sorted(Path(line["image"]).name for line in lines(out)) == ["a.png", "b.jpg", "c.png"]
+        return [Path(r.image).name for r in records]
+
+    def test_finished_images_are_kept(self, small_model, folder, out):
+        stamp = (out / "a.overlay.png").stat().st_mtime_ns
+        assert self.again(small_model, folder, out) == []
+        assert (out / "a.overlay.png").stat().st_mtime_ns == stamp
+
+    def test_a_lost_output_is_made_again(self, small_model, folder, out):
+        (out / "b.labels.png").unlink()
+        assert self.again(small_model, folder, out) == ["b.jpg"]
+        assert (out / "b.labels.png").exists()
+
+    @pytest.mark.parametrize("kept", [1, 40, -1], ids=["start", "middle", "newline"])
+    def test_a_line_cut_off_counts_as_not_written(self, small_model, folder, out, kept):
+        first, second, third, _ = (out / SUMMARY).read_bytes().split(b"\n")
+        (out / SUMMARY).write_bytes(first + b"\n" + second + b"\n" + (third + b"\n")[:kept])
+        assert self.again(small_model, folder, out) == ([] if kept == -1 else ["c.png"])
+
+    def test_a_letter_cut_in_half(self, small_model, folder, out):
+        with open(out / SUMMARY, "ab") as file:
+            file.write('{"image": "猫'.encode()[:-1])
+        assert self.again(small_model, folder, out) == []
+
+    @pytest.mark.parametrize("line", ["7", "[]", "null", "{}", '{"status": "ok"}', "text", ""], ids=repr)
+    def test_strange_lines_are_passed_over(self, small_model, folder, out, line):
+        content = (out / SUMMARY).read_text()
+        (out / SUMMARY).write_text(line + "\n" + content)
+        assert self.again(small_model, folder, out) == []
+
+    def test_failures_get_another_try(self, small_model, folder, out, picture):
+        (folder / "b.jpg").write_bytes(b"")
+        segment_files(small_model, folder, "cat", out, **SETTINGS)
+        assert [line["status"] for line in lines(out)] == ["ok", "failed", "ok"]
+        picture().save(folder / "b.jpg")
+        assert self.again(small_model, folder, out) == ["b.jpg"]
+        assert {line["status"] for line in lines(out)} == {"ok"}
+
+    def test_heat_maps_asked_for_later_are_made(self, small_model, folder, out):
+        assert len(self.again(small_model, folder, out, heatmaps=True)) == 3
+        assert self.again(small_model, folder, out, heatmaps=True) == []
+        assert self.again(small_model, folder, out) == []
+
+    def test_without_it_everything_is_done_anew(self, small_model, folder, out):
+        assert len(segment_files(small_model, folder, "cat", out, **SETTINGS)) == 3
+        assert len(lines(out)) == 3
+
+    def test_into_a_new_folder(self, small_model, folder, tmp_path):
+        assert len(self.again(small_model, folder, tmp_path / "new")) == 3
+
+
+class TestPromptFile:
+    @pytest.mark.parametrize(
+        ("content", "expected"),
+        [
+            ("cat\nremote control\n", {"cat": ["cat"], "remote control": ["remote control"]}),
+            ("car, automobile , auto\n", {"car": ["car", "automobile", "auto"]}),
+            (
+                "# a comment\n\n  cat  \n   # another\ndog # no comment\n",
+                {"cat": ["cat"], "dog # no comment": ["dog # no comment"]},
+            ),
+            ("\ufeffcat\n", {"cat": ["cat"]}),
+            ("cat\r\ndog\r\n", {"cat": ["cat"], "dog": ["dog"]}),
+            ("cat,,\n,dog\n,\n", {"cat": ["cat"], "dog": ["dog"]}),
+            ("cat, kitten\ncat, tabby\n", {"cat": ["cat", "kitten", "cat", "tabby"]}),
+            ("猫", {"猫": ["猫"]}),
+        ],
+        ids=["lines", "synonyms", "comments", "bom", "crlf", "stray-commas", "twice", "no-last-newline"],
+    )
+    def test_reads(self, tmp_path, content, expected):
+        path = tmp_path / "classes.txt"
+        path.write_bytes(content.encode())
+        assert read_prompt_file(path) == expected
+
+    @pytest.mark.parametrize("content", [b"", b"# only\n\n", b" , ,\n"], ids=["empty", "comments", "commas"])
+    def test_no_class(self, tmp_path, content):
+        path = tmp_path / "classes.txt"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"classes\.txt names no class; write a class a line"):
+            read_prompt_file(path)
+
+    @pytest.mark.parametrize("make", [lambda p: None, lambda p: p.mkdir(), lambda p: p.write_bytes(b"caf\xe9")])
+    def test_unreadable(self, tmp_path, make):
+        make(tmp_path / "classes.txt")
+        with pytest.raises(ValueError, match=r"classes\.txt can't be read as UTF-8 text"):
+            read_prompt_file(tmp_path / "classes.txt")

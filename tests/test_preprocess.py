@@ -1,0 +1,74 @@
+"""The size of the model's input, and pixels against torchvision's pipeline."""
+
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from gem_fast.images import ImageError
+from gem_fast.preprocess import input_size, to_pixels
+
+MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
+
+
+@pytest.mark.parametrize(
+    ("image", "size", "policy", "patch", "expected"),
+    [
+        ((480, 640), 448, "shorter", 16, (448, 592)),  # 448 / 480 × 640 = 597.3
+        ((640, 480), 448, "shorter", 16, (592, 448)),
+        ((448, 448), 448, "shorter", 14, (448, 448)),
+        ((100, 100), 450, "shorter", 16, (448, 448)),
+        ((100, 100), 457, "shorter", 16, (464, 464)),
+        ((480, 640), 448, "squash", 16, (448, 448)),
+        ((9, 5000), 448, "squash", 14, (448, 448)),
+        ((480, 640), 448, "exact", 16, (480, 640)),
+        ((481, 633), 1, "exact", 16, (480, 640)),
+        ((3, 5), 448, "exact", 16, (16, 16)),
+        ((2, 200), 32, "shorter", 32, (32, 3200)),
+        ((50, 60), 1, "shorter", 16, (16, 16)),
+    ],
+)
+def test_input_size(image, size, policy, patch, expected):
+    assert input_size(image, size, policy, patch) == expected
+
+
+@pytest.mark.parametrize("policy", ["shorter", "squash", "exact"])
+@pytest.mark.parametrize("patch", [14, 16, 32])
+def test_sides_are_positive_multiples_of_the_patch(policy, patch):
+    for height in (1, 7, 97, 448):
+        for width in (3, 31, 640):
+            for side in input_size((height, width), 64, policy, patch):
+                assert side >= patch
+                assert side % patch == 0
+
+
+def test_a_thread_of_an_image_is_refused_with_a_way_out():
+    with pytest.raises(ImageError, match=r"10000×1 .*squash"):
+        input_size((1, 10_000), 448, "shorter", 16)
+    assert input_size((1, 10_000), 448, "squash", 16) == (448, 448)
+
+
+def test_unknown_policy_names_the_known_ones():
+    with pytest.raises(ValueError, match="shorter, squash, exact, got 'crop'"):
+        input_size((10, 10), 448, "crop", 16)
+
+
+@pytest.mark.parametrize("size", [(32, 48), (96, 64), (16, 16), (48, 64)], ids=["down", "up", "mixed", "same"])
+def test_pixels_equal_torchvisions(picture, size):
+    image = picture(48, 64)
+    theirs = transforms.Compose(
+        [
+            transforms.Resize(size, transforms.InterpolationMode.BICUBIC),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        ]
+    )(image)
+    ours = to_pixels(image, size, MEAN, STD)
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+def test_pixels_of_one_pixel():
+    pixels = to_pixels(Image.new("RGB", (1, 1), (255, 0, 51)), (16, 32), (0.5,) * 3, (0.5,) * 3)
+    assert pixels.shape == (3, 16, 32)
+    torch.testing.assert_close(pixels.amax((1, 2)), torch.tensor([1.0, -1.0, -0.6]))
