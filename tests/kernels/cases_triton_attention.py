@@ -5,6 +5,7 @@
 
 import pytest
 import torch
+from gem_fast.bench import gpu_check
 from gem_fast.kernels.attention.reference import reference
 from gem_fast.kernels.attention.triton import launch, triton_attention, why_not
 from hypothesis import HealthCheck, given, settings
@@ -183,3 +184,14 @@ def test_what_cannot_be_served_is_refused_with_its_reason(qkv, reason):
     assert reason in (why_not(qkv) or "")
     with pytest.raises(ValueError, match=reason):
         triton_attention(qkv, torch.ones(1), iterations=1, projections=(0,), normalize=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=["fp16", "fp32"])
+def test_gpu_check_tells_right_from_wrong(monkeypatch, dtype):
+    monkeypatch.setitem(gpu_check.TOWERS, "small", (1, 40, 1, 32))
+    assert gpu_check.check("small", dtype, 1, DEVICE).right
+    monkeypatch.setattr(gpu_check, "triton_attention", lambda *a, **k: 1.01 * triton_attention(*a, **k))
+    case = gpu_check.check("small", dtype, 1, DEVICE)
+    assert not case.right
+    assert case.triton_ms is None
+    assert "WRONG" in gpu_check.line(case)
