@@ -5,7 +5,7 @@ READY := .venv/.ready
 # mypy reads packages where they would be installed: gem_fast with the mapped folders inside it.
 TYPED := build/typed
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench gpu-report gpu-check clean
 
 demo: $(READY)
 	$(BIN)/python -m gem_fast.demo demo_output
@@ -25,6 +25,12 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m pytest bench --benchmark-only --benchmark-json=bench.json
+
+gpu-report: $(READY)
+	$(BIN)/python -m gem_fast.bench.gpu_report bench/reports
+
+gpu-check: $(READY)
+	$(BIN)/python -m gem_fast.bench.gpu_check
 
 $(READY): setup.py pyproject.toml $(wildcard kernels/attention/native/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -25,8 +25,9 @@ def self_self_attention(
         projections: which of q, k and v are ensembled (Eq. 7), such as `"qkv"` or `"v"`.
         normalize: L2-normalise the projections. Off, with `1/sqrt(D)` as temperature, `"v"` and no iteration, it is
             the value-value attention of CLIP Surgery.
-        backend: `"reference"` (plain equations, N×N in memory), `"sdpa"` or `"cpu"` (the native kernel); None is
-            what the environment variable `GEM_FAST_BACKEND` names, else the fastest that serves.
+        backend: `"reference"` (plain equations, N×N in memory), `"sdpa"`, `"cpu"` (the native kernel) or `"triton"`
+            (fused kernels for CUDA and ROCm); None is what the environment variable `GEM_FAST_BACKEND` names, else
+            the fastest that serves.
 
     Returns:
         `[B, N, H*D]` in the type of `qkv`, ready for the output projection.

@@ -11,6 +11,8 @@ from .cpu import cpu
 from .cpu import why_not as cpu_why_not
 from .reference import reference
 from .sdpa import sdpa
+from .triton import triton_attention
+from .triton import why_not as triton_why_not
 
 VARIABLE = "GEM_FAST_BACKEND"
 
@@ -36,7 +38,12 @@ class Backend:
 
 _BACKENDS = {
     backend.name: backend
-    for backend in (Backend("reference", reference), Backend("sdpa", sdpa), Backend("cpu", cpu, cpu_why_not))
+    for backend in (
+        Backend("reference", reference),
+        Backend("sdpa", sdpa),
+        Backend("cpu", cpu, cpu_why_not),
+        Backend("triton", triton_attention, lambda qkv, *_: triton_why_not(qkv)),
+    )
 }
 # The first that serves is taken; `cpu` leads because `bench_attention` measured it faster in every type.
 _AUTOMATIC = ("cpu", "sdpa")

@@ -1,0 +1,142 @@
+"""Compile a Triton kernel for a GPU that is not there, and read its resources and inner loop from the machine code.
+
+Needs triton only: no driver, no GPU.
+"""
+
+import collections
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+# Bytes of shared memory that one program may use: CUDA programming guide, "Technical Specifications per Compute
+# Capability"; CDNA ISA documents for LDS.
+SHARED_LIMIT = {
+    "sm_75": 65_536,
+    "sm_80": 166_912,
+    "sm_86": 101_376,
+    "sm_89": 101_376,
+    "sm_90": 232_448,
+    "sm_100": 232_448,
+    "sm_120": 101_376,
+    "gfx90a": 65_536,
+    "gfx942": 65_536,
+}
+# Warps that a multiprocessor holds at most: the same table.
+WARP_LIMIT = {"sm_80": 64, "sm_86": 48, "sm_89": 48, "sm_90": 64, "sm_100": 64, "sm_120": 48}
+# Arguments by name: tensors in the type that is compiled for, those of a fixed type, and scalars. The rest are sizes
+# and strides, of which strides (`stride_n`, `value_b`, ...) are multiples of 16.
+DATA = ("projections", "units", "refined", "query", "value", "out", "x", "weight", "bias", "y")
+TYPES = dict.fromkeys(("inverse_temperature", "norms", "logits", "confidence"), "*fp32") | {"labels": "*i32"}
+TYPES |= dict.fromkeys(("eps", "step_y", "step_x", "threshold"), "fp32")
+TENSOR_CORE = re.compile(r"^(HMMA|HGMMA|UTCHMMA|QGMMA|v_mfma)")
+FP32_PIPE = re.compile(r"^(FADD|FMUL|FFMA|FMNMX|FSEL|FSETP|v_(pk_)?(add|sub|mul|fma|fmac|max|max3)_f32|v_cndmask)")
+
+
+@dataclass(frozen=True)
+class Static:
+    """What the compiler made of a kernel.
+
+    Attributes:
+        registers: of a thread.
+        spills: bytes of stack or scratch of a thread.
+        shared: bytes of shared memory of a program.
+        tensor_core: tensor-core instructions in the whole kernel.
+        loop: mnemonics of the innermost loop that holds tensor-core instructions, or of the longest loop.
+    """
+
+    registers: int
+    spills: int
+    shared: int
+    tensor_core: int
+    loop: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def loop_length(self) -> int:
+        return sum(self.loop.values())
+
+    def programs(self, arch: str, warps: int) -> int | None:
+        """Programs that an NVIDIA multiprocessor holds at once, by registers, shared memory and warps."""
+        if arch not in WARP_LIMIT:
+            return None
+        by_registers = 65_536 // (-(-self.registers // 8) * 8 * 32 * warps)
+        by_shared = (SHARED_LIMIT[arch] + 1024) // (self.shared + 1024)  # the driver keeps 1 KiB of each program
+        return min(by_registers, by_shared, WARP_LIMIT[arch] // warps)
+
+    @property
+    def loop_fp32(self) -> int:
+        return sum(count for name, count in self.loop.items() if FP32_PIPE.match(name))
+
+
+def compile_for(arch: str, kernel: Any, constants: dict[str, Any], dtype: str, warps: int, stages: int) -> Static:
+    """Compile with pointers and strides aligned to 16, as for any packed qkv; `dtype` is Triton's, such as `bf16`."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    signature, aligned = {}, {}
+    for index, name in enumerate(kernel.arg_names):
+        signature[name] = "constexpr" if name in constants else TYPES.get(name, "*{}" if name in DATA else "i32")
+        signature[name] = signature[name].format(dtype)
+        if signature[name].startswith("*") or name == "padded" or ("_" in name and signature[name] == "i32"):
+            aligned[(index,)] = [["tt.divisibility", 16]]
+    cuda = arch.startswith("sm_")
+    target = GPUTarget("cuda", int(arch[3:]), 32) if cuda else GPUTarget("hip", arch, 64)
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
+    binary = triton.compile(source, target=target, options={"num_warps": warps, "num_stages": stages})
+    return _read_cuda(binary) if cuda else _read_hip(binary)
+
+
+def _read_cuda(binary: Any) -> Static:
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary.asm["cubin"])
+        file.flush()
+        command = [str(tool), "-res-usage", "-sass", file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    usage = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
+    code = [(int(at, 16), line) for at, line in re.findall(r"/\*([0-9a-f]{4,})\*/\s+(.*?);", text)]
+    names = [(at, re.sub(r"^@!?U?P\w+\s+", "", line).split()[0].split(".")[0]) for at, line in code]
+    back = [(int(m[1], 16), at) for at, line in code if (m := re.search(r"BRA.*0x([0-9a-f]+)", line))]
+    return Static(
+        registers=usage["REG"],
+        spills=usage["STACK"] + usage["LOCAL"],
+        shared=binary.metadata.shared,
+        tensor_core=_tensor_core(name for _, name in names),
+        loop=_inner_loop(names, [(start, end) for start, end in back if start < end]),
+    )
+
+
+def _read_hip(binary: Any) -> Static:
+    text = binary.asm["amdgcn"]
+    usage = {name: int(value) for name, value in re.findall(r"\.(\w+):\s+(\d+)", text)}
+    labels, names, back = {}, [], []
+    for at, line in enumerate(text.splitlines()):
+        if label := re.match(r"(\.LBB\w+):", line):
+            labels[label[1]] = at
+        elif instruction := re.match(r"\s+((?:v|s|ds|buffer|global|scratch)_\w+)", line):
+            names.append((at, instruction[1]))
+            if (jump := re.search(r"s_c?branch\w*\s+(\.LBB\w+)", line)) and jump[1] in labels:
+                back.append((labels[jump[1]], at))
+    return Static(
+        registers=usage["vgpr_count"],
+        spills=usage["private_segment_fixed_size"],
+        shared=binary.metadata.shared,
+        tensor_core=_tensor_core(name for _, name in names),
+        loop=_inner_loop(names, back),
+    )
+
+
+def _tensor_core(names: Any) -> int:
+    return sum(bool(TENSOR_CORE.match(name)) for name in names)
+
+
+def _inner_loop(names: list[tuple[int, str]], spans: list[tuple[int, int]]) -> dict[str, int]:
+    loops = [[name for at, name in names if start <= at <= end] for start, end in spans]
+    with_products = [loop for loop in loops if _tensor_core(loop)]
+    chosen = min(with_products, key=len) if with_products else max(loops, key=len, default=[])
+    return dict(collections.Counter(chosen).most_common())

@@ -1,0 +1,178 @@
+"""What the Triton kernels compile to on GPUs that are not there: `python -m gem_fast.bench.gpu_report [folder]`.
+
+Writes `gpu_static.json` and `gpu_static.md`. Nothing here was timed: instruction counts say what a multiprocessor has
+to issue, not how long it takes.
+"""
+
+import importlib
+import json
+import multiprocessing
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gem_fast.kernels.attention.triton.tiles import FAMILIES, TABLE, Tile, split_width
+from gem_fast.kernels.decoding.triton_labels import CLASSES, PIXELS
+
+from .ahead import SHARED_LIMIT, Static, compile_for
+
+ARCHITECTURES = tuple(arch for arch in FAMILIES if arch in SHARED_LIMIT)
+ATTENTION = "attention.triton"
+KERNELS = {
+    "normalize": (f"{ATTENTION}.refine", "normalize_kernel"),
+    "refine": (f"{ATTENTION}.refine", "refine_kernel"),
+    "assign": (f"{ATTENTION}.assign", "assign_kernel"),
+    "assign_in_place": (f"{ATTENTION}.assign", "assign_kernel"),
+    "attend": (f"{ATTENTION}.attend", "attend_kernel"),
+    "resident": (f"{ATTENTION}.resident", "resident_kernel"),
+    "layer_norm": ("layer_norm.kernel", "layer_norm_kernel"),
+    "labels": ("decoding.labels_kernel", "labels_kernel"),
+}
+COMPARED = Tile(128, 64, 8, 3)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One compilation: a kernel on an architecture, for heads of `width` channels."""
+
+    arch: str
+    operation: str
+    width: int
+    dtype: str
+    precision: str
+    tile: Tile
+    whole: bool = False
+
+
+def table_jobs() -> Iterator[Job]:
+    """Every entry of the tile table at its widest head, in every type on every architecture, and the other kernels."""
+    for arch in ARCHITECTURES:
+        yield Job(arch, "labels", 0, "fp32", "ieee", Tile(PIXELS, CLASSES, 4, 3))
+        for bits, operations in TABLE[FAMILIES[arch]].items():
+            for dtype, precision in _types(arch, bits):
+                if precision == "ieee":
+                    yield Job(arch, "normalize", 128, dtype, precision, Tile(128, 0, 4, 3))
+                    yield Job(arch, "layer_norm", 1280, dtype, precision, Tile(1, 0, 8, 3))
+                for operation, entries in operations.items():
+                    for widest, tile in entries:
+                        yield Job(arch, operation, widest, dtype, precision, tile)
+
+
+def comparison_jobs() -> Iterator[Job]:
+    """Refinement and the flash-attention-2 style loop on one tile, the latter with its mask of the keys and without."""
+    for arch in ARCHITECTURES:
+        yield Job(arch, "refine", 64, "bf16", "ieee", COMPARED)
+        yield Job(arch, "attend", 64, "bf16", "ieee", COMPARED)
+        yield Job(arch, "attend", 64, "bf16", "ieee", COMPARED, whole=True)
+
+
+def _types(arch: str, bits: int) -> list[tuple[str, str]]:
+    if bits == 16:
+        return [("bf16", "ieee"), ("fp16", "ieee")]
+    return [("fp32", "ieee"), ("fp32", "tf32")] if arch.startswith("sm_") else [("fp32", "ieee")]
+
+
+def compile_job(job: Job) -> Static:
+    """Compile a job's kernel; Triton is imported here, in the process that compiles."""
+    module, name = KERNELS[job.operation]
+    kernel: Any = getattr(importlib.import_module(f"gem_fast.kernels.{module}"), name)
+    main, rest = split_width(job.width)
+    possible = {
+        "D": job.width, "MAIN": main, "REST": rest, "ROWS": job.tile.rows, "KEYS": job.tile.keys, "WHOLE": job.whole,
+        "IN_PLACE": job.operation == "assign_in_place", "STEEPEST": 2.0**13, "PRECISION": job.precision,
+        "stride_h": job.width, "query_h": job.width, "value_h": job.width, "out_h": job.width,
+        "C": job.width, "WIDTH": 1 << (job.width - 1).bit_length(), "PIXELS": job.tile.rows, "CLASSES": job.tile.keys,
+    }  # fmt: skip
+    constants = {name: value for name, value in possible.items() if name in kernel.arg_names}
+    return compile_for(job.arch, kernel, constants, job.dtype, job.tile.warps, job.tile.stages)
+
+
+def compile_all(jobs: list[Job]) -> list[Static]:
+    with multiprocessing.get_context("spawn").Pool() as pool:
+        return pool.map(compile_job, jobs, chunksize=1)
+
+
+def table_rows(jobs: list[Job], results: list[Static]) -> Iterator[str]:
+    heads = "GPU, kernel, width, type, rows × keys, warps, stages, registers, spilled bytes, shared bytes, programs"
+    yield "| " + heads.replace(", ", " | ") + " | matrix | loop |"
+    yield "|---" * 13 + "|"
+    for job, it in zip(jobs, results, strict=True):
+        kind = job.dtype if job.precision == "ieee" else job.precision
+        t, programs = job.tile, it.programs(job.arch, job.tile.warps) or "–"
+        keys = "–" if job.operation == "resident" or not t.keys else str(t.keys)
+        yield (
+            f"| {job.arch} | {job.operation} | {job.width} | {kind} | {t.rows} × {keys} | {t.warps} | {t.stages} "
+            f"| {it.registers} | {it.spills} | {it.shared:,} | {programs} | {it.tensor_core} | {it.loop_length} |"
+        )
+
+
+def comparison_rows(results: list[Static]) -> Iterator[str]:
+    yield "| GPU | refine | flash style, any N | ratio | flash style, N a multiple of 64 | ratio | fp32 pipe | ratio |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for i, arch in enumerate(ARCHITECTURES):
+        ours, masked, whole = results[3 * i : 3 * i + 3]
+        loop = [it.loop_length for it in (ours, masked, whole)]
+        yield (
+            f"| {arch} | {loop[0]} | {loop[1]} | {loop[0] / loop[1]:.2f} | {loop[2]} | {loop[0] / loop[2]:.2f} "
+            f"| {ours.loop_fp32} / {masked.loop_fp32} / {whole.loop_fp32} | {ours.loop_fp32 / masked.loop_fp32:.2f} |"
+        )
+
+
+def mix_rows(results: list[Static]) -> Iterator[str]:
+    for i, arch in enumerate(ARCHITECTURES):
+        for name, it in zip(("refine", "flash style, any N"), results[3 * i : 3 * i + 2], strict=True):
+            yield f"- {arch}, {name}: " + ", ".join(f"{count} {op}" for op, count in list(it.loop.items())[:12])
+
+
+def markdown(jobs: list[Job], results: list[Static], compared: list[Static]) -> str:
+    import triton
+
+    intro = f"""# The Triton kernels as compiled (triton {triton.__version__})
+
+Read from machine code, compiled ahead of time with no GPU: **nothing here was timed**. Written by `make gpu-report`.
+Triton compiles no tensor-core products for compute capability 7.5, so the backend refuses such GPUs.
+
+## Inner loop of one iteration against flash-attention-2 style
+
+Instructions of a warp for one step of 128 rows × 64 keys, D = 64, bf16, 8 warps, 3 stages. The flash-attention-2 style
+loop is this repository's own kernel for rows of any norm (`attend`); it needs its mask unless N is a multiple of the
+tile (N = 785 is not). The fp32 pipe counts FADD, FMUL, FFMA, FMNMX, FSEL and FSETP: refine / any N / multiple of 64;
+its ratio is to any N. On gfx, mnemonics differ, so that column counts v_ add, mul, fma, max and cndmask of fp32.
+"""
+    sections = [
+        intro,
+        *comparison_rows(compared),
+        "",
+        *mix_rows(compared),
+        "",
+        "## Every entry of the tile table",
+        "",
+        "`width` is the widest head that an entry serves, or the channels of LayerNorm.",
+        "`programs` is how many a multiprocessor holds at once, by registers, shared memory and warps.",
+        "`matrix` is the number of tensor-core instructions in the kernel, `loop` the instructions of its inner loop.",
+        "",
+        *table_rows(jobs, results),
+    ]
+    return "\n".join(sections) + "\n"
+
+
+def main(folder: str = "bench/reports") -> None:
+    """Compile everything, write both files, and fail if an entry spills or outgrows shared memory."""
+    jobs, pairs = list(table_jobs()), list(comparison_jobs())
+    results = compile_all(jobs + pairs)
+    compared = results[len(jobs) :]
+    out = Path(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    records = [asdict(job) | asdict(it) for job, it in zip(jobs + pairs, results, strict=True)]
+    (out / "gpu_static.json").write_text("[\n" + ",\n".join(map(json.dumps, records)) + "\n]\n")
+    (out / "gpu_static.md").write_text(markdown(jobs, results[: len(jobs)], compared))
+    bad = [job for job, it in zip(jobs, results, strict=False) if it.spills or it.shared > SHARED_LIMIT[job.arch]]
+    for job in bad:
+        print(f"spills or outgrows shared memory: {job}")
+    sys.exit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,184 @@
+"""Self-self attention on Triton: what it serves, and which kernels are launched for it.
+
+The kernels are imported on first use, so that importing this package needs neither Triton nor a driver.
+"""
+
+import importlib.util
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .tiles import Device, Tile, is_resident, precision, split_width, steepest, tile_for
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+
+
+def why_not(qkv: Tensor, inverse_temperature: Tensor | None = None, **_options: object) -> str | None:
+    """The reason why `triton_attention` can't serve these arguments, or None if it can."""
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if qkv.dtype not in _DTYPES:
+        return f"{qkv.dtype} is not one of float16, bfloat16 and float32"
+    if qkv.shape[-1] > 128:
+        return f"heads of {qkv.shape[-1]} channels are wider than 128"
+    if qkv.stride(-1) != 1:
+        return "the last dimension of qkv is not contiguous"
+    if qkv.shape[0] > 65535 or qkv.shape[3] * 3 > 65535:
+        return "more than 65,535 images, or heads × projections, do not fit a launch grid"
+    if inverse_temperature is not None and inverse_temperature.device != qkv.device:
+        return f"qkv is on {qkv.device}, but inverse_temperature is on {inverse_temperature.device}"
+    if qkv.device.type != "cuda" and not _interpreted():
+        return f"qkv is on {qkv.device.type}, not on a CUDA or ROCm device"
+    if qkv.device.type == "cuda" and torch.version.hip is None:
+        major, minor = torch.cuda.get_device_capability(qkv.device)
+        if major < 8:
+            return f"Triton multiplies without tensor cores on compute capability {major}.{minor}"
+    return None
+
+
+def triton_attention(
+    qkv: Tensor, inverse_temperature: Tensor, *, iterations: int, projections: tuple[int, ...], normalize: bool
+) -> Tensor:
+    """Eq. 3 and 5-7 of GEM with fused kernels that read `qkv` in place.
+
+    Shapes: qkv [B, N, 3, H, D] of any strides with a contiguous last dimension, inverse_temperature [B], result
+    [B, N, H*D]. Norms, logits, sums and the ensemble are float32. float32 products are exact unless
+    `torch.set_float32_matmul_precision` allows TF32.
+
+    Raises:
+        ValueError: `why_not` gives a reason.
+    """
+    reason = why_not(qkv, inverse_temperature)
+    if reason:
+        raise ValueError(f"Triton can't serve this: {reason}")
+    B, N, _, H, D = qkv.shape
+    out = torch.empty(B, N, H * D, dtype=qkv.dtype, device=qkv.device)
+    if out.numel() == 0:
+        return out
+    call = Call(qkv, inverse_temperature, sorted(projections))
+    with _on(qkv.device):
+        if not normalize:
+            call.attend(iterations, out)
+        elif is_resident(call.device, B * H, N, call.width, qkv.dtype):
+            call.resident(iterations, out)
+        else:
+            call.assign(None if call.in_place(iterations) else call.refined(iterations), out)
+    return out
+
+
+class Call:
+    """The launches of one call: tensors, tile widths and precision that all of them share."""
+
+    def __init__(self, qkv: Tensor, inverse_temperature: Tensor, projections: list[int]) -> None:
+        # Any choice out of q, k and v is evenly spaced, so it is a view.
+        step = projections[1] - projections[0] if len(projections) > 1 else 1
+        self.chosen = qkv[:, :, projections[0] : projections[-1] + 1 : step]  # [B, N, P, H, D]
+        self.value = qkv[:, :, 2]
+        self.B, self.N, self.P, self.H, self.D = self.chosen.shape
+        self.c = inverse_temperature.to(torch.float32).contiguous()
+        self.device = _device(qkv.device)
+        main, rest = split_width(self.D)
+        self.width = main + rest
+        self.parts = {"MAIN": main, "REST": rest}
+        self.products = {"PRECISION": precision(self.device, qkv.dtype)}
+        self.softmax = {"STEEPEST": steepest(qkv.dtype, self.products["PRECISION"]), **self.products}
+
+    def tile(self, operation: str) -> Tile:
+        tile = tile_for(self.device, operation, self.width, self.chosen.dtype)
+        assert tile is not None
+        return tile
+
+    def in_place(self, iterations: int) -> bool:
+        """Whether the assignment can normalise the projections as it reads them, with no launch before it."""
+        return not iterations and tile_for(self.device, "assign_in_place", self.width, self.chosen.dtype) is not None
+
+    def grid(self, rows: int, tile: Tile, heads: int) -> tuple[int, int, int]:
+        return -(-rows // tile.rows), heads, self.B
+
+    def refined(self, iterations: int) -> Tensor:
+        """Eq. 5: unit rows after all iterations, packed as [B, P, H, padded, width]."""
+        from .refine import normalize_kernel, refine_kernel
+
+        tile, largest = self.tile("refine"), self.tile("assign")
+        multiple = max(tile.rows, tile.keys, largest.rows, largest.keys)
+        padded = -(-self.N // multiple) * multiple
+        units = self.chosen.new_empty(self.B, self.P, self.H, padded, self.width)
+        spare = torch.empty_like(units)
+        grid = self.grid(padded, tile, self.P * self.H)
+        strides = self.chosen.stride()[:4]
+        normalize_kernel[grid](
+            self.chosen, units, *strides, self.N, padded, self.H, D=self.D, ROWS=tile.rows, **self.parts, num_warps=4
+        )
+        for _ in range(iterations):
+            tiles = {"ROWS": tile.rows, "KEYS": tile.keys, **tile.options}
+            refine_kernel[grid](units, spare, self.c, self.N, padded, **self.parts, **self.softmax, **tiles)
+            units, spare = spare, units
+        return units
+
+    def assign(self, units: Tensor | None, out: Tensor) -> None:
+        """Eq. 6 and 7, from packed unit rows or, with none, from the projections in place."""
+        from .assign import assign_kernel
+
+        tile = self.tile("assign" if units is not None else "assign_in_place")
+        source = self.chosen if units is None else units.permute(0, 3, 1, 2, 4)
+        assign_kernel[self.grid(self.N, tile, self.H)](
+            source, self.value, out, self.c, *source.stride()[:4], *self._value_strides(), self.N,
+            P=self.P, D=self.D, IN_PLACE=units is None, ROWS=tile.rows, KEYS=tile.keys,
+            **self.parts, **self.softmax, **tile.options,
+        )  # fmt: skip
+
+    def resident(self, iterations: int, out: Tensor) -> None:
+        """Everything in one launch, a head to a program."""
+        from .resident import resident_kernel
+
+        tile = self.tile("resident")
+        rows = tile.rows if self.N > 64 else max(16, 1 << (self.N - 1).bit_length())
+        options = tile.options if rows >= 64 else {"num_warps": 4, "num_stages": 1}
+        resident_kernel[(self.H, self.B)](
+            self.chosen, self.value, out, self.c, *self.chosen.stride()[:4], *self._value_strides(), self.N, iterations,
+            P=self.P, D=self.D, ROWS=rows, **self.parts, **self.softmax, **options,
+        )  # fmt: skip
+
+    def attend(self, iterations: int, out: Tensor) -> None:
+        """Rows of any norm: each projection's iterations by themselves, then the ensemble."""
+        source = self.chosen
+        for _ in range(iterations):
+            refined = torch.empty(source.shape, dtype=source.dtype, device=source.device)
+            for i in range(self.P):
+                self._attend(source[:, :, i : i + 1], source[:, :, i], refined[:, :, i])
+            source = refined
+        self._attend(source, self.value, out.view(self.B, self.N, self.H, self.D))
+
+    def _attend(self, query: Tensor, value: Tensor, out: Tensor) -> None:
+        from .attend import attend_kernel
+
+        tile = self.tile("attend")
+        strides = (*query.stride()[:4], *value.stride()[:3], *out.stride()[:3])
+        attend_kernel[self.grid(self.N, tile, self.H)](
+            query, value, out, self.c, *strides, self.N,
+            P=query.shape[2], D=self.D, ROWS=tile.rows, KEYS=tile.keys, WHOLE=self.N % tile.keys == 0,
+            **self.parts, **self.products, **tile.options,
+        )  # fmt: skip
+
+    def _value_strides(self) -> tuple[int, int, int]:
+        return self.value.stride(0), self.value.stride(1), self.value.stride(2)
+
+
+def _interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
+
+
+def _device(device: torch.device) -> Device:
+    if device.type != "cuda":
+        return Device("interpreter", 1)
+    properties = torch.cuda.get_device_properties(device)
+    if torch.version.hip is not None:
+        return Device(properties.gcnArchName.split(":")[0], properties.multi_processor_count)
+    return Device(f"sm_{properties.major}{properties.minor}", properties.multi_processor_count)
+
+
+def _on(device: torch.device) -> Any:
+    """Triton launches on the current device, so make it that of the tensors."""
+    return torch.cuda.device(device) if device.type == "cuda" else torch.device(device)

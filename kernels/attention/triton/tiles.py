@@ -1,0 +1,146 @@
+"""Which tile each kernel gets, by architecture, type and head width: one table, and no autotuning.
+
+Every entry was chosen from compiled code, not from timings: the largest tile that neither spills registers nor
+outgrows the smallest shared memory of its family. `make gpu-report` compiles them all and prints what they use.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Rows of the output and keys of a step that a program holds, with its warps and pipeline stages."""
+
+    rows: int
+    keys: int
+    warps: int
+    stages: int
+
+    @property
+    def options(self) -> dict[str, int]:
+        return {"num_warps": self.warps, "num_stages": self.stages}
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A GPU: its architecture as the compiler names it (`sm_90`, `gfx942`), and its multiprocessors."""
+
+    arch: str
+    multiprocessors: int
+
+
+# Architectures that multiply matrices in the same way; one that isn't named here gets the tiles of its neighbours.
+FAMILIES = {
+    "sm_80": "mma", "sm_86": "mma", "sm_89": "mma", "sm_120": "mma", "sm_90": "wgmma", "sm_100": "tcgen05",
+    "gfx90a": "mfma", "gfx942": "mfma", "interpreter": "interpreter",
+}  # fmt: skip
+
+# Operation -> (widest head, tile), narrowest first.
+Entries: TypeAlias = dict[str, tuple[tuple[int, Tile], ...]]
+
+_L, _M, _S = Tile(128, 64, 8, 3), Tile(128, 64, 8, 2), Tile(128, 32, 8, 2)
+_HEAD = Tile(64, 64, 4, 1)
+
+# Exact float32 products run outside the tensor cores and fill the registers: no head is resident, none is normalised
+# while it is read.
+_FP32: Entries = {
+    "refine": ((128, Tile(64, 32, 8, 2)),),
+    "assign": ((128, Tile(64, 32, 8, 2)),),
+    "attend": ((128, Tile(16, 32, 4, 1)),),
+}
+
+# Family -> bits of an element -> entries.
+TABLE: dict[str, dict[int, Entries]] = {
+    "wgmma": {
+        16: {
+            "refine": ((128, _L),),
+            "assign": ((128, _L),),
+            "assign_in_place": ((80, _L), (96, _S), (128, Tile(64, 32, 8, 2))),
+            "attend": ((128, _L),),
+            "resident": ((64, Tile(128, 128, 8, 1)), (128, _HEAD)),
+        },
+        32: _FP32,
+    },
+    "tcgen05": {
+        16: {
+            "refine": ((128, _L),),
+            "assign": ((128, _L),),
+            "assign_in_place": ((96, _L), (128, _M)),
+            "attend": ((64, _L), (96, _S), (128, Tile(64, 32, 8, 2))),
+            "resident": ((64, Tile(128, 128, 8, 1)), (128, _HEAD)),
+        },
+        32: _FP32,
+    },
+    "mma": {
+        16: {
+            "refine": ((96, Tile(128, 64, 4, 3)), (128, _L)),
+            "assign": ((80, _L), (96, _M), (128, Tile(64, 32, 4, 2))),
+            "assign_in_place": ((64, _L), (80, _S), (96, Tile(64, 32, 8, 2)), (128, Tile(32, 32, 4, 2))),
+            "attend": ((64, _L), (80, _M), (96, _S), (128, Tile(64, 32, 8, 2))),
+            "resident": ((96, Tile(64, 64, 8, 1)),),
+        },
+        32: _FP32,
+    },
+    "mfma": {
+        16: {
+            "refine": ((128, Tile(128, 64, 4, 2)),),
+            "assign": ((128, Tile(128, 64, 4, 2)),),
+            "assign_in_place": ((128, Tile(128, 64, 4, 2)),),
+            "attend": ((128, Tile(128, 64, 4, 2)),),
+            "resident": ((128, _HEAD),),
+        },
+        32: _FP32,
+    },
+    "interpreter": {
+        bits: {
+            operation: ((128, Tile(64, 32, 4, 2)),)
+            for operation in ("refine", "assign", "assign_in_place", "attend", "resident")
+        }
+        for bits in (16, 32)
+    },
+}
+
+
+def tile_for(device: Device, operation: str, width: int, dtype: torch.dtype) -> Tile | None:
+    """The tile of `operation` (a key of the table) for packed heads of `width` channels; None if none is good."""
+    family = FAMILIES.get(device.arch) or ("mfma" if device.arch.startswith("gfx") else "mma")
+    entries = TABLE[family][dtype.itemsize * 8].get(operation, ())
+    return next((tile for widest, tile in entries if width <= widest), None)
+
+
+def is_resident(device: Device, heads: int, N: int, width: int, dtype: torch.dtype) -> bool:
+    """Whether one launch does everything, one program a head, instead of one launch an iteration.
+
+    Up to 64 tokens the tiled kernels would have a single tile of rows too: only launches are saved. Beyond, a program
+    works alone on what several would share, so there must be a head for every multiprocessor.
+    """
+    tile = tile_for(device, "resident", width, dtype)
+    if tile is None or tile.rows < N:
+        return False
+    return N <= 64 or heads >= device.multiprocessors
+
+
+def split_width(D: int) -> tuple[int, int]:
+    """Two powers of two that hold D channels, the second 0 if one is as good: 80 -> (64, 16), 104 -> (128, 0)."""
+    whole = max(16, 1 << (D - 1).bit_length())
+    main = whole // 2
+    rest = max(16, 1 << (D - main - 1).bit_length()) if main < D else 0
+    return (main, rest) if main >= 16 and main + rest < whole else (whole, 0)
+
+
+def precision(device: Device, dtype: torch.dtype) -> str:
+    """How float32 is multiplied: exactly, or in TF32 where torch's matmul precision and the device allow it."""
+    tf32 = (
+        FAMILIES.get(device.arch) in ("mma", "wgmma", "tcgen05") and torch.get_float32_matmul_precision() != "highest"
+    )
+    return "tf32" if tf32 and dtype == torch.float32 else "ieee"
+
+
+def steepest(dtype: torch.dtype, precision: str) -> float:
+    """The largest inverse temperature that a type resolves; beyond it, the rounding of |p|² could overflow exp."""
+    if dtype == torch.float32:
+        return 2.0**16 if precision == "tf32" else 2.0**26
+    return 2.0**13

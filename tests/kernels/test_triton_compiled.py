@@ -1,0 +1,58 @@
+"""The Triton kernels compiled for GPUs that are not there. `make gpu-report` compiles the rest of the table."""
+
+import os
+
+import pytest
+import torch
+from gem_fast.bench.ahead import SHARED_LIMIT
+from gem_fast.bench.gpu_report import COMPARED, Job, compile_job
+from gem_fast.kernels.attention.triton.tiles import FAMILIES, TABLE, Device, is_resident, split_width, tile_for
+
+pytest.importorskip("triton")
+if os.environ.get("TRITON_INTERPRET"):
+    pytest.skip("kernels that are interpreted can't be compiled", allow_module_level=True)
+
+PRODUCTION = [("sm_80", "refine", 64), ("sm_80", "assign", 64), ("sm_90", "refine", 80), ("sm_90", "assign", 64)]
+PRODUCTION += [("sm_90", "resident", 64), ("sm_120", "refine", 64), ("gfx942", "refine", 64)]
+
+
+@pytest.mark.parametrize(("arch", "operation", "D"), PRODUCTION)
+def test_a_kernel_fits_its_gpu_and_multiplies_on_tensor_cores(arch, operation, D):
+    tile = tile_for(Device(arch, 100), operation, D, torch.bfloat16)
+    compiled = compile_job(Job(arch, operation, D, "bf16", "ieee", tile))
+    assert compiled.spills == 0
+    assert compiled.tensor_core > 0
+    assert compiled.shared <= SHARED_LIMIT[arch]
+
+
+def test_refinement_needs_under_half_the_instructions_of_a_flash_loop():
+    """sm_90, 128 rows × 64 keys, D = 64; the bounds are on the loop that any N needs."""
+    refine = compile_job(Job("sm_90", "refine", 64, "bf16", "ieee", COMPARED))
+    flash = compile_job(Job("sm_90", "attend", 64, "bf16", "ieee", COMPARED))
+    assert refine.loop_length <= 0.45 * flash.loop_length
+    assert refine.loop_fp32 <= 0.2 * flash.loop_fp32
+    assert refine.loop["FFMA"] == refine.loop["MUFU"] == 32  # one of each for each of a thread's logits, and no more
+
+
+@pytest.mark.parametrize("arch", FAMILIES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=["fp16", "bf16", "fp32"])
+def test_every_width_has_a_tile(arch, dtype):
+    for D in range(1, 129):
+        main, rest = split_width(D)
+        assert D <= main + rest <= max(16, 2 * D)
+        for operation in ("refine", "assign", "attend"):
+            assert tile_for(Device(arch, 100), operation, main + rest, dtype) is not None
+
+
+def test_a_gpu_that_is_not_in_the_table_gets_the_tiles_of_its_neighbours():
+    assert tile_for(Device("sm_121", 48), "refine", 64, torch.bfloat16) == TABLE["mma"][16]["refine"][0][1]
+    assert tile_for(Device("gfx950", 256), "refine", 64, torch.bfloat16) == TABLE["mfma"][16]["refine"][0][1]
+
+
+def test_a_head_is_resident_where_it_fits_and_no_multiprocessor_idles():
+    h100 = Device("sm_90", 132)
+    assert is_resident(h100, heads=12, N=50, width=64, dtype=torch.bfloat16)
+    assert is_resident(h100, heads=192, N=100, width=64, dtype=torch.bfloat16)
+    assert not is_resident(h100, heads=12, N=100, width=64, dtype=torch.bfloat16)
+    assert not is_resident(h100, heads=192, N=100, width=128, dtype=torch.bfloat16)
+    assert not is_resident(h100, heads=192, N=50, width=64, dtype=torch.float32)
