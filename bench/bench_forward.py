@@ -28,14 +28,15 @@ def open_clip_visual() -> Any:
 
 @functools.cache
 def providers(dtype: str) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Patch features [B, h*w, E] the eager way and by the engine, in one dtype."""
+    """Patch features [B, h*w, E] the eager way, by the engine, and by the engine on the sdpa backend, in one dtype."""
     visual = copy.deepcopy(open_clip_visual()).to(DTYPES[dtype])
-    engine = pack_vision(
-        open_clip_visual().state_dict(), vision_config(open_clip.get_model_config(MODEL)), GemOptions()
-    ).to(DTYPES[dtype])
+    state, config = open_clip_visual().state_dict(), vision_config(open_clip.get_model_config(MODEL))
+    engine = pack_vision(state, config, GemOptions()).to(DTYPES[dtype])
+    on_sdpa = pack_vision(state, config, GemOptions(backend="sdpa")).to(DTYPES[dtype])
     return {
         "eager": lambda pixels: eager_gem(visual, pixels)[0][:, 1:],
         "engine": lambda pixels: engine(pixels).patches.flatten(1, 2),
+        "engine on sdpa": lambda pixels: on_sdpa(pixels).patches.flatten(1, 2),
     }
 
 
@@ -45,13 +46,16 @@ def providers(dtype: str) -> dict[str, Callable[[Tensor], Tensor]]:
 )
 @torch.inference_mode()
 def test_forward(in_turns: Callable[..., None], dtype: str, batch: int, size: int, rounds: int) -> None:
-    """The engine against eager in float32, which the authors' package is, and eager in the same dtype."""
+    """The engine against itself on sdpa, eager in float32, which the authors' package is, and eager in its dtype."""
     pixels = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
     engine, eager = providers(dtype)["engine"], providers(dtype)["eager"]
     if size < 1024:
         truth = providers("fp32")["eager"](pixels)
         assert distance(engine(pixels), truth) <= max(2 * distance(eager(pixels), truth), 2e-6)
-    rivals = {"eager fp32": lambda: providers("fp32")["eager"](pixels)}
+    rivals = {
+        "engine on sdpa": lambda: providers(dtype)["engine on sdpa"](pixels),
+        "eager fp32": lambda: providers("fp32")["eager"](pixels),
+    }
     if dtype != "fp32" and size < 1024:
         rivals[f"eager {dtype}"] = lambda: eager(pixels)
     in_turns(lambda: engine(pixels), rivals, rounds=rounds)

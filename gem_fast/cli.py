@@ -39,8 +39,8 @@ class Resize(str, Enum):
 
 class ImagesPerSecond(ProgressColumn):
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("– images/s" if speed is None else f"{speed:.2f} images/s")
+        seconds = task.finished_time or task.elapsed
+        return Text(f"{task.completed / seconds:.2f} images/s" if seconds else "– images/s")
 
 
 def fail(message: str) -> NoReturn:
