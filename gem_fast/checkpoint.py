@@ -34,7 +34,7 @@ class Checkpoint:
     source: str  # the pretrained tag, the file, "embedded" or "random"
     vision_config: VisionConfig
     vision_state: dict[str, Tensor]
-    text: nn.Module  # has encode_text(tokens, normalize)
+    text: nn.Module  # open_clip's CLIP without its vision tower
     tokenizer: Any  # texts -> token ids [n, context]
     mean: tuple[float, ...]
     std: tuple[float, ...]

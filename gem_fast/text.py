@@ -23,7 +23,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "photo": ("a photo of a {}.",),
     "imagenet": tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES),
 }
-_CHUNK = 64  # texts a pass: 64 × 77 tokens of a ViT-B's text tower need about 150 MB
+_CHUNK = 64  # texts a pass: of full length, 77 tokens, they took a ViT-B's text tower 120 MB
 
 
 @dataclass(frozen=True)

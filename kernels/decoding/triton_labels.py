@@ -1,9 +1,7 @@
 """The launcher of score decoding on a GPU; Triton is imported on first use."""
 
-import importlib.util
-import os
-
 import torch
+from gem_fast.kernels.triton_host import on_device, why_no_triton
 from torch import Tensor
 
 PIXELS, CLASSES = 32, 32  # of a tile, whose logits lie in registers
@@ -11,13 +9,7 @@ PIXELS, CLASSES = 32, 32  # of a tile, whose logits lie in registers
 
 def why_not(scores: Tensor) -> str | None:
     """The reason why `triton_decode_labels` can't serve these scores, or None if it can."""
-    if importlib.util.find_spec("triton") is None:
-        return "triton is not installed"
-    if scores.dtype not in (torch.float16, torch.bfloat16, torch.float32):
-        return f"{scores.dtype} is not one of float16, bfloat16 and float32"
-    if scores.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        return f"scores are on {scores.device.type}, not on a CUDA or ROCm device"
-    return None
+    return why_no_triton(scores, "scores")
 
 
 def triton_decode_labels(
@@ -43,7 +35,7 @@ def triton_decode_labels(
     labels = torch.empty(H, W, dtype=torch.int32, device=scores.device)
     confidence = torch.empty(H, W, dtype=torch.float32, device=scores.device)
     if labels.numel():
-        with torch.cuda.device(scores.device) if scores.device.type == "cuda" else torch.device(scores.device):
+        with on_device(scores.device):
             labels_kernel[(-(-W // PIXELS), H)](
                 logits, labels, confidence, P, h, w, W, h / H, w / W, threshold,
                 PIXELS=PIXELS, CLASSES=CLASSES, num_warps=4,

@@ -1,9 +1,7 @@
 """The launcher of the fused LayerNorm; Triton is imported on first use."""
 
-import importlib.util
-import os
-
 import torch
+from gem_fast.kernels.triton_host import on_device, why_no_triton
 from torch import Tensor
 
 WIDEST = 8192  # channels that one program holds in registers
@@ -11,15 +9,9 @@ WIDEST = 8192  # channels that one program holds in registers
 
 def why_not(x: Tensor) -> str | None:
     """The reason why `triton_layer_norm` can't serve x, or None if it can."""
-    if importlib.util.find_spec("triton") is None:
-        return "triton is not installed"
-    if x.dtype not in (torch.float16, torch.bfloat16, torch.float32):
-        return f"{x.dtype} is not one of float16, bfloat16 and float32"
     if x.stride(-1) != 1 or x.shape[-1] > WIDEST:
         return f"tokens must be contiguous and of at most {WIDEST} channels"
-    if x.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        return f"x is on {x.device.type}, not on a CUDA or ROCm device"
-    return None
+    return why_no_triton(x, "x")
 
 
 def triton_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -38,7 +30,7 @@ def triton_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tu
     norms = torch.empty(B, N, dtype=torch.float32, device=x.device)
     if x.numel():
         width = 1 << (C - 1).bit_length()
-        with torch.cuda.device(x.device) if x.device.type == "cuda" else torch.device(x.device):
+        with on_device(x.device):
             layer_norm_kernel[(N, B)](
                 x, weight.contiguous(), bias.contiguous(), y, norms, x.stride(0), x.stride(1), eps,
                 C=C, WIDTH=width, num_warps=min(8, max(1, width // 256)),

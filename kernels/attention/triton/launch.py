@@ -3,24 +3,18 @@
 The kernels are imported on first use, so that importing this package needs neither Triton nor a driver.
 """
 
-import importlib.util
-import os
-from typing import Any
-
 import torch
+from gem_fast.kernels.triton_host import on_device, why_no_triton
 from torch import Tensor
 
 from .tiles import Device, Tile, is_resident, precision, split_width, steepest, tile_for
 
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-
 
 def why_not(qkv: Tensor, inverse_temperature: Tensor | None = None, **_options: object) -> str | None:
     """The reason why `triton_attention` can't serve these arguments, or None if it can."""
-    if importlib.util.find_spec("triton") is None:
-        return "triton is not installed"
-    if qkv.dtype not in _DTYPES:
-        return f"{qkv.dtype} is not one of float16, bfloat16 and float32"
+    reason = why_no_triton(qkv, "qkv")
+    if reason:
+        return reason
     if qkv.shape[-1] > 128:
         return f"heads of {qkv.shape[-1]} channels are wider than 128"
     if qkv.stride(-1) != 1:
@@ -29,8 +23,6 @@ def why_not(qkv: Tensor, inverse_temperature: Tensor | None = None, **_options: 
         return "more than 65,535 images, or heads × projections, do not fit a launch grid"
     if inverse_temperature is not None and inverse_temperature.device != qkv.device:
         return f"qkv is on {qkv.device}, but inverse_temperature is on {inverse_temperature.device}"
-    if qkv.device.type != "cuda" and not _interpreted():
-        return f"qkv is on {qkv.device.type}, not on a CUDA or ROCm device"
     if qkv.device.type == "cuda" and torch.version.hip is None:
         major, minor = torch.cuda.get_device_capability(qkv.device)
         if major < 8:
@@ -58,7 +50,7 @@ def triton_attention(
     if out.numel() == 0:
         return out
     call = Call(qkv, inverse_temperature, sorted(projections))
-    with _on(qkv.device):
+    with on_device(qkv.device):
         if not normalize:
             call.attend(iterations, out)
         elif is_resident(call.device, B * H, N, call.width, qkv.dtype):
@@ -166,10 +158,6 @@ class Call:
         return self.value.stride(0), self.value.stride(1), self.value.stride(2)
 
 
-def _interpreted() -> bool:
-    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
-
-
 def _device(device: torch.device) -> Device:
     if device.type != "cuda":
         return Device("interpreter", 1)
@@ -177,8 +165,3 @@ def _device(device: torch.device) -> Device:
     if torch.version.hip is not None:
         return Device(properties.gcnArchName.split(":")[0], properties.multi_processor_count)
     return Device(f"sm_{properties.major}{properties.minor}", properties.multi_processor_count)
-
-
-def _on(device: torch.device) -> Any:
-    """Triton launches on the current device, so make it that of the tensors."""
-    return torch.cuda.device(device) if device.type == "cuda" else torch.device(device)
