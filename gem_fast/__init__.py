@@ -7,15 +7,19 @@ result = model.segment("photo.jpg", ["cat", "dog"])
 result.overlay().show()
 """
 
+from importlib import import_module as _import_module
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING
+from typing import Any as _Any
 
-from .checkpoint import ModelError, pretrained_tags, supported_models
-from .files import segment_files
-from .images import ImageError
-from .loading import load
-from .model import GemModel
-from .options import Defaults, GemOptions
-from .segmentation import Segmentation
+if TYPE_CHECKING:
+    from .checkpoint import ModelError, pretrained_tags, supported_models
+    from .files import segment_files
+    from .images import ImageError
+    from .loading import load
+    from .model import GemModel
+    from .options import Defaults, GemOptions
+    from .segmentation import Segmentation
 
 __version__ = _version("gem_fast")
 __all__ = [
@@ -30,3 +34,27 @@ __all__ = [
     "segment_files",
     "supported_models",
 ]
+# Imported on first use: torch takes seconds, and the runtime for exported models does without it.
+_HOMES = {
+    "Defaults": "options",
+    "GemModel": "model",
+    "GemOptions": "options",
+    "ImageError": "images",
+    "ModelError": "checkpoint",
+    "Segmentation": "segmentation",
+    "load": "loading",
+    "pretrained_tags": "checkpoint",
+    "segment_files": "files",
+    "supported_models": "checkpoint",
+}
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(_import_module(f".{_HOMES[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

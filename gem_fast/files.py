@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from .images import EXTENSIONS, ImageError, load_image
-from .text import parse_classes
+from .prompts import parse_classes
 from .writing import write_whole
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ from torch import Tensor
 from .images import ImageLike, load_image
 from .options import Defaults
 from .preprocess import ResizePolicy, input_size, to_pixels
+from .prompts import Prompts, TextClass, parse_classes, parse_templates
 from .scores import class_scores
 from .segmentation import Segmentation
-from .text import Prompts, TextClass, TextEncoder, parse_classes, parse_templates
+from .text import TextEncoder
 from .vision import GemVisionTransformer, VisionFeatures
 
 

@@ -1,104 +1,21 @@
-"""Prompts to text embeddings: classes with synonyms, templates, encoded once, in chunks, and cached."""
+"""Words to text embeddings: encoded once, in chunks, and cached."""
 
 import hashlib
 import json
-import os
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from open_clip import OPENAI_IMAGENET_TEMPLATES
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from .writing import write_whole
 
-TEMPLATES: dict[str, tuple[str, ...]] = {
-    "photo": ("a photo of a {}.",),
-    "imagenet": tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES),
-}
 _CHUNK = 64  # texts a pass: of full length, 77 tokens, they took a ViT-B's text tower 120 MB
-
-
-@dataclass(frozen=True)
-class TextClass:
-    """A class as the user names it: its name, and the words that stand for it."""
-
-    name: str
-    synonyms: tuple[str, ...]
-
-
-Prompts: TypeAlias = str | Sequence[str | tuple[str, ...]] | Mapping[str, Sequence[str]]
-
-
-def parse_classes(prompts: Prompts) -> tuple[TextClass, ...]:
-    """The classes of one image, as users name them.
-
-    `"cat"`, `["cat", "remote control"]`, with a tuple for a class of several words as in
-    `["cat", ("car", "automobile")]`, or a mapping from class names to their words.
-
-    Raises:
-        ValueError: there is no prompt, one is empty or no text, or two have the same name.
-    """
-    if not isinstance(prompts, Iterable):
-        raise ValueError(f"prompts must be a text, a list or a mapping, got {prompts!r}")
-    if isinstance(prompts, Mapping):
-        named = [(name, tuple(w) if isinstance(w, list | tuple) else (w,)) for name, w in prompts.items()]
-    else:
-        listed = [prompts] if isinstance(prompts, str) else prompts
-        tuples = [prompt if isinstance(prompt, tuple) else (prompt,) for prompt in listed]
-        named = [(words[0] if words else "", words) for words in tuples]
-    if not named:
-        raise ValueError("prompts must name at least one class")
-    for name, words in named:
-        if not words or not all(isinstance(word, str) and word.strip() for word in (name, *words)):
-            raise ValueError(
-                "a prompt must be a text or a tuple of synonyms, none of them empty, "
-                f"got { ({name: words} if isinstance(prompts, Mapping) else words)!r}"
-            )
-    classes = tuple(TextClass(name.strip(), tuple(dict.fromkeys(w.strip() for w in words))) for name, words in named)
-    if twice := [name for name, count in Counter(c.name for c in classes).items() if count > 1]:
-        raise ValueError(f"each class needs a name of its own, but these come more than once: {', '.join(twice)}")
-    return classes
-
-
-def read_prompt_file(path: str | os.PathLike) -> dict[str, list[str]]:
-    """Classes from a text file: a class a line, its synonyms separated by commas; empty lines and `#` are passed over.
-
-    Raises:
-        ValueError: the file can't be read, or names no class.
-    """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"prompts file {os.fspath(path)} can't be read as UTF-8 text: {error}") from error
-    classes: dict[str, list[str]] = {}
-    for line in lines:
-        words = [word.strip() for word in line.split(",") if word.strip()]
-        if words and not line.lstrip().startswith("#"):
-            classes.setdefault(words[0], []).extend(words)
-    if not classes:
-        raise ValueError(f"prompts file {os.fspath(path)} names no class; write a class a line, synonyms after commas")
-    return classes
-
-
-def parse_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
-    """A name of `TEMPLATES`, a template, or a list of both; each template has one `{}` for the class."""
-    listed = [templates] if isinstance(templates, str) else templates
-    chosen = tuple(template for given in listed for template in TEMPLATES.get(given, (given,)))
-    if not chosen:
-        raise ValueError("templates must hold at least one template")
-    for template in chosen:
-        if not isinstance(template, str) or template.count("{}") != 1:
-            names = ", ".join(TEMPLATES)
-            raise ValueError(f"a template must hold one {{}} for the class, got {template!r}; named ones: {names}")
-    return chosen
 
 
 class TextEncoder:

@@ -195,7 +195,7 @@ class TestPrompts:
     def test_templates(self, run, tmp_path, templates, monkeypatch):
         # 80 templates of real text are a second of work
         monkeypatch.setattr(
-            "gem_fast.text.TEMPLATES", {"photo": ("a photo of a {}.",), "imagenet": ("art of {}", "{}")}
+            "gem_fast.prompts.TEMPLATES", {"photo": ("a photo of a {}.",), "imagenet": ("art of {}", "{}")}
         )
         given = [part for template in templates for part in ("--templates", template)]
         assert self.names(run, tmp_path, *given) == ["cat", "dog"]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from gem_fast import GemModel, segment_files
 from gem_fast.files import SUMMARY, find_images
-from gem_fast.text import read_prompt_file
+from gem_fast.prompts import read_prompt_file
 
 SETTINGS = {"size": 64, "batch_size": 2}
 

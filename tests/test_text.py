@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from gem_fast import text as text_module
-from gem_fast.text import TEMPLATES, TextEncoder, embed_tokens, parse_classes, parse_templates
+from gem_fast.prompts import parse_classes, parse_templates
+from gem_fast.templates import TEMPLATES
+from gem_fast.text import TextEncoder, embed_tokens
 
 PHOTO = TEMPLATES["photo"]
 TINY = {"context_length": 16, "vocab_size": 64, "width": 64, "heads": 1, "layers": 2}
@@ -323,3 +325,9 @@ def test_cache_metadata_is_json(tmp_path):
     header = path.read_bytes()
     size = int.from_bytes(header[:8], "little")
     assert json.loads(json.loads(header[8 : 8 + size])["__metadata__"]["words"]) == ["猫"]
+
+
+def test_imagenet_templates_are_those_of_open_clip():
+    from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+    assert TEMPLATES["imagenet"] == tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)

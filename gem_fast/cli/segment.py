@@ -1,28 +1,12 @@
-"""The `gem-fast` command: a thin skin over the Python API."""
+"""`gem-fast segment`."""
 
-import platform
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
-app = typer.Typer(
-    help="Open-vocabulary segmentation with GEM (CVPR 2024), fast.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-console = Console()
-errors = Console(stderr=True)
+from .terminal import console, errors, fail, progress_bar, short_warnings
 
 
 class Dtype(str, Enum):
@@ -37,19 +21,6 @@ class Resize(str, Enum):
     exact = "exact"
 
 
-class ImagesPerSecond(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        seconds = task.finished_time or task.elapsed
-        return Text(f"{task.completed / seconds:.2f} images/s" if seconds else "– images/s")
-
-
-def fail(message: str) -> NoReturn:
-    """Print an error of usage and leave with status 2."""
-    errors.print(f"gem-fast: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(2)
-
-
-@app.command(no_args_is_help=True)
 def segment(
     images: Annotated[list[str], typer.Argument(help="Files, folders (with subfolders) or glob patterns.")],
     out: Annotated[Path, typer.Option(help="Output folder.")],
@@ -91,9 +62,9 @@ def segment(
 
     Exit status: 0 if all images are done, 1 if some failed, 2 if nothing could be started, 130 if interrupted.
     """
-    from . import load, segment_files
-    from .files import find_images
-    from .text import read_prompt_file
+    from gem_fast import load, segment_files
+    from gem_fast.files import find_images
+    from gem_fast.prompts import read_prompt_file
 
     options = {"gem_blocks": gem_blocks, "iterations": iterations, "inverse_temperature": inverse_temperature}
     failed = []
@@ -148,75 +119,3 @@ def segment(
     if failed:
         errors.print(f"{len(failed)} of {len(records)} images failed", style="red")
         raise typer.Exit(1)
-
-
-@contextmanager
-def short_warnings() -> Iterator[None]:
-    """Warnings as a line for users, without the place in the code."""
-
-    def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        errors.print(f"gem-fast: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield
-
-
-def progress_bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        ImagesPerSecond(),
-        TimeRemainingColumn(),
-        console=errors,
-    )
-
-
-@app.command()
-def models() -> None:
-    """List the models that can be loaded, with their pretrained tags."""
-    from . import pretrained_tags, supported_models
-
-    names = supported_models()
-    for name in names:
-        tags = ", ".join(pretrained_tags(name)) or ("(embedded)" if name == "gem-tiny" else "random")
-        # A line each, whatever the width, so that grep finds the tags with the name.
-        console.print(f"{name:{max(map(len, names))}}  {tags}", markup=False, highlight=False, soft_wrap=True)
-
-
-@app.command()
-def info() -> None:
-    """Show the machine, the attention backends and the versions."""
-    import torch
-
-    from .kernels.attention import backends, choose_backend, cpu
-
-    table = Table(show_header=False, box=None)
-    table.add_row("system", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}")
-    table.add_row("CPU", f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
-    for i in range(torch.cuda.device_count()):
-        table.add_row(f"cuda:{i}", torch.cuda.get_device_name(i))
-    table.add_row("MPS", "available" if torch.backends.mps.is_available() else "not available")
-    table.add_row("backends", ", ".join(backends()))
-    for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        chosen = choose_backend(torch.empty(1, 1, 3, 1, 64, dtype=dtype))
-        path = f" ({cpu.choose_path(dtype)})" if chosen == "cpu" else ""
-        table.add_row("", f"{str(dtype).removeprefix('torch.')} on the CPU: {chosen}{path}")
-    if cpu.why_missing():
-        table.add_row("", f"cpu can't serve: {cpu.why_missing()}")
-    for package in ("gem_fast", "torch", "triton", "open_clip_torch", "numpy", "pillow"):
-        try:
-            table.add_row(package, version(package))
-        except PackageNotFoundError:
-            table.add_row(package, "not installed")
-    console.print(table)
-
-
-def main() -> None:
-    """Entry of the `gem-fast` command."""
-    app(prog_name="gem-fast")
-
-
-if __name__ == "__main__":
-    main()
