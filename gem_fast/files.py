@@ -17,8 +17,8 @@ from .prompts import parse_classes
 from .writing import write_whole
 
 if TYPE_CHECKING:
-    from .model import GemModel
     from .segmentation import Segmentation
+    from .segmenter import Segmenter
 
 SUMMARY = "summary.jsonl"
 _OWN_ENDINGS = (".overlay.png", ".labels.png")  # what Segmentation.save writes
@@ -96,7 +96,7 @@ def _with_distinct_stems(found: dict[Path, str]) -> list[Job]:
 
 
 def segment_files(
-    model: "GemModel",
+    model: "Segmenter",
     images: str | os.PathLike | Iterable[str | os.PathLike],
     prompts: Any,
     out: str | os.PathLike,
@@ -111,9 +111,9 @@ def segment_files(
     """Segment files into a folder; an image that fails is recorded, and the rest goes on.
 
     Args:
-        model: from `gem_fast.load`.
+        model: from `gem_fast.load`, or a `GemRuntime`.
         images: files, folders and glob patterns, or one of them.
-        prompts: the classes, the same for all images, as `GemModel.segment` takes them.
+        prompts: the classes, the same for all images, as `segment` takes them.
         out: output folder. Gets an overlay, a label image and a legend for each image, and `summary.jsonl` with one
             line an image, written as soon as it is finished.
         heatmaps: also write the heat maps, as `.npz`.
@@ -122,7 +122,7 @@ def segment_files(
         batch_size: images in one forward.
         on_start: called with the number of images to do.
         on_record: called with each image's record.
-        **settings: of `GemModel.segment`: background, size, resize, threshold, logit_scale, templates.
+        **settings: of the model's `segment`: background, size, resize, threshold, logit_scale, templates.
 
     Returns:
         The records of this run, in the order of the images.
@@ -203,7 +203,7 @@ def _try_load(path: Path) -> "Image.Image | ImageError":
 
 
 def _process(
-    model: "GemModel", window: list[Loaded], prompts: Any, out: Path, heatmaps: bool, settings: dict[str, Any]
+    model: "Segmenter", window: list[Loaded], prompts: Any, out: Path, heatmaps: bool, settings: dict[str, Any]
 ) -> Iterator[Record]:
     """Records of one window's images, in their order."""
     pictures = [loaded for _, loaded in window if isinstance(loaded, Image.Image)]
