@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch  # noqa: F401  its OpenMP runtime is what the library's undefined GOMP_parallel resolves to
+import torch  # its OpenMP runtime is what the library's undefined GOMP_parallel resolves to
 
 PATHS = ("avx512_bf16", "avx512", "avx2")  # as the library numbers them, the fastest first
 _INTERFACE = 2  # of the library, as `gem_fast_interface` tells it
