@@ -146,6 +146,7 @@ class GemModel:
                         threshold=usual if threshold is None else threshold,
                         logit_scale=self.defaults.logit_scale if logit_scale is None else logit_scale,
                         source=str(source) if isinstance(source, str | Path) else None,
+                        backend=self.vision.options.backend,
                     )
         return results[0] if single else [results[i] for i in range(len(batch))]
 

@@ -31,6 +31,7 @@ class Segmentation:
         threshold: confidence below which a pixel is background.
         logit_scale: multiplier of the cosine before the softmax over classes.
         source: the file, if the image came from one.
+        backend: the model's, by name, which decodes the scores too; None for the fastest that serves.
     """
 
     image: Image.Image
@@ -39,6 +40,7 @@ class Segmentation:
     threshold: float
     logit_scale: float
     source: str | None = None
+    backend: str | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -60,14 +62,15 @@ class Segmentation:
 
         Computed at each access: 4 bytes × P × H × W. For one prompt of many take `heatmap(prompt)`.
         """
-        return decode_heatmaps(self._own_cosines(), self.size).cpu().numpy()
+        return decode_heatmaps(self._own_cosines(), self.size, backend=self.backend).cpu().numpy()
 
     def heatmap(self, prompt: str) -> np.ndarray:
         """Heat map of one class by its name, `[H, W]` float32 in 0..1; KeyError if there is no such class."""
         if prompt not in self.classes:
             raise KeyError(f"{prompt!r} is not among the classes: {', '.join(self.classes)}")
         index = self.classes.index(prompt)
-        return decode_heatmaps(self._own_cosines()[index : index + 1], self.size)[0].cpu().numpy()
+        cosines = self._own_cosines()[index : index + 1]
+        return decode_heatmaps(cosines, self.size, backend=self.backend)[0].cpu().numpy()
 
     @cached_property
     def _decoded(self) -> tuple[np.ndarray, np.ndarray]:
@@ -77,7 +80,11 @@ class Segmentation:
             labels = torch.from_numpy(confidence >= self.threshold)
         else:
             labels, tensor = decode_labels(
-                self.cosines, self.size, logit_scale=self.logit_scale, threshold=self.threshold
+                self.cosines,
+                self.size,
+                logit_scale=self.logit_scale,
+                threshold=self.threshold,
+                backend=self.backend,
             )
             labels = torch.where(labels > len(self.classes), 0, labels)
             confidence = tensor.float().cpu().numpy()

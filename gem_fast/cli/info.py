@@ -1,6 +1,7 @@
 """`gem-fast info`."""
 
 import platform
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 from rich.table import Table
@@ -12,7 +13,7 @@ def info() -> None:
     """Show the machine, the attention backends and the versions."""
     import torch
 
-    from gem_fast.kernels.attention import backends, choose_backend, cpu
+    from gem_fast.kernels.attention import backends, cpu
 
     table = Table(show_header=False, box=None)
     table.add_row("system", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}")
@@ -21,10 +22,9 @@ def info() -> None:
         table.add_row(f"cuda:{i}", torch.cuda.get_device_name(i))
     table.add_row("MPS", "available" if torch.backends.mps.is_available() else "not available")
     table.add_row("backends", ", ".join(backends()))
-    for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        chosen = choose_backend(torch.empty(1, 1, 3, 1, 64, dtype=dtype))
-        path = f" ({cpu.choose_path(dtype)})" if chosen == "cpu" else ""
-        table.add_row("", f"{str(dtype).removeprefix('torch.')} on the CPU: {chosen}{path}")
+    for device in ("cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))):
+        for line in who_serves(device):
+            table.add_row("", line)
     if cpu.why_missing():
         table.add_row("", f"cpu can't serve: {cpu.why_missing()}")
     for package in ("gem_fast", "torch", "triton", "open_clip_torch", "numpy", "pillow"):
@@ -33,3 +33,27 @@ def info() -> None:
         except PackageNotFoundError:
             table.add_row(package, "not installed")
     console.print(table)
+
+
+def who_serves(device: str) -> Iterator[str]:
+    """What attends and what decodes on a device, if no backend is asked for but by the environment."""
+    import torch
+
+    from gem_fast.kernels.attention import cpu, find_backend, why_not
+    from gem_fast.kernels.decoding import find_decoder
+
+    place = "the CPU" if device == "cpu" else device
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        qkv = torch.empty(1, 785, 3, 12, 64, dtype=dtype, device=device)
+        try:
+            chosen = find_backend(None, qkv, 1, (0, 1, 2), True).name
+        except ValueError as error:
+            chosen = f"none, {error}"
+        path = f" ({cpu.choose_path(dtype)})" if chosen == "cpu" else ""
+        yield f"{str(dtype).removeprefix('torch.')} on {place}: {chosen}{path}"
+    if device != "cpu" and (reason := why_not("triton", qkv)):
+        yield f"triton can't serve {place}: {reason}"
+    try:
+        yield f"scores on {place}: {find_decoder(torch.empty(2, 1, 1, device=device))}"
+    except ValueError as error:
+        yield f"scores on {place}: none, {error}"
