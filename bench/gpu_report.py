@@ -53,7 +53,7 @@ def table_jobs() -> Iterator[Job]:
     """Every entry of the tile table at its widest head, in every type on every architecture, and the other kernels."""
     for arch in ARCHITECTURES:
         yield Job(arch, "labels", 0, "fp32", "ieee", Tile(PIXELS, CLASSES, 4, 3))
-        yield Job(arch, "extremes", 0, "fp32", "ieee", Tile(triton_heatmaps.CORNERS, 0, 1, 3))
+        yield Job(arch, "extremes", 0, "fp32", "ieee", Tile(triton_heatmaps.CORNERS, 0, 4, 3))
         yield Job(arch, "heatmaps", 0, "fp32", "ieee", Tile(triton_heatmaps.PIXELS, 0, 4, 3))
         for bits, operations in TABLE[FAMILIES[arch]].items():
             for dtype, precision in _types(arch, bits):

@@ -7,9 +7,9 @@ from .taps import corner, lerp, taps
 
 
 @triton.jit
-def upsampled(plane, i_row, o_column, h, w, H, W):
-    """Values of the upsampled map in one row, for a vector of columns."""
-    top, bottom, weight_y = taps(i_row, h, H)
+def upsampled(plane, o_row, o_column, h, w, H, W):
+    """Values of the upsampled map at rows and columns that broadcast."""
+    top, bottom, weight_y = taps(o_row, h, H)
     left, right, weight_x = taps(o_column, w, W)
     top, bottom = plane + top * w, plane + bottom * w
     west = lerp(tl.load(top + left).to(tl.float32), tl.load(bottom + left).to(tl.float32), weight_y)
@@ -34,16 +34,18 @@ def extremes_kernel(
     """
     i_prompt = tl.program_id(0).to(tl.int64)
     plane = scores + i_prompt * h * w
-    low = tl.full((PIXELS,), float("inf"), tl.float32)
-    high = tl.full((PIXELS,), float("-inf"), tl.float32)
-    for i in range(0, 2 * h):
-        for start in range(0, 2 * w, PIXELS):
-            o_corner = tl.minimum(start + tl.arange(0, PIXELS), 2 * w - 1)
-            value = upsampled(plane, corner(i, h, H), corner(o_corner, w, W), h, w, H, W)
+    low = tl.full((PIXELS, PIXELS), float("inf"), tl.float32)
+    high = tl.full((PIXELS, PIXELS), float("-inf"), tl.float32)
+    o_corner = tl.arange(0, PIXELS)
+    for y in range(0, 2 * h, PIXELS):
+        o_row = corner(tl.minimum(y + o_corner, 2 * h - 1), h, H)
+        for x in range(0, 2 * w, PIXELS):
+            o_column = corner(tl.minimum(x + o_corner, 2 * w - 1), w, W)
+            value = upsampled(plane, o_row[:, None], o_column[None, :], h, w, H, W)
             low, high = tl.minimum(low, value), tl.maximum(high, value)
-    lowest = tl.min(low, 0)
+    lowest = tl.min(low)
     tl.store(extremes + 2 * i_prompt, lowest)
-    tl.store(extremes + 2 * i_prompt + 1, tl.max(high, 0) - lowest)
+    tl.store(extremes + 2 * i_prompt + 1, tl.max(high) - lowest)
 
 
 @triton.jit

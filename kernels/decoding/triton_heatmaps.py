@@ -6,7 +6,7 @@ from torch import Tensor
 
 from .choice import why_no_kernel
 
-CORNERS, PIXELS = 64, 512  # that a program takes at a time
+CORNERS, PIXELS = 32, 512  # that a program takes at a time: of each side of a tile, of a row
 
 
 def triton_decode_heatmaps(scores: Tensor, size: tuple[int, int]) -> Tensor:
@@ -40,7 +40,7 @@ def _heatmaps(scores: Tensor, height: int, width: int) -> Tensor:
         extremes = torch.empty(P, 2, dtype=torch.float32, device=scores.device)
         shape = (h, w, height, width)
         with on_device(scores.device):
-            extremes_kernel[(P,)](scores, extremes, *shape, PIXELS=CORNERS, num_warps=1)
+            extremes_kernel[(P,)](scores, extremes, *shape, PIXELS=CORNERS, num_warps=4)
             lines = (P * height, -(-width // PIXELS))
             heatmaps_kernel[lines](scores, extremes, heatmaps, *shape, PIXELS=PIXELS, num_warps=4)
     return heatmaps
