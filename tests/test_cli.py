@@ -302,6 +302,28 @@ def test_info_says_what_a_report_needs():
         assert expected in done.stdout
 
 
+def test_info_says_what_a_gpu_would_run(monkeypatch):
+    """A fake GPU: its tensors, and what the driver would say of it."""
+    properties = SimpleNamespace(major=9, minor=0, multi_processor_count=132)
+    monkeypatch.setattr(torch.version, "hip", None)
+    for name, answer in {"device_count": 1, "get_device_name": "H100", "is_initialized": True}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    with FakeTensorMode():
+        assert {"bfloat16 on cuda:0: triton", "float32 on cuda:0: sdpa", "scores on cuda:0: triton"} <= set(info_lines())
+        properties.minor = 1
+        assert {"bfloat16 on cuda:0: sdpa", "scores on cuda:0: torch"} <= set(info_lines())
+        monkeypatch.setenv("GEM_FAST_BACKEND", "triton")
+        assert "bfloat16 on cuda:0: triton" in info_lines()
+        assert any(line.startswith("float32 on the CPU: none, the backend 'triton' can't serve") for line in info_lines())
+
+
+def info_lines():
+    done = invoke("info")
+    assert done.exit_code == 0
+    return [line.strip() for line in done.stdout.splitlines()]
+
+
 def test_info_says_why_the_native_kernel_is_missing(monkeypatch):
     monkeypatch.setattr("gem_fast.kernels.attention.cpu._MISSING", "no compiler")
     done = invoke("info")
