@@ -2,8 +2,11 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from typer.testing import CliRunner
 
 import gem_fast
@@ -310,12 +313,16 @@ def test_info_says_what_a_gpu_would_run(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     with FakeTensorMode():
-        assert {"bfloat16 on cuda:0: triton", "float32 on cuda:0: sdpa", "scores on cuda:0: triton"} <= set(info_lines())
+        assert {"bfloat16 on cuda:0: triton", "float32 on cuda:0: sdpa", "scores on cuda:0: triton"} <= set(
+            info_lines()
+        )
         properties.minor = 1
         assert {"bfloat16 on cuda:0: sdpa", "scores on cuda:0: torch"} <= set(info_lines())
         monkeypatch.setenv("GEM_FAST_BACKEND", "triton")
         assert "bfloat16 on cuda:0: triton" in info_lines()
-        assert any(line.startswith("float32 on the CPU: none, the backend 'triton' can't serve") for line in info_lines())
+        assert any(
+            line.startswith("float32 on the CPU: none, the backend 'triton' can't serve") for line in info_lines()
+        )
 
 
 def info_lines():
