@@ -80,7 +80,8 @@ def test_the_entry_takes_the_kernel_by_name():
     ],
 )
 def test_what_cannot_be_served_is_refused_with_its_reason(x, reason):
-    weight, bias = torch.ones(2, x.shape[-1], dtype=x.dtype)
+    x = x.to(DEVICE)
+    weight, bias = torch.ones(2, x.shape[-1], dtype=x.dtype, device=DEVICE)
     with pytest.raises(ValueError, match=reason):
         layer_norm_and_temperature(x, weight, bias, 1e-5, 4, backend="triton")
     assert layer_norm_and_temperature(x, weight, bias, 1e-5, 4)[1].shape == (1,)
