@@ -10,7 +10,7 @@ from .terminal import console
 
 
 def info() -> None:
-    """Show the machine, the attention backends and the versions."""
+    """Show the machine, which backends would run on its devices, and the versions."""
     import torch
 
     from gem_fast.kernels.attention import backends, cpu
@@ -50,10 +50,10 @@ def who_serves(device: str) -> Iterator[str]:
         except ValueError as error:
             chosen = f"none, {error}"
         path = f" ({cpu.choose_path(dtype)})" if chosen == "cpu" else ""
-        yield f"{str(dtype).removeprefix('torch.')} on {place}: {chosen}{path}"
+        yield f"attention, {str(dtype).removeprefix('torch.')} on {place}: {chosen}{path}"
     if device != "cpu" and (reason := why_not("triton", qkv)):
         yield f"triton can't serve {place}: {reason}"
     try:
-        yield f"scores on {place}: {find_decoder(torch.empty(2, 1, 1, device=device))}"
+        yield f"decoding on {place}: {find_decoder(torch.empty(2, 1, 1, device=device))}"
     except ValueError as error:
-        yield f"scores on {place}: none, {error}"
+        yield f"decoding on {place}: none, {error}"
