@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gem_fast.kernels.attention.triton.tiles import FAMILIES, TABLE, Tile, split_width
+from gem_fast.kernels.decoding import triton_heatmaps
 from gem_fast.kernels.decoding.triton_labels import CLASSES, PIXELS
 
 from .ahead import SHARED_LIMIT, Static, compile_for
@@ -29,6 +30,8 @@ KERNELS = {
     "resident": (f"{ATTENTION}.resident", "resident_kernel"),
     "layer_norm": ("layer_norm.kernel", "layer_norm_kernel"),
     "labels": ("decoding.labels_kernel", "labels_kernel"),
+    "extremes": ("decoding.heatmaps_kernel", "extremes_kernel"),
+    "heatmaps": ("decoding.heatmaps_kernel", "heatmaps_kernel"),
 }
 COMPARED = Tile(128, 64, 8, 3)
 
@@ -50,6 +53,8 @@ def table_jobs() -> Iterator[Job]:
     """Every entry of the tile table at its widest head, in every type on every architecture, and the other kernels."""
     for arch in ARCHITECTURES:
         yield Job(arch, "labels", 0, "fp32", "ieee", Tile(PIXELS, CLASSES, 4, 3))
+        yield Job(arch, "extremes", 0, "fp32", "ieee", Tile(triton_heatmaps.CORNERS, 0, 4, 3))
+        yield Job(arch, "heatmaps", 0, "fp32", "ieee", Tile(triton_heatmaps.PIXELS, 0, 4, 3))
         for bits, operations in TABLE[FAMILIES[arch]].items():
             for dtype, precision in _types(arch, bits):
                 if precision == "ieee":

@@ -1,5 +1,6 @@
 """From the cosine scores of one image to heat maps and labels at its size, on demand. Needs no torch."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -27,8 +28,15 @@ class Decoder(Protocol):
         """
 
 
+@dataclass(frozen=True)
 class KernelDecoder:
-    """Decoding by `gem_fast.kernels`, on the device that holds the scores."""
+    """Decoding by `gem_fast.kernels`, on the device that holds the scores.
+
+    Attributes:
+        backend: the model's, by name; None for what serves.
+    """
+
+    backend: str | None = None
 
     def scores(self, cosines: "Tensor") -> np.ndarray:
         return cosines.float().cpu().numpy()
@@ -36,14 +44,16 @@ class KernelDecoder:
     def heatmaps(self, cosines: "Tensor", size: tuple[int, int]) -> np.ndarray:
         from gem_fast.kernels import decode_heatmaps
 
-        return decode_heatmaps(cosines.float(), size).cpu().numpy()
+        return decode_heatmaps(cosines.float(), size, backend=self.backend).cpu().numpy()
 
     def labels(
         self, cosines: "Tensor", classes: int, size: tuple[int, int], logit_scale: float, threshold: float
     ) -> tuple[np.ndarray, np.ndarray]:
         from gem_fast.kernels import decode_labels
 
-        labels, confidence = decode_labels(cosines, size, logit_scale=logit_scale, threshold=threshold)
+        labels, confidence = decode_labels(
+            cosines, size, logit_scale=logit_scale, threshold=threshold, backend=self.backend
+        )
         labels = labels.masked_fill_(labels > classes, 0)
         return labels.cpu().numpy().astype(label_type(classes)), confidence.float().cpu().numpy()
 

@@ -78,4 +78,4 @@ class GemModel(Segmenter):
 
     @property
     def decoder(self) -> Decoder:
-        return KernelDecoder()
+        return KernelDecoder(self.vision.options.backend)

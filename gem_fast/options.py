@@ -14,7 +14,8 @@ class GemOptions:
         projections: which of q, k and v are ensembled (Eq. 7).
         normalize: L2-normalise the projections. Off is what CLIP Surgery's value-value attention needs, with
             `projections="v"`, `iterations=0` and `inverse_temperature=head_width ** -0.5`.
-        backend: attention backend by name, or None for the best that serves.
+        backend: attention backend by name, or None for the best that serves. On `"triton"` LayerNorm and the decoding
+            of scores run in Triton too, on the others in torch.
     """
 
     gem_blocks: int = 6

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gem_fast.kernels import query_key_attention, self_self_attention
+from gem_fast.kernels import layer_norm_and_temperature, query_key_attention, self_self_attention
 
 from .options import GemOptions
 
@@ -116,9 +116,9 @@ class GemVisionTransformer(nn.Module):
         g = x
         for index, block in enumerate(blocks[first_gem:], first_gem):
             goes_on = original or index + 1 < len(blocks)
-            y = block.ln_1(x)
+            y, inverse_temperature = self.normalize(block, x)
             qkv = block.project(y, "qkv" if goes_on else "".join(sorted({*self.options.projections, "v"})))
-            g = g + block.out(self.gem_attention(y, qkv))
+            g = g + block.out(self.gem_attention(qkv, inverse_temperature))
             if goes_on:
                 x = block.original(x, qkv, self.options.backend)
         patches = self.head(g[:, 1:]).unflatten(1, (h, w))
@@ -127,15 +127,17 @@ class GemVisionTransformer(nn.Module):
         finished = self.head(x)
         return VisionFeatures(patches, finished[:, 1:].unflatten(1, (h, w)), finished[:, 0])
 
-    def gem_attention(self, y: Tensor, qkv: Tensor) -> Tensor:
-        """Self-self attention of normalised tokens y [B, N, C] with projections qkv [B, N, 3, H, D] -> [B, N, C]."""
+    def normalize(self, block: Block, x: Tensor) -> tuple[Tensor, Tensor]:
+        """A GEM block's normalised tokens of x [B, N, C], and the inverse temperature of each image [B]."""
+        norm, fixed = block.ln_1, self.options.inverse_temperature
+        if fixed is not None:
+            return norm(x), torch.full(x.shape[:1], fixed, device=x.device)
+        head_width = x.shape[-1] // block.heads
+        return layer_norm_and_temperature(x, norm.weight, norm.bias, norm.eps, head_width, backend=self.options.backend)
+
+    def gem_attention(self, qkv: Tensor, inverse_temperature: Tensor) -> Tensor:
+        """Self-self attention of projections qkv [B, N, 3, H, D] at inverse temperatures [B] -> [B, N, C]."""
         options = self.options
-        if options.inverse_temperature is None:
-            wide = torch.promote_types(y.dtype, torch.float32)
-            norms = torch.linalg.vector_norm(y, dim=-1, dtype=wide)
-            inverse_temperature = norms.mean(-1) * qkv.shape[-1] ** -0.5  # Eq. 4
-        else:
-            inverse_temperature = torch.full(y.shape[:1], options.inverse_temperature, device=y.device)
         return self_self_attention(
             qkv,
             inverse_temperature,

@@ -5,5 +5,12 @@ Nothing here knows of models or files. Importing this package never touches a de
 
 from .attention import query_key_attention, self_self_attention
 from .decoding import decode_heatmaps, decode_labels
+from .layer_norm import layer_norm_and_temperature
 
-__all__ = ["decode_heatmaps", "decode_labels", "query_key_attention", "self_self_attention"]
+__all__ = [
+    "decode_heatmaps",
+    "decode_labels",
+    "layer_norm_and_temperature",
+    "query_key_attention",
+    "self_self_attention",
+]

@@ -2,8 +2,11 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from typer.testing import CliRunner
 
 import gem_fast
@@ -295,7 +298,7 @@ def test_info_says_what_a_report_needs():
         "threads",
         "reference, sdpa",
         "bfloat16 on the CPU: ",
-        "scores on the CPU: ",
+        "decoding on the CPU: ",
         "gem_fast",
         "torch",
         "open_clip_torch",
@@ -303,11 +306,42 @@ def test_info_says_what_a_report_needs():
         assert expected in done.stdout
 
 
+def test_info_says_what_a_gpu_would_run(monkeypatch):
+    """A fake GPU: its tensors, and what the driver would say of it."""
+    properties = SimpleNamespace(major=9, minor=0, multi_processor_count=132)
+    monkeypatch.setattr(torch.version, "hip", None)
+    for name, answer in {"device_count": 1, "get_device_name": "H100", "is_initialized": True}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    with FakeTensorMode():
+        text = info_text()
+        for expected in (
+            "attention, bfloat16 on cuda:0: triton",
+            "float32 on cuda:0: sdpa",
+            "decoding on cuda:0: triton",
+        ):
+            assert expected in text
+        properties.minor = 1  # an architecture that nothing was compiled for
+        text = info_text()
+        assert "bfloat16 on cuda:0: sdpa" in text
+        assert "decoding on cuda:0: torch" in text
+        monkeypatch.setenv("GEM_FAST_BACKEND", "triton")
+        text = info_text()
+        assert "bfloat16 on cuda:0: triton" in text
+        assert "float32 on the CPU: none, the backend 'triton' can't serve: qkv is on cpu" in text
+
+
+def info_text():
+    done = invoke("info")
+    assert done.exit_code == 0
+    return " ".join(done.stdout.split())
+
+
 def test_info_says_why_the_native_kernel_is_missing(monkeypatch):
     monkeypatch.setattr("gem_fast.kernels.cpu_library._MISSING", "no compiler")
     done = invoke("info")
     assert "bfloat16 on the CPU: sdpa" in done.stdout
-    assert "scores on the CPU: torch" in done.stdout
+    assert "decoding on the CPU: torch" in done.stdout
     assert "cpu can't serve: no compiler" in done.stdout
 
 

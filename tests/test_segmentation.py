@@ -2,11 +2,13 @@
 
 import json
 
+import gem_fast.kernels
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import gem_fast
 from gem_fast import ImageError, Segmentation
 from gem_fast.rendering import class_colour, font_for, palette, readable
 from gem_fast.writing import write_whole
@@ -78,6 +80,26 @@ def test_a_flat_score_has_an_empty_heat_map():
     seg = Segmentation(Image.new("RGB", (8, 8)), ("cat",), torch.full((1, 2, 2), 0.3), 0.5, 100.0)
     assert seg.heatmap("cat").max() == 0
     assert seg.labels.max() == 0
+
+
+def test_the_models_backend_decodes_too(monkeypatch, picture):
+    """Named for the attention, it is named for LayerNorm and the scores; and fails loudly where it can't serve."""
+    asked = []
+    monkeypatch.setattr("gem_fast.kernels.choice.os.environ", {})
+    for name in ("layer_norm_and_temperature", "decode_labels", "decode_heatmaps"):
+        plain = getattr(gem_fast.kernels, name)
+        place = "gem_fast.vision" if name.startswith("layer") else "gem_fast.kernels"
+
+        def record(*a, plain=plain, **k):
+            asked.append(k["backend"])
+            return plain(*a, **k)
+
+        monkeypatch.setattr(f"{place}.{name}", record)
+    seg = gem_fast.load("ViT-S-32-alt", "random", backend="sdpa").segment(picture(), ["cat", "dog"], size=64)
+    assert (seg.labels.shape, seg.heatmaps.shape) == ((48, 64), (2, 48, 64))
+    assert asked == ["sdpa"] * 8  # six blocks, the labels, the heat maps
+    with pytest.raises(ValueError, match=r"'triton' can't serve: x is on cpu"):
+        gem_fast.load("ViT-S-32-alt", "random", backend="triton").segment(picture(), "cat", size=64)
 
 
 def test_heat_map_of_a_stranger():

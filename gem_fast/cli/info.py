@@ -1,6 +1,7 @@
 """`gem-fast info`."""
 
 import platform
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 from rich.table import Table
@@ -9,12 +10,11 @@ from .terminal import console
 
 
 def info() -> None:
-    """Show the machine, the attention backends, what decodes scores, and the versions."""
+    """Show the machine, which backends would run on its devices, and the versions."""
     import torch
 
-    from gem_fast.kernels.attention import backends, choose_backend, cpu
+    from gem_fast.kernels.attention import backends
     from gem_fast.kernels.cpu_library import why_missing
-    from gem_fast.kernels.decoding import cpu as decoding
 
     table = Table(show_header=False, box=None)
     table.add_row("system", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}")
@@ -23,13 +23,10 @@ def info() -> None:
         table.add_row(f"cuda:{i}", torch.cuda.get_device_name(i))
     table.add_row("MPS", "available" if torch.backends.mps.is_available() else "not available")
     table.add_row("backends", ", ".join(backends()))
-    for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        chosen = choose_backend(torch.empty(1, 1, 3, 1, 64, dtype=dtype))
-        path = f" ({cpu.path_for(dtype)})" if chosen == "cpu" else ""
-        table.add_row("", f"{str(dtype).removeprefix('torch.')} on the CPU: {chosen}{path}")
-    missing = why_missing()
-    table.add_row("decoding", f"scores on the CPU: {'torch' if missing else f'native ({decoding.path_for()})'}")
-    if missing:
+    for device in ("cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))):
+        for line in who_serves(device):
+            table.add_row("", line)
+    if missing := why_missing():
         table.add_row("", f"cpu can't serve: {missing}")
     for package in ("gem_fast", "torch", "triton", "open_clip_torch", "numpy", "pillow"):
         try:
@@ -37,3 +34,29 @@ def info() -> None:
         except PackageNotFoundError:
             table.add_row(package, "not installed")
     console.print(table)
+
+
+def who_serves(device: str) -> Iterator[str]:
+    """What attends and what decodes on a device, if no backend is asked for but by the environment."""
+    import torch
+
+    from gem_fast.kernels.attention import cpu, find_backend, why_not
+    from gem_fast.kernels.decoding import cpu as native
+    from gem_fast.kernels.decoding import find_decoder
+
+    place = "the CPU" if device == "cpu" else device
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        qkv = torch.empty(1, 785, 3, 12, 64, dtype=dtype, device=device)
+        try:
+            chosen = find_backend(None, qkv, 1, (0, 1, 2), True).name
+        except ValueError as error:
+            chosen = f"none, {error}"
+        path = f" ({cpu.path_for(dtype)})" if chosen == "cpu" else ""
+        yield f"attention, {str(dtype).removeprefix('torch.')} on {place}: {chosen}{path}"
+    if device != "cpu" and (reason := why_not("triton", qkv)):
+        yield f"triton can't serve {place}: {reason}"
+    try:
+        decoder = find_decoder(torch.empty(2, 1, 1, device=device))
+        yield f"decoding on {place}: {decoder}{f' ({native.path_for()})' if decoder == 'native' else ''}"
+    except ValueError as error:
+        yield f"decoding on {place}: none, {error}"

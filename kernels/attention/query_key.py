@@ -1,13 +1,11 @@
 """The attention of an unchanged block, over the packed projections that GEM's path reads too."""
 
-import os
-
 import torch
 import torch.nn.functional as F
+from gem_fast.kernels.choice import asked_backend
 from torch import Tensor
 
 from .cpu import query_key_cpu, why_not_tokens
-from .registry import VARIABLE
 
 
 def query_key_attention(qkv: Tensor, backend: str | None = None) -> Tensor:
@@ -16,7 +14,7 @@ def query_key_attention(qkv: Tensor, backend: str | None = None) -> Tensor:
     The native kernel serves where it can, if `backend` (or `GEM_FAST_BACKEND`) names `"cpu"`, or leaves the choice and
     there are tokens enough; all else is `scaled_dot_product_attention`, which is at home on every device.
     """
-    name = backend or os.environ.get(VARIABLE)
+    name = asked_backend(backend)
     if (name == "cpu" or (not name and _pays(qkv))) and why_not_tokens(qkv) is None:
         return query_key_cpu(qkv)
     query, key, value = qkv.permute(2, 0, 3, 1, 4)

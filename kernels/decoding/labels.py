@@ -4,13 +4,20 @@ import torch
 from torch import Tensor
 
 from . import cpu
+from .choice import find_decoder
+from .triton_labels import triton_decode_labels
 
 # Elements of one tile's scores: large enough to hide the calls, small enough to stay near the core.
 _TILE_ELEMENTS = 1 << 19
 
 
 def decode_labels(
-    scores: Tensor, size: tuple[int, int], *, logit_scale: float = 100.0, threshold: float = 0.0
+    scores: Tensor,
+    size: tuple[int, int],
+    *,
+    logit_scale: float = 100.0,
+    threshold: float = 0.0,
+    backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Softmax over the classes of the bilinearly upsampled scores, its argmax and its maximum.
 
@@ -22,14 +29,22 @@ def decode_labels(
         size: output height and width in pixels, H and W.
         logit_scale: multiplier of the scores before the softmax; CLIP's own is 100.
         threshold: a pixel whose confidence is lower is background.
+        backend: `"triton"`, `"cpu"` for the native kernels, or another backend of the attention for torch's own
+            operations; None is what `GEM_FAST_BACKEND` names, else Triton or the native kernels where they serve.
 
     Returns:
         labels `[H, W]` int32, 0 for background and i + 1 for class i, and confidences `[H, W]` float32 (float64 for
         float64 scores).
+
+    Raises:
+        ValueError: scores have another shape, or `backend` does not exist or can't serve.
     """
     if scores.ndim != 3 or 0 in scores.shape:
         raise ValueError(f"scores must have the shape [P, h, w], none of them 0, got {list(scores.shape)}")
-    if cpu.why_not(scores, torch.float32, torch.bfloat16, torch.float16) is None:
+    decoder = find_decoder(scores, size, backend, native=(torch.float32, torch.bfloat16, torch.float16))
+    if decoder == "triton":
+        return triton_decode_labels(scores, size, logit_scale=logit_scale, threshold=threshold)
+    if decoder == "native":
         return cpu.cpu_decode_labels(scores, size, logit_scale=logit_scale, threshold=threshold)
     return labels_in_tiles(scores, size, logit_scale=logit_scale, threshold=threshold)
 

@@ -3,13 +3,7 @@
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def taps(position, inputs):
-    """The two source indices of an output position and the second one's weight, pixel centres at half integers."""
-    position = tl.maximum(position, 0.0)
-    first = tl.minimum(position.to(tl.int32), inputs - 1)
-    return first, tl.minimum(first + 1, inputs - 1), position - first.to(tl.float32)
+from .taps import lerp, taps
 
 
 @triton.jit
@@ -20,9 +14,8 @@ def labels_kernel(
     P,
     h,
     w,
+    H,
     W,
-    step_y,  # h / H
-    step_x,  # w / W
     threshold,
     PIXELS: tl.constexpr,
     CLASSES: tl.constexpr,
@@ -30,8 +23,8 @@ def labels_kernel(
     """A run of pixels of one output row; the classes pass by in tiles under a running maximum and sum."""
     i_row = tl.program_id(1)
     o_pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
-    top, bottom, weight_y = taps((i_row.to(tl.float32) + 0.5) * step_y - 0.5, h)
-    left, right, weight_x = taps((o_pixel.to(tl.float32) + 0.5) * step_x - 0.5, w)
+    top, bottom, weight_y = taps(i_row, h, H)
+    left, right, weight_x = taps(o_pixel, w, W)
     p_top, p_bottom = logits + top.to(tl.int64) * w * P, logits + bottom.to(tl.int64) * w * P
     o_left, o_right = (left * P)[:, None], (right * P)[:, None]
     highest = tl.full((PIXELS,), float("-inf"), tl.float32)
@@ -40,11 +33,12 @@ def labels_kernel(
     for start in range(0, P, CLASSES):
         o_class = start + tl.arange(0, CLASSES)[None, :]
         inside = o_class < P
-        west = tl.load(p_top + o_left + o_class, mask=inside, other=0.0) * (1 - weight_y)
-        west += tl.load(p_bottom + o_left + o_class, mask=inside, other=0.0) * weight_y
-        east = tl.load(p_top + o_right + o_class, mask=inside, other=0.0) * (1 - weight_y)
-        east += tl.load(p_bottom + o_right + o_class, mask=inside, other=0.0) * weight_y
-        tile = west * (1 - weight_x)[:, None] + east * weight_x[:, None]  # [PIXELS, CLASSES]
+        north = tl.load(p_top + o_left + o_class, mask=inside, other=0.0)
+        south = tl.load(p_bottom + o_left + o_class, mask=inside, other=0.0)
+        west = lerp(north, south, weight_y)
+        north = tl.load(p_top + o_right + o_class, mask=inside, other=0.0)
+        south = tl.load(p_bottom + o_right + o_class, mask=inside, other=0.0)
+        tile = lerp(west, lerp(north, south, weight_y), weight_x[:, None])  # [PIXELS, CLASSES]
         tile = tl.where(inside, tile, float("-inf"))
         best, index = tl.max(tile, 1, return_indices=True)
         label = tl.where(best > highest, start + index, label)

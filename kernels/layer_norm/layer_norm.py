@@ -2,38 +2,40 @@
 
 import torch
 import torch.nn.functional as F
+from gem_fast.kernels.choice import takes
+from gem_fast.kernels.triton_host import is_compiled_for
 from torch import Tensor
+
+from .triton_layer_norm import triton_layer_norm, why_not
 
 
 def layer_norm_and_temperature(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float, head_width: int
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, head_width: int, *, backend: str | None = None
 ) -> tuple[Tensor, Tensor]:
-    """`y = LayerNorm(x)` and `c = mean_n |y_n| / sqrt(head_width)`, the inverse temperature of each image.
+    """`y = LayerNorm(x)` and `c = mean_n |y_n| / sqrt(head_width)`, the inverse temperature of each image (Eq. 4).
 
-    On a CUDA or ROCm device one kernel reads x once for both; elsewhere torch computes them one after the other.
+    With Triton one kernel reads x once for both; else torch computes them one after the other.
 
     Args:
-        x: tokens `[B, N, C]`, floating, C contiguous.
+        x: tokens `[B, N, C]`, floating.
         weight, bias: of the LayerNorm, `[C]`.
         eps: of the LayerNorm.
         head_width: D, channels of a head.
+        backend: `"triton"`, or another backend of the attention for torch's own operations; None is what
+            `GEM_FAST_BACKEND` names, else Triton on a GPU where it serves.
 
     Returns:
         y `[B, N, C]` in the type of x, and c `[B]`, float32 or wider.
 
     Raises:
-        ValueError: x is not `[B, N, C]`, or weight and bias are not `[C]`.
+        ValueError: x is not `[B, N, C]`, weight and bias are not `[C]`, or `backend` does not exist or can't serve.
     """
     if x.ndim != 3 or not x.is_floating_point():
         raise ValueError(f"x must be floating [B, N, C], got {x.dtype} {list(x.shape)}")
     if weight.shape != x.shape[-1:] or bias.shape != x.shape[-1:]:
         raise ValueError(f"weight and bias must be [{x.shape[-1]}], got {list(weight.shape)} and {list(bias.shape)}")
-    from .triton_layer_norm import triton_layer_norm, why_not
-
-    if why_not(x):
-        y, norms = reference(x, weight, bias, eps)
-    else:
-        y, norms = triton_layer_norm(x, weight, bias, eps)
+    with_triton = takes("triton", backend, why_not(x, weight, bias), is_compiled_for(x.device))
+    y, norms = (triton_layer_norm if with_triton else reference)(x, weight, bias, eps)
     return y, norms.mean(-1) * head_width**-0.5
 
 

@@ -7,10 +7,16 @@ from torch import Tensor
 WIDEST = 8192  # channels that one program holds in registers
 
 
-def why_not(x: Tensor) -> str | None:
-    """The reason why `triton_layer_norm` can't serve x, or None if it can."""
-    if x.stride(-1) != 1 or x.shape[-1] > WIDEST:
+def why_not(x: Tensor, weight: Tensor, bias: Tensor) -> str | None:
+    """The reason why `triton_layer_norm` can't serve these arguments, or None if it can."""
+    if x.stride(-1) != 1 or not 0 < x.shape[-1] <= WIDEST:
         return f"tokens must be contiguous and of at most {WIDEST} channels"
+    if x.shape[0] > 65535:
+        return "more than 65,535 images do not fit a launch grid"
+    if weight.device != x.device or bias.device != x.device:
+        return f"x is on {x.device}, but weight is on {weight.device} and bias on {bias.device}"
+    if torch.is_grad_enabled() and (weight.requires_grad or bias.requires_grad):
+        return "it has no backward, and weight or bias requires a gradient"
     return why_no_triton(x, "x")
 
 
@@ -20,9 +26,18 @@ def triton_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tu
     Raises:
         ValueError: `why_not` gives a reason.
     """
-    reason = why_not(x)
+    reason = why_not(x, weight, bias)
     if reason:
         raise ValueError(f"Triton can't serve this: {reason}")
+    return torch.ops.gem_fast.layer_norm_and_norms_triton(x, weight, bias, eps)
+
+
+@torch.library.custom_op(
+    "gem_fast::layer_norm_and_norms_triton",
+    mutates_args=(),
+    schema="(Tensor x, Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor)",
+)
+def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     from .kernel import layer_norm_kernel
 
     B, N, C = x.shape
@@ -36,3 +51,8 @@ def triton_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tu
                 C=C, WIDTH=width, num_warps=min(8, max(1, width // 256)),
             )  # fmt: skip
     return y, norms
+
+
+@_layer_norm.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), x.new_empty(x.shape[:2], dtype=torch.float32)

@@ -3,14 +3,18 @@
 `test_triton.py` runs this file; by hand: `TRITON_INTERPRET=1 pytest tests/kernels/cases_triton_attention.py`.
 """
 
+import numpy as np
 import pytest
 import torch
+import triton.language as tl
 from gem_fast.bench import gpu_check
+from gem_fast.kernels import self_self_attention
 from gem_fast.kernels.attention.reference import reference
 from gem_fast.kernels.attention.triton import launch, triton_attention, why_not
+from gem_fast.kernels.attention.triton.tiles import Tile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from triton.runtime.interpreter import InterpretedFunction
+from triton.runtime.interpreter import InterpretedFunction, InterpreterBuilder, TensorHandle
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TILED_AND_RESIDENT = pytest.mark.parametrize("resident", [False, True], ids=["tiled", "resident"])
@@ -34,6 +38,15 @@ def relative_error(qkv, c, iterations=1, projections=(0, 1, 2), normalize=True):
     assert result.dtype == qkv.dtype
     assert result.is_contiguous()
     return ((result.double() - truth).norm() / truth.norm()).item()
+
+
+def assert_as_exact_as_plain_torch(qkv, c, iterations):
+    """An error of at most twice that of the plain equations in the same type."""
+    temperature = torch.tensor([c], device=DEVICE)
+    options = {"iterations": iterations, "projections": (0, 1, 2), "normalize": True}
+    truth = reference(qkv.double(), temperature.double(), **options)
+    plain = reference(qkv, temperature, **options)
+    assert relative_error(qkv, [c], iterations) <= 2 * ((plain.double() - truth).norm() / truth.norm()).item()
 
 
 @pytest.fixture(autouse=True)
@@ -60,8 +73,15 @@ def strict(monkeypatch):
 
 @pytest.fixture
 def choose(monkeypatch):
-    """Force the tiled kernels or the resident one."""
-    return lambda resident: monkeypatch.setattr(launch, "is_resident", lambda _d, _h, N, *_: resident and N <= 64)
+    """Force the tiled kernels, or the resident one where there is a tile for it."""
+
+    def choose(resident):
+        def is_resident(device, _, N, width, dtype):
+            return resident and N <= 64 and launch.tile_for(device, "resident", width, dtype) is not None
+
+        monkeypatch.setattr(launch, "is_resident", is_resident)
+
+    return choose
 
 
 @TILED_AND_RESIDENT
@@ -79,9 +99,106 @@ def test_widths(choose, resident, D):
     assert relative_error(make_qkv(1, 37, 1, D), [3.5]) < 1e-6
 
 
-@pytest.mark.parametrize(("N", "D"), [(197, 64), (257, 80), (785, 64)])
-def test_lengths_of_real_models(N, D):
-    assert relative_error(make_qkv(1, N, 1, D), [3.5], projections=(1,)) < 1e-6
+@pytest.fixture
+def large_tiles(monkeypatch):
+    """Tiles that no GPU has room for, so that the interpreter has few to walk through."""
+    if DEVICE == "cpu":
+        monkeypatch.setattr(launch, "tile_for", lambda *_: Tile(256, 256, 4, 1))
+
+
+@pytest.mark.parametrize("D", [32, 64, 80, 88, 96, 104, 128])
+@pytest.mark.parametrize("iterations", [0, 1, 2])
+def test_every_tower_at_224_pixels(large_tiles, D, iterations):
+    assert relative_error(make_qkv(1, 257, 1, D), [3.5], iterations, (1, 2)) < 1e-6
+
+
+@pytest.mark.parametrize(("N", "D"), [(197, 64), (785, 64), (785, 80), (1025, 88), (2049, 64)])
+@pytest.mark.parametrize("iterations", [0, 1])
+def test_lengths_of_real_models(large_tiles, N, D, iterations):
+    assert relative_error(make_qkv(1, N, 1, D), [3.5], iterations, (0, 2) if N < 1000 else (1,)) < 1e-6
+
+
+def test_a_long_sequence_in_the_tiles_of_the_table():
+    """13 tiles of rows, 25 of keys."""
+    assert relative_error(make_qkv(1, 785, 1, 64), [3.5], projections=(1,)) < 1e-6
+
+
+@pytest.mark.parametrize(("N", "D"), [(197, 32), (257, 80), (785, 64)])
+def test_rows_of_any_norm_of_real_models(large_tiles, N, D):
+    qkv = make_qkv(1, N, 1, D)
+    assert relative_error(qkv, [D**-0.5], 0, (2,), normalize=False) < 1e-6
+    assert relative_error(qkv, [D**-0.5], 1, (0,), normalize=False) < 1e-5
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="not every GPU has room for it")
+@pytest.mark.parametrize("N", [65, 100, 128])
+@pytest.mark.parametrize("D", [32, 64])
+def test_a_head_of_up_to_128_tokens_is_resident(monkeypatch, N, D):
+    monkeypatch.setattr(launch, "is_resident", lambda *_: True)
+    monkeypatch.setattr(launch, "tile_for", lambda *_: Tile(128, 128, 8, 1))
+    assert relative_error(make_qkv(1, N, 2, D), [3.5], 2, (0, 2)) < 1e-6
+
+
+@pytest.mark.parametrize("iterations", [0, 1])
+@pytest.mark.parametrize("N", [257, 785])
+def test_slices_zero_rows_and_temperatures_of_real_lengths(large_tiles, N, iterations):
+    """Every second token and one head of a wider buffer, tokens of zero, a temperature for each image."""
+    wide = make_qkv(2, 2 * N, 2, 48)
+    wide[0, [0, 6, 2 * N - 2]] = 0
+    assert relative_error(wide[:, ::2, :, 1:, 8:40], [0.5, 20.0], iterations, (0, 2)) < 1e-6
+
+
+def factor(handle, tf32):
+    """What a tensor core multiplies: float32 of bfloat16, or of TF32, whose last 13 bits it does not read."""
+    if handle.dtype.scalar == tl.bfloat16:
+        return (handle.data.astype(np.uint32) << 16).view(np.float32)
+    wide = handle.data.astype(np.float32)
+    return (wide.view(np.uint32) & 0xFFFFE000).view(np.float32) if tf32 else wide
+
+
+@pytest.fixture
+def tensor_cores(monkeypatch):
+    """Products of bfloat16 and TF32 as on a GPU: the interpreter would multiply the bits of the one as integers, take
+    the other for float32, and cast to bfloat16 by cutting."""
+    plain_cast = InterpreterBuilder.cast_impl
+
+    def cast(builder, source, dtype):
+        if (source.dtype.scalar, dtype.scalar) == (tl.float32, tl.bfloat16):
+            rounded = torch.from_numpy(np.ascontiguousarray(source.data)).bfloat16()
+            return TensorHandle(rounded.view(torch.int16).numpy().view(np.uint16), tl.bfloat16)
+        return plain_cast(builder, source, dtype)
+
+    def dot(builder, a, b, d, input_precision, _):
+        tf32 = input_precision.name == "TF32"
+        return TensorHandle(factor(a, tf32) @ factor(b, tf32) + d.data, d.dtype.scalar)
+
+    monkeypatch.setattr(InterpreterBuilder, "cast_impl", cast)
+    monkeypatch.setattr(InterpreterBuilder, "create_dot", dot)
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="a GPU has them")
+@TILED_AND_RESIDENT
+@pytest.mark.parametrize("iterations", [0, 1, 3])
+@pytest.mark.parametrize(("D", "c"), [(64, 8.0), (80, 2.0)])
+def test_bfloat16_is_as_exact_as_plain_torch(choose, tensor_cores, resident, iterations, D, c):
+    choose(resident)
+    assert_as_exact_as_plain_torch(make_qkv(1, 64, 2, D, torch.bfloat16), c, iterations)
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="a GPU has them")
+@pytest.mark.parametrize(("iterations", "D"), [(0, 64), (1, 80), (3, 64)])
+def test_tf32_is_as_exact_as_plain_torch(monkeypatch, tensor_cores, iterations, D):
+    """Plain torch on the same tensor cores."""
+    monkeypatch.setattr(launch, "precision", lambda *_: "tf32")
+    qkv = make_qkv(1, 65, 1, D)
+    assert relative_error(qkv, [4.0], iterations) > 1e-5
+    multiply = torch.Tensor.__matmul__
+
+    def cut(x):
+        return (x.contiguous().view(torch.int32) & -0x2000).view(torch.float32) if x.dtype == torch.float32 else x
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: multiply(cut(a), cut(b)))
+    assert_as_exact_as_plain_torch(qkv, 4.0, iterations)
 
 
 @TILED_AND_RESIDENT
@@ -89,11 +206,7 @@ def test_lengths_of_real_models(N, D):
 @pytest.mark.parametrize("D", [64, 80])
 def test_float16_is_as_exact_as_plain_torch(choose, resident, iterations, D):
     choose(resident)
-    qkv, c = make_qkv(1, 65, 2, D, torch.float16), torch.tensor([4.0], device=DEVICE)
-    options = {"iterations": iterations, "projections": (0, 1, 2), "normalize": True}
-    truth = reference(qkv.double(), c.double(), **options)
-    plain = reference(qkv, c, **options)
-    assert relative_error(qkv, [4.0], iterations) <= 2 * ((plain.double() - truth).norm() / truth.norm()).item()
+    assert_as_exact_as_plain_torch(make_qkv(1, 65, 2, D, torch.float16), 4.0, iterations)
 
 
 @TILED_AND_RESIDENT
@@ -181,9 +294,10 @@ def test_any_shape(choose, B, N, H, D, iterations, projections, resident):
     ],
 )
 def test_what_cannot_be_served_is_refused_with_its_reason(qkv, reason):
+    qkv = qkv.to(DEVICE)
     assert reason in (why_not(qkv) or "")
     with pytest.raises(ValueError, match=reason):
-        triton_attention(qkv, torch.ones(1), iterations=1, projections=(0,), normalize=True)
+        triton_attention(qkv, torch.ones(1, device=DEVICE), iterations=1, projections=(0,), normalize=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=["fp16", "fp32"])
@@ -195,3 +309,19 @@ def test_gpu_check_tells_right_from_wrong(monkeypatch, dtype):
     assert not case.right
     assert case.triton_ms is None
     assert "WRONG" in gpu_check.line(case)
+
+
+def test_opcheck_compile_and_export():
+    class Attention(torch.nn.Module):
+        def forward(self, qkv, c):
+            return self_self_attention(qkv * 1.0, c, backend="triton") + 1
+
+    qkv, c, attention = make_qkv(2, 30, 2, 32), torch.tensor([2.0, 5.0], device=DEVICE), Attention()
+    operation = torch.ops.gem_fast.self_self_attention_triton.default
+    torch.library.opcheck(operation, (qkv, c, 1, [0, 2], True))
+    compiled = torch.compile(attention, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(qkv, c), attention(qkv, c))
+    shapes = {"qkv": {1: torch.export.Dim("tokens", min=2, max=500)}, "c": None}
+    exported = torch.export.export(attention, (qkv, c), dynamic_shapes=shapes)
+    longer = make_qkv(2, 77, 2, 32)
+    torch.testing.assert_close(exported.module()(longer, c), attention(longer, c))

@@ -5,8 +5,8 @@ import os
 import pytest
 import torch
 from gem_fast.bench.ahead import SHARED_LIMIT
-from gem_fast.bench.gpu_report import COMPARED, Job, compile_job
-from gem_fast.kernels.attention.triton.tiles import FAMILIES, TABLE, Device, is_resident, split_width, tile_for
+from gem_fast.bench.gpu_report import ARCHITECTURES, COMPARED, Job, compile_job, table_jobs
+from gem_fast.kernels.attention.triton.tiles import FAMILIES, TABLE, Device, Tile, is_resident, split_width, tile_for
 
 pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET"):
@@ -23,6 +23,29 @@ def test_a_kernel_fits_its_gpu_and_multiplies_on_tensor_cores(arch, operation, D
     assert compiled.spills == 0
     assert compiled.tensor_core > 0
     assert compiled.shared <= SHARED_LIMIT[arch]
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
+@pytest.mark.parametrize("operation", ["refine", "assign"])
+def test_float32_reaches_tensor_cores_in_tf32_only(arch, operation):
+    tile = tile_for(Device(arch, 100), operation, 64, torch.float32)
+    compiled = compile_job(Job(arch, operation, 64, "fp32", "tf32", tile))
+    assert compiled.spills == 0
+    assert compiled.tensor_core > 0
+    assert compile_job(Job(arch, operation, 64, "fp32", "ieee", tile)).tensor_core == 0
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_what_is_not_attention_fits_every_gpu(arch):
+    """LayerNorm in two types and all of the decoding: no spills, shared memory and registers for several programs."""
+    jobs = [job for job in table_jobs() if job.arch == arch and job.operation in ("labels", "extremes", "heatmaps")]
+    assert len(jobs) == 3
+    jobs += [Job(arch, "layer_norm", 1280, dtype, "ieee", Tile(1, 0, 8, 3)) for dtype in ("bf16", "fp32")]
+    for job in jobs:
+        compiled = compile_job(job)
+        assert compiled.spills == 0, job
+        assert compiled.shared <= SHARED_LIMIT[arch], job
+        assert (compiled.programs(arch, job.tile.warps) or 2) >= 2, job
 
 
 def test_refinement_needs_under_half_the_instructions_of_a_flash_loop():

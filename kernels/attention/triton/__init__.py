@@ -1,5 +1,5 @@
 """Fused self-self attention for CUDA and ROCm, in Triton."""
 
-from .launch import triton_attention, why_not
+from .launch import pays, triton_attention, why_not
 
-__all__ = ["triton_attention", "why_not"]
+__all__ = ["pays", "triton_attention", "why_not"]

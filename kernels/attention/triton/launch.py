@@ -3,8 +3,10 @@
 The kernels are imported on first use, so that importing this package needs neither Triton nor a driver.
 """
 
+from collections.abc import Sequence
+
 import torch
-from gem_fast.kernels.triton_host import on_device, why_no_triton
+from gem_fast.kernels.triton_host import architecture, is_compiled_for, on_device, why_no_triton
 from torch import Tensor
 
 from .tiles import Device, Tile, is_resident, precision, split_width, steepest, tile_for
@@ -23,11 +25,23 @@ def why_not(qkv: Tensor, inverse_temperature: Tensor | None = None, **_options: 
         return "more than 65,535 images, or heads × projections, do not fit a launch grid"
     if inverse_temperature is not None and inverse_temperature.device != qkv.device:
         return f"qkv is on {qkv.device}, but inverse_temperature is on {inverse_temperature.device}"
-    if qkv.device.type == "cuda" and torch.version.hip is None:
-        major, minor = torch.cuda.get_device_capability(qkv.device)
-        if major < 8:
-            return f"Triton multiplies without tensor cores on compute capability {major}.{minor}"
+    arch = architecture(qkv.device)
+    if arch and arch.startswith("sm_") and int(arch[3:]) < 80:
+        return f"Triton multiplies without tensor cores on {arch}"
     return None
+
+
+def pays(qkv: Tensor, normalize: bool) -> bool:
+    """Whether these kernels are the ones to take, if they can serve and no backend is asked for.
+
+    They are on a GPU that they have been compiled for, for rows of norm 1 and products on tensor cores. Rows of any
+    norm get a loop like that of any attention, and exact float32 products run outside the tensor cores: for both,
+    `sdpa` is as good or better.
+    """
+    arch = architecture(qkv.device)
+    if arch is None or not normalize or not is_compiled_for(qkv.device):
+        return False
+    return qkv.dtype != torch.float32 or precision(Device(arch, 1), qkv.dtype) == "tf32"
 
 
 def triton_attention(
@@ -45,6 +59,17 @@ def triton_attention(
     reason = why_not(qkv, inverse_temperature)
     if reason:
         raise ValueError(f"Triton can't serve this: {reason}")
+    return torch.ops.gem_fast.self_self_attention_triton(qkv, inverse_temperature, iterations, projections, normalize)
+
+
+@torch.library.custom_op(
+    "gem_fast::self_self_attention_triton",
+    mutates_args=(),
+    schema="(Tensor qkv, Tensor inverse_temperature, int iterations, int[] projections, bool normalize) -> Tensor",
+)
+def _self_self(
+    qkv: Tensor, inverse_temperature: Tensor, iterations: int, projections: Sequence[int], normalize: bool
+) -> Tensor:
     B, N, _, H, D = qkv.shape
     out = torch.empty(B, N, H * D, dtype=qkv.dtype, device=qkv.device)
     if out.numel() == 0:
@@ -58,6 +83,12 @@ def triton_attention(
         else:
             call.assign(None if call.in_place(iterations) else call.refined(iterations), out)
     return out
+
+
+@_self_self.register_fake
+def _(qkv: Tensor, inverse_temperature: Tensor, iterations: int, projections: Sequence[int], normalize: bool) -> Tensor:
+    B, N, _, H, D = qkv.shape
+    return qkv.new_empty(B, N, H * D)
 
 
 class Call:
@@ -159,9 +190,7 @@ class Call:
 
 
 def _device(device: torch.device) -> Device:
-    if device.type != "cuda":
+    arch = architecture(device)
+    if arch is None:
         return Device("interpreter", 1)
-    properties = torch.cuda.get_device_properties(device)
-    if torch.version.hip is not None:
-        return Device(properties.gcnArchName.split(":")[0], properties.multi_processor_count)
-    return Device(f"sm_{properties.major}{properties.minor}", properties.multi_processor_count)
+    return Device(arch, torch.cuda.get_device_properties(device).multi_processor_count)
