@@ -6,8 +6,8 @@ from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 
-# `kernels` and `bench` lie at the top of the repository and install as `gem_fast.kernels`, `gem_fast.bench`.
-MAPPED = ("kernels", "bench")
+# These lie at the top of the repository and install as `gem_fast.kernels`, `gem_fast.export`, `gem_fast.bench`.
+MAPPED = ("kernels", "export", "bench")
 
 
 def packages() -> tuple[list[str], dict[str, str]]:
@@ -40,6 +40,7 @@ def extensions() -> list[Extension]:
 NAMES, FOLDERS = packages()
 ENGINE = ["torch>=2.4", "open_clip_torch>=3.0", "safetensors>=0.4"]
 RUNTIME = ["onnxruntime>=1.20", "tokenizers>=0.19"]
+EXPORT = [*ENGINE, *RUNTIME, "onnx>=1.18"]
 
 setup(
     name="gem_fast",
@@ -57,12 +58,13 @@ setup(
     install_requires=["numpy>=1.24", "pillow>=10.1", "typer>=0.12", "rich>=13"],
     extras_require={
         "engine": ENGINE,
+        "export": EXPORT,
         "runtime": RUNTIME,
         "runtime-gpu": ["onnxruntime-gpu>=1.20", "tokenizers>=0.19"],
-        "bench": [*ENGINE, "pytest>=8", "pytest-benchmark>=4"],
+        "bench": [*EXPORT, "onnxscript", "pytest>=8", "pytest-benchmark>=4"],
         "dev": [
-            *ENGINE,
-            *RUNTIME,
+            *EXPORT,
+            "onnxscript",  # what torch.onnx.export writes with, for the benchmark of a plain export
             "pytest>=8",
             "pytest-benchmark>=4",
             "hypothesis>=6.100",
