@@ -7,7 +7,7 @@ from pathlib import Path
 from setuptools import Extension, find_packages, setup
 
 # `kernels` and `bench` lie at the top of the repository and install as `gem_fast.kernels`, `gem_fast.bench`.
-MAPPED = ("kernels", "bench")
+MAPPED = ("kernels", "export", "bench")
 
 
 def packages() -> tuple[list[str], dict[str, str]]:

@@ -1,0 +1,1 @@
+"""Exports: ONNX, TensorRT, NVIDIA Triton Inference Server and AOTInductor packages."""
