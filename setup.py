@@ -6,8 +6,10 @@ from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 
-# `kernels` and `bench` lie at the top of the repository and install as `gem_fast.kernels`, `gem_fast.bench`.
+# These lie at the top of the repository and install as `gem_fast.kernels`, `gem_fast.export`, `gem_fast.bench`.
 MAPPED = ("kernels", "export", "bench")
+RUNTIME = ["onnxruntime>=1.20", "tokenizers>=0.20"]
+EXPORT = ["onnx>=1.18", *RUNTIME]
 
 
 def packages() -> tuple[list[str], dict[str, str]]:
@@ -62,7 +64,9 @@ setup(
     ],
     extras_require={
         "bench": ["pytest>=8", "pytest-benchmark>=4"],
-        "dev": ["pytest>=8", "pytest-benchmark>=4", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11"],
+        "dev": ["pytest>=8", "pytest-benchmark>=4", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11", *EXPORT],
+        "export": EXPORT,
+        "runtime": RUNTIME,
         "train": ["resvg-py"],
     },
     entry_points={"console_scripts": ["gem-fast = gem_fast.cli:main"]},
