@@ -52,6 +52,7 @@ setup(
     ext_modules=extensions(),
     package_data={
         "gem_fast": ["py.typed", "embedded/*/*", "samples/*", "samples/masks/*"],
+        "gem_fast.export.tensorrt": ["operators.json"],
     },
     install_requires=[
         "torch>=2.4",
@@ -64,7 +65,7 @@ setup(
     ],
     extras_require={
         "bench": ["pytest>=8", "pytest-benchmark>=4"],
-        "dev": ["pytest>=8", "pytest-benchmark>=4", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11", *EXPORT],
+        "dev": ["pytest>=8", "pytest-benchmark>=4", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11", "tritonclient>=2.50", *EXPORT],
         "export": EXPORT,
         "runtime": RUNTIME,
         "train": ["resvg-py"],

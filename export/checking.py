@@ -1,5 +1,7 @@
 """After an export: the files are valid ONNX, run under ONNX Runtime, and give what torch gives."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from gem_fast.model import GemModel
 from gem_fast.preprocess import to_pixels
 from gem_fast.text import embed_tokens
 
+from .builder import PLUGIN_DOMAIN
 from .manifest import files_of
 from .options import ExportError
 
@@ -72,9 +75,29 @@ def open_session(path: Path) -> Any:
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        with _computable(path) as runnable:
+            return onnxruntime.InferenceSession(str(runnable), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ExportError(f"ONNX Runtime {onnxruntime.__version__} can't run {path}: {error}") from error
+
+
+@contextmanager
+def _computable(path: Path) -> Iterator[Path]:
+    """The graph; if it has TensorRT plugins, a copy beside it with functions in their place, for as long as needed."""
+    import onnx
+
+    from .tensorrt.nodes import computable
+
+    model = onnx.load(path, load_external_data=False)
+    if all(each.domain != PLUGIN_DOMAIN for each in model.opset_import):
+        yield path
+        return
+    beside = path.with_suffix(".check.onnx")
+    try:
+        beside.write_bytes(computable(model).SerializeToString())
+        yield beside
+    finally:
+        beside.unlink()
 
 
 def relative_error(result: np.ndarray, truth: Tensor) -> float:

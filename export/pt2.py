@@ -5,23 +5,26 @@ project wherever it runs.
 """
 
 import copy
-import os
+import json
 import shutil
-import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch._inductor
 from torch import Tensor, nn
 
+from .checking import FEATURE_BOUNDS
+from .folders import whole_folder
+from .layers import TORCH_DTYPES
+from .manifest import MANIFEST, file_sha256
+from .options import ExportError, ExportOptions, size_name
+
 if TYPE_CHECKING:
     from gem_fast import GemModel
     from gem_fast.vision import GemVisionTransformer
 
-# Largest relative error against the engine: both round differently, in the type of the model.
-BOUNDS = {torch.float32: 5e-6, torch.float16: 4e-3, torch.bfloat16: 2e-2}
 _LARGEST_BATCH = 1024
 
 
@@ -36,19 +39,6 @@ class ImageEncoder(nn.Module):
         return self.vision(pixels).patches
 
 
-@dataclass(frozen=True)
-class Package:
-    """A package that was written and run back.
-
-    Attributes:
-        path: the `.pt2` file.
-        error: largest relative error of its patch features against the engine's, over batches of 1 and 3.
-    """
-
-    path: Path
-    error: float
-
-
 def at_size(vision: "GemVisionTransformer", size: tuple[int, int]) -> "GemVisionTransformer":
     """The same model with its position embedding resampled once for this size, and attention by plain torch."""
     patch = vision.config.patch_size
@@ -61,40 +51,56 @@ def at_size(vision: "GemVisionTransformer", size: tuple[int, int]) -> "GemVision
     return fixed
 
 
-def export_pt2(model: "GemModel", path: Path, size: tuple[int, int]) -> Package:
-    """Compile the image encoder for the device that the model is on, write the package and compare it with the engine.
+def export_pt2(model: "GemModel", out: Path, options: ExportOptions) -> dict[str, Any]:
+    """Compile the image encoder for the device that the model is on, and compare each package with the engine.
 
     Args:
-        model: the model, in the type and on the device that the package is for.
-        path: the file to write, ending in `.pt2`. It appears whole, and only if the comparison holds.
-        size: height and width of the pixels, multiples of the patch. The batch is free.
+        model: loaded in float32, on the device that the packages are for.
+        out: the folder. It appears whole, and only if the comparison holds; an earlier export there is replaced.
+        options: `sizes`, a package for each, whose batch is free; and `dtype`.
+
+    Returns:
+        The manifest, as `manifest.json` holds it; `check` is the largest relative error of the patch features.
 
     Raises:
-        ValueError: no compiler, a wrong size or ending, or a package whose features differ from the engine's.
+        ExportError: there is no compiler, an option doesn't fit, or the features differ from the engine's.
     """
-    if path.suffix != ".pt2":
-        raise ValueError(f"a package's name must end in .pt2, got {path}")
-    patch = model.vision.config.patch_size
-    if min(size) < patch or size[0] % patch or size[1] % patch:
-        raise ValueError(f"size {size[0]}x{size[1]}: both sides must be positive multiples of the patch, {patch}")
+    from .onnx_export import describe, require_packages
+
+    require_packages()
+    if options.dynamic_size or options.original or options.quantize or options.with_preprocess:
+        raise ExportError("a pt2 package has sizes and a dtype; the other options are for graphs")
     if model.device.type == "cpu":
         check_compiler()
-    pixels = _pixels(model, 2, size)
+    manifest = describe(model, options)
+    manifest["export"] = {"format": "pt2", "dtype": options.dtype, "device": model.device.type}
+    model = replace(model, vision=copy.deepcopy(model.vision).to(TORCH_DTYPES[options.dtype]))
+    sizes = options.grid_sizes(model.defaults.size, model.vision.config.patch_size)
+    errors = []
+    with whole_folder(out) as folder:
+        for size in sizes:
+            name = f"image_encoder_{size_name(size)}.pt2" if len(sizes) > 1 else "image_encoder.pt2"
+            compile_package(model, folder / name, size)
+            errors.append(compare(model, folder / name, size))
+            sha256 = file_sha256(folder / name)
+            manifest["files"][name] = {"role": "image_encoder_pt2", "size": list(size), "sha256": sha256}
+        bound = FEATURE_BOUNDS[options.dtype]
+        if not max(errors) <= bound:
+            raise ExportError(
+                f"the package's patch features differ from the engine's by {max(errors):.1e}, over {bound}"
+            )
+        manifest["check"] = {"patch_features": max(errors)}
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return manifest
+
+
+def compile_package(model: "GemModel", path: Path, size: tuple[int, int]) -> None:
+    """Write the package of the image encoder for pixels of this height and width."""
+    batch = torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
+    encoder = ImageEncoder(model.vision, size).eval()
     with torch.no_grad():
-        batch = torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
-        program = torch.export.export(
-            ImageEncoder(model.vision, size).eval(), (pixels,), dynamic_shapes={"pixels": {0: batch}}
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-        written = Path(torch._inductor.aoti_compile_and_package(program, package_path=str(Path(folder, path.name))))
-        error = compare(model, written, size)
-        bound = BOUNDS[model.dtype]
-        if not error <= bound:
-            raise ValueError(f"the package's patch features differ from the engine's by {error:.1e}, more than {bound}")
-        written.chmod(0o644)
-        os.replace(written, path)
-    return Package(path, error)
+        program = torch.export.export(encoder, (_pixels(model, 2, size),), dynamic_shapes={"pixels": {0: batch}})
+    torch._inductor.aoti_compile_and_package(program, package_path=str(path))
 
 
 def compare(model: "GemModel", package: Path, size: tuple[int, int]) -> float:
@@ -105,7 +111,7 @@ def compare(model: "GemModel", package: Path, size: tuple[int, int]) -> float:
         pixels = _pixels(model, count, size)
         ours, theirs = model.features(pixels), loaded(pixels)
         if theirs.shape != ours.shape or theirs.dtype != ours.dtype:
-            raise ValueError(f"the package gives {theirs.dtype} {list(theirs.shape)}, not {list(ours.shape)}")
+            raise ExportError(f"the package gives {theirs.dtype} {list(theirs.shape)}, not {list(ours.shape)}")
         errors.append(((theirs - ours).norm() / ours.norm()).item())
     return max(errors)
 
@@ -115,12 +121,12 @@ def _pixels(model: "GemModel", count: int, size: tuple[int, int]) -> Tensor:
 
 
 def check_compiler() -> None:
-    """Raise ValueError if there is no C++ compiler where Inductor looks for one."""
+    """Raise ExportError if there is no C++ compiler where Inductor looks for one."""
     import torch._inductor.config
 
     names = [name for name in torch._inductor.config.cpp.cxx if name]
     if not any(shutil.which(name) for name in names):
-        raise ValueError(
+        raise ExportError(
             f"a pt2 package is compiled by a C++ compiler, and there is none ({', '.join(names)}); "
             "install g++, or name yours in the environment variable CXX"
         )

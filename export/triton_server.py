@@ -1,137 +1,106 @@
-"""A model repository for NVIDIA Triton Inference Server: the ONNX graphs with their configurations, and an ensemble.
+"""`--format triton-server`: a model repository for NVIDIA Triton Inference Server, with the ONNX graphs in it."""
 
-Source: `model_config.proto` of triton-inference-server/common, and the ONNX Runtime backend's rules for inputs with
-defaults (optional, in models without batching only) and scalars (dims of 1).
-"""
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from .folders import whole_folder
+from .manifest import MANIFEST, TOKENIZER, file_sha256
+from .model_config import Interface, Serving, ensemble_config, interface, model_config
+from .options import ExportError, ExportOptions
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, ValueInfoProto
+    from gem_fast.model import GemModel
 
-TYPES = {1: "FP32", 2: "UINT8", 3: "INT8", 6: "INT32", 7: "INT64", 9: "BOOL", 10: "FP16", 11: "FP64", 16: "BF16"}
+MODELS = "models"
+_NAMES = {"image_encoder": "gem_image_encoder", "text_encoder": "gem_text_encoder", "head": "gem_head"}
+_README = """# {name} for NVIDIA Triton Inference Server
+
+Start a server on this folder, of a release whose ONNX Runtime knows opset {opset}:
+
+    docker run --rm --gpus all -p 8000:8000 -p 8001:8001 -v "$PWD/models:/models" \\
+        nvcr.io/nvidia/tritonserver:RELEASE-py3 tritonserver --model-repository=/models
+
+Leave out `--gpus all` to serve on the CPU. Models:
+
+{models}
+
+`gem` takes pixels (normalised with mean {mean} and
+std {std}), token ids of the prompts (by `tokenizer.json`) and the output size, and gives cosines, heat maps,
+labels (0 is background) and confidences. Ask only for the outputs that you need.
+"""
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """An input or output; dims are those of the whole tensor, with -1 where they may vary."""
+def export_triton_server(
+    model: "GemModel", out: Path, options: ExportOptions, serving: Serving | None = None
+) -> dict[str, Any]:
+    """Write a model repository: image encoder, text encoder, head, and an ensemble of the three.
 
-    name: str
-    kind: str
-    dims: tuple[int, ...]
-    optional: bool = False
+    With several sizes there is an image encoder and an ensemble for each, `gem_448x640`.
 
-    def text(self, batched: bool = False) -> str:
-        # A scalar is declared as a vector of length one, and the batch is left out.
-        dims = ", ".join(map(str, self.dims[batched:] or (1,)))
-        optional = " optional: true" if self.optional else ""
-        return f'  {{ name: "{self.name}" data_type: TYPE_{self.kind} dims: [ {dims} ]{optional} }}'
+    Args:
+        model: loaded in float32 on the CPU.
+        out: the folder. It appears whole, with the repository in `models`; an earlier export there is replaced.
+        options: see `ExportOptions`; `attention` is one that ONNX Runtime runs.
+        serving: batches and instances.
 
+    Returns:
+        The manifest, as `manifest.json` holds it.
 
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """How the server runs the models.
-
-    Attributes:
-        max_batch_size: most images, and most texts, in one run.
-        queue_delay: microseconds that a request may wait for others to share its batch.
-        instances: of each model, on each device.
-        device: `"auto"` (GPUs where there are any), `"cpu"` or `"gpu"`.
+    Raises:
+        ExportError: an option doesn't fit, or the graphs do not agree with torch.
     """
+    from .onnx_export import export_onnx
 
-    max_batch_size: int = 8
-    queue_delay: int = 1000
-    instances: int = 1
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        for name in ("max_batch_size", "instances"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        if self.queue_delay < 0:
-            raise ValueError(f"queue_delay must be 0 or more microseconds, got {self.queue_delay}")
-        if self.device not in ("auto", "cpu", "gpu"):
-            raise ValueError(f"device must be auto, cpu or gpu, got {self.device!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class Interface:
-    """Inputs and outputs of a graph, and whether their first dimension is a batch that requests can share."""
-
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    batched: bool
-
-
-def interface(model: "ModelProto") -> Interface:
-    """What a graph takes and gives. An input with an initializer of its name has a default."""
-    defaults = {each.name for each in model.graph.initializer}
-    inputs = tuple(_tensor(each, each.name in defaults) for each in model.graph.input)
-    outputs = tuple(_tensor(each) for each in model.graph.output)
-    first = {_batch_name(each) for each in (*model.graph.input, *model.graph.output)}
-    batched = len(first) == 1 and "" not in first and not any(each.optional for each in inputs)
-    return Interface(inputs, outputs, batched)
-
-
-def _tensor(value: "ValueInfoProto", optional: bool = False) -> Tensor:
-    kind = value.type.tensor_type
-    dims = tuple(each.dim_value if each.HasField("dim_value") else -1 for each in kind.shape.dim)
-    return Tensor(value.name, TYPES[kind.elem_type], dims, optional)
+    serving = serving or Serving()
+    if options.attention == "plugin":
+        raise ExportError("attention plugin runs in TensorRT only; for triton-server take ort, onnx or portable")
+    with whole_folder(out) as folder:
+        graphs = folder / "graphs"
+        manifest = export_onnx(model, graphs, options)
+        encoders, files = {}, {}
+        interfaces: dict[str, Interface] = {}
+        for file, entry in manifest["files"].items():
+            if entry["role"] not in _NAMES:
+                continue
+            name = _NAMES[entry["role"]] + file.removeprefix(entry["role"]).removesuffix(".onnx")
+            interfaces[name] = _place(graphs, file, entry, folder / MODELS / name, name, serving)
+            if entry["role"] == "image_encoder":
+                encoders[name] = name.replace("gem_image_encoder", "gem")
+            files[f"{MODELS}/{name}/1/model.onnx"] = entry
+        for encoder, ensemble in encoders.items():
+            steps = {name: interfaces[name] for name in (encoder, "gem_text_encoder", "gem_head")}
+            _ensemble(folder / MODELS / ensemble, ensemble_config(ensemble, steps))
+        shutil.copyfile(graphs / TOKENIZER, folder / TOKENIZER)
+        files[TOKENIZER] = manifest["files"][TOKENIZER]
+        shutil.rmtree(graphs)
+        for path in sorted((folder / MODELS).rglob("*.weights")):
+            files[str(path.relative_to(folder))] = {"role": "weights", "sha256": file_sha256(path)}
+        manifest["files"] = files
+        manifest["export"]["format"] = "triton-server"
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        listed = "\n".join(f"- `{name}`" for name in [*encoders.values(), *interfaces])
+        facts = {"name": model.name, "opset": manifest["export"]["opset"], "models": listed, **manifest["image"]}
+        (folder / "README.md").write_text(_README.format(**facts), encoding="utf-8")
+    return manifest
 
 
-def _batch_name(value: "ValueInfoProto") -> str:
-    """The symbol of the first dimension; empty if it is fixed or there is none."""
-    dims = value.type.tensor_type.shape.dim
-    return dims[0].dim_param if dims else ""
+def _place(graphs: Path, file: str, entry: dict[str, Any], target: Path, name: str, serving: Serving) -> Interface:
+    """Move a graph into its model's folder, with its weights and its configuration."""
+    import onnx
+
+    (target / "1").mkdir(parents=True)
+    graph = interface(onnx.load(graphs / file, load_external_data=False))
+    (graphs / file).rename(target / "1" / "model.onnx")
+    for weights in entry["external_data"]:
+        (target / "1" / weights).hardlink_to(graphs / weights)
+    most = serving.max_texts if entry["role"] == "text_encoder" else serving.max_batch_size
+    (target / "config.pbtxt").write_text(model_config(name, graph, serving, most), encoding="utf-8")
+    return graph
 
 
-def model_config(name: str, graph: Interface, serving: Serving) -> str:
-    """`config.pbtxt` of a graph that ONNX Runtime serves."""
-    batching = f"dynamic_batching {{ max_queue_delay_microseconds: {serving.queue_delay} }}"
-    lines = [
-        f'name: "{name}"',
-        'backend: "onnxruntime"',
-        f"max_batch_size: {serving.max_batch_size if graph.batched else 0}",
-        *_listed("input", (each.text(graph.batched) for each in graph.inputs)),
-        *_listed("output", (each.text(graph.batched) for each in graph.outputs)),
-        *([batching] if graph.batched else []),
-        f"instance_group [ {{ count: {serving.instances} kind: KIND_{serving.device.upper()} }} ]",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def ensemble_config(name: str, steps: dict[str, Interface]) -> str:
-    """`config.pbtxt` that runs graphs one after another; tensors of the same name are the same.
-
-    Every input that no step gives is the ensemble's, and the last step's outputs are its outputs. The batch of one
-    step is no batch of another (images, texts), so the ensemble has none: its tensors are whole.
-    """
-    given = {output.name for graph in steps.values() for output in graph.outputs}
-    inputs = {each.name: each for graph in steps.values() for each in graph.inputs if each.name not in given}
-    *_, last = steps.values()
-    wanted = {each.name for graph in steps.values() for each in graph.inputs} | {each.name for each in last.outputs}
-    lines = [
-        f'name: "{name}"',
-        'platform: "ensemble"',
-        "max_batch_size: 0",
-        *_listed("input", (each.text() for each in inputs.values())),
-        *_listed("output", (each.text() for each in last.outputs)),
-        "ensemble_scheduling {",
-        *_listed("step", (_step(model, graph, wanted) for model, graph in steps.items())),
-        "}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _step(model: str, graph: Interface, wanted: set[str]) -> str:
-    maps = [f'    input_map {{ key: "{each.name}" value: "{each.name}" }}' for each in graph.inputs]
-    maps += [f'    output_map {{ key: "{e.name}" value: "{e.name}" }}' for e in graph.outputs if e.name in wanted]
-    return "\n".join([f'  {{ model_name: "{model}" model_version: -1', *maps, "  }"])
-
-
-def _listed(field: str, items: Iterable[str]) -> Iterator[str]:
-    yield f"{field} ["
-    yield ",\n".join(items)
-    yield "]"
+def _ensemble(target: Path, config: str) -> None:
+    """An ensemble has a configuration and an empty version."""
+    (target / "1").mkdir(parents=True)
+    (target / "config.pbtxt").write_text(config, encoding="utf-8")

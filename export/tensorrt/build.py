@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from gem_fast.writing import write_whole
 
-from .plugin import NAMESPACE, register
+from ..builder import PLUGIN_DOMAIN
+from .plugin import register
 from .ptx import ARCHITECTURES
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def build_engine(onnx: Path, engine: Path, profiles: list[Profile]) -> dict[str,
     import tensorrt as trt
 
     model = onnx_package.load(onnx, load_external_data=False)
-    with_plugins = any(node.domain == NAMESPACE for node in model.graph.node)
+    with_plugins = any(node.domain == PLUGIN_DOMAIN for node in model.graph.node)
     if with_plugins:
         register_here()
     logger = trt.Logger(trt.Logger.WARNING)
@@ -161,7 +162,7 @@ def register_here() -> None:
     arch = f"sm_{major}{minor}"
     if arch not in ARCHITECTURES:
         raise RuntimeError(f"the plugins are made for {', '.join(ARCHITECTURES)}, and this GPU is {arch}")
-    if not hasattr(trtp.op, NAMESPACE):
+    if not hasattr(trtp.op, PLUGIN_DOMAIN):
         register(arch)
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from ..builder import PLUGIN_DOMAIN
 from .ptx import Compiled, Problem, compile_tactic, tactics
 
-NAMESPACE = "gem_fast"
 NODES = ("GemNormalize", "GemRefine", "GemAssign")
 PADDING = 128  # of the rows: a multiple of every tile
 
@@ -49,17 +49,17 @@ def register(arch: str) -> None:
         sizes[0], sizes[1] = trtp.SymInt32(N), trtp.SymInt32(padded(N))
         return compiled.name, compiled.ptx, params, sizes
 
-    @trtp.register(f"{NAMESPACE}::GemNormalize")
+    @trtp.register(f"{PLUGIN_DOMAIN}::GemNormalize")
     def normalize(qkv: trtp.TensorDesc, heads: int, width: int, projections: int) -> trtp.TensorDesc:
         problem = Problem(arch, torch.float16, heads, width, projections)
         B, N = qkv.shape_expr[0], qkv.shape_expr[1]
         return trtp.from_shape_expr((B, len(problem.chosen), heads, padded(N), sum(problem.parts)), qkv.dtype)
 
-    @trtp.autotune(f"{NAMESPACE}::GemNormalize")
+    @trtp.autotune(f"{PLUGIN_DOMAIN}::GemNormalize")
     def normalize_tactics(qkv: trtp.TensorDesc, outputs: tuple[trtp.TensorDesc]) -> list[trtp.AutoTuneCombination]:
         return choices("normalize", qkv, *outputs)
 
-    @trtp.aot_impl(f"{NAMESPACE}::GemNormalize")
+    @trtp.aot_impl(f"{PLUGIN_DOMAIN}::GemNormalize")
     def normalize_kernel(
         qkv: trtp.TensorDesc, heads: int, width: int, projections: int, outputs: tuple[trtp.TensorDesc], tactic: int
     ) -> tuple[str, str, trtp.KernelLaunchParams, trtp.SymIntExprs]:
@@ -67,7 +67,7 @@ def register(arch: str) -> None:
         B, N = qkv.shape_expr[0], qkv.shape_expr[1]
         return launch(compiled, N, (trtp.cdiv(padded(N), compiled.tile.rows), heads * projections.bit_count(), B))
 
-    @trtp.register(f"{NAMESPACE}::GemRefine")
+    @trtp.register(f"{PLUGIN_DOMAIN}::GemRefine")
     def refine(
         units: trtp.TensorDesc,
         inverse_temperature: trtp.TensorDesc,
@@ -78,7 +78,7 @@ def register(arch: str) -> None:
     ) -> trtp.TensorDesc:
         return units.like()
 
-    @trtp.autotune(f"{NAMESPACE}::GemRefine")
+    @trtp.autotune(f"{PLUGIN_DOMAIN}::GemRefine")
     def refine_tactics(
         units: trtp.TensorDesc,
         inverse_temperature: trtp.TensorDesc,
@@ -87,7 +87,7 @@ def register(arch: str) -> None:
     ) -> list[trtp.AutoTuneCombination]:
         return choices("refine", units, inverse_temperature, qkv, *outputs)
 
-    @trtp.aot_impl(f"{NAMESPACE}::GemRefine")
+    @trtp.aot_impl(f"{PLUGIN_DOMAIN}::GemRefine")
     def refine_kernel(
         units: trtp.TensorDesc,
         inverse_temperature: trtp.TensorDesc,
@@ -102,7 +102,7 @@ def register(arch: str) -> None:
         B, N = qkv.shape_expr[0], qkv.shape_expr[1]
         return launch(compiled, N, (trtp.cdiv(padded(N), compiled.tile.rows), heads * projections.bit_count(), B))
 
-    @trtp.register(f"{NAMESPACE}::GemAssign")
+    @trtp.register(f"{PLUGIN_DOMAIN}::GemAssign")
     def assign(
         units: trtp.TensorDesc,
         qkv: trtp.TensorDesc,
@@ -113,7 +113,7 @@ def register(arch: str) -> None:
     ) -> trtp.TensorDesc:
         return trtp.from_shape_expr((qkv.shape_expr[0], qkv.shape_expr[1], heads * width), qkv.dtype)
 
-    @trtp.autotune(f"{NAMESPACE}::GemAssign")
+    @trtp.autotune(f"{PLUGIN_DOMAIN}::GemAssign")
     def assign_tactics(
         units: trtp.TensorDesc,
         qkv: trtp.TensorDesc,
@@ -122,7 +122,7 @@ def register(arch: str) -> None:
     ) -> list[trtp.AutoTuneCombination]:
         return choices("assign", units, qkv, inverse_temperature, *outputs)
 
-    @trtp.aot_impl(f"{NAMESPACE}::GemAssign")
+    @trtp.aot_impl(f"{PLUGIN_DOMAIN}::GemAssign")
     def assign_kernel(
         units: trtp.TensorDesc,
         qkv: trtp.TensorDesc,

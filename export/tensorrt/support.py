@@ -10,11 +10,13 @@ from typing import Any
 
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, shape_inference
 
-from .plugin import NAMESPACE, NODES
+from ..builder import PLUGIN_DOMAIN
+from .plugin import NODES
 
 _NAMES: dict[int, str] = {
     TensorProto.FLOAT: "FP32", TensorProto.FLOAT16: "FP16", TensorProto.BFLOAT16: "BF16", TensorProto.INT8: "INT8",
     TensorProto.UINT8: "UINT8", TensorProto.INT32: "INT32", TensorProto.INT64: "INT64", TensorProto.BOOL: "BOOL",
+    TensorProto.DOUBLE: "FP64",
 }  # fmt: skip
 
 
@@ -38,7 +40,7 @@ def _wrong_nodes(graph: GraphProto, operators: dict[str, str], outer: dict[str, 
     types = outer | {each.name: each.data_type for each in graph.initializer}
     types |= {e.name: e.type.tensor_type.elem_type for e in (*graph.input, *graph.value_info, *graph.output)}
     for node in graph.node:
-        if node.domain == NAMESPACE and node.op_type in NODES:
+        if node.domain == PLUGIN_DOMAIN and node.op_type in NODES:
             continue
         if node.domain or node.op_type not in operators:
             yield f"the operator {node.domain or 'ONNX'}::{node.op_type} is not supported"
