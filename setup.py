@@ -65,7 +65,15 @@ setup(
     ],
     extras_require={
         "bench": ["pytest>=8", "pytest-benchmark>=4"],
-        "dev": ["pytest>=8", "pytest-benchmark>=4", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11", "tritonclient>=2.50", *EXPORT],
+        "dev": [
+            "pytest>=8",
+            "pytest-benchmark>=4",
+            "hypothesis>=6.100",
+            "ruff>=0.6",
+            "mypy>=1.11",
+            "tritonclient>=2.50",  # carries the schema of Triton Inference Server's configurations
+            *EXPORT,
+        ],
         "export": EXPORT,
         "runtime": RUNTIME,
         "train": ["resvg-py"],

@@ -18,6 +18,7 @@ _NAMES: dict[int, str] = {
     TensorProto.UINT8: "UINT8", TensorProto.INT32: "INT32", TensorProto.INT64: "INT64", TensorProto.BOOL: "BOOL",
     TensorProto.DOUBLE: "FP64",
 }  # fmt: skip
+_UNKNOWN = "of an unknown type"
 
 
 def published() -> dict[str, Any]:
@@ -33,7 +34,9 @@ def unsupported(model: ModelProto) -> list[str]:
     lowest, highest = table["opsets"]
     wrong = [] if lowest <= opset <= highest else [f"opset {opset} is not one of {lowest} to {highest}"]
     inferred = shape_inference.infer_shapes(model, strict_mode=True)
-    return list(dict.fromkeys(wrong + list(_wrong_nodes(inferred.graph, table["operators"], {}))))
+    wrong += dict.fromkeys(_wrong_nodes(inferred.graph, table["operators"], {}))
+    # Behind an operator that is not known, types aren't either.
+    return [line for line in wrong if _UNKNOWN not in line] or wrong
 
 
 def _wrong_nodes(graph: GraphProto, operators: dict[str, str], outer: dict[str, int]) -> Iterator[str]:
@@ -46,7 +49,7 @@ def _wrong_nodes(graph: GraphProto, operators: dict[str, str], outer: dict[str, 
             yield f"the operator {node.domain or 'ONNX'}::{node.op_type} is not supported"
             continue
         for name in filter(None, node.input):
-            kind = _NAMES.get(types.get(name, TensorProto.UNDEFINED), "an unknown type")
+            kind = _NAMES.get(types.get(name, TensorProto.UNDEFINED), _UNKNOWN)
             if kind not in operators[node.op_type].split():
                 yield f"{node.op_type} takes {operators[node.op_type]}, and {name} is {kind}"
         if node.op_type == "Loop":
