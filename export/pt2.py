@@ -68,7 +68,7 @@ def export_pt2(model: "GemModel", out: Path, options: ExportOptions) -> dict[str
     from .onnx_export import describe, require_packages
 
     require_packages()
-    if options.dynamic_size or options.original or options.quantize or options.with_preprocess:
+    if any((options.opset, options.dynamic_size, options.original, options.quantize, options.with_preprocess)):
         raise ExportError("a pt2 package has sizes and a dtype; the other options are for graphs")
     if model.device.type == "cpu":
         check_compiler()

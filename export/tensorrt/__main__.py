@@ -14,7 +14,7 @@ def main(arguments: list[str]) -> int:
     try:
         for engine in build_engines(Path(arguments[0]), names=tuple(arguments[1:])):
             print(engine)
-    except (ExportError, RuntimeError, OSError) as error:
+    except (ExportError, OSError) as error:
         print(f"gem-fast: {error}", file=sys.stderr)
         return 2
     return 0

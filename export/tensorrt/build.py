@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gem_fast.writing import write_whole
 
 from ..builder import PLUGIN_DOMAIN
+from ..options import ExportError
 from .plugin import register
 from .ptx import ARCHITECTURES
 
@@ -96,11 +97,11 @@ def build_engine(onnx: Path, engine: Path, profiles: list[Profile]) -> dict[str,
         What the sidecar says.
 
     Raises:
-        RuntimeError: TensorRT is missing, or it refuses the graph; the message gives its reasons.
+        ExportError: TensorRT is missing, or it refuses the graph; the message gives its reasons.
     """
     reason = why_not_here()
     if reason:
-        raise RuntimeError(reason)
+        raise ExportError(reason)
     import onnx as onnx_package
     import tensorrt as trt
 
@@ -114,7 +115,7 @@ def build_engine(onnx: Path, engine: Path, profiles: list[Profile]) -> dict[str,
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(onnx)):
         errors = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
-        raise RuntimeError(f"TensorRT does not take {onnx}: {errors}")
+        raise ExportError(f"TensorRT does not take {onnx}: {errors}")
     config = builder.create_builder_config()
     shapes = [input_shapes(model, profile) for profile in profiles]
     for each in shapes:
@@ -127,7 +128,7 @@ def build_engine(onnx: Path, engine: Path, profiles: list[Profile]) -> dict[str,
     config.set_timing_cache(cache, ignore_mismatch=False)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise RuntimeError(f"TensorRT could not build an engine from {onnx}; its log above says why")
+        raise ExportError(f"TensorRT could not build an engine from {onnx}; its log above says why")
     facts = {
         "tensorrt": trt.__version__,
         "onnx": onnx.name,
@@ -161,7 +162,7 @@ def register_here() -> None:
     major, minor = torch.cuda.get_device_capability()
     arch = f"sm_{major}{minor}"
     if arch not in ARCHITECTURES:
-        raise RuntimeError(f"the plugins are made for {', '.join(ARCHITECTURES)}, and this GPU is {arch}")
+        raise ExportError(f"the plugins are made for {', '.join(ARCHITECTURES)}, and this GPU is {arch}")
     if not hasattr(trtp.op, PLUGIN_DOMAIN):
         register(arch)
 

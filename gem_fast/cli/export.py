@@ -115,7 +115,7 @@ def export(
             **{name: value for name, value in options.items() if value is not None},
         )
         lines = write(gem, out, chosen, max_batch=max_batch, instances=instances, queue_delay=queue_delay)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError) as error:
         fail(str(error))
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -9,8 +9,10 @@ from .terminal import console
 
 def write_onnx(model: Any, out: Path, options: Any, **_: Any) -> list[str]:
     """ONNX graphs for ONNX Runtime and others."""
-    from gem_fast.export import export_onnx
+    from gem_fast.export import ExportError, export_onnx
 
+    if options.attention == "plugin":
+        raise ExportError("attention plugin runs in TensorRT only; take --format tensorrt, or ort, onnx or portable")
     return measured(export_onnx(model, out, options))
 
 
@@ -39,8 +41,11 @@ def write_triton_server(
 
 def write_pt2(model: Any, out: Path, options: Any, **_: Any) -> list[str]:
     """An AOTInductor package of the image encoder."""
+    from gem_fast.export import ExportError
     from gem_fast.export.pt2 import export_pt2
 
+    if options.attention != "portable":
+        raise ExportError("a pt2 package has torch's own attention; leave out attention")
     return measured(export_pt2(model, out, options))
 
 

@@ -237,7 +237,7 @@ def test_plugins_are_registered_once_and_their_kernels_preferred(model, tmp_path
     assert registered == ["sm_90"]
     assert recorder.flags == (1 << 1) | (1 << 3)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
-    with pytest.raises(RuntimeError, match="this GPU is sm_75"):
+    with pytest.raises(ExportError, match="this GPU is sm_75"):
         build_engine(tmp_path / "image_encoder.onnx", tmp_path / "a.engine", [{"batch": Extent(1, 1, 1)}])
 
 
@@ -247,7 +247,7 @@ def test_plugins_are_registered_once_and_their_kernels_preferred(model, tmp_path
 def test_a_refusal_leaves_nothing(graph, monkeypatch, refusal, told):
     Recorder(**refusal).install(monkeypatch)
     before = sorted(graph.parent.iterdir())
-    with pytest.raises(RuntimeError, match=told):
+    with pytest.raises(ExportError, match=told):
         build_engine(graph, graph.with_suffix(".engine"), [{"batch": Extent(1, 1, 1)}])
     assert sorted(graph.parent.iterdir()) == before
 
