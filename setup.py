@@ -8,8 +8,6 @@ from setuptools import Extension, find_packages, setup
 
 # These lie at the top of the repository and install as `gem_fast.kernels`, `gem_fast.export`, `gem_fast.bench`.
 MAPPED = ("kernels", "export", "bench")
-RUNTIME = ["onnxruntime>=1.20", "tokenizers>=0.20"]
-EXPORT = ["onnx>=1.18", *RUNTIME]
 
 
 def packages() -> tuple[list[str], dict[str, str]]:
@@ -40,6 +38,9 @@ def extensions() -> list[Extension]:
 
 
 NAMES, FOLDERS = packages()
+ENGINE = ["torch>=2.4", "open_clip_torch>=3.0", "safetensors>=0.4"]
+RUNTIME = ["onnxruntime>=1.20", "tokenizers>=0.19"]
+EXPORT = [*ENGINE, "onnx>=1.18", *RUNTIME]
 
 setup(
     name="gem_fast",
@@ -54,28 +55,23 @@ setup(
         "gem_fast": ["py.typed", "embedded/*/*", "samples/*", "samples/masks/*"],
         "gem_fast.export.tensorrt": ["operators.json"],
     },
-    install_requires=[
-        "torch>=2.4",
-        "open_clip_torch>=3.0",
-        "numpy>=1.24",
-        "pillow>=10.1",
-        "safetensors>=0.4",
-        "typer>=0.12",
-        "rich>=13",
-    ],
+    # What the engine and the torch-free runtime share; each is an extra, so that deploying needs no torch.
+    install_requires=["numpy>=1.24", "pillow>=10.1", "typer>=0.12", "rich>=13"],
     extras_require={
-        "bench": ["pytest>=8", "pytest-benchmark>=4"],
+        "engine": ENGINE,
+        "export": EXPORT,
+        "runtime": RUNTIME,
+        "runtime-gpu": ["onnxruntime-gpu>=1.20", "tokenizers>=0.19"],
+        "bench": [*ENGINE, "pytest>=8", "pytest-benchmark>=4"],
         "dev": [
+            *EXPORT,
             "pytest>=8",
             "pytest-benchmark>=4",
             "hypothesis>=6.100",
             "ruff>=0.6",
             "mypy>=1.11",
             "tritonclient>=2.50",  # carries the schema of Triton Inference Server's configurations
-            *EXPORT,
         ],
-        "export": EXPORT,
-        "runtime": RUNTIME,
         "train": ["resvg-py"],
     },
     entry_points={"console_scripts": ["gem-fast = gem_fast.cli:main"]},
