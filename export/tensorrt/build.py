@@ -1,6 +1,5 @@
 """ONNX graphs to TensorRT engines by its Python API (10.14 or newer), or the `trtexec` line that does it."""
 
-import hashlib
 import importlib.util
 import json
 import shlex
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gem_fast.writing import write_whole
 
 from ..builder import PLUGIN_DOMAIN
+from ..manifest import file_sha256
 from ..options import ExportError
 from .plugin import register
 from .ptx import ARCHITECTURES
@@ -125,14 +125,15 @@ def build_engine(onnx: Path, engine: Path, profiles: list[Profile]) -> dict[str,
         config.add_optimization_profile(profile)
     stored = engine.parent / TIMING_CACHE
     cache = config.create_timing_cache(stored.read_bytes() if stored.exists() else b"")
-    config.set_timing_cache(cache, ignore_mismatch=False)
+    if not config.set_timing_cache(cache, ignore_mismatch=False):  # it is of another GPU or version
+        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise ExportError(f"TensorRT could not build an engine from {onnx}; its log above says why")
     facts = {
         "tensorrt": trt.__version__,
         "onnx": onnx.name,
-        "onnx_sha256": hashlib.sha256(onnx.read_bytes()).hexdigest(),
+        "onnx_sha256": file_sha256(onnx),
         "plugins": with_plugins,
         "profiles": [{name: asdict(extent) for name, extent in profile.items()} for profile in profiles],
         **gpu_facts(),

@@ -182,7 +182,7 @@ class Recorder:
             create_builder_config=lambda: SimpleNamespace(
                 add_optimization_profile=lambda profile: None,
                 create_timing_cache=self.create_timing_cache,
-                set_timing_cache=lambda cache, ignore_mismatch: True,
+                set_timing_cache=self.set_timing_cache,
                 get_timing_cache=lambda: SimpleNamespace(serialize=lambda: b"newer timings"),
             ),
             create_optimization_profile=lambda: SimpleNamespace(set_shape=self.set_shape),
@@ -198,7 +198,11 @@ class Recorder:
         self.flags = flags
 
     def create_timing_cache(self, stored):
-        self.cache = stored
+        return stored
+
+    def set_timing_cache(self, cache, ignore_mismatch):
+        self.cache = cache
+        return cache != b"of another GPU"
 
     def set_shape(self, name, *shapes):
         self.profiles.append((name, *shapes))
@@ -215,8 +219,11 @@ def test_the_engine_the_sidecar_and_the_timing_cache(graph, monkeypatch):
     (graph.parent / "timing.cache").write_bytes(b"older timings")
     build_engine(graph, graph.with_suffix(".engine"), [{"batch": Extent(1, 2, 8)}])
     assert recorder.flags == 1 << 1
-    assert recorder.profiles == [("pixels", (1, 3, 32, 32), (2, 3, 32, 32), (8, 3, 32, 32))]
+    assert recorder.profiles[0] == ("pixels", (1, 3, 32, 32), (2, 3, 32, 32), (8, 3, 32, 32))
     assert recorder.cache == b"older timings"
+    (graph.parent / "timing.cache").write_bytes(b"of another GPU")
+    build_engine(graph, graph.with_suffix(".engine"), [{"batch": Extent(1, 2, 8)}])
+    assert recorder.cache == b""
     assert (graph.parent / "timing.cache").read_bytes() == b"newer timings"
     assert graph.with_suffix(".engine").read_bytes() == b"plan"
     facts = json.loads((graph.parent / "image_encoder.engine.json").read_text())
