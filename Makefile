@@ -37,7 +37,7 @@ gpu-check: $(READY)
 $(STUBS)/tensorrt: tools/tensorrt_stubs.py | $(READY)
 	$(BIN)/python tools/tensorrt_stubs.py $(STUBS)
 
-$(READY): setup.py pyproject.toml $(wildcard kernels/attention/native/*)
+$(READY): setup.py pyproject.toml $(wildcard kernels/native/* kernels/*/native/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -e ".[dev]"
