@@ -26,9 +26,9 @@ Leave out `--gpus all` to serve on the CPU. Models:
 
 {models}
 
-`gem` takes pixels (normalised with mean {mean} and
-std {std}), token ids of the prompts (by `tokenizer.json`) and the output size, and gives cosines, heat maps,
-labels (0 is background) and confidences. Ask only for the outputs that you need.
+`gem` takes {images}, token ids of
+the prompts (by `tokenizer.json`) and the output size, and gives cosines, heat maps, labels (0 is background) and
+confidences. Ask only for the outputs that you need.
 """
 
 
@@ -81,8 +81,10 @@ def export_triton_server(
         manifest["export"]["format"] = "triton-server"
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         listed = "\n".join(f"- `{name}`" for name in [*encoders.values(), *interfaces])
-        facts = {"name": model.name, "opset": manifest["export"]["opset"], "models": listed, **manifest["image"]}
-        (folder / "README.md").write_text(_README.format(**facts), encoding="utf-8")
+        images = f"pixels normalised with mean {list(model.mean)} and std {list(model.std)}"
+        told = {"images": "uint8 images `[batch, H, W, 3]`" if options.with_preprocess else images, "models": listed}
+        text = _README.format(name=model.name, opset=manifest["export"]["opset"], **told)
+        (folder / "README.md").write_text(text, encoding="utf-8")
     return manifest
 
 

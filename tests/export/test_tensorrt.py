@@ -118,12 +118,24 @@ def test_several_sizes_share_an_engine_with_a_profile_each(model, tmp_path):
         ({"attention": "ort"}, "attention for tensorrt must be one of onnx, plugin, portable, got 'ort'"),
         ({"attention": "onnx", "dynamic_size": True}, "name the sizes for tensorrt"),
         ({"attention": "onnx", "sizes": ((30, 32),)}, "size 30x32: both sides"),
+        (
+            {"attention": "onnx", "quantize": "int8"},
+            "does not take image_encoder.onnx: .*MatMulInteger is not supported",
+        ),
+        ({"attention": "onnx", "with_preprocess": True}, "and image is UINT8"),
     ],
 )
 def test_options_that_do_not_fit(model, tmp_path, options, told):
     with pytest.raises(ExportError, match=told):
         export_tensorrt(model, tmp_path / "out", ExportOptions(**options))
     assert not any(tmp_path.iterdir())
+
+
+def test_plugins_in_bfloat16_agree_with_torch(model, tmp_path):
+    options = ExportOptions(attention="plugin", dtype="bf16", sizes=SIZES[:1])
+    check = export_tensorrt(model, tmp_path / "out", options).manifest["check"]
+    assert 2e-6 < check["patch_features"] <= 4e-2
+    assert check["labels"] >= 0.95
 
 
 def test_the_plugins_limits(tmp_path):

@@ -65,6 +65,7 @@ def test_what_lies_in_the_folder(served):
     assert names == ["gem", "gem_head", "gem_image_encoder", "gem_text_encoder"]
     assert (served / "models/gem/1").is_dir()
     assert "--model-repository=/models" in (served / "README.md").read_text()
+    assert "pixels normalised with mean [0.5, 0.5, 0.5]" in (served / "README.md").read_text()
     manifest = read_manifest(served)
     assert manifest["export"]["format"] == "triton-server"
     verify_files(served, manifest)
@@ -162,6 +163,16 @@ def test_each_size_gets_an_encoder_and_an_ensemble_over_shared_weights(model, sc
         onnxruntime.InferenceSession(folder / "model.onnx")
     assert encoders[0].joinpath("image_encoder.weights").samefile(encoders[1] / "image_encoder.weights")
     verify_files(tmp_path / "out", read_manifest(tmp_path / "out"))
+
+
+def test_preprocessing_in_the_graph_is_served_as_uint8_images(model, schema, tmp_path):
+    options = ExportOptions(sizes=(SIZE,), with_preprocess=True, check=False)
+    export_triton_server(model, tmp_path / "out", options)
+    for name, dims in (("gem_image_encoder", [-1, -1, 3]), ("gem", [-1, -1, -1, 3])):
+        text = (tmp_path / "out" / "models" / name / "config.pbtxt").read_text()
+        image = text_format.Parse(text, schema.ModelConfig()).input[0]
+        assert (image.name, schema.DataType.Name(image.data_type), list(image.dims)) == ("image", "TYPE_UINT8", dims)
+    assert "`gem` takes uint8 images" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_graph_whose_first_dimensions_differ_has_no_batch():
