@@ -4,6 +4,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 # mypy reads packages where they would be installed: gem_fast with the mapped folders inside it.
 TYPED := build/typed
+# TensorRT's types, without TensorRT.
+STUBS := build/stubs
 
 .PHONY: demo test lint format bench gpu-report gpu-check clean
 
@@ -13,11 +15,11 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest
 
-lint: $(READY)
+lint: $(READY) $(STUBS)/tensorrt
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	mkdir -p $(TYPED)/gem_fast && ln -sfn $(CURDIR)/gem_fast/* $(CURDIR)/kernels $(CURDIR)/export $(CURDIR)/bench $(TYPED)/gem_fast
-	cd $(TYPED) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p gem_fast
+	cd $(TYPED) && MYPYPATH=$(CURDIR)/$(STUBS) $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p gem_fast
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -31,6 +33,9 @@ gpu-report: $(READY)
 
 gpu-check: $(READY)
 	$(BIN)/python -m gem_fast.bench.gpu_check
+
+$(STUBS)/tensorrt: tools/tensorrt_stubs.py | $(READY)
+	$(BIN)/python tools/tensorrt_stubs.py $(STUBS)
 
 $(READY): setup.py pyproject.toml $(wildcard kernels/native/* kernels/*/native/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -53,6 +53,7 @@ setup(
     ext_modules=extensions(),
     package_data={
         "gem_fast": ["py.typed", "embedded/*/*", "samples/*", "samples/masks/*"],
+        "gem_fast.export.tensorrt": ["operators.json"],
     },
     # What the engine and the torch-free runtime share; each is an extra, so that deploying needs no torch.
     install_requires=["numpy>=1.24", "pillow>=10.1", "typer>=0.12", "rich>=13"],
@@ -70,6 +71,7 @@ setup(
             "hypothesis>=6.100",
             "ruff>=0.6",
             "mypy>=1.11",
+            "tritonclient>=2.50",  # carries the schema of Triton Inference Server's configurations
         ],
         "train": ["resvg-py"],
     },

@@ -10,6 +10,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, ValueInfoP
 from torch import Tensor
 
 ORT_DOMAIN = "com.microsoft"
+PLUGIN_DOMAIN = "gem_fast"
 _ALIGNMENT = 4096  # so that a runtime can map weights into memory
 ELEMENT_TYPES = {
     torch.float32: TensorProto.FLOAT,
@@ -126,8 +127,8 @@ class GraphBuilder:
     def model(self, name: str, metadata: dict[str, str]) -> ModelProto:
         """The model that holds the graph, with the facts about it in `metadata_props`."""
         opsets = [helper.make_opsetid("", self.opset)]
-        if uses_domain(self.graph, ORT_DOMAIN):
-            opsets.append(helper.make_opsetid(ORT_DOMAIN, 1))
+        used = [domain for domain in (ORT_DOMAIN, PLUGIN_DOMAIN) if uses_domain(self.graph, domain)]
+        opsets += [helper.make_opsetid(domain, 1) for domain in used]
         model = helper.make_model(
             self.finished(name),
             opset_imports=opsets,

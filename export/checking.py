@@ -1,6 +1,7 @@
 """After an export: the files are valid ONNX, run under ONNX Runtime, and give what torch gives."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from gem_fast.model import GemModel
 from gem_fast.preprocess import to_pixels
 from gem_fast.text import embed_tokens
 
+from .builder import PLUGIN_DOMAIN
 from .emulation import widen_bfloat16
 from .manifest import files_of
 from .options import ExportError
@@ -78,15 +80,35 @@ def open_session(path: Path, emulated: bool = False) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
-    source: str | bytes = str(path)
-    if emulated:
-        model = onnx.load(str(path))
-        widen_bfloat16(model)
-        source = model.SerializeToString()
     try:
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        with _runnable(path, emulated) as source:
+            return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ExportError(f"ONNX Runtime {onnxruntime.__version__} can't run {path}: {error}") from error
+
+
+@contextmanager
+def _runnable(path: Path, emulated: bool) -> Iterator[str | bytes]:
+    """What ONNX Runtime takes for the graph: without bfloat16 if emulated, and functions in place of plugins."""
+    import onnx
+
+    from .tensorrt.nodes import computable
+
+    model = onnx.load(path, load_external_data=emulated)
+    plugins = any(each.domain == PLUGIN_DOMAIN for each in model.opset_import)
+    if emulated:
+        widen_bfloat16(model)
+    if plugins:
+        model = computable(model)
+    if emulated or not plugins:
+        yield model.SerializeToString() if emulated else str(path)
+        return
+    beside = path.with_suffix(".check.onnx")  # where its weights are found
+    try:
+        beside.write_bytes(model.SerializeToString())
+        yield str(beside)
+    finally:
+        beside.unlink()
 
 
 def relative_error(result: np.ndarray, truth: Tensor) -> float:

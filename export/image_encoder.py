@@ -57,7 +57,8 @@ class ImageEncoderWriter:
         for index, block in enumerate(self.blocks):
             name = f"blocks.{index}"
             goes_on = original or index + 1 < len(self.blocks)
-            letters = "qkv" if goes_on else "".join(sorted({*vision.options.projections, "v"}))
+            whole = goes_on or self.layers.attention == "plugin"
+            letters = "qkv" if whole else "".join(sorted({*vision.options.projections, "v"}))
             normed = self.layers.layer_norm(x, f"{name}.ln_1", block.ln_1)
             projections = self.project(normed, name, block, letters)
             if index >= first_gem:
@@ -126,6 +127,10 @@ class ImageEncoderWriter:
         The heads of all projections lie side by side, so that one node serves them all.
         """
         op, constant, layers = self.graph.op, self.graph.constant, self.layers
+        if layers.attention == "plugin":
+            from .tensorrt.nodes import plugin_attention
+
+            return plugin_attention(self, normed, projections["qkv"], heads)
         options, C = self.vision.options, self.vision.config.width
         chosen = options.projections
         count = len(chosen)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from .builder import ORT_DOMAIN, GraphBuilder
@@ -119,7 +119,22 @@ class Layers:
                 is_causal=int(causal),
                 softmax_precision=None if self.dtype == "fp32" else TensorProto.FLOAT,
             )
+        if self.attention in ("tensorrt", "plugin"):
+            return self._heads_first(q, k, v, heads, scale, causal)
         return self._decomposed(q, k, v, heads, scale, causal)
+
+    def _heads_first(self, q: str, k: str, v: str, heads: int, scale: float, causal: bool) -> str:
+        """`Attention` over `[B, heads, N, D]`, the only form of it that TensorRT takes."""
+        op, constant = self.graph.op, self.graph.constant
+        split = [op("Transpose", op("Reshape", x, constant([0, 0, heads, -1])), perm=[0, 2, 1, 3]) for x in (q, k, v)]
+        attended = op("Attention", *split, scale=scale, is_causal=int(causal))
+        return op("Reshape", op("Transpose", attended, perm=[0, 2, 1, 3]), constant([0, 0, -1]))
+
+    def typed(self, x: str, rank: int) -> str:
+        """x, a value of the products' type that shape inference can't know."""
+        shape = [None] * rank
+        self.graph.graph.value_info.append(helper.make_tensor_value_info(x, ONNX_DTYPES[self.dtype], shape))
+        return x
 
     def _decomposed(self, q: str, k: str, v: str, heads: int, scale: float, causal: bool) -> str:
         op, constant = self.graph.op, self.graph.constant

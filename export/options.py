@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 OPSETS = range(18, 25)  # what the graphs are written for and ONNX Runtime runs
-ATTENTIONS = ("portable", "onnx", "ort")
+ATTENTIONS = ("portable", "onnx", "ort", "tensorrt", "plugin")
 DTYPES = ("fp32", "fp16", "bf16")
 FIRST_ATTENTION_OPSET = 23
+_OPERATOR = ("onnx", "tensorrt", "plugin")  # those that use the operator of that opset
 
 
 class ExportError(ValueError):
@@ -20,8 +21,9 @@ class ExportOptions:
         sizes: height and width of the image encoder's input, one graph each; empty for the model's own size.
         dynamic_size: one image encoder for every size that is a multiple of the patch.
         opset: the ONNX operator set, 18 to 24; None for 23, or 18 where `attention` needs no newer one.
-        attention: `"portable"` (MatMul and Softmax, N×N in memory), `"onnx"` (the `Attention` operator of opset 23) or
-            `"ort"` (`MultiHeadAttention` of ONNX Runtime, which never holds N×N).
+        attention: `"portable"` (MatMul and Softmax, N×N in memory), `"onnx"` (the `Attention` operator of opset 23),
+            `"ort"` (`MultiHeadAttention` of ONNX Runtime, which never holds N×N), `"tensorrt"` (`Attention` in the form
+            that TensorRT takes) or `"plugin"` (the same, and GEM's own attention by our TensorRT plugins).
         dtype: `"fp32"`, `"fp16"` or `"bf16"` for the image encoder's weights and products; LayerNorm, softmax,
             normalisation, the residual stream, inputs and outputs stay float32. The text encoder and the head are
             float32 always, as in the engine.
@@ -49,9 +51,9 @@ class ExportOptions:
             raise ExportError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
         if self.opset is not None and self.opset not in OPSETS:
             raise ExportError(f"opset must be {OPSETS[0]} to {OPSETS[-1]}, got {self.opset}")
-        if self.attention == "onnx" and self.chosen_opset < FIRST_ATTENTION_OPSET:
+        if self.attention in _OPERATOR and self.chosen_opset < FIRST_ATTENTION_OPSET:
             raise ExportError(
-                f"attention onnx needs opset {FIRST_ATTENTION_OPSET} or newer, got {self.opset}; "
+                f"attention {self.attention} needs opset {FIRST_ATTENTION_OPSET} or newer, got {self.opset}; "
                 "portable and ort serve every opset"
             )
         if self.quantize not in (None, "int8"):
@@ -67,7 +69,7 @@ class ExportOptions:
 
     @property
     def chosen_opset(self) -> int:
-        return self.opset or (FIRST_ATTENTION_OPSET if self.attention == "onnx" else OPSETS[0])
+        return self.opset or (FIRST_ATTENTION_OPSET if self.attention in _OPERATOR else OPSETS[0])
 
     def grid_sizes(self, default: int, patch: int) -> tuple[tuple[int, int], ...]:
         """The sizes to write graphs for, each checked against the patch; empty for a dynamic size."""

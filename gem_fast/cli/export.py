@@ -11,12 +11,16 @@ from .terminal import console, fail
 
 class Format(str, Enum):
     onnx = "onnx"
+    tensorrt = "tensorrt"
+    triton_server = "triton-server"
+    pt2 = "pt2"
 
 
 class Attention(str, Enum):
     portable = "portable"
     onnx = "onnx"
     ort = "ort"
+    plugin = "plugin"
 
 
 class GraphDtype(str, Enum):
@@ -37,11 +41,12 @@ def export(
     format: Annotated[Format, typer.Option(help="What to write.")] = Format.onnx,
     opset: Annotated[int | None, typer.Option(help="ONNX operator set, 18 to 24.")] = None,
     attention: Annotated[
-        Attention,
+        Attention | None,
         typer.Option(
-            help="portable (MatMul and Softmax), onnx (the operator of opset 23) or ort (ONNX Runtime's own, fastest)."
+            help="portable (MatMul and Softmax), onnx (the operator of opset 23; tensorrt's default), ort (ONNX "
+            "Runtime's own, fastest; the default elsewhere) or plugin (the fused kernels in a TensorRT engine)."
         ),
-    ] = Attention.ort,
+    ] = None,
     dtype: Annotated[GraphDtype, typer.Option(help="Type of the image encoder; what needs it stays fp32.")] = (
         GraphDtype.fp32
     ),
@@ -58,6 +63,14 @@ def export(
     with_preprocess: Annotated[
         bool, typer.Option("--with-preprocess", help="Take uint8 images; resize and normalise in the graph.")
     ] = False,
+    max_batch: Annotated[
+        int, typer.Option(min=1, help="Most images in a run of a TensorRT engine or a served model.")
+    ] = 8,
+    instances: Annotated[int, typer.Option(min=1, help="triton-server: instances of each model on a device.")] = 1,
+    queue_delay: Annotated[
+        int, typer.Option(min=0, help="triton-server: microseconds to wait for others to share a batch.")
+    ] = 1000,
+    device: Annotated[str, typer.Option(help="pt2: the device that the package is for, cpu or cuda.")] = "cpu",
     check: Annotated[bool, typer.Option(help="Run the graphs under ONNX Runtime and compare them with torch.")] = True,
     gem_blocks: Annotated[int | None, typer.Option(help="Last blocks with a GEM path (default: the model's).")] = None,
     iterations: Annotated[int | None, typer.Option(help="Self-self attention iterations.")] = None,
@@ -70,17 +83,22 @@ def export(
     from gem_fast.export import ExportOptions
     from gem_fast.export.options import parse_size
 
+    from .formats import FORMATS
+
     options: dict[str, Any] = {
         "gem_blocks": gem_blocks,
         "iterations": iterations,
         "inverse_temperature": inverse_temperature,
     }
+    usual, write = FORMATS[format.value]
     try:
+        if device != "cpu" and format is not Format.pt2:
+            raise ValueError(f"device is for the format pt2; {format.value} needs none")
         chosen = ExportOptions(
             sizes=tuple(parse_size(each) for each in size or ()),
             dynamic_size=dynamic_size,
             opset=opset,
-            attention=attention.value,
+            attention=attention.value if attention else usual,
             dtype=dtype.value,
             quantize=quantize.value if quantize else None,
             original=original,
@@ -88,17 +106,17 @@ def export(
             check=check,
         )
         from gem_fast import load
-        from gem_fast.export import export_onnx
 
         gem = load(
             model,
             pretrained,
             weights=weights,
+            device=device,
             **{name: value for name, value in options.items() if value is not None},
         )
-        manifest = export_onnx(gem, out, chosen)
+        lines = write(gem, out, chosen, max_batch=max_batch, instances=instances, queue_delay=queue_delay)
     except (ValueError, OSError) as error:
         fail(str(error))
-    for name, measured in (manifest["check"] or {}).items():
-        console.print(f"{name}: {measured}", markup=False, highlight=False, soft_wrap=True)
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"{model} exported into {out}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,139 @@
+"""Configurations of models for NVIDIA Triton Inference Server, from what the graphs take and give.
+
+Source: `model_config.proto` of triton-inference-server/common, and the ONNX Runtime backend's rules for inputs with
+defaults (optional, in models without batching only) and scalars (dims of 1).
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, ValueInfoProto
+
+TYPES = {1: "FP32", 2: "UINT8", 3: "INT8", 6: "INT32", 7: "INT64", 9: "BOOL", 10: "FP16", 11: "FP64", 16: "BF16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input or output; dims are those of the whole tensor, with -1 where they may vary."""
+
+    name: str
+    kind: str
+    dims: tuple[int, ...]
+    optional: bool = False
+
+    def text(self, batched: bool = False) -> str:
+        # A scalar is declared as a vector of length one, and the batch is left out.
+        dims = ", ".join(map(str, self.dims[batched:] or (1,)))
+        optional = " optional: true" if self.optional else ""
+        return f'  {{ name: "{self.name}" data_type: TYPE_{self.kind} dims: [ {dims} ]{optional} }}'
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How the server runs the models.
+
+    Attributes:
+        max_batch_size: most images in one run.
+        max_texts: most texts in one run, and so most words in a request.
+        queue_delay: microseconds that a request may wait for others to share its batch.
+        instances: of each model, on each device.
+        device: `"auto"` (GPUs where there are any), `"cpu"` or `"gpu"`.
+    """
+
+    max_batch_size: int = 8
+    max_texts: int = 256
+    queue_delay: int = 1000
+    instances: int = 1
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch_size", "max_texts", "instances"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if self.queue_delay < 0:
+            raise ValueError(f"queue_delay must be 0 or more microseconds, got {self.queue_delay}")
+        if self.device not in ("auto", "cpu", "gpu"):
+            raise ValueError(f"device must be auto, cpu or gpu, got {self.device!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """Inputs and outputs of a graph, and whether their first dimension is a batch that requests can share."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    batched: bool
+
+
+def interface(model: "ModelProto") -> Interface:
+    """What a graph takes and gives. An input with an initializer of its name has a default."""
+    defaults = {each.name for each in model.graph.initializer}
+    inputs = tuple(_tensor(each, each.name in defaults) for each in model.graph.input)
+    outputs = tuple(_tensor(each) for each in model.graph.output)
+    first = {_batch_name(each) for each in (*model.graph.input, *model.graph.output)}
+    batched = len(first) == 1 and "" not in first and not any(each.optional for each in inputs)
+    return Interface(inputs, outputs, batched)
+
+
+def _tensor(value: "ValueInfoProto", optional: bool = False) -> Tensor:
+    kind = value.type.tensor_type
+    dims = tuple(each.dim_value if each.HasField("dim_value") else -1 for each in kind.shape.dim)
+    return Tensor(value.name, TYPES[kind.elem_type], dims, optional)
+
+
+def _batch_name(value: "ValueInfoProto") -> str:
+    """The symbol of the first dimension; empty if it is fixed or there is none."""
+    dims = value.type.tensor_type.shape.dim
+    return dims[0].dim_param if dims else ""
+
+
+def model_config(name: str, graph: Interface, serving: Serving, most: int) -> str:
+    """`config.pbtxt` of a graph that ONNX Runtime serves, with batches of up to `most` if the graph has a batch."""
+    batching = f"dynamic_batching {{ max_queue_delay_microseconds: {serving.queue_delay} }}"
+    lines = [
+        f'name: "{name}"',
+        'backend: "onnxruntime"',
+        f"max_batch_size: {most if graph.batched else 0}",
+        *_listed("input", (each.text(graph.batched) for each in graph.inputs)),
+        *_listed("output", (each.text(graph.batched) for each in graph.outputs)),
+        *([batching] if graph.batched else []),
+        f"instance_group [ {{ count: {serving.instances} kind: KIND_{serving.device.upper()} }} ]",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def ensemble_config(name: str, steps: dict[str, Interface]) -> str:
+    """`config.pbtxt` that runs graphs one after another; tensors of the same name are the same.
+
+    Every input that no step gives is the ensemble's, and the last step's outputs are its outputs. The batch of one
+    step is no batch of another (images, texts), so the ensemble has none: its tensors are whole.
+    """
+    given = {output.name for graph in steps.values() for output in graph.outputs}
+    inputs = {each.name: each for graph in steps.values() for each in graph.inputs if each.name not in given}
+    *_, last = steps.values()
+    wanted = {each.name for graph in steps.values() for each in graph.inputs} | {each.name for each in last.outputs}
+    lines = [
+        f'name: "{name}"',
+        'platform: "ensemble"',
+        "max_batch_size: 0",
+        *_listed("input", (each.text() for each in inputs.values())),
+        *_listed("output", (each.text() for each in last.outputs)),
+        "ensemble_scheduling {",
+        *_listed("step", (_step(model, graph, wanted) for model, graph in steps.items())),
+        "}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _step(model: str, graph: Interface, wanted: set[str]) -> str:
+    maps = [f'    input_map {{ key: "{each.name}" value: "{each.name}" }}' for each in graph.inputs]
+    maps += [f'    output_map {{ key: "{e.name}" value: "{e.name}" }}' for e in graph.outputs if e.name in wanted]
+    return "\n".join([f'  {{ model_name: "{model}" model_version: -1', *maps, "  }"])
+
+
+def _listed(field: str, items: Iterable[str]) -> Iterator[str]:
+    yield f"{field} ["
+    yield ",\n".join(items)
+    yield "]"

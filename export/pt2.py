@@ -1,0 +1,132 @@
+"""The image encoder as an AOTInductor package: compiled by torch.export and Inductor, run without Python's model code.
+
+The attention is `scaled_dot_product_attention`: a package with the native operations of this project would need the
+project wherever it runs.
+"""
+
+import copy
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch._inductor
+from torch import Tensor, nn
+
+from .checking import FEATURE_BOUNDS
+from .folders import whole_folder
+from .layers import TORCH_DTYPES
+from .manifest import MANIFEST, file_sha256
+from .options import ExportError, ExportOptions, size_name
+
+if TYPE_CHECKING:
+    from gem_fast import GemModel
+    from gem_fast.vision import GemVisionTransformer
+
+_LARGEST_BATCH = 1024
+
+
+class ImageEncoder(nn.Module):
+    """Normalised pixels `[batch, 3, H, W]` to L2-normalised patch features `[batch, h, w, E]`, for one size."""
+
+    def __init__(self, vision: "GemVisionTransformer", size: tuple[int, int]) -> None:
+        super().__init__()
+        self.vision = at_size(vision, size)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.vision(pixels).patches
+
+
+def at_size(vision: "GemVisionTransformer", size: tuple[int, int]) -> "GemVisionTransformer":
+    """The same model with its position embedding resampled once for this size, and attention by plain torch."""
+    patch = vision.config.patch_size
+    grid = (size[0] // patch, size[1] // patch)
+    fixed = copy.copy(vision)
+    fixed._parameters = dict(vision._parameters)
+    fixed.config = replace(vision.config, grid=grid)
+    fixed.options = replace(vision.options, backend="sdpa")
+    fixed.position_embedding = nn.Parameter(vision.positions(*grid), requires_grad=False)
+    return fixed
+
+
+def export_pt2(model: "GemModel", out: Path, options: ExportOptions) -> dict[str, Any]:
+    """Compile the image encoder for the device that the model is on, and compare each package with the engine.
+
+    Args:
+        model: loaded in float32, on the device that the packages are for.
+        out: the folder. It appears whole, and only if the comparison holds; an earlier export there is replaced.
+        options: `sizes`, a package for each, whose batch is free; and `dtype`.
+
+    Returns:
+        The manifest, as `manifest.json` holds it; `check` is the largest relative error of the patch features.
+
+    Raises:
+        ExportError: there is no compiler, an option doesn't fit, or the features differ from the engine's.
+    """
+    from .onnx_export import describe, require_packages
+
+    require_packages()
+    if any((options.opset, options.dynamic_size, options.original, options.quantize, options.with_preprocess)):
+        raise ExportError("a pt2 package has sizes and a dtype; the other options are for graphs")
+    if model.device.type == "cpu":
+        check_compiler()
+    manifest = describe(model, options)
+    manifest["export"] = {"format": "pt2", "dtype": options.dtype, "device": model.device.type}
+    model = replace(model, vision=copy.deepcopy(model.vision).to(TORCH_DTYPES[options.dtype]))
+    sizes = options.grid_sizes(model.defaults.size, model.vision.config.patch_size)
+    errors = []
+    with whole_folder(out) as folder:
+        for size in sizes:
+            name = f"image_encoder_{size_name(size)}.pt2" if len(sizes) > 1 else "image_encoder.pt2"
+            compile_package(model, folder / name, size)
+            errors.append(compare(model, folder / name, size))
+            sha256 = file_sha256(folder / name)
+            manifest["files"][name] = {"role": "image_encoder_pt2", "size": list(size), "sha256": sha256}
+        bound = FEATURE_BOUNDS[options.dtype]
+        if not max(errors) <= bound:
+            raise ExportError(
+                f"the package's patch features differ from the engine's by {max(errors):.1e}, over {bound}"
+            )
+        manifest["check"] = {"patch_features": max(errors)}
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return manifest
+
+
+def compile_package(model: "GemModel", path: Path, size: tuple[int, int]) -> None:
+    """Write the package of the image encoder for pixels of this height and width."""
+    batch = torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
+    encoder = ImageEncoder(model.vision, size).eval()
+    with torch.no_grad():
+        program = torch.export.export(encoder, (_pixels(model, 2, size),), dynamic_shapes={"pixels": {0: batch}})
+    torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+
+
+def compare(model: "GemModel", package: Path, size: tuple[int, int]) -> float:
+    """Largest relative error of a package's patch features against the engine's, over batches of 1 and 3."""
+    loaded = torch._inductor.aoti_load_package(str(package))
+    errors = []
+    for count in (1, 3):
+        pixels = _pixels(model, count, size)
+        ours, theirs = model.features(pixels), loaded(pixels)
+        if theirs.shape != ours.shape or theirs.dtype != ours.dtype:
+            raise ExportError(f"the package gives {theirs.dtype} {list(theirs.shape)}, not {list(ours.shape)}")
+        errors.append(((theirs - ours).norm() / ours.norm()).item())
+    return max(errors)
+
+
+def _pixels(model: "GemModel", count: int, size: tuple[int, int]) -> Tensor:
+    return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(count)).to(model.device)
+
+
+def check_compiler() -> None:
+    """Raise ExportError if there is no C++ compiler where Inductor looks for one."""
+    import torch._inductor.config
+
+    names = [name for name in torch._inductor.config.cpp.cxx if name]
+    if not any(shutil.which(name) for name in names):
+        raise ExportError(
+            f"a pt2 package is compiled by a C++ compiler, and there is none ({', '.join(names)}); "
+            "install g++, or name yours in the environment variable CXX"
+        )

@@ -1,0 +1,118 @@
+"""Self-self attention as plugin nodes of an ONNX graph, and the same nodes as functions that any runtime computes."""
+
+from typing import TYPE_CHECKING, Any
+
+from onnx import FunctionProto, ModelProto, helper, parser
+
+from ..builder import PLUGIN_DOMAIN
+from ..options import ExportError
+from .plugin import NODES, PADDING
+
+if TYPE_CHECKING:
+    from ..image_encoder import ImageEncoderWriter
+
+
+def plugin_attention(writer: "ImageEncoderWriter", normed: str, qkv: str, heads: int) -> str:
+    """Eq. 3-7 of GEM by our TensorRT plugins: qkv `[B, N, 3*C]` to `[B, N, C]`, of the products' type."""
+    options, op = writer.vision.options, writer.graph.op
+    width = writer.vision.config.width // heads
+    if not options.normalize:
+        raise ExportError("the plugins take L2-normalised projections; with normalize=False use attention onnx")
+    if width > 128:
+        raise ExportError(f"the plugins take heads of up to 128 channels, and these have {width}; use attention onnx")
+    attributes: dict[str, Any] = {
+        "domain": PLUGIN_DOMAIN, "plugin_namespace": PLUGIN_DOMAIN, "plugin_version": "1", "aot": 1, "heads": heads,
+        "width": width, "projections": sum(1 << "qkv".index(letter) for letter in options.projections),
+    }  # fmt: skip
+    c = writer.inverse_temperature(normed, width)
+    if options.inverse_temperature is None:
+        c = op("Reshape", c, writer.graph.constant([-1]))
+    else:
+        c = op("Expand", c, op("Shape", normed, start=0, end=1))
+    units = writer.layers.typed(op("GemNormalize", qkv, **attributes), rank=5)
+    for _ in range(options.iterations):
+        units = writer.layers.typed(op("GemRefine", units, c, qkv, **attributes), rank=5)
+    return writer.layers.typed(op("GemAssign", units, qkv, c, **attributes), rank=3)
+
+
+def computable(model: ModelProto) -> ModelProto:
+    """The model with a function for each kind of plugin node, so that ONNX Runtime computes what TensorRT would."""
+    nodes = {node.op_type: node for node in model.graph.node if node.domain == PLUGIN_DOMAIN}
+    first = next(iter(nodes.values()))
+    values = {each.name: helper.get_attribute_value(each) for each in first.attribute}
+    opset = next(each.version for each in model.opset_import if each.domain == "")
+    made = ModelProto()
+    made.CopyFrom(model)
+    made.functions.extend(
+        _function(kind, opset, values["heads"], values["width"], values["projections"]) for kind in NODES
+    )
+    return made
+
+
+def _function(kind: str, opset: int, heads: int, width: int, projections: int) -> FunctionProto:
+    """One plugin in float32, on rows without their padding, which is put back as zeros."""
+    from gem_fast.kernels.attention.triton.tiles import split_width
+
+    chosen = [i for i in range(3) if projections >> i & 1]
+    beyond = sum(split_width(width)) - width
+    split = f"""
+        shape = Constant <value_ints = [0, 0, 3, {heads}, {width}]> ()
+        apart = Reshape (qkv, shape)
+        N = Shape <start = 1, end = 2> (qkv)
+    """
+    weights = f"""
+        zero = Constant <value_ints = [0]> ()
+        rows_axis = Constant <value_ints = [3, 4]> ()
+        width = Constant <value_ints = [{width}]> ()
+        ends = Concat <axis = 0> (N, width)
+        starts = Concat <axis = 0> (zero, zero)
+        inside = Slice (units, starts, ends, rows_axis)
+        p = Cast <to = 1> (inside)
+        transposed = Transpose <perm = [0, 1, 2, 4, 3]> (p)
+        dots = MatMul (p, transposed)
+        column = Constant <value_ints = [-1, 1, 1, 1, 1]> ()
+        slope = Reshape (inverse_temperature, column)
+        logits = Mul (dots, slope)
+        weights = Softmax <axis = -1> (logits)
+    """
+    unit = f"""
+        last = Constant <value_ints = [-1]> ()
+        norm = ReduceL2 <keepdims = 1> (wide, last)
+        least = Constant <value_float = 1e-12> ()
+        divisor = Max (norm, least)
+        unit = Div (wide, divisor)
+        one_less = Constant <value_ints = [{PADDING - 1}]> ()
+        multiple = Constant <value_ints = [{PADDING}]> ()
+        more = Add (N, one_less)
+        tiles = Div (more, multiple)
+        padded = Mul (tiles, multiple)
+        rest = Sub (padded, N)
+        none = Constant <value_ints = [0, 0, 0, 0, 0, 0, 0, 0]> ()
+        beyond = Constant <value_ints = [{beyond}]> ()
+        pads = Concat <axis = 0> (none, rest, beyond)
+        whole = Pad (unit, pads)
+        result = CastLike (whole, qkv)
+    """
+    bodies = {
+        "GemNormalize": f"""(qkv) => (result) {{ {split}
+            index = Constant <value_ints = {chosen}> ()
+            some = Gather <axis = 2> (apart, index)
+            rows = Transpose <perm = [0, 2, 3, 1, 4]> (some)
+            wide = Cast <to = 1> (rows) {unit} }}""",
+        "GemRefine": f"""(units, inverse_temperature, qkv) => (result) {{
+            N = Shape <start = 1, end = 2> (qkv) {weights}
+            wide = MatMul (weights, p) {unit} }}""",
+        "GemAssign": f"""(units, qkv, inverse_temperature) => (result) {{ {split} {weights}
+            two = Constant <value_ints = [2]> ()
+            values = Gather <axis = 2> (apart, two)
+            rows = Transpose <perm = [0, 2, 3, 1, 4]> (values)
+            v = Cast <to = 1> (rows)
+            assigned = MatMul (weights, v)
+            one = Constant <value_ints = [1]> ()
+            mean = ReduceMean <keepdims = 0> (assigned, one)
+            tokens = Transpose <perm = [0, 2, 1, 3]> (mean)
+            flat = Constant <value_ints = [0, 0, {heads * width}]> ()
+            merged = Reshape (tokens, flat)
+            result = CastLike (merged, qkv) }}""",
+    }
+    return parser.parse_function(f'<opset_import: ["" : {opset}], domain: "{PLUGIN_DOMAIN}"> {kind} {bodies[kind]}')
