@@ -16,7 +16,7 @@ test: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	mkdir -p $(TYPED)/gem_fast && ln -sfn $(CURDIR)/gem_fast/* $(CURDIR)/kernels $(CURDIR)/bench $(TYPED)/gem_fast
+	mkdir -p $(TYPED)/gem_fast && ln -sfn $(CURDIR)/gem_fast/* $(CURDIR)/kernels $(CURDIR)/export $(CURDIR)/bench $(TYPED)/gem_fast
 	cd $(TYPED) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p gem_fast
 
 format: $(READY)

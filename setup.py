@@ -6,8 +6,11 @@ from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 
-# `kernels` and `bench` lie at the top of the repository and install as `gem_fast.kernels`, `gem_fast.bench`.
-MAPPED = ("kernels", "bench")
+# These lie at the top of the repository and install as `gem_fast.kernels`, `gem_fast.export`, `gem_fast.bench`.
+MAPPED = ("kernels", "export", "bench")
+ENGINE = ["torch>=2.4", "open_clip_torch>=3.0", "safetensors>=0.4"]
+RUNTIME = ["onnxruntime>=1.20", "tokenizers>=0.20"]
+EXPORT = ["onnx>=1.18", *RUNTIME]
 
 
 def packages() -> tuple[list[str], dict[str, str]]:
@@ -38,8 +41,6 @@ def extensions() -> list[Extension]:
 
 
 NAMES, FOLDERS = packages()
-ENGINE = ["torch>=2.4", "open_clip_torch>=3.0", "safetensors>=0.4"]
-RUNTIME = ["onnxruntime>=1.20", "tokenizers>=0.19"]
 
 setup(
     name="gem_fast",
@@ -58,11 +59,12 @@ setup(
     extras_require={
         "engine": ENGINE,
         "runtime": RUNTIME,
-        "runtime-gpu": ["onnxruntime-gpu>=1.20", "tokenizers>=0.19"],
+        "runtime-gpu": [package.replace("onnxruntime", "onnxruntime-gpu") for package in RUNTIME],
+        "export": [*ENGINE, *EXPORT],
         "bench": [*ENGINE, "pytest>=8", "pytest-benchmark>=4"],
         "dev": [
             *ENGINE,
-            *RUNTIME,
+            *EXPORT,
             "pytest>=8",
             "pytest-benchmark>=4",
             "hypothesis>=6.100",

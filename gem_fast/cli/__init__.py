@@ -2,6 +2,7 @@
 
 import typer
 
+from .export import export
 from .info import info
 from .models import models
 from .segment import segment
@@ -13,6 +14,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(no_args_is_help=True)(segment)
+app.command(no_args_is_help=True)(export)
 app.command()(models)
 app.command()(info)
 

@@ -1,0 +1,123 @@
+"""What comes after the encoders, as ONNX graphs: cosines, heat maps, labels and confidences.
+
+ONNX Runtime computes all outputs of a graph whichever are asked for, so each step also is a graph of its own.
+"""
+
+import numpy as np
+from onnx import TensorProto
+
+from .builder import GraphBuilder
+from .resampling import bilinear_matrix
+
+# Elements of the scores of one step's pixels, as in the engine's decoder: [rows, W, classes] of a batch.
+_STEP_ELEMENTS = 1 << 19
+_FLOAT, _INT32, _INT64 = TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64
+_COSINES: list[int | str] = ["batch", "classes", "h", "w"]
+_PIXELS: list[int | str] = ["batch", "height", "width"]
+
+
+def write_head(graph: GraphBuilder, step: str, embed_dim: int, *, logit_scale: float, threshold: float) -> None:
+    """Add inputs, nodes and outputs of a step to the graph, which is empty.
+
+    - `"cosines"`: `patch_features` `[batch, h, w, E]` and `text_embeddings` `[texts, E]` to `cosines`
+      `[batch, classes, h, w]`. The input `synonyms`, int64 `[classes, most]`, names for each class the rows of its
+      texts, repeated up to the longest, and a class's cosine is the largest of theirs; left out, each text is a class.
+    - `"heatmaps"`: `cosines` and `output_size` (int64 `[2]`, height and width) to `heatmaps`
+      `[batch, classes, height, width]` in 0..1, each stretched by itself.
+    - `"labels"`: `cosines` and `output_size` to `labels`, int32, and `confidence` `[batch, height, width]`. The inputs
+      `logit_scale` and `threshold` may be left out. Nothing of size classes × height × width is held.
+    - `"head"`: all of them from patch features and text embeddings.
+    """
+    if step in ("head", "cosines"):
+        features = graph.input("patch_features", _FLOAT, ["batch", "h", "w", embed_dim])
+        texts = graph.input("text_embeddings", _FLOAT, ["texts", embed_dim])
+    else:
+        cosines = graph.input("cosines", _FLOAT, _COSINES)
+    if step != "cosines":
+        size = graph.input("output_size", _INT64, [2])
+    if step in ("head", "cosines"):
+        synonyms = graph.input("synonyms", _INT64, ["classes", "most"], np.zeros((0, 0), np.int64))
+        cosines = class_cosines(graph, features, texts, synonyms)
+        graph.output("cosines", cosines, _FLOAT, _COSINES)
+    if step in ("head", "heatmaps"):
+        maps = heatmaps(graph, cosines, *_resampling(graph, cosines, size))
+        graph.output("heatmaps", maps, _FLOAT, ["batch", "classes", "height", "width"])
+    if step in ("head", "labels"):
+        scale = graph.input("logit_scale", _FLOAT, [], np.float32(logit_scale))
+        least = graph.input("threshold", _FLOAT, [], np.float32(threshold))
+        labels, confidence = decode(graph, graph.op("Mul", cosines, scale), *_resampling(graph, cosines, size), least)
+        graph.output("labels", labels, _INT32, _PIXELS)
+        graph.output("confidence", confidence, _FLOAT, _PIXELS)
+
+
+def class_cosines(graph: GraphBuilder, features: str, texts: str, synonyms: str) -> str:
+    """Cosines `[B, classes, h, w]` of patches with classes, the maximum over a class's synonyms."""
+    op, constant = graph.op, graph.constant
+    words = op("MatMul", features, op("Transpose", texts, perm=[1, 0]))  # [B, h, w, texts]
+    grouped, plain = graph.body(), graph.body()
+    best = grouped.op("ReduceMax", grouped.op("Gather", words, synonyms, axis=3), grouped.constant([4]), keepdims=0)
+    grouped.output("largest", best, _FLOAT, ["batch", "h", "w", "classes"])
+    plain.output("every", words, _FLOAT, ["batch", "h", "w", "classes"])
+    given = op("Greater", op("Size", synonyms), constant(0))
+    scores = op("If", given, then_branch=grouped.finished("synonyms"), else_branch=plain.finished("texts"))
+    return op("Transpose", scores, perm=[0, 3, 1, 2])
+
+
+def heatmaps(graph: GraphBuilder, cosines: str, rows: str, columns: str) -> str:
+    """Bilinear upsampling, then min-max normalised; a map without any contrast is 0 everywhere."""
+    op, constant = graph.op, graph.constant
+    maps = op("MatMul", op("MatMul", rows, cosines), op("Transpose", columns, perm=[1, 0]))
+    low, high = (op(kind, maps, constant([2, 3]), keepdims=1) for kind in ("ReduceMin", "ReduceMax"))
+    contrast = op("Sub", high, low)
+    flat = op("Equal", contrast, graph.scalar(0.0))
+    return op("Div", op("Sub", maps, low), op("Where", flat, graph.scalar(1.0), contrast))
+
+
+def decode(graph: GraphBuilder, logits: str, rows: str, columns: str, least: str) -> tuple[str, str]:
+    """Labels and confidences `[B, H, W]` of logits `[B, classes, h, w]`, a few rows of pixels at a time."""
+    op, constant = graph.op, graph.constant
+    batch, classes, h, w = (op("Shape", logits, start=i, end=i + 1) for i in range(4))
+    height, width = (op("Shape", matrix, start=0, end=1) for matrix in (rows, columns))
+    a_row = op("Mul", op("Mul", batch, width), classes)
+    count = op("Min", op("Max", op("Div", constant([_STEP_ELEMENTS]), a_row), constant([1])), height)
+    steps = op("Div", op("Sub", op("Add", height, count), constant([1])), count)
+    shape = op("Concat", batch, count, w, classes, axis=0)
+    flat = op("Reshape", op("Transpose", logits, perm=[0, 2, 3, 1]), op("Concat", batch, h, constant([-1]), axis=0))
+
+    step = graph.body()
+    index = step.input("step", _INT64, [])
+    goes_on = step.input("goes_on", TensorProto.BOOL, [])
+    # The last step may repeat rows of the one before, so that all are of a size.
+    first = step.op("Min", step.op("Mul", index, count), op("Sub", height, count))
+    here = step.op("Slice", rows, first, step.op("Add", first, count), step.constant([0]))
+    stripe = step.op("Reshape", step.op("MatMul", here, flat), shape)  # [B, rows, w, classes]
+    tile = step.op("MatMul", columns, stripe)  # [B, rows, W, classes]
+    confidence = step.op("ReduceMax", step.op("Softmax", tile, axis=-1), step.constant([-1]), keepdims=0)
+    best = step.op("Add", step.op("ArgMax", tile, axis=-1, keepdims=0), step.constant(1))
+    sure = step.op("GreaterOrEqual", confidence, least)
+    label = step.op("Cast", step.op("Where", sure, best, step.constant(0)), to=_INT32)
+    step.output("more", goes_on, TensorProto.BOOL, [])
+    step.output("step_labels", label, _INT32, ["batch", "rows", "width"])
+    step.output("step_confidence", confidence, _FLOAT, ["batch", "rows", "width"])
+
+    found = graph.ops("Loop", (op("Squeeze", steps), ""), 2, body=step.finished("rows"))  # [steps, B, rows, W] each
+    whole = op("Mul", op("Sub", steps, constant([1])), count)
+    return _in_order(graph, found[0], whole, height), _in_order(graph, found[1], whole, height)
+
+
+def _in_order(graph: GraphBuilder, found: str, whole: str, height: str) -> str:
+    """`[steps, B, rows, W]` to `[B, H, W]`; of the last step only the rows after the `whole` ones before it are new."""
+    op, constant = graph.op, graph.constant
+    batch, width = (op("Shape", found, start=i, end=i + 1) for i in (1, 3))
+    shape = op("Concat", batch, constant([-1]), width, axis=0)
+    merged = op("Reshape", op("Transpose", found, perm=[1, 0, 2, 3]), shape)
+    before = op("Slice", merged, constant([0]), whole, constant([1]))
+    end = constant([np.iinfo(np.int64).max])
+    return op("Concat", before, op("Slice", merged, op("Sub", whole, height), end, constant([1])), axis=1)
+
+
+def _resampling(graph: GraphBuilder, cosines: str, size: str) -> tuple[str, str]:
+    """The matrices of rows and columns that resample `[..., h, w]` to `output_size`."""
+    h, w = (graph.op("Shape", cosines, start=i, end=i + 1) for i in (2, 3))
+    height, width = graph.ops("Split", (size,), 2, axis=0, num_outputs=2)
+    return bilinear_matrix(graph, h, height), bilinear_matrix(graph, w, width)

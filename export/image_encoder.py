@@ -1,0 +1,176 @@
+"""The image encoder as an ONNX graph: pixels to L2-normalised patch features, by the forward of `gem_fast.vision`."""
+
+import numpy as np
+import torch
+from onnx import TensorProto
+
+from gem_fast.vision import Block, GemVisionTransformer
+
+from .layers import Layers
+from .resampling import bicubic_matrix
+
+
+def write_image_encoder(
+    layers: Layers, vision: GemVisionTransformer, size: tuple[int, int] | None, *, original: bool
+) -> None:
+    """Add inputs, nodes and outputs to the layers' graph.
+
+    Args:
+        layers: the graph, empty.
+        vision: the model, in float32 on the CPU.
+        size: height and width of the pixels, or None for any multiple of the patch.
+        original: also give the unchanged path's patch features.
+    """
+    graph, patch = layers.graph, vision.config.patch_size
+    height, width = size or ("height", "width")
+    pixels = graph.input("pixels", TensorProto.FLOAT, ["batch", 3, height, width])
+    writer = ImageEncoderWriter(layers, vision)
+    gem, unchanged, grid = writer.forward(pixels, size, original)
+    h, w = (size[0] // patch, size[1] // patch) if size else ("h", "w")
+    shape: list[int | str] = ["batch", h, w, vision.config.embed_dim]
+    graph.output("patch_features", writer.head(gem, grid), TensorProto.FLOAT, shape)
+    if unchanged:
+        graph.output("original_features", writer.head(unchanged, grid), TensorProto.FLOAT, shape)
+
+
+class ImageEncoderWriter:
+    """The two paths of GEM's forward on one graph. The residual streams are float32."""
+
+    def __init__(self, layers: Layers, vision: GemVisionTransformer) -> None:
+        self.layers = layers
+        self.graph = layers.graph
+        self.vision = vision
+        self.blocks: list[Block] = list(vision.blocks)  # type: ignore[arg-type]
+
+    def forward(self, pixels: str, size: tuple[int, int] | None, original: bool) -> tuple[str, str | None, str]:
+        """Tokens `[B, N, C]` of GEM's path and, with `original`, of the unchanged one, and the grid's h and w."""
+        op, vision = self.graph.op, self.vision
+        x, grid = self.embed(pixels, size)
+        first_gem = len(self.blocks) - vision.options.gem_blocks
+        g = x
+        for index, block in enumerate(self.blocks):
+            name = f"blocks.{index}"
+            goes_on = original or index + 1 < len(self.blocks)
+            letters = "qkv" if goes_on else "".join(sorted({*vision.options.projections, "v"}))
+            normed = self.layers.layer_norm(x, f"{name}.ln_1", block.ln_1)
+            projections = self.project(normed, name, block, letters)
+            if index >= first_gem:
+                own = self.gem_attention(normed, projections, block.heads)
+                merged = self.layers.linear(own, f"{name}.out", block.out.weight, block.out.bias)
+                g = op("Add", x if index == first_gem else g, self.layers.wide(merged))
+            if goes_on:
+                x = self.original_block(x, projections, name, block)
+        return g, x if original else None, grid
+
+    def embed(self, pixels: str, size: tuple[int, int] | None) -> tuple[str, str]:
+        """Tokens `[B, N, C]` before the first block, and h and w of the grid as int64 `[2]`."""
+        op, constant, vision = self.graph.op, self.graph.constant, self.vision
+        patch = constant([vision.config.patch_size])
+        sides = constant(list(size)) if size else op("Shape", pixels, start=2, end=4)
+        grid = op("Div", sides, patch)
+        h, w = self.graph.ops("Split", (grid,), 2, axis=0, num_outputs=2)
+        # A convolution whose steps are its kernel is a linear layer on patches, and serves every type.
+        cut = op("Concat", constant([0, 3]), h, patch, w, patch, axis=0)
+        patches = op("Transpose", op("Reshape", pixels, cut), perm=[0, 2, 4, 1, 3, 5])  # [B, h, w, 3, patch, patch]
+        flat = op("Concat", constant([0]), op("Mul", h, w), constant([3 * vision.config.patch_size**2]), axis=0)
+        patches = self.layers.low(op("Reshape", patches, flat))
+        tokens = self.layers.linear(patches, "patch_embedding", vision.patch_embedding.weight.flatten(1))
+        tokens = op("Add", self.layers.wide(tokens), self.positions(size, h, w))
+        first = (vision.class_embedding + vision.position_embedding[0]).view(1, 1, -1)
+        batch = op("Shape", pixels, start=0, end=1)
+        every = op("Concat", batch, constant([1, 1]), axis=0)
+        first_token = op("Expand", self.graph.weight("class_token", first.float()), every)
+        x = op("Concat", first_token, tokens, axis=1)
+        return self.layers.layer_norm(x, "ln_pre", vision.ln_pre) if vision.config.pre_norm else x, grid
+
+    def positions(self, size: tuple[int, int] | None, h: str, w: str) -> str:
+        """Position embeddings of the patches, `[h*w, C]` float32: stored for a fixed size, else resampled in the graph.
+
+        Antialiased bicubic resampling is separable, so it is a product with a matrix for each axis.
+        """
+        vision, op, constant = self.vision, self.graph.op, self.graph.constant
+        if size:
+            patch = vision.config.patch_size
+            resampled = vision.positions(size[0] // patch, size[1] // patch)[1:].float()
+            return self.graph.weight(f"positions.{size[0]}x{size[1]}", resampled)
+        trained_h, trained_w = vision.config.grid
+        image = vision.position_embedding[1:].float().view(trained_h, trained_w, -1)
+        stored = self.graph.weight("positions", image.reshape(trained_h, -1))
+        rows = op("MatMul", bicubic_matrix(self.graph, constant([trained_h]), h), stored)  # [h, trained_w*C]
+        rows = op("Reshape", rows, constant([0, trained_w, -1]))
+        columns = op("MatMul", bicubic_matrix(self.graph, constant([trained_w]), w), rows)  # [h, w, C]
+        return op("Reshape", columns, constant([-1, vision.config.width]))
+
+    def project(self, normed: str, name: str, block: Block, letters: str) -> dict[str, str]:
+        """The projections that are wanted, each `[B, N, C]`, and under their joined letters all of them together."""
+        C = self.vision.config.width
+        rows = torch.cat([torch.arange(C) + "qkv".index(letter) * C for letter in letters])
+        kind = "qkv" if letters == "qkv" else f"qkv_{letters}"
+        packed = self.layers.linear(
+            self.layers.low(normed), f"{name}.{kind}", block.qkv.weight[rows], block.qkv.bias[rows]
+        )
+        if len(letters) == 1:
+            return {letters: packed}
+        parts = self.graph.ops("Split", (packed,), len(letters), axis=-1, num_outputs=len(letters))
+        return {**dict(zip(letters, parts, strict=True)), letters: packed}
+
+    def gem_attention(self, normed: str, projections: dict[str, str], heads: int) -> str:
+        """Eq. 3-7 of GEM: self-self attention of each projection, averaged; `[B, N, C]` of the products' type.
+
+        The heads of all projections lie side by side, so that one node serves them all.
+        """
+        op, constant, layers = self.graph.op, self.graph.constant, self.layers
+        options, C = self.vision.options, self.vision.config.width
+        chosen = options.projections
+        count = len(chosen)
+        together = projections.get(chosen) or op("Concat", *[projections[letter] for letter in chosen], axis=-1)
+        c = self.inverse_temperature(normed, C // heads)
+        key, query = self.key_and_query(together, c, heads * count)
+        for _ in range(options.iterations):
+            attended = layers.attend(query, key, key, heads * count, 1.0)  # Eq. 5
+            key, query = self.key_and_query(attended, c, heads * count)
+        value = projections["v"] if count == 1 else op("Concat", *[projections["v"]] * count, axis=-1)
+        output = layers.attend(query, key, value, heads * count, 1.0)  # Eq. 6
+        if count == 1:
+            return output
+        apart = op("Reshape", layers.wide(output), constant([0, 0, count, C]))
+        return layers.low(op("ReduceMean", apart, constant([2]), keepdims=0))  # Eq. 7
+
+    def inverse_temperature(self, normed: str, head_width: int) -> str:
+        """Eq. 4: the mean norm of an image's tokens over sqrt(D), `[B, 1, 1, 1]` float32; or the fixed one."""
+        op, constant, options = self.graph.op, self.graph.constant, self.vision.options
+        if options.inverse_temperature is not None:
+            return self.graph.scalar(options.inverse_temperature)
+        norms = op("ReduceL2", normed, constant([-1]), keepdims=1)
+        mean = op("ReduceMean", norms, constant([1]), keepdims=1)
+        return op("Unsqueeze", op("Mul", mean, self.graph.scalar(head_width**-0.5)), constant([3]))
+
+    def key_and_query(self, p: str, c: str, heads: int) -> tuple[str, str]:
+        """p `[B, N, heads*D]` normalised for each head, and the same times the inverse temperature c."""
+        op, constant, layers = self.graph.op, self.graph.constant, self.layers
+        apart = op("Reshape", layers.wide(p), constant([0, 0, heads, -1]))
+        if self.vision.options.normalize:
+            reciprocal = layers.reciprocal_norm(apart)
+            key, query = op("Mul", apart, reciprocal), op("Mul", apart, op("Mul", reciprocal, c))
+        else:
+            key, query = apart, op("Mul", apart, c)
+        merged = constant([0, 0, -1])
+        return layers.low(op("Reshape", key, merged)), layers.low(op("Reshape", query, merged))
+
+    def original_block(self, x: str, projections: dict[str, str], name: str, block: Block) -> str:
+        """The unchanged block, given its projections: `[B, N, C]` float32 in and out."""
+        op, layers = self.graph.op, self.layers
+        head_width = self.vision.config.width // block.heads
+        attended = layers.attend(projections["q"], projections["k"], projections["v"], block.heads, head_width**-0.5)
+        x = op("Add", x, layers.wide(layers.linear(attended, f"{name}.out", block.out.weight, block.out.bias)))
+        normed = layers.low(layers.layer_norm(x, f"{name}.ln_2", block.ln_2))
+        return op("Add", x, layers.wide(layers.mlp(normed, name, block.mlp_in, block.mlp_out, block.activation)))
+
+    def head(self, x: str, grid: str) -> str:
+        """Tokens `[B, N, C]` to L2-normalised embeddings of the patches, `[B, h, w, E]`."""
+        op, constant, layers = self.graph.op, self.graph.constant, self.layers
+        patches = op("Slice", x, constant([1]), constant([np.iinfo(np.int64).max]), constant([1]))
+        normed = layers.low(layers.layer_norm(patches, "ln_post", self.vision.ln_post))
+        embedded = layers.wide(layers.linear(normed, "projection", self.vision.projection.weight))
+        shape = op("Concat", constant([0]), grid, constant([-1]), axis=0)
+        return op("Reshape", layers.unit(embedded), shape)

@@ -1,0 +1,95 @@
+"""What can be chosen about an export. Needs neither torch nor onnx."""
+
+from dataclasses import dataclass
+
+OPSETS = range(18, 25)  # what the graphs are written for and ONNX Runtime runs
+ATTENTIONS = ("portable", "onnx", "ort")
+DTYPES = ("fp32", "fp16", "bf16")
+FIRST_ATTENTION_OPSET = 23
+
+
+class ExportError(ValueError):
+    """An export that can't be made, or an exported folder that can't be used; the message says what would be right."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How the graphs are written.
+
+    Attributes:
+        sizes: height and width of the image encoder's input, one graph each; empty for the model's own size.
+        dynamic_size: one image encoder for every size that is a multiple of the patch.
+        opset: the ONNX operator set, 18 to 24; None for 23, or 18 where `attention` needs no newer one.
+        attention: `"portable"` (MatMul and Softmax, N×N in memory), `"onnx"` (the `Attention` operator of opset 23) or
+            `"ort"` (`MultiHeadAttention` of ONNX Runtime, which never holds N×N).
+        dtype: `"fp32"`, `"fp16"` or `"bf16"` for the image encoder's weights and products; LayerNorm, softmax,
+            normalisation, the residual stream, inputs and outputs stay float32. The text encoder and the head are
+            float32 always, as in the engine.
+        quantize: None, or `"int8"` for the image encoder's linear layers (weights ahead of time, activations at run
+            time; fp32 only).
+        original: a second output of the image encoder with the unchanged path's patch features.
+        with_preprocess: the image encoder takes uint8 images of any size, and resizes and normalises them itself.
+        check: run the graphs under ONNX Runtime and compare them with torch.
+    """
+
+    sizes: tuple[tuple[int, int], ...] = ()
+    dynamic_size: bool = False
+    opset: int | None = None
+    attention: str = "ort"
+    dtype: str = "fp32"
+    quantize: str | None = None
+    original: bool = False
+    with_preprocess: bool = False
+    check: bool = True
+
+    def __post_init__(self) -> None:
+        if self.attention not in ATTENTIONS:
+            raise ExportError(f"attention must be one of {', '.join(ATTENTIONS)}, got {self.attention!r}")
+        if self.dtype not in DTYPES:
+            raise ExportError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if self.opset is not None and self.opset not in OPSETS:
+            raise ExportError(f"opset must be {OPSETS[0]} to {OPSETS[-1]}, got {self.opset}")
+        if self.attention == "onnx" and self.chosen_opset < FIRST_ATTENTION_OPSET:
+            raise ExportError(
+                f"attention onnx needs opset {FIRST_ATTENTION_OPSET} or newer, got {self.opset}; "
+                "portable and ort serve every opset"
+            )
+        if self.quantize not in (None, "int8"):
+            raise ExportError(f"quantize must be int8 or left out, got {self.quantize!r}")
+        if self.quantize and self.dtype != "fp32":
+            raise ExportError(f"quantize int8 goes with dtype fp32, got {self.dtype}")
+        if self.quantize or self.with_preprocess:
+            raise ExportError("quantize and with_preprocess are not there yet")
+        if self.dynamic_size and self.sizes:
+            raise ExportError("dynamic_size serves every size; leave out sizes, or name sizes alone")
+        if self.dynamic_size and self.with_preprocess:
+            raise ExportError("with_preprocess resizes to a fixed size; leave out dynamic_size")
+        if len(set(self.sizes)) != len(self.sizes):
+            raise ExportError(f"each size may come once, got {', '.join(size_name(s) for s in self.sizes)}")
+
+    @property
+    def chosen_opset(self) -> int:
+        return self.opset or (FIRST_ATTENTION_OPSET if self.attention == "onnx" else OPSETS[0])
+
+    def grid_sizes(self, default: int, patch: int) -> tuple[tuple[int, int], ...]:
+        """The sizes to write graphs for, each checked against the patch; empty for a dynamic size."""
+        if self.dynamic_size:
+            return ()
+        for height, width in self.sizes:
+            if height < patch or width < patch or height % patch or width % patch:
+                raise ExportError(f"size {height}x{width}: both sides must be positive multiples of the patch, {patch}")
+        side = max(1, round(default / patch)) * patch
+        return self.sizes or ((side, side),)
+
+
+def size_name(size: tuple[int, int]) -> str:
+    """As in file names: 448x640, height first."""
+    return f"{size[0]}x{size[1]}"
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`448` or `448x640` (height × width) to height and width."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
+        raise ExportError(f"size must be like 448 or 448x640 (height x width), got {text!r}")
+    return int(parts[0]), int(parts[-1])

@@ -1,0 +1,72 @@
+"""Resampling as products: the matrix of an axis, computed in the graph from the sizes."""
+
+import numpy as np
+from onnx import TensorProto
+
+from .builder import GraphBuilder
+
+_CUBIC = -0.5  # the coefficient of antialiased bicubic resampling in Pillow and torch
+
+
+def bilinear_matrix(graph: GraphBuilder, inputs: str, outputs: str) -> str:
+    """`[outputs, inputs]` float32 of bilinear resampling, as `torch.nn.functional.interpolate` does it.
+
+    Args:
+        graph: where to write.
+        inputs, outputs: lengths of the axis, int64 `[1]`.
+    """
+    op = graph.op
+    centres, _ = _centres(graph, inputs, outputs)
+    last = op("Sub", _wide(graph, inputs), _number(graph, 1))
+    inside = op("Min", op("Max", op("Sub", centres, _number(graph, 0.5)), _number(graph, 0)), last)
+    distance = op("Abs", op("Sub", inside, _range(graph, inputs)))
+    triangle = op("Max", op("Sub", _number(graph, 1), distance), _number(graph, 0))
+    return op("Cast", triangle, to=TensorProto.FLOAT)
+
+
+def bicubic_matrix(graph: GraphBuilder, inputs: str, outputs: str) -> str:
+    """`[outputs, inputs]` float32 of bicubic resampling with antialias, as torch and Pillow do it.
+
+    Every input within two steps has the cubic kernel's weight, a step being the larger of an input and an output
+    pixel; the weights of an output sum to 1.
+    """
+    op = graph.op
+    centres, step = _centres(graph, inputs, outputs)
+    wide_step = op("Max", step, _number(graph, 1))
+    middle = op("Add", _range(graph, inputs), _number(graph, 0.5))
+    x = op("Min", op("Abs", op("Div", op("Sub", middle, centres), wide_step)), _number(graph, 2))
+    near = _polynomial(graph, x, [_CUBIC + 2, -(_CUBIC + 3), 0, 1])
+    far = _polynomial(graph, x, [_CUBIC, -5 * _CUBIC, 8 * _CUBIC, -4 * _CUBIC])
+    weights = op("Where", op("Less", x, _number(graph, 1)), near, far)
+    total = op("ReduceSum", weights, graph.constant([1]), keepdims=1)
+    return op("Cast", op("Div", weights, total), to=TensorProto.FLOAT)
+
+
+def _centres(graph: GraphBuilder, inputs: str, outputs: str) -> tuple[str, str]:
+    """Centres of the output pixels in input pixels, float64 `[outputs, 1]`, and the step from one to the next."""
+    op = graph.op
+    step = op("Div", _wide(graph, inputs), _wide(graph, outputs))
+    places = op("Unsqueeze", _range(graph, outputs), graph.constant([1]))
+    return op("Mul", op("Add", places, _number(graph, 0.5)), step), step
+
+
+def _range(graph: GraphBuilder, length: str) -> str:
+    """0, 1, … as float64 `[length]`."""
+    limit = graph.op("Squeeze", length)
+    return _wide(graph, graph.op("Range", graph.constant(0), limit, graph.constant(1)))
+
+
+def _polynomial(graph: GraphBuilder, x: str, coefficients: list[float]) -> str:
+    """By Horner's rule, the highest power first."""
+    value = _number(graph, coefficients[0])
+    for coefficient in coefficients[1:]:
+        value = graph.op("Add", graph.op("Mul", value, x), _number(graph, coefficient))
+    return value
+
+
+def _wide(graph: GraphBuilder, x: str) -> str:
+    return graph.op("Cast", x, to=TensorProto.DOUBLE)
+
+
+def _number(graph: GraphBuilder, value: float) -> str:
+    return graph.constant(value, np.float64)

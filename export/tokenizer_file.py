@@ -1,0 +1,67 @@
+"""CLIP's tokenizer in the format of Hugging Face's `tokenizers`, equal to open_clip's byte-pair encoding."""
+
+from typing import Any
+
+from open_clip.tokenizer import SimpleTokenizer, _clean_lower
+
+from .options import ExportError
+
+_START, _END = "<start_of_text>", "<end_of_text>"
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+# What ftfy does to every text before open_clip looks at it, as far as it can be said in patterns.
+_CLEANING = [
+    ("[\u2018-\u201b\u02bc]", "'"),
+    ("[\u201c-\u201f]", '"'),
+    ("\ufb00", "ff"),
+    ("\ufb01", "fi"),
+    ("\ufb02", "fl"),
+    ("\ufb03", "ffi"),
+    ("\ufb04", "ffl"),
+    ("[\\x00-\\x08\\x0b\\x0e-\\x1f\\x7f\ufeff]", ""),
+    ("&quot;", '"'),
+    ("&#39;|&apos;", "'"),
+    ("&lt;", "<"),
+    ("&gt;", ">"),
+    ("&nbsp;", " "),
+    ("&amp;", "&"),
+]
+
+
+def tokenizer_json(tokenizer: Any) -> str:
+    """The content of `tokenizer.json` for open_clip's tokenizer: texts to ids `[context]`, cut off and padded with 0.
+
+    Raises:
+        ExportError: it is not CLIP's byte-pair encoding in its usual setting.
+    """
+    usual = isinstance(tokenizer, SimpleTokenizer) and tokenizer.clean_fn is _clean_lower
+    if not usual or tokenizer.reduction_fn is not None or len(tokenizer.all_special_ids) != 2:
+        raise ExportError(f"the tokenizer {type(tokenizer).__name__} of this model is not CLIP's; it can't be exported")
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    merges = [pair for pair, _ in sorted(tokenizer.bpe_ranks.items(), key=lambda item: item[1]) if len(pair) == 2]
+    made = Tokenizer(models.BPE(vocab=tokenizer.encoder, merges=merges, end_of_word_suffix="</w>", fuse_unk=False))
+    made.normalizer = normalizers.Sequence(
+        [normalizers.Replace(Regex(pattern), text) for pattern, text in _CLEANING]
+        + [
+            normalizers.NFC(),
+            normalizers.Replace(Regex(r"\s+"), " "),
+            # Greek's final sigma, which lower-casing a letter at a time does not know.
+            normalizers.Replace(Regex(r"(?<=\p{L})Σ(?!\p{L})"), "ς"),
+            normalizers.Lowercase(),
+        ]
+    )
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens([AddedToken(text, normalized=True, special=True) for text in (_START, _END)])
+    made.post_processor = processors.TemplateProcessing(
+        single=f"{_START} $A {_END}",
+        special_tokens=[(_START, tokenizer.sot_token_id), (_END, tokenizer.eot_token_id)],
+    )
+    made.enable_truncation(tokenizer.context_length)
+    made.enable_padding(length=tokenizer.context_length, pad_id=0, pad_token="!")
+    return made.to_str()

@@ -1,0 +1,104 @@
+"""`gem-fast export`."""
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .terminal import console, fail
+
+
+class Format(str, Enum):
+    onnx = "onnx"
+
+
+class Attention(str, Enum):
+    portable = "portable"
+    onnx = "onnx"
+    ort = "ort"
+
+
+class GraphDtype(str, Enum):
+    fp32 = "fp32"
+    fp16 = "fp16"
+    bf16 = "bf16"
+
+
+class Quantize(str, Enum):
+    int8 = "int8"
+
+
+def export(
+    out: Annotated[Path, typer.Option(help="Output folder.")],
+    model: Annotated[str, typer.Option(help="Model name; `gem-fast models` lists them.")] = "gem-tiny",
+    pretrained: Annotated[str | None, typer.Option(help="open_clip's tag of the weights.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Local .safetensors or .pt weights instead of a tag.")] = None,
+    format: Annotated[Format, typer.Option(help="What to write.")] = Format.onnx,
+    opset: Annotated[int | None, typer.Option(help="ONNX operator set, 18 to 24.")] = None,
+    attention: Annotated[
+        Attention,
+        typer.Option(
+            help="portable (MatMul and Softmax), onnx (the operator of opset 23) or ort (ONNX Runtime's own, fastest)."
+        ),
+    ] = Attention.ort,
+    dtype: Annotated[GraphDtype, typer.Option(help="Type of the image encoder; what needs it stays fp32.")] = (
+        GraphDtype.fp32
+    ),
+    size: Annotated[
+        list[str] | None, typer.Option(help="Input size, as 448 or 448x640 (height x width); repeatable.")
+    ] = None,
+    dynamic_size: Annotated[
+        bool, typer.Option("--dynamic-size", help="One image encoder for all multiples of the patch.")
+    ] = False,
+    quantize: Annotated[Quantize | None, typer.Option(help="Linear layers of the image encoder in int8.")] = None,
+    original: Annotated[
+        bool, typer.Option("--original", help="Also give the unchanged path's patch features.")
+    ] = False,
+    with_preprocess: Annotated[
+        bool, typer.Option("--with-preprocess", help="Take uint8 images; resize and normalise in the graph.")
+    ] = False,
+    check: Annotated[bool, typer.Option(help="Run the graphs under ONNX Runtime and compare them with torch.")] = True,
+    gem_blocks: Annotated[int | None, typer.Option(help="Last blocks with a GEM path (default: the model's).")] = None,
+    iterations: Annotated[int | None, typer.Option(help="Self-self attention iterations.")] = None,
+    inverse_temperature: Annotated[float | None, typer.Option(help="Fixed 1/τ instead of the adaptive one.")] = None,
+) -> None:
+    """Export a model for use without torch: ONNX graphs with a tokenizer and a manifest.
+
+    Exit status: 0 if the export is written (and agrees with torch), 2 if not; then nothing is written.
+    """
+    from gem_fast.export import ExportOptions
+    from gem_fast.export.options import parse_size
+
+    options: dict[str, Any] = {
+        "gem_blocks": gem_blocks,
+        "iterations": iterations,
+        "inverse_temperature": inverse_temperature,
+    }
+    try:
+        chosen = ExportOptions(
+            sizes=tuple(parse_size(each) for each in size or ()),
+            dynamic_size=dynamic_size,
+            opset=opset,
+            attention=attention.value,
+            dtype=dtype.value,
+            quantize=quantize.value if quantize else None,
+            original=original,
+            with_preprocess=with_preprocess,
+            check=check,
+        )
+        from gem_fast import load
+        from gem_fast.export import export_onnx
+
+        gem = load(
+            model,
+            pretrained,
+            weights=weights,
+            **{name: value for name, value in options.items() if value is not None},
+        )
+        manifest = export_onnx(gem, out, chosen)
+    except (ValueError, OSError) as error:
+        fail(str(error))
+    for name, measured in (manifest["check"] or {}).items():
+        console.print(f"{name}: {measured}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{model} exported into {out}", markup=False, highlight=False, soft_wrap=True)
