@@ -2,20 +2,45 @@
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 
 from rich.table import Table
 
 from .terminal import console
 
+PACKAGES = (
+    "gem_fast", "torch", "triton", "open_clip_torch", "onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy", "pillow",
+)  # fmt: skip
+
 
 def info() -> None:
     """Show the machine, the attention backends and the versions."""
+    table = Table(show_header=False, box=None)
+    table.add_row("system", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}")
+    if find_spec("torch"):
+        add_engine(table)
+    else:
+        table.add_row("engine", 'not installed: pip install "gem_fast[engine]"')
+    if find_spec("onnxruntime"):
+        import onnxruntime
+
+        table.add_row("runtime", ", ".join(onnxruntime.get_available_providers()))
+    else:
+        table.add_row("runtime", 'not installed: pip install "gem_fast[runtime]"')
+    for package in PACKAGES:
+        try:
+            table.add_row(package, version(package))
+        except PackageNotFoundError:
+            table.add_row(package, "not installed")
+    console.print(table)
+
+
+def add_engine(table: Table) -> None:
+    """What torch sees, and the attention backends."""
     import torch
 
     from gem_fast.kernels.attention import backends, choose_backend, cpu
 
-    table = Table(show_header=False, box=None)
-    table.add_row("system", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}")
     table.add_row("CPU", f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
     for i in range(torch.cuda.device_count()):
         table.add_row(f"cuda:{i}", torch.cuda.get_device_name(i))
@@ -27,9 +52,3 @@ def info() -> None:
         table.add_row("", f"{str(dtype).removeprefix('torch.')} on the CPU: {chosen}{path}")
     if cpu.why_missing():
         table.add_row("", f"cpu can't serve: {cpu.why_missing()}")
-    for package in ("gem_fast", "torch", "triton", "open_clip_torch", "numpy", "pillow"):
-        try:
-            table.add_row(package, version(package))
-        except PackageNotFoundError:
-            table.add_row(package, "not installed")
-    console.print(table)
