@@ -51,7 +51,7 @@ class Graph:
         found = {value.name: (value.type.removeprefix("tensor(").rstrip(")"), len(value.shape)) for value in given}
         if found != dict(inputs) or not set(outputs) <= {value.name for value in self.session.get_outputs()}:
             raise ExportError(
-                f"{path} is not a graph of gem_fast's export: it takes {describe(found)} and gives "
+                f"{path} is not the graph that the manifest speaks of: it takes {describe(found)} and gives "
                 f"{', '.join(value.name for value in self.session.get_outputs())}; expected were {describe(inputs)} "
                 f"and {', '.join(outputs)}"
             )
