@@ -6,7 +6,12 @@ model = GemRuntime("exported")
 result = model.segment("photo.jpg", ["cat", "dog"])
 """
 
-from .model import GemRuntime
-from .options import RuntimeOptions
+from gem_fast.errors import missing_extra
+
+try:
+    from .model import GemRuntime
+    from .options import RuntimeOptions
+except ModuleNotFoundError as error:
+    raise missing_extra("gem_fast.export.runtime", "runtime", error) from error
 
 __all__ = ["GemRuntime", "RuntimeOptions"]

@@ -68,18 +68,20 @@ class Graph:
         """
         binding = self.session.io_binding()
         try:
-            for name, value in inputs.items():
-                # Inputs with a default can be bound as values only, not as arrays.
-                bound = (
-                    value if isinstance(value, OrtValue) else OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
-                )
-                binding.bind_ortvalue_input(name, bound)
+            # As values, since inputs with a default can't be bound as arrays; kept, since they lend their memory.
+            values = {name: as_value(value) for name, value in inputs.items()}
+            for name, value in values.items():
+                binding.bind_ortvalue_input(name, value)
             for name in outputs:
                 binding.bind_output(name, *((self.device, self.device_id) if stay else ("cpu", 0)))
             self.session.run_with_iobinding(binding)
         except Exception as error:  # ONNX Runtime's errors share no base of their own
             raise RuntimeError(f"{self.path.name}: {first_line(error)}") from error
         return binding.get_outputs()
+
+
+def as_value(value: np.ndarray | OrtValue) -> OrtValue:
+    return value if isinstance(value, OrtValue) else OrtValue.ortvalue_from_numpy(np.asarray(value, order="C"))
 
 
 def first_line(error: Exception) -> str:

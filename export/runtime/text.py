@@ -29,10 +29,17 @@ class TextTokenizer:
         self.context = context
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text with the start and the end of text, cut to the context as CLIP's own tokenizer does."""
+        """Ids of each text with the start and the end of text, cut to the context as CLIP's own tokenizer does.
+
+        What is cut is warned of.
+        """
         # The file can't hold what CLIP's tokenizer does first: entities, twice since some are escaped themselves.
         clean = [html.unescape(html.unescape(text)) for text in texts]
         every = [encoding.ids for encoding in self.tokenizer.encode_batch(clean)]
+        for text, ids in zip(texts, every, strict=True):
+            if len(ids) > self.context:
+                shown = text if len(text) <= 60 else f"{text[:60]}..."
+                warnings.warn(f"{shown!r} is cut: {len(ids)} tokens, the model reads {self.context}", stacklevel=2)
         return [ids if len(ids) <= self.context else [*ids[: self.context - 1], ids[-1]] for ids in every]
 
 

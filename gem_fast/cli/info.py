@@ -4,6 +4,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
+from rich.markup import escape
 from rich.table import Table
 
 from .terminal import console
@@ -20,13 +21,13 @@ def info() -> None:
     if find_spec("torch"):
         add_engine(table)
     else:
-        table.add_row("engine", 'not installed: pip install "gem_fast[engine]"')
+        table.add_row("engine", escape('not installed: pip install "gem_fast[engine]"'))
     if find_spec("onnxruntime"):
         import onnxruntime
 
         table.add_row("runtime", ", ".join(onnxruntime.get_available_providers()))
     else:
-        table.add_row("runtime", 'not installed: pip install "gem_fast[runtime]"')
+        table.add_row("runtime", escape('not installed: pip install "gem_fast[runtime]"'))
     for package in PACKAGES:
         try:
             table.add_row(package, version(package))

@@ -6,12 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gem_fast.errors import missing_extra
-
 from .terminal import console, errors, fail, progress_bar, short_warnings
 
 if TYPE_CHECKING:
-    from gem_fast.export.runtime import GemRuntime
     from gem_fast.segmenter import Segmenter
 
 # Options of the torch engine that say nothing about an exported model.
@@ -120,7 +117,9 @@ def segment(
         find_images(images)  # a mistyped path should not cost the loading of a model
         gem: Segmenter
         if runtime is not None:
-            gem = load_runtime(runtime, provider=provider, cache=engine_cache, threads=threads, max_batch=batch_size)
+            from gem_fast.export.runtime import GemRuntime
+
+            gem = GemRuntime(runtime, provider=provider, cache=engine_cache, threads=threads, max_batch=batch_size)
         else:
             options = {"gem_blocks": gem_blocks, "iterations": iterations, "inverse_temperature": inverse_temperature}
             chosen = {name: value for name, value in options.items() if value is not None}
@@ -167,12 +166,3 @@ def was_given(context: typer.Context, name: str) -> bool:
     """Whether the user gave an option, rather than its default."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
-
-
-def load_runtime(folder: Path, **options: Any) -> "GemRuntime":
-    """The exported model, after a look at whether what runs it is installed."""
-    try:
-        from gem_fast.export.runtime import GemRuntime
-    except ModuleNotFoundError as error:
-        raise missing_extra("--runtime", "runtime", error) from error
-    return GemRuntime(folder, **options)

@@ -176,6 +176,7 @@ class TestText:
         "x" * 400,
     )
 
+    @pytest.mark.filterwarnings("ignore:.* is cut")
     def test_tokens_equal_open_clips(self, runtime):
         texts = [*self.WORDS, "", "a photo of " + "many " * 100, "“quoted” ’s"]
         tokenize = engine().text.tokenizer
@@ -184,12 +185,21 @@ class TestText:
             assert ids == expected[: len(ids)], text
             assert not any(expected[len(ids) :])
 
-    @pytest.mark.filterwarnings("ignore:this model's vocabulary")
+    @pytest.mark.filterwarnings("ignore:this model's vocabulary", "ignore:.* is cut")
     @pytest.mark.parametrize("templates", ["photo", ("a {}", "the {} there", "{}")], ids=str)
     def test_embeddings_equal_the_engines(self, runtime, templates):
         ours, theirs = (model.encode_text(list(self.WORDS), templates) for model in (runtime, engine()))
         assert ours.dtype == np.float32
         np.testing.assert_allclose(ours, theirs, atol=3e-6)
+
+    def test_a_text_that_is_too_long_is_cut_with_a_warning(self, runtime):
+        context = engine().text.tokenizer.context_length
+        words = "cat " * context
+        with pytest.warns(
+            UserWarning, match=rf"'cat cat .*\.\.\.' is cut: {context + 2} tokens, the model reads {context}$"
+        ):
+            (ids,) = runtime.text.tokenizer([words])
+        assert ids == engine().text.tokenizer([words])[0].tolist()
 
     def test_each_text_is_encoded_once_in_chunks(self, monkeypatch):
         fresh, sizes = GemRuntime(exported(), threads=1), []

@@ -184,7 +184,19 @@ class TestCommand:
             monkeypatch.delitem(sys.modules, name)
         done = run()
         assert done.exit_code == 2
-        assert '--runtime needs tokenizers, which is not installed: pip install "gem_fast[runtime]"' in done.stderr
+        assert (
+            'gem_fast.export.runtime needs tokenizers, which is not installed: pip install "gem_fast[runtime]"'
+            in done.stderr
+        )
+
+
+def test_info_names_the_extras(monkeypatch):
+    assert "CPUExecutionProvider" in invoke("info").stdout
+    monkeypatch.setattr(sys.modules["gem_fast.cli.info"], "find_spec", lambda name: None)
+    done = invoke("info")
+    assert done.exit_code == 0
+    for extra in ("engine", "runtime"):
+        assert f'not installed: pip install "gem_fast[{extra}]"' in done.stdout
 
 
 def test_many_files_in_batches(folder, tmp_path):

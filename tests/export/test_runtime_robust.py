@@ -199,3 +199,10 @@ class TestProviders:
     def test_one_that_does_not_start_is_an_error(self, nvidia, picture, provider):
         with pytest.raises(ExportError, match=r"could not be started.* this session would run on CPUExecutionProvider"):
             GemRuntime(exported(), provider=provider).segment(picture(), "cat")
+
+    def test_a_batch_beyond_the_engines_is_refused(self, picture):
+        model = GemRuntime(exported(), threads=1)
+        model.image_encoder((96, 96)).limit = 2  # as TensorRT's profile sets it
+        assert len(model.segment([picture()] * 3, "cat", batch_size=2)) == 3
+        with pytest.raises(ValueError, match="batch_size must be at most the max_batch of the runtime, 2"):
+            model.segment([picture()] * 3, "cat", batch_size=3)
