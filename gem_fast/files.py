@@ -80,10 +80,10 @@ def _is_own(path: Path) -> bool:
     return path.name.endswith(_OWN_ENDINGS)
 
 
-def _with_distinct_stems(found: dict[Path, str]) -> list[Job]:
+def _with_distinct_stems(found: dict[Path, str], reserved: Iterable[str] = ()) -> list[Job]:
     """Where two images would write the same names, the ending is kept; where that is not enough, a number is added."""
     shared = Counter(stem.casefold() for stem in found.values())
-    taken: set[str] = set()
+    taken = {stem.casefold() for stem in reserved}
     jobs = []
     for path, stem in found.items():
         base = stem if shared[stem.casefold()] == 1 else f"{stem}{path.suffix}"
@@ -141,7 +141,9 @@ def segment_files(
         raise NotADirectoryError(f"the output folder {out} is a file")
     out.mkdir(parents=True, exist_ok=True)
     finished = finished_images(out, heatmaps) if resume else {}
-    jobs = [job for job in jobs if str(job.path) not in finished]
+    # Names that the earlier run gave to other inputs stay theirs.
+    kept = [json.loads(line)["files"]["labels"].removesuffix(".labels.png") for line in finished.values()]
+    jobs = _with_distinct_stems({job.path: job.stem for job in jobs if str(job.path) not in finished}, kept)
     # The kept records are written anew: a line cut off and failures that get another try are gone.
     write_whole(out / SUMMARY, "".join(finished.values()).encode(errors="backslashreplace"))
     if on_start:
@@ -172,7 +174,12 @@ def finished_images(out: Path, heatmaps: bool = False) -> dict[str, str]:
             except (ValueError, TypeError):
                 continue
             whole = all((out / name).exists() for name in record.files.values())
-            if record.status == "ok" and whole and (not heatmaps or "heatmaps" in record.files):
+            if (
+                record.status == "ok"
+                and whole
+                and "labels" in record.files
+                and (not heatmaps or "heatmaps" in record.files)
+            ):
                 finished[record.image] = line + "\n"
     return finished
 
