@@ -59,7 +59,7 @@ setup(
     extras_require={
         "engine": ENGINE,
         "runtime": RUNTIME,
-        "runtime-gpu": [package.replace("onnxruntime", "onnxruntime-gpu") for package in RUNTIME],
+        "runtime-gpu": ["onnxruntime-gpu[cuda,cudnn]>=1.21", "tokenizers>=0.20"],
         "export": [*ENGINE, *EXPORT],
         "bench": [*ENGINE, "pytest>=8", "pytest-benchmark>=4"],
         "dev": [

@@ -36,6 +36,8 @@ class Graph:
         """
         self.path = path
         asked = options.providers(profile)
+        if options.on_nvidia:
+            onnxruntime.preload_dlls()  # of CUDA and cuDNN, where they were installed as packages
         try:
             self.session = onnxruntime.InferenceSession(
                 str(path), options.session_options(), providers=asked, enable_fallback=0
@@ -61,7 +63,7 @@ class Graph:
         self.device_id = options.device_id if options.on_nvidia else 0
 
     def run(self, inputs: Mapping[str, np.ndarray | OrtValue], *outputs: str, stay: bool = False) -> list[OrtValue]:
-        """Compute the named outputs only, on the host or, with `stay`, where the graph runs.
+        """The named outputs, on the host or, with `stay`, where the graph runs.
 
         Raises:
             RuntimeError: it can't be computed, for want of memory above all.
