@@ -8,9 +8,6 @@ from setuptools import Extension, find_packages, setup
 
 # These lie at the top of the repository and install as `gem_fast.kernels`, `gem_fast.export`, `gem_fast.bench`.
 MAPPED = ("kernels", "export", "bench")
-ENGINE = ["torch>=2.4", "open_clip_torch>=3.0", "safetensors>=0.4"]
-RUNTIME = ["onnxruntime>=1.20", "tokenizers>=0.20"]
-EXPORT = ["onnx>=1.18", *RUNTIME]
 
 
 def packages() -> tuple[list[str], dict[str, str]]:
@@ -41,6 +38,9 @@ def extensions() -> list[Extension]:
 
 
 NAMES, FOLDERS = packages()
+ENGINE = ["torch>=2.4", "open_clip_torch>=3.0", "safetensors>=0.4"]
+RUNTIME = ["onnxruntime>=1.20", "tokenizers>=0.20"]
+EXPORT = [*ENGINE, *RUNTIME, "onnx>=1.18"]
 
 setup(
     name="gem_fast",
@@ -58,13 +58,13 @@ setup(
     install_requires=["numpy>=1.24", "pillow>=10.1", "typer>=0.12", "rich>=13"],
     extras_require={
         "engine": ENGINE,
+        "export": EXPORT,
         "runtime": RUNTIME,
         "runtime-gpu": ["onnxruntime-gpu[cuda,cudnn]>=1.21", "tokenizers>=0.20"],
-        "export": [*ENGINE, *EXPORT],
-        "bench": [*ENGINE, "pytest>=8", "pytest-benchmark>=4"],
+        "bench": [*EXPORT, "onnxscript", "pytest>=8", "pytest-benchmark>=4"],
         "dev": [
-            *ENGINE,
             *EXPORT,
+            "onnxscript",  # what torch.onnx.export writes with, for the benchmark of a plain export
             "pytest>=8",
             "pytest-benchmark>=4",
             "hypothesis>=6.100",

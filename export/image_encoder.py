@@ -11,19 +11,25 @@ from .resampling import bicubic_matrix
 
 
 def write_image_encoder(
-    layers: Layers, vision: GemVisionTransformer, size: tuple[int, int] | None, *, original: bool
+    layers: Layers,
+    vision: GemVisionTransformer,
+    size: tuple[int, int] | None,
+    *,
+    original: bool,
+    pixels: str | None = None,
 ) -> None:
     """Add inputs, nodes and outputs to the layers' graph.
 
     Args:
-        layers: the graph, empty.
+        layers: the graph, empty but for the nodes that make `pixels`.
         vision: the model, in float32 on the CPU.
         size: height and width of the pixels, or None for any multiple of the patch.
         original: also give the unchanged path's patch features.
+        pixels: normalised pixels `[B, 3, H, W]`; by default they are an input.
     """
     graph, patch = layers.graph, vision.config.patch_size
     height, width = size or ("height", "width")
-    pixels = graph.input("pixels", TensorProto.FLOAT, ["batch", 3, height, width])
+    pixels = pixels or graph.input("pixels", TensorProto.FLOAT, ["batch", 3, height, width])
     writer = ImageEncoderWriter(layers, vision)
     gem, unchanged, grid = writer.forward(pixels, size, original)
     h, w = (size[0] // patch, size[1] // patch) if size else ("h", "w")

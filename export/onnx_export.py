@@ -76,6 +76,7 @@ def write_graphs(model: GemModel, folder: Path, options: ExportOptions) -> dict[
     from .head import write_head
     from .image_encoder import write_image_encoder
     from .layers import Layers
+    from .preprocess import write_preprocessing
     from .text_encoder import write_text_encoder
     from .tokenizer_file import tokenizer_json
 
@@ -97,7 +98,10 @@ def write_graphs(model: GemModel, folder: Path, options: ExportOptions) -> dict[
 
         def write_image(graph: GraphBuilder, size: tuple[int, int] | None = size) -> None:
             layers = Layers(graph, options.attention, options.dtype, options.quantize)
-            write_image_encoder(layers, model.vision, size, original=options.original)
+            pixels = (
+                write_preprocessing(graph, size, model.mean, model.std) if options.with_preprocess and size else None
+            )
+            write_image_encoder(layers, model.vision, size, original=options.original, pixels=pixels)
 
         save(name, "image_encoder", vision_weights, write_image, size=list(size) if size else None)
     text_weights = Weights(_beside(folder / "text_encoder.weights", model.text.tower))

@@ -58,8 +58,6 @@ class ExportOptions:
             raise ExportError(f"quantize must be int8 or left out, got {self.quantize!r}")
         if self.quantize and self.dtype != "fp32":
             raise ExportError(f"quantize int8 goes with dtype fp32, got {self.dtype}")
-        if self.quantize or self.with_preprocess:
-            raise ExportError("quantize and with_preprocess are not there yet")
         if self.dynamic_size and self.sizes:
             raise ExportError("dynamic_size serves every size; leave out sizes, or name sizes alone")
         if self.dynamic_size and self.with_preprocess:

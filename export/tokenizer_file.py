@@ -8,6 +8,8 @@ from .options import ExportError
 
 _START, _END = "<start_of_text>", "<end_of_text>"
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_CASED = r"[\p{Lu}\p{Ll}\p{Lt}ͺ]"
+_FINAL_SIGMA = rf"(?<={_CASED})Σ(?![\p{{Mn}}\p{{Me}}\p{{Cf}}\p{{Lm}}\p{{Sk}}'.:·]*{_CASED})"
 # What ftfy does to every text before open_clip looks at it, as far as it can be said in patterns.
 _CLEANING = [
     ("[\u2018-\u201b\u02bc]", "'"),
@@ -46,7 +48,7 @@ def tokenizer_json(tokenizer: Any) -> str:
             normalizers.NFC(),
             normalizers.Replace(Regex(r"\s+"), " "),
             # Greek's final sigma, which lower-casing a letter at a time does not know.
-            normalizers.Replace(Regex(r"(?<=\p{L})Σ(?!\p{L})"), "ς"),
+            normalizers.Replace(Regex(_FINAL_SIGMA), "ς"),
             normalizers.Lowercase(),
         ]
     )

@@ -18,9 +18,9 @@ def engine():
 
 
 @cache
-def exported(*sizes, dynamic_size=False):
+def exported(*sizes, **options):
     """The folder of gem-tiny exported with those sizes, by default its own, 96×96; not to be changed."""
     _FOLDERS.append(TemporaryDirectory())
     folder = Path(_FOLDERS[-1].name) / "exported"
-    export_onnx(engine(), folder, ExportOptions(sizes=sizes, dynamic_size=dynamic_size, check=False))
+    export_onnx(engine(), folder, ExportOptions(sizes=sizes, check=False, **options))
     return folder
