@@ -39,7 +39,7 @@ def extensions() -> list[Extension]:
 
 NAMES, FOLDERS = packages()
 ENGINE = ["torch>=2.4", "open_clip_torch>=3.0", "safetensors>=0.4"]
-RUNTIME = ["onnxruntime>=1.20", "tokenizers>=0.19"]
+RUNTIME = ["onnxruntime>=1.20", "tokenizers>=0.20"]
 EXPORT = [*ENGINE, *RUNTIME, "onnx>=1.18"]
 
 setup(
@@ -61,7 +61,7 @@ setup(
         "engine": ENGINE,
         "export": EXPORT,
         "runtime": RUNTIME,
-        "runtime-gpu": ["onnxruntime-gpu>=1.20", "tokenizers>=0.19"],
+        "runtime-gpu": ["onnxruntime-gpu[cuda,cudnn]>=1.21", "tokenizers>=0.20"],
         "bench": [*EXPORT, "onnxscript", "pytest>=8", "pytest-benchmark>=4"],
         "dev": [
             *EXPORT,

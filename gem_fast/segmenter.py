@@ -107,10 +107,9 @@ class Segmenter(ABC):
         asked = prompts_for_each(prompts, len(batch))
         template_set = parse_templates(templates)
         rest = parse_classes(background) if background else ()
-        words = {
-            each: self.embed([word for c in (*each, *rest) for word in c.synonyms], template_set)
-            for each in dict.fromkeys(asked)
-        }
+        words: dict[tuple[TextClass, ...], Any] = {}
+        for each in dict.fromkeys(asked):
+            words[each] = self.embed([word for c in (*each, *rest) for word in c.synonyms], template_set)
         pictures = [load_image(image) for image in batch]
         results: dict[int, Segmentation] = {}
         shapes = [self.input_size((picture.height, picture.width), size, resize) for picture in pictures]

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from .prompts import unknown_words
 from .writing import write_whole
 
 _CHUNK = 64  # texts a pass: of full length, 77 tokens, they took a ViT-B's text tower 120 MB
@@ -76,10 +77,7 @@ class TextEncoder:
             return
         unknown = [w for w in words if not self.known_tokens.issuperset(self.tokenizer([w])[0].tolist())]
         if unknown:
-            warnings.warn(
-                f"this model's vocabulary does not hold: {', '.join(unknown)}; its scores for them mean nothing",
-                stacklevel=4,
-            )
+            warnings.warn(unknown_words(unknown), stacklevel=5)
 
 
 def embed_tokens(tower: Any, tokens: Tensor) -> Tensor:

@@ -3,21 +3,47 @@
 import platform
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 
+from rich.markup import escape
 from rich.table import Table
 
 from .terminal import console
 
+PACKAGES = (
+    "gem_fast", "torch", "triton", "open_clip_torch", "onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy", "pillow",
+)  # fmt: skip
+
 
 def info() -> None:
     """Show the machine, which backends would run on its devices, and the versions."""
+    table = Table(show_header=False, box=None)
+    table.add_row("system", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}")
+    if find_spec("torch"):
+        add_engine(table)
+    else:
+        table.add_row("engine", escape('not installed: pip install "gem_fast[engine]"'))
+    if find_spec("onnxruntime"):
+        import onnxruntime
+
+        table.add_row("runtime", ", ".join(onnxruntime.get_available_providers()))
+    else:
+        table.add_row("runtime", escape('not installed: pip install "gem_fast[runtime]"'))
+    for package in PACKAGES:
+        try:
+            table.add_row(package, version(package))
+        except PackageNotFoundError:
+            table.add_row(package, "not installed")
+    console.print(table)
+
+
+def add_engine(table: Table) -> None:
+    """What torch sees, and which backends would run on its devices."""
     import torch
 
     from gem_fast.kernels.attention import backends
     from gem_fast.kernels.cpu_library import why_missing
 
-    table = Table(show_header=False, box=None)
-    table.add_row("system", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}")
     table.add_row("CPU", f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
     for i in range(torch.cuda.device_count()):
         table.add_row(f"cuda:{i}", torch.cuda.get_device_name(i))
@@ -28,12 +54,6 @@ def info() -> None:
             table.add_row("", line)
     if missing := why_missing():
         table.add_row("", f"cpu can't serve: {missing}")
-    for package in ("gem_fast", "torch", "triton", "open_clip_torch", "numpy", "pillow"):
-        try:
-            table.add_row(package, version(package))
-        except PackageNotFoundError:
-            table.add_row(package, "not installed")
-    console.print(table)
 
 
 def who_serves(device: str) -> Iterator[str]:

@@ -1,12 +1,16 @@
 """`gem-fast models`."""
 
-from .terminal import console
+from .terminal import console, fail
 
 
 def models() -> None:
     """List the models that can be loaded, with their pretrained tags."""
-    from gem_fast import pretrained_tags, supported_models
+    import gem_fast
 
+    try:
+        supported_models, pretrained_tags = gem_fast.supported_models, gem_fast.pretrained_tags
+    except gem_fast.ModelError as error:  # without torch there is none
+        fail(str(error))
     names = supported_models()
     for name in names:
         tags = ", ".join(pretrained_tags(name)) or ("(embedded)" if name == "gem-tiny" else "random")

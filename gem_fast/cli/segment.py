@@ -2,11 +2,28 @@
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .terminal import console, errors, fail, progress_bar, short_warnings
+
+if TYPE_CHECKING:
+    from gem_fast.segmenter import Segmenter
+
+# Options of the torch engine that say nothing about an exported model.
+_ENGINE_ONLY = (
+    "model",
+    "pretrained",
+    "weights",
+    "dtype",
+    "device",
+    "text_cache",
+    "gem_blocks",
+    "iterations",
+    "inverse_temperature",
+)
+_RUNTIME_ONLY = ("provider", "engine_cache", "threads")
 
 
 class Dtype(str, Enum):
@@ -22,6 +39,7 @@ class Resize(str, Enum):
 
 
 def segment(
+    context: typer.Context,
     images: Annotated[list[str], typer.Argument(help="Files, folders (with subfolders) or glob patterns.")],
     out: Annotated[Path, typer.Option(help="Output folder.")],
     prompt: Annotated[list[str] | None, typer.Option(help="A class; repeat for more.")] = None,
@@ -41,8 +59,12 @@ def segment(
         int | None, typer.Option(min=1, help="Side of the model's input in pixels (default: the model's, mostly 448).")
     ] = None,
     resize: Annotated[
-        Resize, typer.Option(help="What --size is: the shorter side, both sides, or nothing (the image's own size).")
-    ] = Resize.shorter,
+        Resize | None,
+        typer.Option(
+            help="What --size is: the shorter side (default), both sides, or nothing (the image's own size). "
+            "An exported model's default is the nearest of its sizes."
+        ),
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Confidence below which a pixel is background (default: the model's)."),
@@ -57,16 +79,33 @@ def segment(
     gem_blocks: Annotated[int | None, typer.Option(help="Last blocks with a GEM path (default: the model's).")] = None,
     iterations: Annotated[int | None, typer.Option(help="Self-self attention iterations.")] = None,
     inverse_temperature: Annotated[float | None, typer.Option(help="Fixed 1/τ instead of the adaptive one.")] = None,
+    runtime: Annotated[
+        Path | None,
+        typer.Option(help="Folder of an exported model: runs it on ONNX Runtime, without torch, in place of --model."),
+    ] = None,
+    provider: Annotated[
+        str, typer.Option(help="With --runtime: cpu, cuda, tensorrt, or another provider of ONNX Runtime.")
+    ] = "cpu",
+    engine_cache: Annotated[
+        Path | None, typer.Option(help="With --runtime: folder that keeps TensorRT's engines and timings between runs.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="With --runtime: CPU threads (default: a core each).")
+    ] = None,
 ) -> None:
     """Segment images by words: for each an overlay, a label image with its legend, and a line in summary.jsonl.
 
     Exit status: 0 if all images are done, 1 if some failed, 2 if nothing could be started, 130 if interrupted.
     """
-    from gem_fast import load, segment_files
+    import gem_fast
+    from gem_fast import segment_files
     from gem_fast.files import find_images
     from gem_fast.prompts import read_prompt_file
 
-    options = {"gem_blocks": gem_blocks, "iterations": iterations, "inverse_temperature": inverse_temperature}
+    foreign = _RUNTIME_ONLY if runtime is None else _ENGINE_ONLY
+    if given := [name for name in foreign if was_given(context, name)]:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        fail(f"{named} can't go with --runtime" if runtime else f"{named} can only go with --runtime")
     failed = []
     done = 0
     try:
@@ -76,15 +115,17 @@ def segment(
         if not classes:
             fail("name at least one class with --prompt or --prompts-file")
         find_images(images)  # a mistyped path should not cost the loading of a model
-        gem = load(
-            model,
-            pretrained,
-            weights=weights,
-            device=device,
-            dtype=dtype.value,
-            text_cache=text_cache,
-            **{name: value for name, value in options.items() if value is not None},
-        )
+        gem: Segmenter
+        if runtime is not None:
+            from gem_fast.export.runtime import GemRuntime
+
+            gem = GemRuntime(runtime, provider=provider, cache=engine_cache, threads=threads, max_batch=batch_size)
+        else:
+            options = {"gem_blocks": gem_blocks, "iterations": iterations, "inverse_temperature": inverse_temperature}
+            chosen = {name: value for name, value in options.items() if value is not None}
+            gem = gem_fast.load(
+                model, pretrained, weights=weights, device=device, dtype=dtype.value, text_cache=text_cache, **chosen
+            )
         with progress_bar() as progress, short_warnings():
             bar = progress.add_task("segmenting", total=None)
             records = segment_files(
@@ -97,7 +138,7 @@ def segment(
                 background=background or (),
                 batch_size=batch_size,
                 size=size,
-                resize=resize.value,
+                resize=resize.value if resize else None,
                 threshold=threshold,
                 templates=templates or "photo",
                 on_start=lambda total: progress.update(bar, total=total),
@@ -119,3 +160,9 @@ def segment(
     if failed:
         errors.print(f"{len(failed)} of {len(records)} images failed", style="red")
         raise typer.Exit(1)
+
+
+def was_given(context: typer.Context, name: str) -> bool:
+    """Whether the user gave an option, rather than its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

@@ -1,0 +1,86 @@
+"""Words to text embeddings with the exported text encoder: each computed once, kept in memory."""
+
+import html
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from gem_fast.export.options import ExportError
+from tokenizers import Tokenizer
+
+from gem_fast.prompts import unknown_words
+
+from .graph import Graph
+
+_CHUNK = 64  # texts in a run
+
+
+class TextTokenizer:
+    """CLIP's token ids from a file of Hugging Face `tokenizers`."""
+
+    def __init__(self, path: Path, context: int) -> None:
+        try:
+            self.tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # `tokenizers` raises plain Exception
+            raise ExportError(f"{path} can't be read as a tokenizer: {error}") from error
+        self.tokenizer.no_padding()
+        self.tokenizer.no_truncation()
+        self.context = context
+
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text with the start and the end of text, cut to the context as CLIP's own tokenizer does.
+
+        What is cut is warned of.
+        """
+        # The file can't hold what CLIP's tokenizer does first: entities, twice since some are escaped themselves.
+        clean = [html.unescape(html.unescape(text)) for text in texts]
+        every = [encoding.ids for encoding in self.tokenizer.encode_batch(clean)]
+        for text, ids in zip(texts, every, strict=True):
+            if len(ids) > self.context:
+                shown = text if len(text) <= 60 else f"{text[:60]}..."
+                warnings.warn(f"{shown!r} is cut: {len(ids)} tokens, the model reads {self.context}", stacklevel=2)
+        return [ids if len(ids) <= self.context else [*ids[: self.context - 1], ids[-1]] for ids in every]
+
+
+class TextEncoder:
+    """Unit text embeddings of words under templates."""
+
+    def __init__(self, graph: Graph, tokenizer: TextTokenizer, known_tokens: frozenset[int] | None) -> None:
+        self.graph = graph
+        self.tokenizer = tokenizer
+        self.known_tokens = known_tokens
+        self.memory: dict[tuple[tuple[str, ...], str], np.ndarray] = {}
+
+    def encode(self, words: Sequence[str], templates: tuple[str, ...]) -> np.ndarray:
+        """Mean over the templates of the unit embeddings, made unit again: [len(words), E] float32."""
+        missing = [w for w in dict.fromkeys(words) if (templates, w) not in self.memory]
+        self.warn_unknown(missing)
+        if missing:
+            rows = self._embed(missing, templates)
+            self.memory.update({(templates, w): row.copy() for w, row in zip(missing, rows, strict=True)})
+        return np.stack([self.memory[templates, word] for word in words])
+
+    def _embed(self, words: list[str], templates: tuple[str, ...]) -> np.ndarray:
+        texts = [template.replace("{}", word) for word in words for template in templates]
+        parts = [self.run(texts[start : start + _CHUNK]) for start in range(0, len(texts), _CHUNK)]
+        sums = np.concatenate(parts).reshape(len(words), len(templates), -1).sum(axis=1)
+        return sums / np.linalg.norm(sums, axis=1, keepdims=True)
+
+    def run(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit embeddings of texts, [n, E]; what lies behind the longest of them is not computed."""
+        every = self.tokenizer(texts)
+        ids = np.zeros((len(every), max(map(len, every))), np.int64)
+        for row, own in zip(ids, every, strict=True):
+            row[: len(own)] = own
+        return self.graph.run({"token_ids": ids}, "text_embeddings")[0].numpy()
+
+    def warn_unknown(self, words: list[str]) -> None:
+        """Warn of words that a text tower with a partial vocabulary cannot read."""
+        if self.known_tokens is None or not words:
+            return
+        unknown = [
+            w for w, ids in zip(words, self.tokenizer(words), strict=True) if not self.known_tokens.issuperset(ids)
+        ]
+        if unknown:
+            warnings.warn(unknown_words(unknown), stacklevel=5)

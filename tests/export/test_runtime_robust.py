@@ -1,0 +1,208 @@
+"""What the runtime says when something is wrong, and which providers and options ONNX Runtime is given."""
+
+import json
+import shutil
+
+import numpy as np
+import onnxruntime
+import pytest
+from gem_fast.export import ExportError
+from gem_fast.export.runtime import GemRuntime, RuntimeOptions
+
+from tests.export.runtime_exports import exported
+
+CUDA, TENSORRT, CPU = "CUDAExecutionProvider", "TensorrtExecutionProvider", "CPUExecutionProvider"
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the exported folder, to damage."""
+    return shutil.copytree(exported(), tmp_path / "copy")
+
+
+@pytest.fixture
+def nvidia(monkeypatch):
+    """As if onnxruntime-gpu were installed, as far as it says what it has."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
+
+
+def edit_manifest(folder, change):
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    change(manifest)
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+
+
+class TestFolder:
+    def test_missing(self, tmp_path):
+        with pytest.raises(ExportError, match=r"nowhere is no exported model: manifest\.json can't be read"):
+            GemRuntime(tmp_path / "nowhere")
+        with pytest.raises(ExportError, match="is no exported model"):
+            GemRuntime(tmp_path)
+
+    @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"format": "other"}', b"\xff\xfe"], ids=repr)
+    def test_a_manifest_of_something_else(self, copy, content):
+        (copy / "manifest.json").write_bytes(content)
+        with pytest.raises(ExportError, match=r"manifest\.json"):
+            GemRuntime(copy)
+
+    def test_another_format(self, copy):
+        edit_manifest(copy, lambda manifest: manifest.update(format_version=99))
+        with pytest.raises(ExportError, match=r"version 99, this gem_fast reads 1; export the model again"):
+            GemRuntime(copy)
+
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            (lambda m: m.pop("image"), "'image' is missing"),
+            (lambda m: m["image"].pop("mean"), "'mean' is missing"),
+            (lambda m: m["text"].update(context_length="many"), "damaged: "),
+            (lambda m: m.update(defaults=None), "damaged: "),
+            (lambda m: m.update(files=[]), "damaged: "),
+            (lambda m: m["files"].pop("labels.onnx"), "names no file for labels"),
+            (lambda m: m["files"].pop("image_encoder.onnx"), "names no file for image_encoder"),
+        ],
+        ids=["image", "mean", "context", "defaults", "files", "labels", "image-encoder"],
+    )
+    def test_a_damaged_manifest(self, copy, change, reason):
+        edit_manifest(copy, change)
+        with pytest.raises(ExportError, match=rf"manifest\.json.*{reason}"):
+            GemRuntime(copy)
+
+    @pytest.mark.parametrize("verify", [True, False])
+    @pytest.mark.parametrize("name", ["image_encoder.onnx", "tokenizer.json"])
+    def test_a_missing_file(self, copy, name, verify):
+        (copy / name).unlink()
+        with pytest.raises(ExportError, match=rf"lacks {name}"):
+            GemRuntime(copy, verify=verify)
+
+    def test_a_changed_file(self, copy):
+        path = copy / "text_encoder.onnx"
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(ExportError, match=r"text_encoder\.onnx is damaged: it is not the file that was exported"):
+            GemRuntime(copy)
+        GemRuntime(copy, verify=False)
+
+
+class TestGraphs:
+    @pytest.mark.parametrize("cut", [0, 100, 1_000_000], ids=["empty", "start", "cut"])
+    def test_a_damaged_graph(self, copy, picture, cut):
+        path = copy / "image_encoder.onnx"
+        path.write_bytes(path.read_bytes()[:cut])
+        with pytest.raises(ExportError, match=r"image_encoder\.onnx can't be loaded: "):
+            GemRuntime(copy, verify=False).segment(picture(), "cat")
+
+    @pytest.mark.parametrize(
+        ("name", "foreign"), [("image_encoder.onnx", "cosines.onnx"), ("text_encoder.onnx", "image_encoder.onnx")]
+    )
+    def test_a_foreign_graph(self, copy, picture, name, foreign):
+        (copy / name).write_bytes((copy / foreign).read_bytes())
+        with pytest.raises(
+            ExportError, match=rf"{name} is not the graph that the manifest speaks of: it takes .*expected"
+        ):
+            GemRuntime(copy, verify=False).segment(picture(), "cat")
+
+    def test_a_damaged_tokenizer(self, copy, picture):
+        (copy / "tokenizer.json").write_text("{}")
+        with pytest.raises(ExportError, match=r"tokenizer\.json can't be read as a tokenizer"):
+            GemRuntime(copy, verify=False).segment(picture(), "cat")
+
+    @pytest.mark.parametrize(
+        "pixels",
+        [np.zeros((1, 3, 95, 96), np.float32), np.zeros((1, 3, 96, 96)), np.zeros((3, 96, 96), np.float32)],
+        ids=["size", "dtype", "rank"],
+    )
+    def test_a_wrong_size_or_type_at_run_time(self, pixels):
+        encoder = GemRuntime(exported(), threads=1).image_encoder((96, 96))
+        with pytest.raises(RuntimeError, match=r"^image_encoder\.onnx: "):
+            encoder.run({"pixels": pixels}, "patch_features")
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        ("options", "reason"),
+        [
+            (
+                {"provider": "cuda"},
+                r"provider 'cuda' is not in this onnxruntime; available here: .*cpu.*onnxruntime-gpu",
+            ),
+            ({"provider": "tensorrt"}, "onnxruntime-gpu"),
+            ({"provider": "gpu"}, r"provider 'gpu' is not in this onnxruntime; available here: .*cpu$"),
+            ({"threads": 0}, "threads must be 1 or more"),
+            ({"max_batch": 0}, "max_batch must be 1 or more"),
+            ({"optimization": "most"}, "optimization must be one of all, extended, basic, none, got 'most'"),
+            ({"thread": 2}, r"unknown options \['thread'\]; known are provider, .*threads"),
+        ],
+        ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+    )
+    def test_wrong_ones_say_what_is_right(self, options, reason):
+        with pytest.raises(ExportError, match=reason):
+            GemRuntime(exported(), **options)
+
+    def test_the_cache_is_a_file(self, tmp_path):
+        (tmp_path / "cache").write_text("")
+        with pytest.raises(NotADirectoryError, match="cache is a file"):
+            RuntimeOptions(cache=tmp_path / "cache")
+
+    def test_what_sessions_are_given(self):
+        usual = RuntimeOptions().session_options()
+        assert (usual.intra_op_num_threads, usual.enable_cpu_mem_arena) == (0, True)
+        assert usual.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        other = RuntimeOptions(threads=3, arena=False, prepacking=False, optimization="basic").session_options()
+        assert (other.intra_op_num_threads, other.enable_cpu_mem_arena) == (3, False)
+        assert other.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        assert other.get_session_config_entry("session.disable_prepacking") == "1"
+
+    @pytest.mark.parametrize("options", [{"arena": False, "prepacking": False}, {"optimization": "none"}], ids=str)
+    def test_they_change_no_label(self, picture, options):
+        one, other = (GemRuntime(exported(), threads=1, **each) for each in ({}, options))
+        assert np.array_equal(*(m.segment(picture(), ["cat", "dog"], threshold=0).labels for m in (one, other)))
+
+
+class TestProviders:
+    def test_the_host_alone(self):
+        assert RuntimeOptions().providers({"pixels": (None, 3, 96, 96)}) == [(CPU, {})]
+
+    def test_any_other_has_the_host_behind_it(self, monkeypatch):
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["OpenVINOExecutionProvider", CPU])
+        options = RuntimeOptions(provider="openvino", provider_options={"device_type": "GPU"})
+        assert options.providers() == [("OpenVINOExecutionProvider", {"device_type": "GPU"}), (CPU, {})]
+
+    def test_cuda_keeps_float32(self, nvidia):
+        (name, settings), cpu = RuntimeOptions(
+            provider="cuda", device_id=1, provider_options={"gpu_mem_limit": 1 << 30, "use_tf32": 1}
+        ).providers()
+        assert (name, cpu) == (CUDA, (CPU, {}))
+        assert settings["device_id"] == 1
+        assert settings["gpu_mem_limit"] == 1 << 30
+        assert settings["use_tf32"] == 1
+        assert RuntimeOptions(provider="cuda").providers()[0][1]["use_tf32"] == 0
+
+    def test_tensorrt_has_profiles_and_caches(self, nvidia, tmp_path):
+        options = RuntimeOptions(provider="tensorrt", max_batch=4, cache=tmp_path / "new" / "cache")
+        (name, settings), cuda, cpu = options.providers({"pixels": (None, 3, 96, 128)})
+        assert (name, cuda[0], cpu) == (TENSORRT, CUDA, (CPU, {}))
+        assert settings["trt_profile_min_shapes"] == "pixels:1x3x96x128"
+        assert settings["trt_profile_opt_shapes"] == settings["trt_profile_max_shapes"] == "pixels:4x3x96x128"
+        for kind in ("engine", "timing"):
+            assert settings[f"trt_{kind}_cache_enable"] is True
+            assert settings[f"trt_{kind}_cache_path"] == str(tmp_path / "new" / "cache")
+        assert (tmp_path / "new" / "cache").is_dir()
+        assert [each for each, _ in options.providers()] == [CUDA, CPU]  # graphs that need no engine
+        without = RuntimeOptions(provider=TENSORRT).providers({})[0][1]
+        assert not [key for key in without if "cache" in key or "profile" in key]
+
+    @pytest.mark.filterwarnings("ignore:Specified provider")
+    @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+    def test_one_that_does_not_start_is_an_error(self, nvidia, picture, provider):
+        with pytest.raises(ExportError, match=r"could not be started.* this session would run on CPUExecutionProvider"):
+            GemRuntime(exported(), provider=provider).segment(picture(), "cat")
+
+    def test_a_batch_beyond_the_engines_is_refused(self, picture):
+        model = GemRuntime(exported(), threads=1)
+        model.image_encoder((96, 96)).limit = 2  # as TensorRT's profile sets it
+        assert len(model.segment([picture()] * 3, "cat", batch_size=2)) == 3
+        with pytest.raises(ValueError, match="batch_size must be at most the max_batch of the runtime, 2"):
+            model.segment([picture()] * 3, "cat", batch_size=3)
