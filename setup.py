@@ -61,8 +61,8 @@ setup(
         "rich>=13",
     ],
     extras_require={
-        "bench": ["pytest>=8", "pytest-benchmark>=4"],
-        "dev": ["pytest>=8", "pytest-benchmark>=4", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11"],
+        "bench": ["pytest>=8", "pytest-benchmark>=4", "matplotlib>=3.8"],
+        "dev": ["pytest>=8", "pytest-benchmark>=4", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11", "matplotlib>=3.8"],
         "train": ["resvg-py"],
     },
     entry_points={"console_scripts": ["gem-fast = gem_fast.cli:main"]},
