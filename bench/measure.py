@@ -176,7 +176,7 @@ class Ratio:
         return f"{self.median:.2f}× ({noise})"
 
 
-def ratio(slow: Figure, fast: Figure) -> Ratio:
+def ratio(slow: Sequence[float], fast: Sequence[float]) -> Ratio:
     """Seconds of `slow` over those of `fast`, paired by turn."""
-    pairs = [a / b for a, b in zip(slow.seconds, fast.seconds, strict=False)]
+    pairs = [a / b for a, b in zip(slow, fast, strict=False)]
     return Ratio(quantile(pairs, 0.5), quantile(pairs, 0.2), quantile(pairs, 0.8), len(pairs))

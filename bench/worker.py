@@ -42,6 +42,7 @@ class Worker:
         """Run `calls` forwards of the pixels that come along, or came before; `answer` asks for the features."""
         if array is not None:
             self.pixels = torch.from_numpy(array)
+            memory.release_unused()  # what forwards of another size left
         if self.forward_of is None or self.pixels is None:
             raise ValueError("a forward needs a provider that is loaded, and pixels")
         self.start_peak()

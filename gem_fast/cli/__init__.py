@@ -2,6 +2,7 @@
 
 import typer
 
+from .bench import bench
 from .info import info
 from .models import models
 from .segment import segment
@@ -15,6 +16,7 @@ app = typer.Typer(
 app.command(no_args_is_help=True)(segment)
 app.command()(models)
 app.command()(info)
+app.add_typer(bench, name="bench")
 
 
 def main() -> None:

@@ -48,7 +48,7 @@ def forward_work(
     # multiply-adds a token, of each linear layer
     layers = {"qkv": whole * 3 * C * C, "out": outputs * C * C, "mlp": whole * 2 * C * M}
     layers["last qkv"] = (projections if projections == 3 else projections + 1) * C * C
-    embed, head = patches * C * 3 * config.patch_size**2, N * C * E
+    embed, head = patches * C * 3 * config.patch_size**2, patches * C * E
     linear = 2 * batch * (N * sum(layers.values()) + embed + head)
     products = 2 * whole + 2 * (iterations + 1) * projections * gem_blocks
     attention = 2 * batch * products * N * N * C
