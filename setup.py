@@ -38,6 +38,8 @@ def extensions() -> list[Extension]:
 
 
 NAMES, FOLDERS = packages()
+ENGINE = ["torch>=2.4", "open_clip_torch>=3.0", "safetensors>=0.4"]
+RUNTIME = ["onnxruntime>=1.20", "tokenizers>=0.19"]
 
 setup(
     name="gem_fast",
@@ -51,18 +53,23 @@ setup(
     package_data={
         "gem_fast": ["py.typed", "embedded/*/*", "samples/*", "samples/masks/*"],
     },
-    install_requires=[
-        "torch>=2.4",
-        "open_clip_torch>=3.0",
-        "numpy>=1.24",
-        "pillow>=10.1",
-        "safetensors>=0.4",
-        "typer>=0.12",
-        "rich>=13",
-    ],
+    # What the engine and the torch-free runtime share; each is an extra, so that deploying needs no torch.
+    install_requires=["numpy>=1.24", "pillow>=10.1", "typer>=0.12", "rich>=13"],
     extras_require={
-        "bench": ["pytest>=8", "pytest-benchmark>=4", "matplotlib>=3.8"],
-        "dev": ["pytest>=8", "pytest-benchmark>=4", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11", "matplotlib>=3.8"],
+        "engine": ENGINE,
+        "runtime": RUNTIME,
+        "runtime-gpu": ["onnxruntime-gpu>=1.20", "tokenizers>=0.19"],
+        "bench": [*ENGINE, "pytest>=8", "pytest-benchmark>=4", "matplotlib>=3.8"],
+        "dev": [
+            *ENGINE,
+            *RUNTIME,
+            "pytest>=8",
+            "pytest-benchmark>=4",
+            "hypothesis>=6.100",
+            "ruff>=0.6",
+            "mypy>=1.11",
+            "matplotlib>=3.8",
+        ],
         "train": ["resvg-py"],
     },
     entry_points={"console_scripts": ["gem-fast = gem_fast.cli:main"]},

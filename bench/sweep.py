@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from . import authors
+from .counting import forward_work
 from .measure import TOLERANCE, Figure, Plan, distance, measure
 from .processes import ProviderError, ProviderProcess
 from .providers import Provider, Subject
 from .records import Row, row_of
 from .subjects import make_subject, random_pixels
-from .counting import forward_work
 
 RIVALS = ("eager", "compiled", "authors")
 EAGER_LIMIT = 1700  # tokens up to which eager code is the reference; beyond, its attention matrices take gigabytes

@@ -6,10 +6,10 @@ from importlib.util import find_spec
 import pytest
 import torch
 from gem_fast.bench import authors, sweep
+from gem_fast.bench.counting import forward_work
 from gem_fast.bench.measure import Plan
 from gem_fast.bench.subjects import make_subject, random_pixels
 from gem_fast.bench.sweep import Sweep
-from gem_fast.bench.counting import forward_work
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
