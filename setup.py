@@ -21,20 +21,20 @@ def packages() -> tuple[list[str], dict[str, str]]:
 
 
 def extensions() -> list[Extension]:
-    """The native CPU kernel, a plain C library; where it can't be built, the installation goes on without it."""
+    """The native CPU kernels, a plain C library; where it can't be built, the installation goes on without it."""
     if not sys.platform.startswith("linux") or platform.machine() not in ("x86_64", "AMD64"):
         return []
-    native = Path("kernels", "attention", "native")
-    kernel = Extension(
-        "gem_fast.kernels.attention.cpu_native",
-        sources=sorted(map(str, native.glob("*.cpp"))),
-        depends=sorted(map(str, native.glob("*.h"))),
+    natives = [Path("kernels", *parts, "native") for parts in ((), ("attention",), ("decoding",))]
+    kernels = Extension(
+        "gem_fast.kernels.cpu_native",
+        sources=sorted(str(source) for native in natives for source in native.glob("*.cpp")),
+        depends=sorted(str(header) for native in natives for header in native.glob("*.h")),
         # The instruction sets are chosen file by file in the sources, and at run time by what the CPU has.
         extra_compile_args=["-std=c++17", "-O3", "-g0", "-Wno-uninitialized", "-Wno-maybe-uninitialized"],
         language="c++",
         optional=True,
     )
-    return [kernel]
+    return [kernels]
 
 
 NAMES, FOLDERS = packages()
