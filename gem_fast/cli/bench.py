@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from .segment import Dtype
@@ -165,6 +166,7 @@ def _print(rows: "list[Row]") -> None:
     from gem_fast.bench.measure import ratio
     from gem_fast.bench.records import by_group
 
+    wide = Console(width=max(console.width, 150))  # a figure cut to the terminal's width would be none
     for group, members in by_group(rows).items():
         figures = [row for row in members if row.seconds]
         if not figures:
@@ -173,4 +175,4 @@ def _print(rows: "list[Row]") -> None:
         for row in figures:
             values = dict(zip(HEADER, cells(row), strict=True))
             table.add_row(*(values[name] for name in ON_SCREEN), str(ratio(figures[0].seconds, row.seconds)))
-        console.print(table, width=max(console.width, 150), no_wrap=True, crop=False)
+        wide.print(table, no_wrap=True)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from gem_fast.bench import measure
 from gem_fast.bench.measure import Figure, Plan, distance, ratio
+from gem_fast.bench.processes import ProviderProcess
 from gem_fast.bench.providers import Provider
 
-from .test_processes import PIXELS, fake
+from .test_processes import FAKE, PIXELS, SUBJECT, fake
 
 EXPECTED = PIXELS.reshape(3, 3, -1)[[0, -1], :2, :4].transpose(0, 2, 1)
 REFERENCE = EXPECTED / np.linalg.norm(EXPECTED, axis=-1, keepdims=True)
@@ -43,6 +44,18 @@ def test_a_long_first_forward_counts_as_a_turn(monkeypatch):
     with fake("slow") as slow, fake("right") as right:
         figures = measure.measure([slow, right], PIXELS, REFERENCE, Plan(rounds=1))
     assert [len(f.seconds) for f in figures] == [1, 1]
+
+
+@pytest.mark.parametrize(("kind", "forwards"), [("engine", 1), ("compiled", 2)])
+def test_a_long_first_forward_is_repeated_only_where_it_compiled(monkeypatch, kind, forwards):
+    monkeypatch.setattr(measure, "LONG", 0.02)
+    asked = []
+    with ProviderProcess(Provider("slow", kind, backend="slow"), SUBJECT, command=FAKE) as process:
+        forward = process.forward
+        monkeypatch.setattr(process, "forward", lambda *a, **b: asked.append(1) or forward(*a, **b))
+        (found,) = measure.measure([process], PIXELS, REFERENCE, Plan(rounds=1))
+    assert len(found.seconds) == 1
+    assert len(asked) == forwards
 
 
 def test_several_calls_make_one_turn():
