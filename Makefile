@@ -7,7 +7,7 @@ TYPED := build/typed
 # TensorRT's types, without TensorRT.
 STUBS := build/stubs
 
-.PHONY: demo test lint format bench gpu-report gpu-check clean
+.PHONY: demo test lint format bench authors gpu-report gpu-check clean
 
 demo: $(READY)
 	$(BIN)/python -m gem_fast.demo demo_output
@@ -27,6 +27,15 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m pytest bench --benchmark-only --benchmark-json=bench.json
+
+# The authors' package with the open_clip that it needs, in a folder of its own: benchmarks run it beside the engine.
+AUTHORS := build/authors
+authors: $(AUTHORS)/.ready
+
+$(AUTHORS)/.ready: $(READY) bench/authors.txt
+	rm -rf $(AUTHORS)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(AUTHORS) -r bench/authors.txt
+	touch $@
 
 gpu-report: $(READY)
 	$(BIN)/python -m gem_fast.bench.gpu_report bench/reports

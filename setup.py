@@ -62,7 +62,7 @@ setup(
         "export": EXPORT,
         "runtime": RUNTIME,
         "runtime-gpu": ["onnxruntime-gpu[cuda,cudnn]>=1.21", "tokenizers>=0.20"],
-        "bench": [*EXPORT, "onnxscript", "pytest>=8", "pytest-benchmark>=4"],
+        "bench": [*EXPORT, "onnxscript", "pytest>=8", "pytest-benchmark>=4", "matplotlib>=3.8"],
         "dev": [
             *EXPORT,
             "onnxscript",  # what torch.onnx.export writes with, for the benchmark of a plain export
@@ -72,6 +72,7 @@ setup(
             "ruff>=0.6",
             "mypy>=1.11",
             "tritonclient>=2.50",  # carries the schema of Triton Inference Server's configurations
+            "matplotlib>=3.8",
         ],
         "train": ["resvg-py"],
     },

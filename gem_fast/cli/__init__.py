@@ -2,6 +2,7 @@
 
 import typer
 
+from .bench import bench
 from .export import export
 from .info import info
 from .models import models
@@ -17,6 +18,7 @@ app.command(no_args_is_help=True)(segment)
 app.command(no_args_is_help=True)(export)
 app.command()(models)
 app.command()(info)
+app.add_typer(bench, name="bench")
 
 
 def main() -> None:

@@ -1,0 +1,36 @@
+"""The machine's own ceiling, measured: a large matrix product for arithmetic, a copy for memory."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+_SIDE = {"cpu": 2048, "cuda": 8192}
+_COPIED = {"cpu": 2**28, "cuda": 2**31}  # bytes, many times the last cache
+
+
+def product_rate(dtype: str, device: str = "cpu") -> float:
+    """FLOP/s of a square matrix product in that type, the median of 5."""
+    side = _SIDE[torch.device(device).type]
+    a, b = (torch.randn(side, side, device=device).to(getattr(torch, dtype)) for _ in range(2))
+    return 2 * side**3 / _median_seconds(lambda: torch.mm(a, b), device)
+
+
+def copy_rate(device: str = "cpu") -> float:
+    """Bytes/s that are read and written in a copy, the median of 5."""
+    size = _COPIED[torch.device(device).type]
+    source = torch.ones(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * size / _median_seconds(lambda: target.copy_(source), device)
+
+
+def _median_seconds(function: Callable[[], object], device: str) -> float:
+    measured = []
+    for _ in range(6):
+        start = time.perf_counter()
+        function()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        measured.append(time.perf_counter() - start)
+    return statistics.median(measured[1:])

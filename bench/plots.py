@@ -1,0 +1,176 @@
+"""The report's plots, drawn with matplotlib as SVG or PNG: waterfall, batch, resolution, roofline."""
+
+import io
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .measure import ratio
+from .records import Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_COLOURS = ("#3565a8", "#d1622b", "#3f8f5b", "#8a5aa6", "#b03a48", "#6b6b6b", "#c29a1f", "#2c9aa0")
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "gem_fast",  # the same names of elements in every run
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+}
+
+
+def plots(rows: Sequence[Row], ceilings: dict[str, dict[str, float]]) -> Iterator[tuple[str, "Figure"]]:
+    """Names and figures of those plots that the rows have something for."""
+    try:
+        import matplotlib as mpl
+    except ImportError as error:
+        raise ValueError("plots need matplotlib: pip install 'gem_fast[bench]'") from error
+    with mpl.rc_context(_STYLE):
+        for name, draw in (("waterfall", _waterfall), ("batch", _batch), ("resolution", _resolution)):
+            figure = draw([row for row in rows if row.seconds and "mode" in row.params])
+            if figure:
+                yield name, figure
+        if ceilings and (figure := _roofline([row for row in rows if _has_rate(row)], ceilings)):
+            yield "roofline", figure
+
+
+def _has_rate(row: Row) -> bool:
+    return "tflops" in row.extra and row.params["mode"] != "waterfall"
+
+
+def to_svg(figure: "Figure") -> str:
+    """An `<svg>` element to put into a page."""
+    import matplotlib as mpl
+
+    buffer = io.StringIO()
+    with mpl.rc_context(_STYLE):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def to_png(figure: "Figure") -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def _new(width: float, height: float, columns: int = 1) -> tuple["Figure", Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(1, columns)
+
+
+def _waterfall(rows: list[Row]) -> "Figure | None":
+    """Milliseconds an image after each technique, and how many times faster than the first."""
+    steps = [row for row in rows if row.params["mode"] == "waterfall"]
+    if len(steps) < 2:
+        return None
+    steps = [row for row in steps if row.group == steps[0].group]
+    figure, axes = _new(9, 0.9 + 0.42 * len(steps))
+    middle = np.array([row.at(0.5) for row in steps]) * 1e3
+    spread = [middle - [row.at(0.2) * 1e3 for row in steps], [row.at(0.8) * 1e3 for row in steps] - middle]
+    axes.barh(range(len(steps)), middle, xerr=np.maximum(spread, 0), color=_COLOURS[0], height=0.62, ecolor="#222222")
+    for place, row in enumerate(steps):
+        times = ratio(steps[0].seconds, row.seconds)
+        axes.annotate(
+            f"{times.median:.2f}×", (row.at(0.8) * 1e3, place), (6, 0), textcoords="offset points", va="center"
+        )
+    axes.set_yticks(range(len(steps)), [row.params["name"] for row in steps])
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.set_xlim(0, middle.max() * 1.18)
+    params = steps[0].params
+    axes.set_xlabel(f"ms a forward, {params['model']}, {params['batch']} × {params['size']}² (bars: 20-80%)")
+    return figure
+
+
+def _lines(rows: list[Row], fixed: str, varied: str) -> list[Row]:
+    """The rows of the smallest `fixed` that has several values of `varied`; none if there is no such."""
+    rows = [row for row in rows if row.params["mode"] != "waterfall"]
+    for value in sorted({row.params[fixed] for row in rows}):
+        chosen = [row for row in rows if row.params[fixed] == value and row.params["model"] == rows[0].params["model"]]
+        if len({row.params[varied] for row in chosen}) > 1:
+            return chosen
+    return []
+
+
+def _by_provider(rows: list[Row], varied: str) -> Iterator[tuple[str, str, list[Row]]]:
+    names = list(dict.fromkeys(row.provider for row in rows))
+    for index, name in enumerate(names):
+        yield (
+            name,
+            _COLOURS[index % len(_COLOURS)],
+            sorted((row for row in rows if row.provider == name), key=lambda row: row.params[varied]),
+        )
+
+
+def _batch(rows: list[Row]) -> "Figure | None":
+    """Latency of a batch and images a second against the batch."""
+    chosen = _lines(rows, "size", "batch")
+    if not chosen:
+        return None
+    figure, (left, right) = _new(10, 3.8, 2)
+    for name, colour, line in _by_provider(chosen, "batch"):
+        batches = [row.params["batch"] for row in line]
+        left.plot(batches, [row.at(0.5) for row in line], "o-", color=colour, label=name)
+        left.fill_between(
+            batches, [row.at(0.2) for row in line], [row.at(0.8) for row in line], color=colour, alpha=0.2
+        )
+        right.plot(batches, [row.params["batch"] / row.at(0.5) for row in line], "o-", color=colour)
+    for axes, label in ((left, "seconds a batch"), (right, "images a second")):
+        axes.set(xlabel=f"images in a batch, {chosen[0].params['size']}²", ylabel=label, ylim=(0, None))
+        axes.set_xticks(sorted({row.params["batch"] for row in chosen}))
+    figure.legend(*left.get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside lower center", ncols=4)
+    return figure
+
+
+def _resolution(rows: list[Row]) -> "Figure | None":
+    """Seconds a batch against the side of the input, with the counted operations, and the memory that it adds."""
+    chosen = _lines(rows, "batch", "size")
+    if not chosen:
+        return None
+    figure, (left, right) = _new(10, 4.2, 2)
+    for name, colour, line in _by_provider(chosen, "size"):
+        sizes = [row.params["size"] for row in line]
+        left.plot(sizes, [row.at(0.5) for row in line], "o-", color=colour, label=name)
+        memory = [(row.params["size"], row.extra["added_mb"]) for row in line if row.extra.get("added_mb")]
+        if memory:
+            right.plot(*zip(*memory, strict=True), "o-", color=colour)
+    widest = max((line for *_, line in _by_provider(chosen, "size")), key=len)
+    work = np.array([row.extra["flops"] for row in widest])
+    scaled = work * np.median([row.at(0.5) / row.extra["flops"] for row in widest])
+    left.plot([row.params["size"] for row in widest], scaled, ":", color="#222222", label="counted operations, scaled")
+    for axes, label in ((left, "seconds a batch"), (right, "MB that a forward adds to the weights")):
+        axes.set(xscale="log", yscale="log", xlabel=f"side in pixels, batch {chosen[0].params['batch']}", ylabel=label)
+        sizes = sorted({row.params["size"] for row in chosen})
+        axes.set_xticks(sizes, [str(size) for size in sizes], rotation=45)
+        axes.set_xticks([], minor=True)
+        axes.yaxis.set_major_formatter("{x:g}")
+    figure.legend(*left.get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside lower center", ncols=4)
+    return figure
+
+
+def _roofline(rows: list[Row], ceilings: dict[str, dict[str, float]]) -> "Figure | None":
+    """TFLOP/s of each row against its operations a byte, below the ceilings measured in the same run."""
+    if not rows:
+        return None
+    figure, axes = _new(8, 4.4)
+    intensity = [row.extra["flops"] / row.extra["traffic"] for row in rows]
+    span = np.geomspace(min(1.0, *intensity), max(intensity) * 3, 200)
+    for style, (dtype, ceiling) in zip(("-", "--", ":"), sorted(ceilings.items(), reverse=True), strict=False):
+        roof = np.minimum(ceiling["flops"], ceiling["bytes"] * span) / 1e12
+        label = f"{dtype}: {ceiling['flops'] / 1e12:.2f} TFLOP/s, {ceiling['bytes'] / 1e9:.0f} GB/s"
+        axes.plot(span, roof, style, color="#444444", label=label)
+    for name, colour, line in _by_provider(rows, "size"):
+        points = [(row.extra["flops"] / row.extra["traffic"], row.extra["tflops"]) for row in line]
+        axes.plot(*zip(*points, strict=True), "o", color=colour, label=name, markersize=5)
+    axes.set(xscale="log", yscale="log", xlabel="operations a byte of least traffic", ylabel="TFLOP/s")
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure

@@ -1,0 +1,45 @@
+"""What is measured: a model with weights on disk that every provider's process reads, and its input."""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from .providers import Subject
+
+
+def make_subject(model: str, folder: Path) -> Subject:
+    """A model by name, its vision weights written into `folder`.
+
+    open_clip's models get random weights, the same in every run: how long a forward takes does not depend on them,
+    and nothing has to be downloaded. `gem-tiny` brings its own.
+
+    Raises:
+        ModelError: there is no such model, or it is not supported.
+    """
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    from gem_fast.checkpoint import EMBEDDED, read_checkpoint
+
+    torch.manual_seed(0)
+    checkpoint = read_checkpoint(model, None if model in EMBEDDED else "random")
+    state = {name: value.contiguous() for name, value in checkpoint.vision_state.items()}
+    if model in EMBEDDED:
+        settings = json.loads((files("gem_fast") / "embedded" / EMBEDDED[model] / "config.json").read_text())
+        model_cfg, options = settings["model_cfg"], settings["options"]
+    else:
+        model_cfg, options = open_clip.get_model_config(model), {}
+        for value in state.values():
+            if value.ndim == 1:  # new biases are 0 and scales are 1: a provider that left them out would go unnoticed
+                value.add_(torch.randn_like(value), alpha=0.02)
+    path = folder / f"{model}.safetensors"
+    save_file(state, path)
+    return Subject(model, model_cfg, options, str(path))
+
+
+def random_pixels(batch: int, size: int) -> np.ndarray:
+    """Normalised pixels [batch, 3, size, size] float32, the same in every run."""
+    return np.random.default_rng(0).standard_normal((batch, 3, size, size), np.float32)

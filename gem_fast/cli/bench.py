@@ -1,0 +1,178 @@
+"""`gem-fast bench`, `gem-fast bench compare` and `gem-fast bench report`."""
+
+import shlex
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .segment import Dtype
+from .terminal import console, errors, fail
+
+if TYPE_CHECKING:
+    from gem_fast.bench.records import Row
+
+bench = typer.Typer(help="Measure latency and throughput here, and compare runs.", invoke_without_command=True)
+
+
+class Mode(str, Enum):
+    latency = "latency"
+    throughput = "throughput"
+
+
+class Rival(str, Enum):
+    eager = "eager"
+    compiled = "compiled"
+    authors = "authors"
+
+
+@bench.callback()
+def measure(
+    context: typer.Context,
+    model: Annotated[list[str], typer.Option(help="Model; repeatable, as are the next four.")] = ["ViT-B-16"],  # noqa: B006
+    size: Annotated[list[int], typer.Option(min=1, help="Side of the input in pixels.")] = [448],  # noqa: B006
+    batch_size: Annotated[list[int], typer.Option(min=1, help="Images in one forward.")] = [1],  # noqa: B006
+    dtype: Annotated[list[Dtype], typer.Option(help="Type of the vision transformer.")] = [Dtype.float32],  # noqa: B006
+    backend: Annotated[list[str], typer.Option(help="Attention backend, or auto.")] = ["auto"],  # noqa: B006
+    against: Annotated[
+        list[Rival],
+        typer.Option(help="Besides: eager code, the same under torch.compile, the authors' package. Repeatable."),
+    ] = [],  # noqa: B006
+    mode: Annotated[Mode, typer.Option(help="Forwards one by one, or several in a row.")] = Mode.latency,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each provider.")] = 9,
+    budget: Annotated[float, typer.Option(help="Seconds after which a provider has no further turns in a case.")] = 60,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: torch's choice).")] = None,
+    waterfall: Annotated[
+        bool, typer.Option("--waterfall", help="Also measure each technique added in turn, from eager code on.")
+    ] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write pytest-benchmark's JSON.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write a report with plots, one file.")] = None,
+) -> None:
+    """Time forwards of models × sizes × batches × types × backends, in turns, after checking that outputs agree.
+
+    open_clip's models get random weights: nothing is downloaded. Exit status: 0, 1 if a provider has no figure, 2 if
+    nothing could be measured.
+    """
+    if context.invoked_subcommand:
+        return
+    from gem_fast.bench import sweep
+    from gem_fast.bench.machine import machine, machine_line
+    from gem_fast.bench.measure import Plan
+    from gem_fast.bench.processes import ProviderError
+    from gem_fast.bench.records import document, write_document
+
+    try:
+        asked = sweep.Sweep(
+            models=model,
+            sizes=size,
+            batches=batch_size,
+            dtypes=[each.value for each in dtype],
+            backends=backend,
+            against=[each.value for each in against],
+            mode=mode.value,
+            device=device,
+            threads=threads,
+            plan=Plan(rounds, budget, calls=8 if mode == Mode.throughput else 1),
+        )
+        facts = machine(threads)
+        console.print(machine_line(facts), markup=False, highlight=False, soft_wrap=True)
+        steps = sweep.waterfall("cpu" if device == "cpu" else "triton") if waterfall else ()
+        outcome = sweep.run(asked, steps=steps, tell=_progress)
+    except (ValueError, OSError, ProviderError) as error:
+        fail(str(error))
+    _print(outcome.rows)
+    command = shlex.join(["gem-fast", *sys.argv[1:]])
+    content = document(outcome.rows, facts, command=command, ceilings=outcome.ceilings)
+    if json_file:
+        write_document(json_file, content)
+    if html_file:
+        _write_html(content, html_file)
+    if not all(row.seconds for row in outcome.rows):
+        raise typer.Exit(1)
+
+
+@bench.command(no_args_is_help=True)
+def compare(
+    before: Annotated[Path, typer.Argument(help="JSON of the first run, by gem-fast bench or pytest-benchmark.")],
+    after: Annotated[Path, typer.Argument(help="JSON of the second run.")],
+    tolerance: Annotated[float, typer.Option(min=0, help="Share that counts as no change.")] = 0.05,
+    relative_to: Annotated[
+        str | None, typer.Option(help="Provider whose time divides the others', such as 'sdpa float32'.")
+    ] = None,
+) -> None:
+    """Show how much slower or faster each benchmark became, with its noise.
+
+    Exit status: 0, 1 if one became slower beyond its noise and the tolerance, 2 if the files can't be compared.
+    """
+    from gem_fast.bench.compare import compare as compare_rows
+    from gem_fast.bench.records import read_document, read_rows
+
+    try:
+        runs = [read_rows(read_document(path)) for path in (before, after)]
+        changes = compare_rows(*runs, tolerance=tolerance, relative_to=relative_to)
+    except ValueError as error:
+        fail(str(error))
+    table = Table("benchmark", "after / before", "20-80%", "", box=None)
+    colours = {"slower": "red", "faster": "green", "same": "default"}
+    for change in changes:
+        span = f"{change.low:.3f}-{change.high:.3f}"
+        table.add_row(change.name, f"{change.ratio:.3f}", span, change.verdict, style=colours[change.verdict])
+    console.print(table)
+    if any(change.verdict == "slower" for change in changes):
+        raise typer.Exit(1)
+
+
+@bench.command(no_args_is_help=True)
+def report(
+    run: Annotated[Path, typer.Argument(help="JSON of a run.")],
+    html_file: Annotated[Path, typer.Argument(help="The HTML file to write.")],
+    plots: Annotated[Path | None, typer.Option(help="Folder to write the plots into as PNG.")] = None,
+) -> None:
+    """Write the HTML report of a run from its JSON."""
+    from gem_fast.bench import plots as drawn
+    from gem_fast.bench.records import read_document, read_rows
+    from gem_fast.writing import write_whole
+
+    try:
+        content = read_document(run)
+        if plots:
+            for name, figure in drawn.plots(read_rows(content), content.get("gem_fast", {}).get("ceilings", {})):
+                write_whole(plots / f"{name}.png", drawn.to_png(figure))
+        _write_html(content, html_file)
+    except (ValueError, OSError) as error:
+        fail(str(error))
+
+
+def _write_html(content: dict, path: Path) -> None:
+    from gem_fast.bench.html import page
+    from gem_fast.writing import write_whole
+
+    write_whole(path, page(content).encode())
+    console.print(f"report in {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _progress(row: "Row") -> None:
+    told = f"{row.at(0.5):.3f} s" if row.seconds else f"no figure: {row.extra['refused']}"
+    errors.print(f"{row.name}: {told}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print(rows: "list[Row]") -> None:
+    from gem_fast.bench.html import HEADER, ON_SCREEN, cells
+    from gem_fast.bench.measure import ratio
+    from gem_fast.bench.records import by_group
+
+    wide = Console(width=max(console.width, 150))  # a figure cut to the terminal's width would be none
+    for group, members in by_group(rows).items():
+        figures = [row for row in members if row.seconds]
+        if not figures:
+            continue
+        table = Table(*ON_SCREEN, f"{figures[0].provider} / this", title=group, title_justify="left", box=None)
+        for row in figures:
+            values = dict(zip(HEADER, cells(row), strict=True))
+            table.add_row(*(values[name] for name in ON_SCREEN), str(ratio(figures[0].seconds, row.seconds)))
+        wide.print(table, no_wrap=True)

@@ -1,0 +1,156 @@
+"""Results as files, comparison of two runs, the report and its plots."""
+
+import json
+import re
+
+import pytest
+from gem_fast.bench import records
+from gem_fast.bench.compare import compare
+from gem_fast.bench.machine import machine, machine_line
+from gem_fast.bench.measure import Figure
+from gem_fast.bench.plots import plots, to_png
+from gem_fast.bench.providers import Provider
+from gem_fast.bench.records import Row, document, read_document, read_rows, row_of, write_document
+from gem_fast.bench.sweep import waterfall
+from typer.testing import CliRunner
+
+from gem_fast.cli import app
+
+CEILINGS = {"float32": {"flops": 1e11, "bytes": 1e10}}
+
+
+def row(provider="engine", size=448, batch=1, seconds=(0.9, 1.0, 1.2), mode="latency", **rest):
+    figure = Figure(Provider(provider, "engine"), batch, size, seconds, 100.0, 180.0, 1e-7, **rest)
+    return row_of(figure, "ViT-B-16", mode, flops=5e10, traffic=4e9, ceiling=CEILINGS["float32"])
+
+
+def content_of(*rows):
+    return document(rows, machine(), command="gem-fast bench <b>", ceilings=CEILINGS)
+
+
+def test_a_row_derives_rates_and_the_share_of_the_ceiling():
+    extra = row().extra
+    assert extra["images_per_second"] == 1
+    assert extra["tflops"] == pytest.approx(0.05)
+    assert extra["gb_per_s"] == pytest.approx(4)
+    assert extra["share_of_ceiling"] == pytest.approx(0.5)  # 0.5 s of arithmetic at 1e11, 0.4 s of traffic at 1e10
+    assert extra["added_mb"] == 80
+    assert extra["latency_p50_p95_p99"][0] == 1.0
+
+
+def test_files_come_back_and_hold_pytest_benchmarks_fields(tmp_path):
+    path = tmp_path / "run.json"
+    rows = [row(), row("sdpa", seconds=(2.0, 2.1, 2.2)), row("bad", seconds=(), refused="wrong output")]
+    write_document(path, content_of(*rows))
+    content = read_document(path)
+    assert read_rows(content)[0].seconds == rows[0].seconds
+    assert [entry["reason"] for entry in content["gem_fast"]["refused"]] == ["wrong output"]
+    assert len(content["benchmarks"]) == 2
+    stats = content["benchmarks"][0]["stats"]
+    assert (stats["min"], stats["median"], stats["max"], stats["rounds"]) == (0.9, 1.0, 1.2, 3)
+    assert stats["ops"] == pytest.approx(1 / stats["mean"])
+
+
+def test_fields_are_those_that_pytest_benchmark_itself_writes(tmp_path):
+    stats = pytest.importorskip("pytest_benchmark.stats")
+    theirs = stats.Stats()
+    for value in (0.9, 1.0, 1.2):
+        theirs.update(value)
+    ours = content_of(row())["benchmarks"][0]["stats"]
+    for name in ("min", "max", "mean", "stddev", "median", "total", "ops", "rounds"):
+        assert ours[name] == pytest.approx(getattr(theirs, name)), name
+    for name in stats.Stats.fields:
+        assert name in ours
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"benchmarks": [{"stats": {}}]}', '{"benchmarks": [{"fullname": 1}]}']
+)
+def test_files_of_another_kind_are_refused_by_name(tmp_path, text):
+    path = tmp_path / "odd.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"odd\.json"):
+        read_document(path)
+
+
+def runs(*providers):
+    return [row(name, seconds=seconds) for name, seconds in providers]
+
+
+def test_a_change_within_the_noise_is_none_and_one_beyond_it_is_told():
+    before = runs(("a", (1.0, 1.1, 1.2)), ("b", (1.0, 1.0, 1.0)), ("c", (1.0, 1.0, 1.0)))
+    after = runs(("a", (1.1, 1.2, 1.3)), ("b", (1.2, 1.21, 1.2)), ("c", (0.8, 0.8, 0.8)), ("d", (1.0,)))
+    assert [change.verdict for change in compare(before, after)] == ["same", "slower", "faster"]
+    assert compare(before, after)[1].ratio == pytest.approx(1.2)
+    assert [change.verdict for change in compare(before, after, tolerance=0.3)] == ["same"] * 3
+
+
+def test_relative_to_a_provider_a_slower_machine_is_no_regression():
+    before = runs(("base", (1.0, 1.1, 1.0)), ("a", (2.0, 2.2, 2.0)))
+    after = runs(("base", (1.5, 1.5, 3.0)), ("a", (3.0, 3.0, 6.0)))
+    assert compare(before, after)[1].verdict == "slower"
+    (change,) = compare(before, after, relative_to="base float32")
+    assert (change.verdict, change.ratio) == ("same", 1.0)
+    with pytest.raises(ValueError, match="no benchmark beside 'none' in common"):
+        compare(before, after, relative_to="none")
+
+
+def test_the_commands_exit_status_tells_of_a_regression(tmp_path):
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path, seconds in zip(files, ((1.0, 1.0), (1.3, 1.3)), strict=True):
+        write_document(path, content_of(row(seconds=seconds)))
+    names = [str(path) for path in files]
+    worse = CliRunner().invoke(app, ["bench", "compare", *names])
+    assert worse.exit_code == 1
+    assert "1.300" in worse.output
+    assert "slower" in worse.output
+    assert CliRunner().invoke(app, ["bench", "compare", *reversed(names)]).exit_code == 0
+    missing = CliRunner().invoke(app, ["bench", "compare", names[0], str(tmp_path / "none.json")])
+    assert missing.exit_code == 2
+
+
+def test_the_report_is_one_file_with_plots_and_no_address(tmp_path):
+    rows = [row(seconds=(size / 448, size / 440), size=size, batch=batch) for size in (224, 448) for batch in (1, 2)]
+    rows += [row(step.name, seconds=(1 / (i + 1),), mode="waterfall") for i, step in enumerate(waterfall())]
+    rows.append(row("bad <i>", seconds=(), refused="wrong output: off by 1"))
+    path = tmp_path / "run.json"
+    write_document(path, content_of(*rows))
+    result = CliRunner().invoke(
+        app, ["bench", "report", str(path), str(tmp_path / "run.html"), "--plots", str(tmp_path)]
+    )
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "run.html").read_text()
+    assert text.count("<svg") == 4
+    assert "dead branches left out" in text
+    assert "gem-fast bench &lt;b&gt;" in text
+    assert "bad &lt;i&gt;" in text
+    outside = [url for url in re.findall(r"(?:src|href)=\"([^\"]*)", text) if not url.startswith("#")]
+    assert outside == []
+    assert {p.name for p in tmp_path.glob("*.png")} == {
+        f"{n}.png" for n in ("waterfall", "batch", "resolution", "roofline")
+    }
+
+
+def test_plots_are_those_that_the_rows_have_something_for():
+    assert [name for name, _ in plots([row()], CEILINGS)] == ["roofline"]
+    assert list(plots([Row("pytest's", "", (1.0,))], {})) == []
+    (_, figure), *_ = plots([row(batch=1), row(batch=2)], {})
+    assert to_png(figure).startswith(b"\x89PNG")
+
+
+def test_the_machines_line_names_what_figures_hold_for():
+    facts = machine(3)
+    line = machine_line(facts)
+    assert facts["threads"] == 3
+    assert "3 threads" in line
+    assert f"torch {facts['versions']['torch']}" in line
+    assert json.loads(json.dumps(facts)) == facts
+    assert machine_line({**facts, "gpus": ["H100"], "driver": "550"}).count("H100 (driver 550)") == 1
+
+
+def test_rows_of_a_case_keep_their_order():
+    found = records.by_group([row(size=448), row("sdpa", size=224), row("sdpa", size=448)])
+    assert [[r.provider for r in members] for members in found.values()] == [
+        ["engine float32", "sdpa float32"],
+        ["sdpa float32"],
+    ]

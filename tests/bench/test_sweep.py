@@ -1,0 +1,114 @@
+"""Real providers over the embedded model: they agree, the wrong and the missing are refused, work is counted."""
+
+import json
+from importlib.util import find_spec
+
+import pytest
+import torch
+from gem_fast.bench import authors, sweep
+from gem_fast.bench.counting import forward_work
+from gem_fast.bench.measure import Plan
+from gem_fast.bench.subjects import make_subject, random_pixels
+from gem_fast.bench.sweep import Sweep
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner
+
+from gem_fast.cli import app
+from gem_fast.options import GemOptions
+from gem_fast.packing import pack_vision
+from gem_fast.vision import VisionConfig
+
+SMALL = VisionConfig(width=64, layers=4, heads=2, mlp_width=128, patch_size=8, grid=(4, 4), embed_dim=32)
+
+
+def test_counted_operations_are_those_that_run():
+    from gem_fast.vision import GemVisionTransformer
+
+    options = GemOptions(gem_blocks=3, iterations=2, backend="reference")
+    vision = GemVisionTransformer(SMALL, options).eval()
+    # torch counts the products of SDPA only where they are plain ones.
+    with FlopCounterMode(display=False) as counter, torch.inference_mode(), sdpa_kernel(SDPBackend.MATH):
+        vision(torch.randn(2, 3, 48, 48))
+    assert forward_work(SMALL, 2, 48, gem_blocks=3, iterations=2).flops == counter.get_total_flops()
+
+
+def test_the_floor_of_the_paper_model_is_the_documented_one():
+    config = VisionConfig(width=768, layers=12, heads=12, mlp_width=3072, patch_size=16, grid=(14, 14), embed_dim=512)
+    work = forward_work(config, 1, 448)
+    assert work.linear == pytest.approx(131e9, rel=0.02)
+    assert work.attention == pytest.approx(89e9, rel=0.02)
+    assert forward_work(config, 4, 448).flops == 4 * work.flops
+    assert forward_work(config, 1, 448, dtype="bfloat16").traffic == work.traffic / 2
+
+
+def test_the_embedded_model_is_measured_by_every_provider_that_is_here(monkeypatch, tmp_path):
+    monkeypatch.setenv(authors.VARIABLE, str(tmp_path))
+    asked = Sweep(("gem-tiny",), (64,), (2,), ("float32",), ("auto", "sdpa"), ("eager", "authors"), plan=Plan(rounds=2))
+    outcome = sweep.run(asked, steps=sweep.waterfall("sdpa")[-2:])
+    (refused,) = [row for row in outcome.rows if not row.seconds]
+    assert refused.params["kind"] == "authors"
+    assert "`make authors`" in refused.extra["refused"]
+    measured = [row for row in outcome.rows if row.seconds]
+    assert [row.params["mode"] for row in measured] == ["latency"] * 3 + ["waterfall"] * 2
+    assert set(outcome.ceilings) == {"float32", "bfloat16"}
+    assert all(row.extra["error"] < (1e-5 if row.params["dtype"] == "float32" else 2e-2) for row in measured)
+
+
+@pytest.mark.skipif(authors.why_missing() is not None, reason="the authors' package is not installed here")
+def test_the_authors_package_agrees_with_the_engine():
+    asked = Sweep(("ViT-S-16",), (64,), against=("authors",), plan=Plan(rounds=1))
+    outcome = sweep.run(asked)
+    assert [row.params["kind"] for row in outcome.rows if row.seconds] == ["authors", "engine"]
+
+
+def test_random_weights_leave_no_bias_at_zero(tmp_path):
+    from safetensors.torch import load_file
+
+    subject = make_subject("ViT-S-16", tmp_path)
+    state = load_file(subject.weights)
+    assert all(value.abs().max() > 0 for value in state.values())
+    assert torch.equal(load_file(make_subject("ViT-S-16", tmp_path).weights)["conv1.weight"], state["conv1.weight"])
+    assert pack_vision(state, sweep._vision_config(subject), GemOptions()) is not None
+    assert (random_pixels(2, 32)[:1] == random_pixels(1, 32)).all()
+
+
+def test_what_no_case_could_be_made_of_is_refused():
+    for settings, message in (
+        ({"against": ("tensorflow",)}, "against must be one of"),
+        ({"mode": "fast"}, "mode must be one of"),
+        ({"sizes": ()}, "sizes must name"),
+        ({"batches": (0,)}, "batches must name"),
+        ({"dtypes": ()}, "dtypes must name at least one"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Sweep(**settings)
+    with pytest.raises(ValueError, match="size 60 is no multiple of gem-tiny's patch, 8"):
+        sweep.run(Sweep(("gem-tiny",), (60,)))
+
+
+@pytest.mark.skipif(not find_spec("matplotlib"), reason="the report's plots need matplotlib")
+def test_the_command_measures_and_writes_both_files(tmp_path):
+    command = [
+        "bench",
+        "--model",
+        "gem-tiny",
+        "--size",
+        "64",
+        "--rounds",
+        "2",
+        "--threads",
+        "1",
+        "--mode",
+        "throughput",
+    ]
+    files = ["--json", str(tmp_path / "run.json"), "--html", str(tmp_path / "run.html")]
+    result = CliRunner().invoke(app, [*command, *files])
+    assert result.exit_code == 0, result.output
+    assert "throughput gem-tiny 1x64" in result.output
+    content = json.loads((tmp_path / "run.json").read_text())
+    assert content["machine_info"]["threads"] == 1
+    assert content["benchmarks"][0]["params"]["mode"] == "throughput"
+    assert (tmp_path / "run.html").read_text().startswith("<!doctype html>")
+    for bad in (["--model", "nothing"], ["--size", "60"]):
+        assert CliRunner().invoke(app, [*command, *bad]).exit_code == 2
