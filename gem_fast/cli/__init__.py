@@ -5,6 +5,7 @@ import typer
 from .info import info
 from .models import models
 from .segment import segment
+from .tune import tune
 
 app = typer.Typer(
     help="Open-vocabulary segmentation with GEM (CVPR 2024), fast.",
@@ -15,6 +16,7 @@ app = typer.Typer(
 app.command(no_args_is_help=True)(segment)
 app.command()(models)
 app.command()(info)
+app.command()(tune)
 
 
 def main() -> None:

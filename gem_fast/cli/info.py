@@ -1,7 +1,9 @@
 """`gem-fast info`."""
 
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 
 from rich.table import Table
 
@@ -27,9 +29,22 @@ def info() -> None:
         table.add_row("", f"{str(dtype).removeprefix('torch.')} on the CPU: {chosen}{path}")
     if cpu.why_missing():
         table.add_row("", f"cpu can't serve: {cpu.why_missing()}")
+    table.add_row("tiles", "\n".join(tiles_in_use()))
     for package in ("gem_fast", "torch", "triton", "open_clip_torch", "numpy", "pillow"):
         try:
             table.add_row(package, version(package))
         except PackageNotFoundError:
             table.add_row(package, "not installed")
     console.print(table)
+
+
+def tiles_in_use() -> list[str]:
+    """Which table of tiles Triton's attention kernels get on each GPU, in a line."""
+    import torch
+
+    from gem_fast.kernels.attention.triton import launch, tuned
+
+    if torch.cuda.device_count() and find_spec("triton"):
+        gpus = [launch.device_of(torch.device("cuda", i)).name for i in range(torch.cuda.device_count())]
+        return [f"cuda:{i}: {tuned.describe(name)}" for i, name in enumerate(gpus)]
+    return [f"no GPU for Triton; {tuned.VARIABLE} is {os.environ.get(tuned.VARIABLE, 'not set')}"]
