@@ -5,7 +5,7 @@ READY := .venv/.ready
 # mypy reads packages where they would be installed: gem_fast with the mapped folders inside it.
 TYPED := build/typed
 
-.PHONY: demo test lint format bench gpu-report gpu-check clean
+.PHONY: demo test lint format bench gpu-report gpu-check roofline clean
 
 demo: $(READY)
 	$(BIN)/python -m gem_fast.demo demo_output
@@ -28,6 +28,10 @@ bench: $(READY)
 
 gpu-report: $(READY)
 	$(BIN)/python -m gem_fast.bench.gpu_report bench/reports
+
+roofline: $(READY)
+	$(BIN)/python -m gem_fast.bench.roofline bench/reports
+	$(BIN)/python -m gem_fast.bench.exponential bench/reports
 
 gpu-check: $(READY)
 	$(BIN)/python -m gem_fast.bench.gpu_check
