@@ -36,7 +36,7 @@ roofline: $(READY)
 gpu-check: $(READY)
 	$(BIN)/python -m gem_fast.bench.gpu_check
 
-$(READY): setup.py pyproject.toml $(wildcard kernels/attention/native/*)
+$(READY): setup.py pyproject.toml $(wildcard kernels/native/* kernels/*/native/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -e ".[dev]"

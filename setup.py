@@ -21,23 +21,25 @@ def packages() -> tuple[list[str], dict[str, str]]:
 
 
 def extensions() -> list[Extension]:
-    """The native CPU kernel, a plain C library; where it can't be built, the installation goes on without it."""
+    """The native CPU kernels, a plain C library; where it can't be built, the installation goes on without it."""
     if not sys.platform.startswith("linux") or platform.machine() not in ("x86_64", "AMD64"):
         return []
-    native = Path("kernels", "attention", "native")
-    kernel = Extension(
-        "gem_fast.kernels.attention.cpu_native",
-        sources=sorted(map(str, native.glob("*.cpp"))),
-        depends=sorted(map(str, native.glob("*.h"))),
+    natives = [Path("kernels", *parts, "native") for parts in ((), ("attention",), ("decoding",))]
+    kernels = Extension(
+        "gem_fast.kernels.cpu_native",
+        sources=sorted(str(source) for native in natives for source in native.glob("*.cpp")),
+        depends=sorted(str(header) for native in natives for header in native.glob("*.h")),
         # The instruction sets are chosen file by file in the sources, and at run time by what the CPU has.
         extra_compile_args=["-std=c++17", "-O3", "-g0", "-Wno-uninitialized", "-Wno-maybe-uninitialized"],
         language="c++",
         optional=True,
     )
-    return [kernel]
+    return [kernels]
 
 
 NAMES, FOLDERS = packages()
+ENGINE = ["torch>=2.4", "open_clip_torch>=3.0", "safetensors>=0.4"]
+RUNTIME = ["onnxruntime>=1.20", "tokenizers>=0.19"]
 
 setup(
     name="gem_fast",
@@ -51,18 +53,22 @@ setup(
     package_data={
         "gem_fast": ["py.typed", "embedded/*/*", "samples/*", "samples/masks/*"],
     },
-    install_requires=[
-        "torch>=2.4",
-        "open_clip_torch>=3.0",
-        "numpy>=1.24",
-        "pillow>=10.1",
-        "safetensors>=0.4",
-        "typer>=0.12",
-        "rich>=13",
-    ],
+    # What the engine and the torch-free runtime share; each is an extra, so that deploying needs no torch.
+    install_requires=["numpy>=1.24", "pillow>=10.1", "typer>=0.12", "rich>=13"],
     extras_require={
-        "bench": ["pytest>=8", "pytest-benchmark>=4"],
-        "dev": ["pytest>=8", "pytest-benchmark>=4", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11"],
+        "engine": ENGINE,
+        "runtime": RUNTIME,
+        "runtime-gpu": ["onnxruntime-gpu>=1.20", "tokenizers>=0.19"],
+        "bench": [*ENGINE, "pytest>=8", "pytest-benchmark>=4"],
+        "dev": [
+            *ENGINE,
+            *RUNTIME,
+            "pytest>=8",
+            "pytest-benchmark>=4",
+            "hypothesis>=6.100",
+            "ruff>=0.6",
+            "mypy>=1.11",
+        ],
         "train": ["resvg-py"],
     },
     entry_points={"console_scripts": ["gem-fast = gem_fast.cli:main"]},

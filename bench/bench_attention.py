@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 from gem_fast.kernels import query_key_attention, self_self_attention
-from gem_fast.kernels.attention.cpu import cpu, paths, query_key_cpu
+from gem_fast.kernels.attention.cpu import cpu, query_key_cpu
 from gem_fast.kernels.attention.reference import reference
+from gem_fast.kernels.cpu_library import paths
 from torch import Tensor
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -97,8 +97,8 @@ def verdict() -> str:
     errors = {degree: largest_error(degree) for degree in COEFFICIENTS}
     return f"""
 Accuracy: the largest relative error is {errors[2]:.1e} at degree 2 and {errors[3]:.1e} at degree 3. The weights are
-rounded before the second product, by 2^-9 = 2.0e-3 of themselves at most in bf16 and 2^-12 = 2.4e-4 in fp16: degree 3
-hides in both, degree 2 would nearly double bf16's error.
+rounded before the second product, by 2^-8 = 3.9e-3 of themselves at most in bf16 and 2^-11 = 4.9e-4 in fp16: degree 3
+hides in both, degree 2 would add nearly half to the error of bf16.
 
 Verdict: not taken up. On Hopper the products need as many clocks as the exponentials, so where they overlap no share
 gains anything, and refinement fits a multiprocessor twice to let them. If they never overlapped, a quarter would save

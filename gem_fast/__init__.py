@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from typing import Any as _Any
 
 if TYPE_CHECKING:
-    from .checkpoint import ModelError, pretrained_tags, supported_models
+    from .checkpoint import pretrained_tags, supported_models
+    from .errors import ModelError
     from .files import segment_files
     from .images import ImageError
     from .loading import load
@@ -40,7 +41,7 @@ _HOMES = {
     "GemModel": "model",
     "GemOptions": "options",
     "ImageError": "images",
-    "ModelError": "checkpoint",
+    "ModelError": "errors",
     "Segmentation": "segmentation",
     "load": "loading",
     "pretrained_tags": "checkpoint",
@@ -52,7 +53,14 @@ _HOMES = {
 def __getattr__(name: str) -> _Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(_import_module(f".{_HOMES[name]}", __name__), name)
+    try:
+        value = globals()[name] = getattr(_import_module(f".{_HOMES[name]}", __name__), name)
+    except ModuleNotFoundError as error:
+        if error.name in ("torch", "open_clip", "safetensors"):
+            from .errors import missing_extra
+
+            raise missing_extra(f"gem_fast.{name}", "engine", error) from error
+        raise
     return value
 
 

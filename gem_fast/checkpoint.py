@@ -15,15 +15,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from .errors import ModelError
 from .options import Defaults
 from .packing import vision_config, why_unsupported
 from .vision import VisionConfig
 
 EMBEDDED = {"gem-tiny": "gem_tiny"}
-
-
-class ModelError(ValueError):
-    """A model that can't be loaded; the message says why and what would be right."""
 
 
 @dataclass(frozen=True)

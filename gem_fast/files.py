@@ -17,8 +17,8 @@ from .prompts import parse_classes
 from .writing import write_whole
 
 if TYPE_CHECKING:
-    from .model import GemModel
     from .segmentation import Segmentation
+    from .segmenter import Segmenter
 
 SUMMARY = "summary.jsonl"
 _OWN_ENDINGS = (".overlay.png", ".labels.png")  # what Segmentation.save writes
@@ -80,10 +80,10 @@ def _is_own(path: Path) -> bool:
     return path.name.endswith(_OWN_ENDINGS)
 
 
-def _with_distinct_stems(found: dict[Path, str]) -> list[Job]:
+def _with_distinct_stems(found: dict[Path, str], reserved: Iterable[str] = ()) -> list[Job]:
     """Where two images would write the same names, the ending is kept; where that is not enough, a number is added."""
     shared = Counter(stem.casefold() for stem in found.values())
-    taken: set[str] = set()
+    taken = {stem.casefold() for stem in reserved}
     jobs = []
     for path, stem in found.items():
         base = stem if shared[stem.casefold()] == 1 else f"{stem}{path.suffix}"
@@ -96,7 +96,7 @@ def _with_distinct_stems(found: dict[Path, str]) -> list[Job]:
 
 
 def segment_files(
-    model: "GemModel",
+    model: "Segmenter",
     images: str | os.PathLike | Iterable[str | os.PathLike],
     prompts: Any,
     out: str | os.PathLike,
@@ -111,9 +111,9 @@ def segment_files(
     """Segment files into a folder; an image that fails is recorded, and the rest goes on.
 
     Args:
-        model: from `gem_fast.load`.
+        model: from `gem_fast.load`, or a `GemRuntime`.
         images: files, folders and glob patterns, or one of them.
-        prompts: the classes, the same for all images, as `GemModel.segment` takes them.
+        prompts: the classes, the same for all images, as `segment` takes them.
         out: output folder. Gets an overlay, a label image and a legend for each image, and `summary.jsonl` with one
             line an image, written as soon as it is finished.
         heatmaps: also write the heat maps, as `.npz`.
@@ -122,7 +122,7 @@ def segment_files(
         batch_size: images in one forward.
         on_start: called with the number of images to do.
         on_record: called with each image's record.
-        **settings: of `GemModel.segment`: background, size, resize, threshold, logit_scale, templates.
+        **settings: of the model's `segment`: background, size, resize, threshold, logit_scale, templates.
 
     Returns:
         The records of this run, in the order of the images.
@@ -141,7 +141,9 @@ def segment_files(
         raise NotADirectoryError(f"the output folder {out} is a file")
     out.mkdir(parents=True, exist_ok=True)
     finished = finished_images(out, heatmaps) if resume else {}
-    jobs = [job for job in jobs if str(job.path) not in finished]
+    # Names that the earlier run gave to other inputs stay theirs.
+    kept = [json.loads(line)["files"]["labels"].removesuffix(".labels.png") for line in finished.values()]
+    jobs = _with_distinct_stems({job.path: job.stem for job in jobs if str(job.path) not in finished}, kept)
     # The kept records are written anew: a line cut off and failures that get another try are gone.
     write_whole(out / SUMMARY, "".join(finished.values()).encode(errors="backslashreplace"))
     if on_start:
@@ -172,7 +174,12 @@ def finished_images(out: Path, heatmaps: bool = False) -> dict[str, str]:
             except (ValueError, TypeError):
                 continue
             whole = all((out / name).exists() for name in record.files.values())
-            if record.status == "ok" and whole and (not heatmaps or "heatmaps" in record.files):
+            if (
+                record.status == "ok"
+                and whole
+                and "labels" in record.files
+                and (not heatmaps or "heatmaps" in record.files)
+            ):
                 finished[record.image] = line + "\n"
     return finished
 
@@ -203,7 +210,7 @@ def _try_load(path: Path) -> "Image.Image | ImageError":
 
 
 def _process(
-    model: "GemModel", window: list[Loaded], prompts: Any, out: Path, heatmaps: bool, settings: dict[str, Any]
+    model: "Segmenter", window: list[Loaded], prompts: Any, out: Path, heatmaps: bool, settings: dict[str, Any]
 ) -> Iterator[Record]:
     """Records of one window's images, in their order."""
     pictures = [loaded for _, loaded in window if isinstance(loaded, Image.Image)]

@@ -1,17 +1,20 @@
-"""Images as people have them, to RGB in memory: files, PIL images, arrays and tensors."""
+"""Images as people have them, to RGB in memory: files, PIL images, arrays and tensors. Needs no torch."""
 
 import os
 import struct
+import sys
 import warnings
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 
-ImageLike: TypeAlias = str | os.PathLike | Image.Image | np.ndarray | Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+    from typing_extensions import TypeIs
+
+ImageLike: TypeAlias = "str | os.PathLike | Image.Image | np.ndarray | Tensor"
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
 MAX_PIXELS = 89_478_485  # Pillow's own limit, 256 MB of RGB
@@ -120,14 +123,20 @@ def load_image(source: ImageLike) -> Image.Image:
         except _DECODER_ERRORS as error:
             name = getattr(source, "filename", "") or "a PIL image"
             raise ImageError(f"{name}: damaged or truncated ({error})") from error
-    if isinstance(source, Tensor):
+    if is_tensor(source):
         if source.ndim != 3 or source.shape[0] not in (1, 3):
             raise ImageError(f"a tensor image must be [3, H, W] or [1, H, W], got {list(source.shape)}")
-        wide = source.float() if source.dtype in (torch.bfloat16, torch.float16) else source
+        wide = source.float() if source.is_floating_point() and source.dtype.itemsize < 4 else source
         return load_image(wide.detach().cpu().permute(1, 2, 0).numpy())
     if isinstance(source, np.ndarray):
         return _from_array(source)
     raise ImageError(f"an image must be a path, PIL image, array or tensor, got {type(source).__name__}")
+
+
+def is_tensor(value: Any) -> "TypeIs[Tensor]":
+    """Whether it is a torch tensor: no one holds one who has not imported torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from .checkpoint import ModelError, read_checkpoint
+from .checkpoint import read_checkpoint
+from .errors import ModelError
 from .model import GemModel
 from .options import GemOptions
 from .packing import pack_vision

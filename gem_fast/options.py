@@ -1,9 +1,6 @@
-"""What can be chosen about the GEM path and about scores and labels."""
+"""What can be chosen about the GEM path and about scores and labels. Importing it needs no torch."""
 
 from dataclasses import dataclass
-
-from gem_fast.kernels.attention import backends
-from gem_fast.kernels.attention.dispatch import check_projections
 
 
 @dataclass(frozen=True)
@@ -28,6 +25,9 @@ class GemOptions:
     backend: str | None = None
 
     def __post_init__(self) -> None:
+        from gem_fast.kernels.attention import backends
+        from gem_fast.kernels.attention.dispatch import check_projections
+
         if self.gem_blocks < 1:
             raise ValueError(f"gem_blocks must be 1 or more, got {self.gem_blocks}")
         if self.iterations < 0:

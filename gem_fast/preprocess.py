@@ -1,13 +1,14 @@
-"""From RGB images to normalised pixels: the resize policy and CLIP's normalisation."""
+"""From RGB images to normalised pixels: the resize policy and CLIP's normalisation. Needs no torch."""
 
-from typing import Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from .images import MAX_PIXELS, ImageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ResizePolicy: TypeAlias = Literal["shorter", "squash", "exact"]
 
@@ -41,8 +42,20 @@ def input_size(image_size: tuple[int, int], size: int, policy: ResizePolicy, pat
     return height, width
 
 
-def to_pixels(image: Image.Image, size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+def normalised(
+    image: Image.Image, size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...]
+) -> np.ndarray:
     """Resize an RGB image bicubically (antialiased) to height and width, and normalise: `[3, H, W]` float32."""
     resized = image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
-    values = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float().div_(255)
-    return values.sub_(torch.tensor(mean).view(3, 1, 1)).div_(torch.tensor(std).view(3, 1, 1))
+    values = np.asarray(resized).transpose(2, 0, 1).astype(np.float32, order="C")
+    values /= 255
+    values -= np.array(mean, np.float32)[:, None, None]
+    values /= np.array(std, np.float32)[:, None, None]
+    return values
+
+
+def to_pixels(image: Image.Image, size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...]) -> "Tensor":
+    """What `normalised` gives, as a tensor."""
+    import torch
+
+    return torch.from_numpy(normalised(image, size, mean, std))

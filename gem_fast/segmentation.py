@@ -1,4 +1,7 @@
-"""The result for one image: scores, heat maps and labels, computed when asked for, and written to files."""
+"""The result for one image: scores, heat maps and labels, computed when asked for, and written to files.
+
+Needs no torch: each engine brings the decoder of its own arrays.
+"""
 
 import io
 import json
@@ -7,14 +10,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
-from gem_fast.kernels import decode_heatmaps, decode_labels
-
+from .decoding import Decoder, KernelDecoder, label_type
 from .rendering import blend_heatmap, blend_labels, class_colour, palette
 from .writing import write_whole
 
@@ -26,19 +27,21 @@ class Segmentation:
     Attributes:
         image: the original image, RGB.
         classes: names of the P classes; class i has the label i + 1, and 0 is background.
-        cosines: cosine of each patch with each class and then each background class, `[P + Q, h, w]`, on the model's
-            device.
+        cosines: cosine of each patch with each class and then each background class, `[P + Q, h, w]`: a tensor on the
+            model's device, or an array that `decoder` takes.
         threshold: confidence below which a pixel is background.
         logit_scale: multiplier of the cosine before the softmax over classes.
         source: the file, if the image came from one.
+        decoder: turns cosines into labels and heat maps.
     """
 
     image: Image.Image
     classes: tuple[str, ...]
-    cosines: Tensor = field(repr=False)
+    cosines: Any = field(repr=False)
     threshold: float
     logit_scale: float
     source: str | None = None
+    decoder: Decoder = field(default=KernelDecoder(), repr=False)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -48,11 +51,7 @@ class Segmentation:
     @property
     def scores(self) -> np.ndarray:
         """Raw cosine scores at patch resolution, `[P, h, w]` float32."""
-        return self._own_cosines().cpu().numpy()
-
-    def _own_cosines(self) -> Tensor:
-        """Those of the classes, without the background's: [P, h, w] float32."""
-        return self.cosines[: len(self.classes)].float()
+        return self.decoder.scores(self.cosines[: len(self.classes)])
 
     @property
     def heatmaps(self) -> np.ndarray:
@@ -60,28 +59,23 @@ class Segmentation:
 
         Computed at each access: 4 bytes × P × H × W. For one prompt of many take `heatmap(prompt)`.
         """
-        return decode_heatmaps(self._own_cosines(), self.size).cpu().numpy()
+        return self.decoder.heatmaps(self.cosines[: len(self.classes)], self.size)
 
     def heatmap(self, prompt: str) -> np.ndarray:
         """Heat map of one class by its name, `[H, W]` float32 in 0..1; KeyError if there is no such class."""
         if prompt not in self.classes:
             raise KeyError(f"{prompt!r} is not among the classes: {', '.join(self.classes)}")
         index = self.classes.index(prompt)
-        return decode_heatmaps(self._own_cosines()[index : index + 1], self.size)[0].cpu().numpy()
+        return self.decoder.heatmaps(self.cosines[index : index + 1], self.size)[0]
 
     @cached_property
     def _decoded(self) -> tuple[np.ndarray, np.ndarray]:
-        if len(self.cosines) == 1:
-            # A softmax over one class is 1 everywhere; the heat map tells where the class is rather than is not.
-            confidence = self.heatmap(self.classes[0])
-            labels = torch.from_numpy(confidence >= self.threshold)
-        else:
-            labels, tensor = decode_labels(
-                self.cosines, self.size, logit_scale=self.logit_scale, threshold=self.threshold
-            )
-            labels = torch.where(labels > len(self.classes), 0, labels)
-            confidence = tensor.float().cpu().numpy()
-        return labels.cpu().numpy().astype(np.uint8 if len(self.classes) < 256 else np.uint16), confidence
+        classes = len(self.classes)
+        if len(self.cosines) > 1:
+            return self.decoder.labels(self.cosines, classes, self.size, self.logit_scale, self.threshold)
+        # A softmax over one class is 1 everywhere; the heat map tells where the class is rather than is not.
+        confidence = self.heatmap(self.classes[0])
+        return (confidence >= self.threshold).astype(label_type(classes)), confidence
 
     @property
     def labels(self) -> np.ndarray:

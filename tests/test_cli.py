@@ -295,6 +295,7 @@ def test_info_says_what_a_report_needs():
         "threads",
         "reference, sdpa",
         "bfloat16 on the CPU: ",
+        "scores on the CPU: ",
         "gem_fast",
         "torch",
         "open_clip_torch",
@@ -303,9 +304,10 @@ def test_info_says_what_a_report_needs():
 
 
 def test_info_says_why_the_native_kernel_is_missing(monkeypatch):
-    monkeypatch.setattr("gem_fast.kernels.attention.cpu._MISSING", "no compiler")
+    monkeypatch.setattr("gem_fast.kernels.cpu_library._MISSING", "no compiler")
     done = invoke("info")
     assert "bfloat16 on the CPU: sdpa" in done.stdout
+    assert "scores on the CPU: torch" in done.stdout
     assert "cpu can't serve: no compiler" in done.stdout
 
 

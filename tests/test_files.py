@@ -303,7 +303,9 @@ class TestResume:
             file.write('{"image": "猫'.encode()[:-1])
         assert self.again(small_model, folder, out) == []
 
-    @pytest.mark.parametrize("line", ["7", "[]", "null", "{}", '{"status": "ok"}', "text", ""], ids=repr)
+    @pytest.mark.parametrize(
+        "line", ["7", "[]", "null", "{}", '{"status": "ok"}', '{"image": "a", "status": "ok"}', "text", ""], ids=repr
+    )
     def test_strange_lines_are_passed_over(self, small_model, folder, out, line):
         content = (out / SUMMARY).read_text()
         (out / SUMMARY).write_text(line + "\n" + content)
@@ -325,6 +327,15 @@ class TestResume:
     def test_without_it_everything_is_done_anew(self, small_model, folder, out):
         assert len(segment_files(small_model, folder, "cat", out, **SETTINGS)) == 3
         assert len(lines(out)) == 3
+
+    def test_names_given_to_other_inputs_stay_theirs(self, small_model, folder, out, tmp_path, picture):
+        (tmp_path / "more").mkdir()
+        picture().save(tmp_path / "more" / "a.png")
+        first = (out / "a.labels.png").read_bytes()
+        records = segment_files(small_model, tmp_path / "more", "dog", out, resume=True, **SETTINGS)
+        assert records[0].files["labels"] == "a-2.labels.png"
+        assert (out / "a.labels.png").read_bytes() == first
+        assert len(lines(out)) == 4
 
     def test_into_a_new_folder(self, small_model, folder, tmp_path):
         assert len(self.again(small_model, folder, tmp_path / "new")) == 3

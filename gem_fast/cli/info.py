@@ -11,10 +11,12 @@ from .terminal import console
 
 
 def info() -> None:
-    """Show the machine, the attention backends and the versions."""
+    """Show the machine, the attention backends, what decodes scores, and the versions."""
     import torch
 
     from gem_fast.kernels.attention import backends, choose_backend, cpu
+    from gem_fast.kernels.cpu_library import why_missing
+    from gem_fast.kernels.decoding import cpu as decoding
 
     table = Table(show_header=False, box=None)
     table.add_row("system", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}")
@@ -25,10 +27,12 @@ def info() -> None:
     table.add_row("backends", ", ".join(backends()))
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         chosen = choose_backend(torch.empty(1, 1, 3, 1, 64, dtype=dtype))
-        path = f" ({cpu.choose_path(dtype)})" if chosen == "cpu" else ""
+        path = f" ({cpu.path_for(dtype)})" if chosen == "cpu" else ""
         table.add_row("", f"{str(dtype).removeprefix('torch.')} on the CPU: {chosen}{path}")
-    if cpu.why_missing():
-        table.add_row("", f"cpu can't serve: {cpu.why_missing()}")
+    missing = why_missing()
+    table.add_row("decoding", f"scores on the CPU: {'torch' if missing else f'native ({decoding.path_for()})'}")
+    if missing:
+        table.add_row("", f"cpu can't serve: {missing}")
     table.add_row("tiles", "\n".join(tiles_in_use()))
     for package in ("gem_fast", "torch", "triton", "open_clip_torch", "numpy", "pillow"):
         try:

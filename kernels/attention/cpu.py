@@ -2,63 +2,29 @@
 
 import ctypes
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import torch
+from gem_fast.kernels.cpu_library import PATHS, call, choose_path, int64s, pointer, why_missing
 from torch import Tensor
 
-PATHS = ("avx512_bf16", "avx512", "avx2")  # as the library numbers them, the fastest first
 LARGEST_D = 128
 BLOCK = 96  # tokens that the library takes at a time
 _REPEATED = 0.1  # of a head's time, about, what every part of it spends again if it is cut
-_INTERFACE = 1  # of the library, as `gem_fast_interface` tells it
 _SELF_SELF, _QUERY_KEY = 0, 1
 _TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 
-def _load() -> tuple[ctypes.CDLL | None, str | None]:
-    """The library that the installation built beside this file, or why there is none."""
-    found = sorted(Path(__file__).parent.glob("cpu_native*.so"))
-    if not found:
-        return None, "its native library was not built (that takes Linux on x86-64 and a C++ compiler at installation)"
-    try:
-        # torch is imported above: its OpenMP runtime is what the library's undefined GOMP_parallel resolves to.
-        library = ctypes.CDLL(str(found[0]))
-        if library.gem_fast_interface() == _INTERFACE:
-            return library, None
-        return None, "its native library is of another version: install again"
-    except (OSError, AttributeError) as error:
-        return None, f"its native library does not load: {error}"
-
-
-_LIBRARY, _MISSING = _load()
-
-
-def paths() -> tuple[str, ...]:
-    """The instruction sets that this CPU runs, the fastest first; none if the library is missing."""
-    return tuple(path for i, path in enumerate(PATHS) if _LIBRARY is not None and _LIBRARY.gem_fast_supports(i))
-
-
-_RUNNABLE = paths()
-
-
-def why_missing() -> str | None:
-    """Why nothing can run on this machine, or None."""
-    if _MISSING is None and not _RUNNABLE:
-        return "this CPU has no AVX2 with FMA and F16C"
-    return _MISSING
-
-
-def choose_path(dtype: torch.dtype) -> str:
-    """The instruction set for a type: bfloat16 products for bfloat16, float32 ones for all else."""
-    return next(path for path in _RUNNABLE if dtype == torch.bfloat16 or path != "avx512_bf16")
+def path_for(dtype: torch.dtype, asked: str | None = None) -> str:
+    """The instruction set for a type, or the one asked for: bfloat16 products are for bfloat16 alone."""
+    return choose_path(PATHS if dtype == torch.bfloat16 else PATHS[1:], asked)
 
 
 def why_not_tokens(qkv: Tensor) -> str | None:
     """Why the kernel can't attend over these tokens, whatever the attention, or None."""
     D = qkv.shape[-1]
-    if why_missing():
-        return why_missing()
+    missing = why_missing()
+    if missing:
+        return missing
     if qkv.device.type != "cpu":
         return f"it runs on the CPU, and qkv is on {qkv.device.type}"
     if qkv.dtype not in _TYPES:
@@ -92,22 +58,13 @@ def cpu(
     inverse_temperature [B], result [B, N, H*D]. Sums are float32; on `avx512_bf16` the factors of the products are
     bfloat16. `path` is one of `paths()`; None is the fastest for the type.
     """
-    path = _runnable(path, qkv.dtype)
+    path = path_for(qkv.dtype, path)
     return torch.ops.gem_fast.self_self_attention_cpu(qkv, inverse_temperature, iterations, projections, path)
 
 
 def query_key_cpu(qkv: Tensor, *, path: str | None = None) -> Tensor:
     """softmax(q kᵀ/√D) v of qkv [B, N, 3, H, D] to [B, N, H*D], where `why_not_tokens` is None."""
-    return torch.ops.gem_fast.query_key_attention_cpu(qkv, _runnable(path, qkv.dtype))
-
-
-def _runnable(path: str | None, dtype: torch.dtype) -> str:
-    if why_missing():
-        raise ValueError(f"the native kernel can't run: {why_missing()}")
-    chosen = path or choose_path(dtype)
-    if chosen not in _RUNNABLE:
-        raise ValueError(f"this CPU does not run {chosen!r}; it runs {', '.join(_RUNNABLE)}")
-    return chosen
+    return torch.ops.gem_fast.query_key_attention_cpu(qkv, path_for(qkv.dtype, path))
 
 
 @torch.library.custom_op(
@@ -141,16 +98,16 @@ def _call(computation: int, qkv: Tensor, c: Tensor, iterations: int, projections
     parts = _parts(B * H, [1, len(projections)] if separate else range(1, 1 + -(-N // BLOCK)))
     separate = separate and parts > 1
     out = qkv.new_empty(parts, B, N, H * D, dtype=torch.float32) if separate else qkv.new_empty(B, N, H * D)
-    assert _LIBRARY is not None
     qkv = qkv if qkv.stride(-1) == 1 else qkv.contiguous()
     c = c.to(torch.float32).contiguous()
-    failed = _LIBRARY.gem_fast_attention(
+    call(
+        "gem_fast_attention",
         computation,
-        ctypes.c_void_p(qkv.data_ptr()),
-        (ctypes.c_int64 * 4)(*qkv.stride()[:4]),
-        ctypes.c_void_p(c.data_ptr()),
-        ctypes.c_void_p(out.data_ptr()),
-        (ctypes.c_int64 * 4)(B, N, H, D),
+        pointer(qkv),
+        int64s(qkv.stride()[:4]),
+        pointer(c),
+        pointer(out),
+        int64s((B, N, H, D)),
         _TYPES[qkv.dtype],
         (ctypes.c_int * len(projections))(*projections),
         len(projections),
@@ -159,8 +116,6 @@ def _call(computation: int, qkv: Tensor, c: Tensor, iterations: int, projections
         torch.get_num_threads(),
         parts,
     )
-    if failed:
-        raise MemoryError(f"no memory for the scratch of attention over {N} tokens")
     return out.mean(0).to(qkv.dtype) if separate else out
 
 

@@ -1,7 +1,9 @@
-"""Labels and confidences at the output size, tile by tile: [P, H, W] is never held in memory."""
+"""Labels and confidences at the output size, without [P, H, W] in memory."""
 
 import torch
 from torch import Tensor
+
+from . import cpu
 
 # Elements of one tile's scores: large enough to hide the calls, small enough to stay near the core.
 _TILE_ELEMENTS = 1 << 19
@@ -27,6 +29,15 @@ def decode_labels(
     """
     if scores.ndim != 3 or 0 in scores.shape:
         raise ValueError(f"scores must have the shape [P, h, w], none of them 0, got {list(scores.shape)}")
+    if cpu.why_not(scores, torch.float32, torch.bfloat16, torch.float16) is None:
+        return cpu.cpu_decode_labels(scores, size, logit_scale=logit_scale, threshold=threshold)
+    return labels_in_tiles(scores, size, logit_scale=logit_scale, threshold=threshold)
+
+
+def labels_in_tiles(
+    scores: Tensor, size: tuple[int, int], *, logit_scale: float, threshold: float
+) -> tuple[Tensor, Tensor]:
+    """`decode_labels` in torch, on any device, tile by tile: [P, H, W] is never held in memory."""
     classes, h, w = scores.shape
     H, W = size
     logits = scores.to(torch.promote_types(scores.dtype, torch.float32)).permute(1, 2, 0).contiguous() * logit_scale

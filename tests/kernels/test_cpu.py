@@ -7,7 +7,8 @@ import pytest
 import torch
 from gem_fast.kernels import self_self_attention
 from gem_fast.kernels.attention import choose_backend, reference, sdpa, why_not
-from gem_fast.kernels.attention.cpu import cpu, paths, query_key_cpu, why_missing
+from gem_fast.kernels.attention.cpu import cpu, query_key_cpu
+from gem_fast.kernels.cpu_library import paths, why_missing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -1,9 +1,11 @@
-"""Score decoding in tiles against the plain way."""
+"""Score decoding against the plain way: what the caller gets, and the torch way that serves all devices."""
 
 import pytest
 import torch
 from gem_fast.kernels import decode_heatmaps, decode_labels
 from gem_fast.kernels.decoding import labels as labels_module
+from gem_fast.kernels.decoding.heatmaps import stretched
+from gem_fast.kernels.decoding.labels import labels_in_tiles
 from gem_fast.kernels.decoding.reference import labels_reference, upsample
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,9 +15,13 @@ def random_scores(classes, h, w, seed=0):
     return torch.randn(classes, h, w, generator=torch.Generator().manual_seed(seed)) * 0.02 + 0.2
 
 
-def assert_same(scores, size, logit_scale=100.0, threshold=0.0):
+LABELS = {"any": decode_labels, "torch": labels_in_tiles}
+HEATMAPS = {"any": decode_heatmaps, "torch": lambda scores, size: stretched(upsample(scores, size))}
+
+
+def assert_same(decode, scores, size, logit_scale=100.0, threshold=0.0):
     """Labels equal the plain way's, except where its two best classes or the threshold tie within rounding."""
-    labels, confidence = decode_labels(scores, size, logit_scale=logit_scale, threshold=threshold)
+    labels, confidence = decode(scores, size, logit_scale=logit_scale, threshold=threshold)
     plain, plain_confidence = labels_reference(scores.double(), size, logit_scale=logit_scale, threshold=threshold)
     torch.testing.assert_close(confidence.double(), plain_confidence, rtol=2e-4, atol=1e-6)
     differs = labels != plain
@@ -37,38 +43,48 @@ def assert_same(scores, size, logit_scale=100.0, threshold=0.0):
     ],
 )
 @pytest.mark.parametrize("threshold", [0.0, 0.4])
-def test_equals_the_plain_way(classes, grid, size, threshold):
-    assert_same(random_scores(classes, *grid), size, threshold=threshold)
+@pytest.mark.parametrize("way", LABELS)
+def test_equals_the_plain_way(way, classes, grid, size, threshold):
+    assert_same(LABELS[way], random_scores(classes, *grid), size, threshold=threshold)
 
 
 @settings(max_examples=40, deadline=None)
-@given(classes=st.integers(1, 40), h=st.integers(1, 6), w=st.integers(1, 6), H=st.integers(1, 50), W=st.integers(1, 50))
-def test_any_shape_equals_the_plain_way(classes, h, w, H, W):
-    assert_same(random_scores(classes, h, w, seed=classes * 31 + H), (H, W))
+@given(
+    way=st.sampled_from(sorted(LABELS)),
+    classes=st.integers(1, 40),
+    h=st.integers(1, 6),
+    w=st.integers(1, 6),
+    H=st.integers(1, 50),
+    W=st.integers(1, 50),
+)
+def test_any_shape_equals_the_plain_way(way, classes, h, w, H, W):
+    assert_same(LABELS[way], random_scores(classes, h, w, seed=classes * 31 + H), (H, W))
 
 
 @pytest.mark.parametrize("elements", [1, 100, 5000], ids="tile{}".format)
 def test_tiles_of_any_size_give_the_same(monkeypatch, elements):
     scores, size = random_scores(17, 5, 6), (50, 61)
-    expected = decode_labels(scores, size)
+    expected = labels_in_tiles(scores, size, logit_scale=100.0, threshold=0.0)
     monkeypatch.setattr(labels_module, "_TILE_ELEMENTS", elements)
-    for result, whole in zip(decode_labels(scores, size), expected, strict=True):
+    results = labels_in_tiles(scores, size, logit_scale=100.0, threshold=0.0)
+    for result, whole in zip(results, expected, strict=True):
         torch.testing.assert_close(result, whole)
 
 
-def test_background_is_zero_and_classes_count_from_one():
+@pytest.mark.parametrize("way", LABELS)
+def test_background_is_zero_and_classes_count_from_one(way):
     scores = torch.tensor([0.3, 0.1, 0.1]).view(3, 1, 1)
-    labels, confidence = decode_labels(scores, (2, 2), threshold=0.5)
+    labels, confidence = LABELS[way](scores, (2, 2), logit_scale=100.0, threshold=0.5)
     assert labels.tolist() == [[1, 1], [1, 1]]
     assert confidence.min() > 0.99
-    assert decode_labels(torch.zeros(3, 1, 1), (2, 2), threshold=0.5)[0].sum() == 0
+    assert LABELS[way](torch.zeros(3, 1, 1), (2, 2), logit_scale=100.0, threshold=0.5)[0].sum() == 0
 
 
 def test_memory_of_a_thousand_classes_stays_under_100_mb():
     """Every tensor that decoding allocates, counted by the allocator's own profile."""
     scores = random_scores(1000, 28, 28)
     with torch.profiler.profile(profile_memory=True) as profile:
-        decode_labels(scores, (448, 448))
+        labels_in_tiles(scores, (448, 448), logit_scale=100.0, threshold=0.0)
     held = peak = 0
     for event in profile.profiler.kineto_results.events():
         if event.name() == "[memory]":
@@ -78,9 +94,10 @@ def test_memory_of_a_thousand_classes_stays_under_100_mb():
 
 
 @pytest.mark.parametrize("size", [(448, 448), (97, 211), (3, 3)])
-def test_heatmaps_are_stretched_for_each_prompt(size):
+@pytest.mark.parametrize("way", HEATMAPS)
+def test_heatmaps_are_stretched_for_each_prompt(way, size):
     scores = random_scores(3, 7, 9)
-    maps = decode_heatmaps(scores, size)
+    maps = HEATMAPS[way](scores, size)
     plain = upsample(scores, size).flatten(1)
     low, high = plain.amin(1, keepdim=True), plain.amax(1, keepdim=True)
     torch.testing.assert_close(maps.flatten(1), (plain - low) / (high - low))
@@ -88,8 +105,9 @@ def test_heatmaps_are_stretched_for_each_prompt(size):
     assert maps.amax() == 1
 
 
-def test_heatmap_without_contrast_is_zero():
-    assert decode_heatmaps(torch.full((2, 3, 3), 0.25), (6, 6)).abs().max() == 0
+@pytest.mark.parametrize("way", HEATMAPS)
+def test_heatmap_without_contrast_is_zero(way):
+    assert HEATMAPS[way](torch.full((2, 3, 3), 0.25), (6, 6)).abs().max() == 0
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (0, 4, 4), (2, 0, 4)])

@@ -3,7 +3,8 @@
 import pytest
 import torch
 from gem_fast.kernels import query_key_attention
-from gem_fast.kernels.attention.cpu import paths, query_key_cpu
+from gem_fast.kernels.attention.cpu import query_key_cpu
+from gem_fast.kernels.cpu_library import paths
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -1,8 +1,8 @@
 // float32 on AVX-512, as every server CPU of Intel since 2017 and of AMD since 2022 has it.
+#include "../../native/target.h"
 #include "problem.h"
-#include "target.h"
 
-GEM_TARGET("avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl")
+GEM_TARGET(GEM_AVX512)
 #include "avx512.h"
 #include "float32.h"
 

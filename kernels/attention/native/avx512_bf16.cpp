@@ -1,8 +1,8 @@
 // bfloat16 on AVX-512 BF16 (AMD from Zen 4, Intel from Cooper Lake): a word is two bfloat16 that follow in the sum.
+#include "../../native/target.h"
 #include "problem.h"
-#include "target.h"
 
-GEM_TARGET("avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl,avx512bf16")
+GEM_TARGET(GEM_AVX512_BF16)
 #include "avx512.h"
 
 namespace gem_fast {

@@ -2,8 +2,6 @@
 #pragma once
 #include "problem.h"
 
-#define GEM_INLINE inline __attribute__((always_inline))
-
 namespace gem_fast {
 namespace {
 

@@ -5,6 +5,7 @@
 
 #include <type_traits>
 
+#define GEM_INLINE inline __attribute__((always_inline))
 #define GEM_PRAGMA(text) _Pragma(#text)
 #if defined(__clang__)
 #define GEM_TARGET(features) \
@@ -14,3 +15,8 @@
 #define GEM_TARGET(features) GEM_PRAGMA(GCC target(features))
 #define GEM_TARGET_END
 #endif
+
+// The instruction sets that the kernels are compiled for; `library.cpp` tells which of them a CPU runs.
+#define GEM_AVX2 "avx2,fma,f16c"
+#define GEM_AVX512 "avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl"
+#define GEM_AVX512_BF16 "avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl,avx512bf16"

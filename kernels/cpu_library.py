@@ -1,0 +1,78 @@
+"""The native library of the CPU kernels: loaded once, or the reason why it is not."""
+
+import ctypes
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch  # its OpenMP runtime is what the library's undefined GOMP_parallel resolves to
+
+PATHS = ("avx512_bf16", "avx512", "avx2")  # as the library numbers them, the fastest first
+_INTERFACE = 2  # of the library, as `gem_fast_interface` tells it
+
+
+def _load() -> tuple[ctypes.CDLL | None, str | None]:
+    """The library that the installation built beside this file, or why there is none."""
+    found = sorted(Path(__file__).parent.glob("cpu_native*.so"))
+    if not found:
+        return None, "its native library was not built (that takes Linux on x86-64 and a C++ compiler at installation)"
+    try:
+        library = ctypes.CDLL(str(found[0]))
+        if library.gem_fast_interface() == _INTERFACE:
+            return library, None
+        return None, "its native library is of another version: install again"
+    except (OSError, AttributeError) as error:
+        return None, f"its native library does not load: {error}"
+
+
+_LIBRARY, _MISSING = _load()
+
+
+def paths() -> tuple[str, ...]:
+    """The instruction sets that this CPU runs, the fastest first; none if the library is missing."""
+    return tuple(path for i, path in enumerate(PATHS) if _LIBRARY is not None and _LIBRARY.gem_fast_supports(i))
+
+
+_RUNNABLE = paths()
+
+
+def why_missing() -> str | None:
+    """Why nothing native can run on this machine, or None."""
+    if _MISSING is None and not _RUNNABLE:
+        return "this CPU has no AVX2 with FMA and F16C"
+    return _MISSING
+
+
+def choose_path(usable: Sequence[str], asked: str | None = None) -> str:
+    """The instruction set asked for, or else the first of the usable ones that this CPU runs.
+
+    Raises:
+        ValueError: the one asked for is not usable or does not run here; the message says what does.
+    """
+    if why_missing():
+        raise ValueError(f"the native kernel can't run: {why_missing()}")
+    served = [path for path in usable if path in _RUNNABLE]
+    if asked is not None and asked not in served:
+        raise ValueError(f"this CPU does not run {asked!r} here; it runs {', '.join(served)}")
+    return asked or served[0]
+
+
+def call(function: str, *arguments: Any) -> None:
+    """Call a function of the library that returns 0, or 1 if memory ran out.
+
+    Raises:
+        MemoryError: it did.
+    """
+    if getattr(_LIBRARY, function)(*arguments):
+        raise MemoryError(f"no memory for the scratch of {function}")
+
+
+def pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
+    """Where a tensor's first element lies."""
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+def int64s(numbers: Iterable[int]) -> ctypes.Array:
+    """An array of C's int64_t."""
+    values = tuple(numbers)
+    return (ctypes.c_int64 * len(values))(*values)

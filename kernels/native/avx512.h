@@ -1,0 +1,56 @@
+// Float32 vectors of AVX-512. Included after GEM_TARGET.
+#pragma once
+#include <cstdint>
+
+namespace gem_fast {
+namespace {
+
+struct Avx512Vectors {
+    using Vec = __m512;
+    using Index = __m512i;
+    using Lanes = __mmask16;
+    static constexpr int lanes = 16;
+
+    static GEM_INLINE Vec zero() { return _mm512_setzero_ps(); }
+    static GEM_INLINE Vec set(float x) { return _mm512_set1_ps(x); }
+    static GEM_INLINE Vec set_bits(int32_t x) { return _mm512_castsi512_ps(_mm512_set1_epi32(x)); }
+    static GEM_INLINE Vec load(const float* at) { return _mm512_load_ps(at); }
+    static GEM_INLINE void store(float* at, Vec x) { _mm512_store_ps(at, x); }
+    static GEM_INLINE Vec add(Vec x, Vec y) { return _mm512_add_ps(x, y); }
+    static GEM_INLINE Vec sub(Vec x, Vec y) { return _mm512_sub_ps(x, y); }
+    static GEM_INLINE Vec mul(Vec x, Vec y) { return _mm512_mul_ps(x, y); }
+    static GEM_INLINE Vec div(Vec x, Vec y) { return _mm512_div_ps(x, y); }
+    static GEM_INLINE Vec max(Vec x, Vec y) { return _mm512_max_ps(x, y); }
+    static GEM_INLINE Vec min(Vec x, Vec y) { return _mm512_min_ps(x, y); }
+    static GEM_INLINE Vec fma(Vec x, Vec y, Vec z) { return _mm512_fmadd_ps(x, y, z); }
+    static GEM_INLINE Vec fmsub(Vec x, Vec y, Vec z) { return _mm512_fmsub_ps(x, y, z); }
+    static GEM_INLINE float add_lanes(Vec x) { return _mm512_reduce_add_ps(x); }
+    static GEM_INLINE float first(Vec x) { return _mm512_cvtss_f32(x); }
+
+    static GEM_INLINE Lanes greater(Vec x, Vec y) { return _mm512_cmp_ps_mask(x, y, _CMP_GT_OQ); }
+    static GEM_INLINE Lanes at_least(Vec x, Vec y) { return _mm512_cmp_ps_mask(x, y, _CMP_GE_OQ); }
+    static GEM_INLINE Vec select(Lanes which, Vec x, Vec y) { return _mm512_mask_mov_ps(y, which, x); }
+
+    static GEM_INLINE Lanes first_lanes(int64_t count) { return Lanes((1u << (count < lanes ? count : lanes)) - 1); }
+    static GEM_INLINE Vec load_some(const float* at, Lanes which) { return _mm512_maskz_loadu_ps(which, at); }
+    static GEM_INLINE void store_first(float* at, int64_t count, Vec x) {
+        _mm512_mask_storeu_ps(at, first_lanes(count), x);
+    }
+
+    static GEM_INLINE Index load_index(const int32_t* at) { return _mm512_load_si512(at); }
+    static GEM_INLINE Vec permute(Vec x, Index index) { return _mm512_permutexvar_ps(index, x); }
+    static GEM_INLINE Vec gather(const float* from, Index index) { return _mm512_i32gather_ps(index, from, 4); }
+
+    // 2^x = 2^floor(x) · P(x - floor(x)) with P of `terms` coefficients, the highest first.
+    template <int terms>
+    static GEM_INLINE Vec exp2(Vec x, const float (&coefficients)[terms]) {
+        const Vec fraction = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+        Vec y = set(coefficients[0]);
+#pragma GCC unroll 8
+        for (int i = 1; i < terms; i++) y = fma(y, fraction, set(coefficients[i]));
+        return _mm512_scalef_ps(y, x);
+    }
+};
+
+}  // namespace
+}  // namespace gem_fast
