@@ -7,7 +7,7 @@ TYPED := build/typed
 # TensorRT's types, without TensorRT.
 STUBS := build/stubs
 
-.PHONY: demo test lint format bench authors gpu-report gpu-check clean
+.PHONY: demo test lint format bench authors gpu-report gpu-check roofline clean
 
 demo: $(READY)
 	$(BIN)/python -m gem_fast.demo demo_output
@@ -39,6 +39,10 @@ $(AUTHORS)/.ready: $(READY) bench/authors.txt
 
 gpu-report: $(READY)
 	$(BIN)/python -m gem_fast.bench.gpu_report bench/reports
+
+roofline: $(READY)
+	$(BIN)/python -m gem_fast.bench.roofline bench/reports
+	$(BIN)/python -m gem_fast.bench.exponential bench/reports
 
 gpu-check: $(READY)
 	$(BIN)/python -m gem_fast.bench.gpu_check

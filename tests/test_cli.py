@@ -308,7 +308,7 @@ def test_info_says_what_a_report_needs():
 
 def test_info_says_what_a_gpu_would_run(monkeypatch):
     """A fake GPU: its tensors, and what the driver would say of it."""
-    properties = SimpleNamespace(major=9, minor=0, multi_processor_count=132)
+    properties = SimpleNamespace(name="H100", major=9, minor=0, multi_processor_count=132)
     monkeypatch.setattr(torch.version, "hip", None)
     for name, answer in {"device_count": 1, "get_device_name": "H100", "is_initialized": True}.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)

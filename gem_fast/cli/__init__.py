@@ -7,6 +7,7 @@ from .export import export
 from .info import info
 from .models import models
 from .segment import segment
+from .tune import tune
 
 app = typer.Typer(
     help="Open-vocabulary segmentation with GEM (CVPR 2024), fast.",
@@ -19,6 +20,7 @@ app.command(no_args_is_help=True)(export)
 app.command()(models)
 app.command()(info)
 app.add_typer(bench, name="bench")
+app.command()(tune)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """`gem-fast info`."""
 
+import os
 import platform
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -54,6 +55,7 @@ def add_engine(table: Table) -> None:
             table.add_row("", line)
     if missing := why_missing():
         table.add_row("", f"cpu can't serve: {missing}")
+    table.add_row("tiles", "\n".join(tiles_in_use()))
 
 
 def who_serves(device: str) -> Iterator[str]:
@@ -80,3 +82,15 @@ def who_serves(device: str) -> Iterator[str]:
         yield f"decoding on {place}: {decoder}{f' ({native.path_for()})' if decoder == 'native' else ''}"
     except ValueError as error:
         yield f"decoding on {place}: none, {error}"
+
+
+def tiles_in_use() -> list[str]:
+    """Which table of tiles Triton's attention kernels get on each GPU, in a line."""
+    import torch
+
+    from gem_fast.kernels.attention.triton import launch, tuned
+
+    if torch.cuda.device_count() and find_spec("triton"):
+        gpus = [launch.device_of(torch.device("cuda", i)).name for i in range(torch.cuda.device_count())]
+        return [f"cuda:{i}: {tuned.describe(name)}" for i, name in enumerate(gpus)]
+    return [f"no GPU for Triton; {tuned.VARIABLE} is {os.environ.get(tuned.VARIABLE, 'not set')}"]

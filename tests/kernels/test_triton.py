@@ -20,7 +20,7 @@ def python(*arguments: str, cwd: Path, **variables: str) -> subprocess.Completed
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("operation", ["attention", "layer_norm", "decoding"])
+@pytest.mark.parametrize("operation", ["attention", "layer_norm", "decoding", "tune"])
 def test_numerics(operation, tmp_path):
     """In a process of its own: without a GPU it needs Triton's interpreter, chosen before anything imports Triton."""
     pytest.importorskip("triton")

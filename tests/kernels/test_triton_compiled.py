@@ -1,6 +1,9 @@
 """The Triton kernels compiled for GPUs that are not there. `make gpu-report` compiles the rest of the table."""
 
+import json
 import os
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +15,8 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET"):
     pytest.skip("kernels that are interpreted can't be compiled", allow_module_level=True)
 
+REPORT = Path(__file__).parents[2] / "bench" / "reports" / "gpu_static.json"
+ATTENTION = ("refine", "assign", "assign_in_place", "attend", "resident")
 PRODUCTION = [("sm_80", "refine", 64), ("sm_80", "assign", 64), ("sm_90", "refine", 80), ("sm_90", "assign", 64)]
 PRODUCTION += [("sm_90", "resident", 64), ("sm_120", "refine", 64), ("gfx942", "refine", 64)]
 
@@ -46,6 +51,22 @@ def test_what_is_not_attention_fits_every_gpu(arch):
         assert compiled.spills == 0, job
         assert compiled.shared <= SHARED_LIMIT[arch], job
         assert (compiled.programs(arch, job.tile.warps) or 2) >= 2, job
+
+
+def test_the_report_covers_every_entry_of_the_table_and_none_is_bad():
+    """The samples above are compiled here; the whole table when the report is written, by `make gpu-report`."""
+    records = json.loads(REPORT.read_text())
+    keys = ("arch", "operation", "width", "dtype", "precision", "tile")
+    found = {tuple(str(record[key]) for key in keys): record for record in records}
+    jobs = [asdict(job) for job in table_jobs()]
+    missing = [job for job in jobs if tuple(str(job[key]) for key in keys) not in found]
+    assert not missing, "`make gpu-report` is to be run again"
+    for record in found.values():
+        assert record["spills"] == 0, record
+        assert record["shared"] <= SHARED_LIMIT[record["arch"]], record
+        on_tensor_cores = record["dtype"] != "fp32" or record["precision"] == "tf32"
+        if on_tensor_cores and record["operation"] in ATTENTION:
+            assert record["tensor_core"] > 0, record
 
 
 def test_refinement_needs_under_half_the_instructions_of_a_flash_loop():

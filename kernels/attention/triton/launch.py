@@ -3,13 +3,14 @@
 The kernels are imported on first use, so that importing this package needs neither Triton nor a driver.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from gem_fast.kernels.triton_host import architecture, is_compiled_for, on_device, why_no_triton
 from torch import Tensor
 
-from .tiles import Device, Tile, is_resident, precision, split_width, steepest, tile_for
+from .tiles import Device, Tile, precision, split_width, steepest
+from .tuned import chosen_tile, is_resident
 
 
 def why_not(qkv: Tensor, inverse_temperature: Tensor | None = None, **_options: object) -> str | None:
@@ -54,7 +55,7 @@ def triton_attention(
     `torch.set_float32_matmul_precision` allows TF32.
 
     Raises:
-        ValueError: `why_not` gives a reason.
+        ValueError: `why_not` gives a reason, or a table of measured tiles can't be used.
     """
     reason = why_not(qkv, inverse_temperature)
     if reason:
@@ -70,15 +71,27 @@ def triton_attention(
 def _self_self(
     qkv: Tensor, inverse_temperature: Tensor, iterations: int, projections: Sequence[int], normalize: bool
 ) -> Tensor:
+    return launch_attention(qkv, inverse_temperature, iterations, projections, normalize, {})
+
+
+def launch_attention(
+    qkv: Tensor,
+    inverse_temperature: Tensor,
+    iterations: int,
+    projections: Sequence[int],
+    normalize: bool,
+    tiles: Mapping[str, Tile | None],
+) -> Tensor:
+    """`triton_attention` without its checks; `tiles` go before the tables', by operation, None to do without it."""
     B, N, _, H, D = qkv.shape
     out = torch.empty(B, N, H * D, dtype=qkv.dtype, device=qkv.device)
     if out.numel() == 0:
         return out
-    call = Call(qkv, inverse_temperature, sorted(projections))
+    call = Call(qkv, inverse_temperature, sorted(projections), tiles)
     with on_device(qkv.device):
         if not normalize:
             call.attend(iterations, out)
-        elif is_resident(call.device, B * H, N, call.width, qkv.dtype):
+        elif call.is_resident():
             call.resident(iterations, out)
         else:
             call.assign(None if call.in_place(iterations) else call.refined(iterations), out)
@@ -94,14 +107,17 @@ def _(qkv: Tensor, inverse_temperature: Tensor, iterations: int, projections: Se
 class Call:
     """The launches of one call: tensors, tile widths and precision that all of them share."""
 
-    def __init__(self, qkv: Tensor, inverse_temperature: Tensor, projections: list[int]) -> None:
+    def __init__(
+        self, qkv: Tensor, inverse_temperature: Tensor, projections: list[int], tiles: Mapping[str, Tile | None]
+    ) -> None:
         # Any choice out of q, k and v is evenly spaced, so it is a view.
         step = projections[1] - projections[0] if len(projections) > 1 else 1
         self.chosen = qkv[:, :, projections[0] : projections[-1] + 1 : step]  # [B, N, P, H, D]
         self.value = qkv[:, :, 2]
         self.B, self.N, self.P, self.H, self.D = self.chosen.shape
         self.c = inverse_temperature.to(torch.float32).contiguous()
-        self.device = _device(qkv.device)
+        self.device = device_of(qkv.device)
+        self.tiles = tiles
         main, rest = split_width(self.D)
         self.width = main + rest
         self.parts = {"MAIN": main, "REST": rest}
@@ -109,13 +125,23 @@ class Call:
         self.softmax = {"STEEPEST": steepest(qkv.dtype, self.products["PRECISION"]), **self.products}
 
     def tile(self, operation: str) -> Tile:
-        tile = tile_for(self.device, operation, self.width, self.chosen.dtype)
+        tile = self.tile_or_none(operation)
         assert tile is not None
         return tile
 
+    def tile_or_none(self, operation: str) -> Tile | None:
+        if operation in self.tiles:
+            return self.tiles[operation]
+        return chosen_tile(self.device, operation, self.B * self.H, self.N, self.width, self.chosen.dtype)
+
+    def is_resident(self) -> bool:
+        if "resident" in self.tiles:
+            return self.tiles["resident"] is not None
+        return is_resident(self.device, self.B * self.H, self.N, self.width, self.chosen.dtype)
+
     def in_place(self, iterations: int) -> bool:
         """Whether the assignment can normalise the projections as it reads them, with no launch before it."""
-        return not iterations and tile_for(self.device, "assign_in_place", self.width, self.chosen.dtype) is not None
+        return not iterations and self.tile_or_none("assign_in_place") is not None
 
     def grid(self, rows: int, tile: Tile, heads: int) -> tuple[int, int, int]:
         return -(-rows // tile.rows), heads, self.B
@@ -189,8 +215,10 @@ class Call:
         return self.value.stride(0), self.value.stride(1), self.value.stride(2)
 
 
-def _device(device: torch.device) -> Device:
+def device_of(device: torch.device) -> Device:
+    """What the tile tables need to know of a device; off the GPU it is Triton's interpreter."""
     arch = architecture(device)
     if arch is None:
-        return Device("interpreter", 1)
-    return Device(arch, torch.cuda.get_device_properties(device).multi_processor_count)
+        return Device("interpreter", 1, "interpreter")
+    properties = torch.cuda.get_device_properties(device)
+    return Device(arch, properties.multi_processor_count, properties.name)

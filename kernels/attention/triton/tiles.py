@@ -2,6 +2,7 @@
 
 Every entry was chosen from compiled code, not from timings: the largest tile that neither spills registers nor
 outgrows the smallest shared memory of its family. `make gpu-report` compiles them all and prints what they use.
+A table that `gem-fast tune` measured goes before it: see `tuned.py`.
 """
 
 from dataclasses import dataclass
@@ -26,10 +27,11 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A GPU: its architecture as the compiler names it (`sm_90`, `gfx942`), and its multiprocessors."""
+    """A GPU: its architecture as the compiler names it (`sm_90`, `gfx942`), its multiprocessors and its full name."""
 
     arch: str
     multiprocessors: int
+    name: str = ""
 
 
 # Architectures that multiply matrices in the same way; one that isn't named here gets the tiles of its neighbours.

@@ -1,0 +1,87 @@
+"""`gem-fast tune`."""
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .terminal import console, errors, fail
+
+if TYPE_CHECKING:
+    from gem_fast.kernels.attention.triton.tune import Problem, Trial
+
+
+class Kind(str, Enum):
+    bf16 = "bf16"
+    fp16 = "fp16"
+    fp32 = "fp32"
+    tf32 = "tf32"
+
+
+def tune(
+    model: Annotated[str, typer.Option(help="Model whose heads are tuned for.")] = "ViT-B-16",
+    size: Annotated[list[int] | None, typer.Option(min=1, help="Side of the input; repeatable (default: 448).")] = None,
+    batch_size: Annotated[list[int] | None, typer.Option(min=1, help="Repeatable (default: 1 and 8).")] = None,
+    dtype: Annotated[list[Kind] | None, typer.Option(help="Repeatable (default: bf16).")] = None,
+    heads: Annotated[
+        int | None, typer.Option(min=1, help="With --tokens and --head-width: instead of a model.")
+    ] = None,
+    tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of an image, class token included.")] = None,
+    head_width: Annotated[int | None, typer.Option(min=1, max=128, help="Channels of a head.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Table file (default: the user's own, which is picked up by itself).")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cuda, cuda:1.")] = "cuda",
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print every candidate.")] = False,
+) -> None:
+    """Choose the tiles of Triton's attention kernels by measuring them on this GPU; it compiles each, for minutes.
+
+    Every candidate is compared with float64 first: one that is wrong or fails is reported and never chosen. The engine
+    takes its table from the file that GEM_FAST_TILES names (`off`: the built-in table), else from the user's own.
+    """
+    explicit = (heads, tokens, head_width)
+    if None in explicit and set(explicit) != {None}:
+        fail("--heads, --tokens and --head-width go together")
+    from gem_fast.kernels.attention.triton import tune as search
+    from gem_fast.tuning import problems_of, tune_tiles
+
+    kinds, batches = [kind.value for kind in dtype or [Kind.bf16]], batch_size or [1, 8]
+    told: set[Problem] = set()
+
+    def report(problem: "Problem", trial: "Trial") -> None:
+        if problem not in told:
+            told.add(problem)
+            _say(f"{problem.kind}: {problem.B} × {problem.H} heads, {problem.N} tokens of {problem.D} channels")
+        bad = trial.verdict in ("wrong", "failed")
+        if bad or verbose:
+            shown = f"{trial.ms:.4f} ms" if trial.ms is not None else trial.reason
+            (errors if bad else console).print(
+                f"  {trial.operation} {_tile(trial.tile)}: {trial.verdict}, {shown}", markup=False, highlight=False,
+                soft_wrap=True,
+            )  # fmt: skip
+
+    try:
+        if heads and tokens and head_width:
+            problems = [search.Problem(batch, tokens, heads, head_width, kind) for kind in kinds for batch in batches]
+        else:
+            problems = problems_of(model, size or [448], batches, kinds)
+        path, table = tune_tiles(problems, device=device, out=out, report=report)
+    except (ValueError, RuntimeError, OSError) as error:
+        fail(str(error))
+    wanted = {problem.shape for problem in problems}
+    for entry in table.entries:
+        if entry.shape in wanted:
+            gain = f"{entry.ms:.4f} ms, built-in {entry.built_in_ms:.4f} ms"
+            _say(
+                f"{entry.shape.kind} {entry.shape.heads}×{entry.shape.N} {entry.operation}: {_tile(entry.tile)}, {gain}"
+            )
+    _say(f"written to {path}")
+
+
+def _tile(tile: object) -> str:
+    return str(tile) if tile else "none"
+
+
+def _say(text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

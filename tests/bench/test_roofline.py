@@ -1,0 +1,103 @@
+"""The roofline on paper: its count of the work, its arithmetic, its page; and the polynomial exponential."""
+
+import json
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from gem_fast.bench import exponential, roofline
+from gem_fast.bench.ahead import Static
+from gem_fast.bench.gpus import A100, A6000, GPUS, H100, H200, cycles, steps_of
+from gem_fast.bench.work import Task, Work, forward
+from gem_fast.kernels.attention.triton.tiles import Tile
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from gem_fast.options import GemOptions
+from gem_fast.packing import vision_config
+from gem_fast.vision import GemVisionTransformer
+
+# 128 rows × 64 keys in 8 warps: 32 logits a thread.
+LOOP = Static(106, 0, 40_960, 8, {"FFMA": 32, "MUFU": 32, "HGMMA": 8, "other": 76})
+TILE = Tile(128, 64, 8, 3)
+
+
+@pytest.mark.parametrize("name", ["ViT-B-16", "ViT-L-14", "ViT-H-14"])
+@pytest.mark.parametrize(
+    "options",
+    [GemOptions(), GemOptions(iterations=0, gem_blocks=1), GemOptions(iterations=2, projections="q", gem_blocks=3)],
+    ids=["paper", "no-iteration", "q-twice"],
+)
+def test_products_are_those_that_torch_counts(name, options):
+    """On the meta device, with attention taken apart into its products; scores are not part of the tower."""
+    config = vision_config(open_clip.get_model_config(name))
+    on_sdpa = GemOptions(**{**vars(options), "backend": "sdpa"})
+    with torch.device("meta"):
+        tower, pixels = GemVisionTransformer(config, on_sdpa), torch.empty(2, 3, 448, 448)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.inference_mode():
+        tower(pixels)
+    works = [work for work in forward(Task(config, 2, 448, options)) if work.kernel != "scores"]
+    assert sum(work.times * work.flop for work in works) == counter.get_total_flops()
+
+
+def test_exponentials_are_one_for_each_logit_and_each_pixel_of_each_class():
+    config = vision_config(open_clip.get_model_config("ViT-B-16"))
+    by_kernel = {work.kernel: work.times * work.exp for work in forward(Task(config, 1, 448, classes=10)) if work.exp}
+    logits = 12 * 785**2
+    assert by_kernel == {
+        "q·k attention": 11 * logits, "iterations": 18 * logits, "assignment": 18 * logits, "labels": 448 * 448 * 10,
+    }  # fmt: skip
+
+
+def test_published_peaks_agree_with_the_clocks_of_their_tensor_cores():
+    per_clock = [gpu.tensor_per_clock for gpu in (A6000, A100, H100, H200)]
+    assert per_clock == pytest.approx([1024, 2048, 4096, 4096], rel=0.01)
+
+
+def test_the_floor_is_the_slowest_resource():
+    work = Work("any", flop=989.4e9, bytes=3.35e6, exp=1e6, fma=1e6, times=2)
+    limit = roofline.floor(work, H100)
+    assert limit.tensor == pytest.approx(2.0)
+    assert limit.bytes == pytest.approx(0.002)
+    assert (limit.ms, limit.bound) == (limit.tensor, "tensor")
+    assert roofline.floor(Work("any", 1, 1e9), H100).bound == "bytes"
+
+
+def test_a_step_on_hopper_needs_as_long_for_its_exponentials_as_for_its_products():
+    step = cycles(LOOP, H100, TILE, 64, steps_of(LOOP, TILE))
+    assert step.tensor == pytest.approx(512, rel=0.01)
+    assert (step.exp, step.fma, step.issue, step.shared) == (512, 64, 296, 0)
+    assert step.alternating == step.tensor + step.exp
+    twice = Static(106, 0, 0, 16, {name: 2 * count for name, count in LOOP.loop.items()})
+    assert cycles(twice, H100, TILE, 64, steps_of(twice, TILE)) == step
+
+
+def test_predictions_are_in_whole_waves():
+    config = vision_config(open_clip.get_model_config("ViT-B-16"))
+    work = Work("iterations", 0, 0, times=6)
+    step = cycles(LOOP, H100, TILE, 64)
+    one = roofline.predict(Task(config, 1, 448), work, step, TILE, H100)  # 7 row tiles × 36 heads: 2 waves
+    assert one.overlapped == pytest.approx(6 * 2 * 13 * step.overlapped / 1.83e6)
+    assert one.alternating > one.overlapped
+
+
+def test_the_report_has_every_case_and_says_that_it_is_predicted(tmp_path, monkeypatch):
+    loops = {(gpu.arch, name): (TILE, LOOP) for gpu in GPUS for name in ("refine", "assign")}
+    monkeypatch.setattr(roofline, "loops", lambda: loops)
+    roofline.main(str(tmp_path))
+    record = json.loads((tmp_path / "roofline.json").read_text())
+    assert len(record["estimates"]) == 2 * 3 * 4
+    for estimate in record["estimates"]:
+        total = estimate["total"]
+        assert 0 < total["floor"] <= total["overlapped"] <= total["alternating"]
+    page = (tmp_path / "roofline.md").read_text()
+    assert "**Predicted, not measured.**" in page
+    assert page.count("\n### ") == 6
+
+
+@pytest.mark.parametrize(("degree", "bound"), [(2, 1.8e-3), (3, 8e-5)])
+def test_the_polynomial_exponential_is_as_exact_as_stated(degree, bound):
+    assert exponential.largest_error(degree) < bound
+    assert exponential.polynomial_exp2(np.float32([-1e4, -126]), degree) == pytest.approx(2.0**-126, rel=2e-3)
+    assert exponential.ptx(3, degree).count("ex2.approx") == exponential.PACK - 3

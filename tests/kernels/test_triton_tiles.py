@@ -1,0 +1,261 @@
+"""The tables of tiles: which entry serves, the file of measured ones, and the search that makes it."""
+
+import pytest
+import torch
+from gem_fast.kernels.attention.triton import tuned
+from gem_fast.kernels.attention.triton.tiles import Device, Tile, tile_for
+from gem_fast.kernels.attention.triton.tune import (
+    Bench,
+    DoesNotFitError,
+    Limits,
+    Problem,
+    candidates,
+    tune,
+    why_not_fit,
+)
+from gem_fast.kernels.attention.triton.tuned import Entry, Shape, TileFileError, TileTable
+
+pytest.importorskip("triton")
+H100 = Device("sm_90", 132, "NVIDIA H100 80GB HBM3")
+SHAPE = Shape("bf16", 64, 785, 12)
+MEASURED = Tile(64, 64, 4, 2)
+LIMITS = Limits(232_448)
+
+
+def entry(operation="refine", shape=SHAPE, tile=MEASURED):
+    return Entry(operation, shape, tile, 0.1, 0.2)
+
+
+@pytest.fixture
+def table_file(tmp_path, monkeypatch):
+    """A function that writes a table for the H100 and points GEM_FAST_TILES to it."""
+
+    def write(*entries, device=H100.name, text=None):
+        import triton
+
+        path = tmp_path / "tiles.json"
+        path.write_text(text if text is not None else TileTable(device, triton.__version__, entries).to_json())
+        monkeypatch.setenv(tuned.VARIABLE, str(path))
+        return path
+
+    return write
+
+
+def chosen(operation="refine", heads=12, N=785, width=64, dtype=torch.bfloat16):
+    return tuned.chosen_tile(H100, operation, heads, N, width, dtype)
+
+
+def test_a_table_is_read_back_as_it_was_written(tmp_path):
+    table = TileTable("A GPU", "3.8.0", (entry(), entry("resident", Shape("tf32", 80, 50, 96), None)))
+    path = tmp_path / "t.json"
+    path.write_text(table.to_json())
+    assert tuned.read_table(path, "A GPU", "3.8.0") == table
+
+
+def test_the_nearest_measured_shape_serves_and_only_within_a_factor_of_two(table_file):
+    near = Tile(128, 32, 8, 2)
+    table_file(entry(), entry(shape=Shape("bf16", 64, 785, 96), tile=near))
+    built_in = tile_for(H100, "refine", 64, torch.bfloat16)
+    assert built_in not in (MEASURED, near)
+    assert chosen() == chosen(N=1025) == chosen(heads=24) == MEASURED
+    assert chosen(heads=100) == chosen(heads=192) == near
+    for other in ({"N": 1571}, {"heads": 193}, {"heads": 5}, {"width": 80}, {"dtype": torch.float16}):
+        assert chosen(**other) == tile_for(H100, "refine", other.get("width", 64), other.get("dtype", torch.bfloat16))
+    assert chosen("assign") == tile_for(H100, "assign", 64, torch.bfloat16)
+
+
+def test_tf32_and_exact_float32_have_entries_of_their_own(table_file):
+    table_file(entry(shape=Shape("tf32", 64, 785, 12)))
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("high")
+        assert chosen(dtype=torch.float32) == MEASURED
+        torch.set_float32_matmul_precision("highest")
+        assert chosen(dtype=torch.float32) == tile_for(H100, "refine", 64, torch.float32)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_whether_a_head_is_resident_is_measured_too(table_file):
+    crowd = {"heads": 12, "N": 50, "width": 64, "dtype": torch.bfloat16}
+    assert tuned.is_resident(H100, **crowd)  # the rule of the built-in table
+    table_file(entry("resident", Shape("bf16", 64, 50, 12), None))
+    assert not tuned.is_resident(H100, **crowd)
+    table_file(entry("resident", Shape("bf16", 64, 100, 12), Tile(128, 128, 8, 1)))
+    assert tuned.is_resident(H100, **{**crowd, "N": 100})
+    assert not tuned.is_resident(H100, **{**crowd, "N": 130})  # near, but it does not fit the tile
+
+
+def test_precedence_of_the_files(table_file, tmp_path, monkeypatch):
+    import triton
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv(tuned.VARIABLE, raising=False)
+    built_in = chosen()
+    assert tuned.describe(H100.name) == "built in"
+    own = tuned.default_path(H100.name, triton.__version__)
+    assert own.is_relative_to(tmp_path / "cache" / "gem_fast")
+    own.parent.mkdir(parents=True)
+    own.write_text(TileTable(H100.name, triton.__version__, (entry(),)).to_json())
+    assert chosen() == MEASURED != built_in
+    assert str(own) in tuned.describe(H100.name)
+    assert tuned.table_in_use("another GPU") is None
+    named = table_file(entry(tile=Tile(32, 32, 4, 2)))
+    assert chosen() == Tile(32, 32, 4, 2)
+    assert str(named) in tuned.describe(H100.name)
+    monkeypatch.setenv(tuned.VARIABLE, tuned.OFF)
+    assert chosen() == built_in
+
+
+def test_a_file_that_changes_is_read_again(table_file):
+    import os
+
+    path = table_file(entry())
+    assert chosen() == MEASURED
+    path.write_text(path.read_text().replace("[64, 64, 4, 2]", "[64, 32, 4, 2]"))
+    os.utime(path, ns=(1, 1))
+    assert chosen() == Tile(64, 32, 4, 2)
+
+
+GOOD = TileTable(H100.name, "0", (entry(),)).to_json()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "damaged or foreign"),
+        ("{}", "not a table of gem-fast tune"),
+        ("[1]", "not a table"),
+        (GOOD[:-9], "damaged"),
+        (GOOD.replace("refine", "refined"), "'refined'"),
+        (GOOD.replace('"bf16"', '"int8"'), "int8"),
+        (GOOD.replace("[64, 64, 4, 2]", "[64, 48, 4, 2]"), r"\[64, 48, 4, 2\] are not rows"),
+        (GOOD.replace("[64, 64, 4, 2]", "[64, 64, 4]"), "damaged"),
+        (GOOD.replace("[64, 64, 4, 2]", "null"), "has no tile"),
+        (GOOD.replace("785", "0"), "Shape"),
+        (GOOD.replace('"triton": "0"', '"triton": "1"'), "with triton 1, and this is"),
+        (GOOD.replace("H100", "H200"), "measured on NVIDIA H200"),
+    ],
+    ids=range(12),
+)
+def test_a_damaged_or_foreign_file_is_named_with_what_helps(table_file, text, told):
+    path = table_file(text=text)
+    with pytest.raises(TileFileError, match=told) as raised:
+        chosen()
+    for words in (str(path), "gem-fast tune", f"{tuned.VARIABLE}=off"):
+        assert words in str(raised.value)
+    assert str(path) in tuned.describe(H100.name)
+
+
+def test_a_named_file_that_is_not_there_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setenv(tuned.VARIABLE, str(tmp_path / "none.json"))
+    with pytest.raises(TileFileError, match=r"none\.json can't be read"):
+        chosen()
+
+
+PROBLEM = Problem(1, 785, 12, 64, "bf16")
+
+
+def run(problem=PROBLEM, time=lambda operation, tile: 1.0, error=lambda operation, tile: 0.5):
+    """Tune with invented errors and times, functions of the operation under trial and its tile."""
+    trials = []
+
+    def subject(options, tiles):
+        """The operation under trial is the last one named; the others lie beside it."""
+        operation = list(tiles)[-1]
+        return operation, tiles[operation]
+
+    bench = Bench(lambda o, t: error(*subject(o, t)), lambda o, t: time(*subject(o, t)), trials.append)
+    entries = tune(problem, H100, LIMITS, bench, torch.bfloat16)
+    return {entry.operation: entry for entry in entries}, trials
+
+
+def test_the_fastest_right_candidate_is_chosen():
+    fastest = Tile(64, 128, 4, 2)
+    entries, trials = run(time=lambda operation, tile: 0.5 if tile == fastest else 1.0)
+    assert entries["refine"].tile == entries["assign"].tile == fastest
+    assert (entries["refine"].ms, entries["refine"].built_in_ms) == (0.5, 1.0)
+    assert set(entries) == {"refine", "assign", "assign_in_place", "attend"}
+    assert sum(trial.verdict == "timed" for trial in trials) > 100
+
+
+def test_noise_does_not_replace_the_built_in_tile():
+    entries, _ = run(time=lambda operation, tile: 0.99 if tile == Tile(64, 64, 4, 2) else 1.0)
+    assert entries["refine"].tile == tile_for(H100, "refine", 64, torch.bfloat16)
+
+
+@pytest.mark.parametrize("error", [1.01, float("nan"), float("inf")])
+def test_a_wrong_candidate_is_told_and_never_timed(error):
+    tempting = Tile(64, 64, 4, 2)
+    timed = []
+
+    def time(operation, tile):
+        timed.append(tile)
+        return 0.1 if tile == tempting else 1.0
+
+    entries, trials = run(time=time, error=lambda operation, tile: error if tile == tempting else 0.9)
+    assert tempting not in timed
+    assert all(entry.tile != tempting for entry in entries.values())
+    assert [trial.verdict for trial in trials if trial.tile == tempting] == ["wrong"] * 4
+
+
+@pytest.mark.parametrize(
+    ("raised", "verdict"), [(DoesNotFitError("shared memory"), "skipped"), (TypeError("bad\nlines"), "failed")]
+)
+def test_a_candidate_that_fails_or_does_not_fit_is_told_and_passed_over(raised, verdict):
+    def error(operation, tile):
+        if tile == Tile(64, 64, 4, 2):
+            raise raised
+        return 0.5
+
+    entries, trials = run(error=error, time=lambda operation, tile: 0.1 if tile == Tile(64, 64, 4, 2) else 1.0)
+    mine = [trial for trial in trials if trial.tile == Tile(64, 64, 4, 2)]
+    assert {trial.verdict for trial in mine} == {verdict}
+    assert mine[0].reason == str(raised).splitlines()[0]
+    assert all(entry.tile != Tile(64, 64, 4, 2) for entry in entries.values())
+
+
+def test_wrong_built_in_tiles_end_the_search():
+    with pytest.raises(RuntimeError, match=r"built-in tile of refine.*wrong"):
+        run(error=lambda operation, tile: 2.0)
+
+
+def test_later_operations_are_tried_with_the_best_of_the_earlier():
+    fastest, seen = Tile(256, 64, 8, 2), []
+
+    def time(options, tiles):
+        operation = list(tiles)[-1]
+        seen.append((operation, tiles.get("refine")))
+        return 0.5 if tiles[operation] == fastest else 1.0
+
+    tune(PROBLEM, H100, LIMITS, Bench(lambda o, t: 0.0, time), torch.bfloat16)
+    assert {refine for operation, refine in seen if operation == "assign"} == {fastest}
+
+
+@pytest.mark.parametrize(("faster", "tile"), [(0.5, Tile(64, 64, 4, 1)), (2.0, None)])
+def test_one_launch_for_everything_is_held_against_the_tiled_kernels(faster, tile):
+    entries, _ = run(
+        Problem(8, 50, 12, 64, "bf16"),
+        time=lambda operation, tile: faster if operation == "resident" and tile else 1.0,
+    )
+    assert entries["resident"].tile == tile
+
+
+def test_what_cannot_fit_is_not_compiled():
+    assert "registers" in why_not_fit(Tile(256, 128, 4, 1), "refine", SHAPE, LIMITS)
+    assert "shared memory" in why_not_fit(Tile(64, 128, 8, 4), "assign", SHAPE, Limits(65_536))
+    assert why_not_fit(Tile(64, 128, 8, 4), "refine", SHAPE, Limits(65_536)) is None
+    assert "785 tokens" not in (why_not_fit(Tile(128, 128, 8, 1), "refine", SHAPE, LIMITS) or "")
+    assert "20 tokens" in why_not_fit(Tile(64, 32, 8, 1), "refine", Shape("bf16", 64, 20, 12), LIMITS)
+    assert "unroll" in why_not_fit(Tile(128, 128, 8, 1), "refine", Shape("fp32", 64, 785, 12), LIMITS)
+
+
+@pytest.mark.parametrize("kind", tuned.KINDS)
+@pytest.mark.parametrize("operation", tuned.OPERATIONS)
+def test_the_file_takes_every_candidate(operation, kind, tmp_path):
+    shape = Shape(kind, 64, 100, 12)
+    table = TileTable("A GPU", "1", tuple(entry(operation, shape, tile) for tile in candidates(operation, shape)))
+    path = tmp_path / "t.json"
+    path.write_text(table.to_json())
+    assert tuned.read_table(path, "A GPU", "1") == table
+    assert len(table.entries) >= 2
