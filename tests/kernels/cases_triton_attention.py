@@ -76,8 +76,9 @@ def choose(monkeypatch):
     """Force the tiled kernels, or the resident one where there is a tile for it."""
 
     def choose(resident):
-        def is_resident(device, _, N, width, dtype):
-            return resident and N <= 64 and launch.tile_for(device, "resident", width, dtype) is not None
+        def is_resident(device, heads, N, width, dtype):
+            tile = launch.chosen_tile(device, "resident", heads, N, width, dtype)
+            return resident and N <= 64 and tile is not None
 
         monkeypatch.setattr(launch, "is_resident", is_resident)
 
@@ -103,7 +104,7 @@ def test_widths(choose, resident, D):
 def large_tiles(monkeypatch):
     """Tiles that no GPU has room for, so that the interpreter has few to walk through."""
     if DEVICE == "cpu":
-        monkeypatch.setattr(launch, "tile_for", lambda *_: Tile(256, 256, 4, 1))
+        monkeypatch.setattr(launch, "chosen_tile", lambda *_: Tile(256, 256, 4, 1))
 
 
 @pytest.mark.parametrize("D", [32, 64, 80, 88, 96, 104, 128])
@@ -135,7 +136,7 @@ def test_rows_of_any_norm_of_real_models(large_tiles, N, D):
 @pytest.mark.parametrize("D", [32, 64])
 def test_a_head_of_up_to_128_tokens_is_resident(monkeypatch, N, D):
     monkeypatch.setattr(launch, "is_resident", lambda *_: True)
-    monkeypatch.setattr(launch, "tile_for", lambda *_: Tile(128, 128, 8, 1))
+    monkeypatch.setattr(launch, "chosen_tile", lambda *_: Tile(128, 128, 8, 1))
     assert relative_error(make_qkv(1, N, 2, D), [3.5], 2, (0, 2)) < 1e-6
 
 
