@@ -2,12 +2,11 @@
 
 import multiprocessing
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from gem_fast.bench.bench_forward import peak_mb
+from gem_fast.bench.memory import peak_growth, reset_peak
 from gem_fast.kernels import decode_heatmaps, decode_labels
 from gem_fast.kernels.decoding.heatmaps import stretched
 from gem_fast.kernels.decoding.labels import labels_in_tiles
@@ -77,7 +76,5 @@ def memory_growth(decoder: str, classes: int) -> float:
     """MB that one call adds to the process's peak."""
     scores = make_scores(classes)
     DECODERS[decoder](scores[:, :2, :2], (8, 8))  # threads start, libraries load
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is what is held now
-    before = peak_mb()
-    DECODERS[decoder](scores, SIZE)
-    return peak_mb() - before
+    reset_peak()
+    return peak_growth(lambda: DECODERS[decoder](scores, SIZE))

@@ -10,6 +10,7 @@ import open_clip
 import pytest
 import torch
 from gem_fast.bench.eager import eager_gem
+from gem_fast.bench.memory import peak_growth
 from torch import Tensor
 
 from gem_fast.options import GemOptions
@@ -75,15 +76,7 @@ def memory_growth(provider: str, size: int) -> float:
     """MB that one forward adds to the process's peak."""
     forward = providers("fp32")[provider]
     forward(torch.zeros(1, 3, 64, 64))
-    before = peak_mb()
-    forward(torch.zeros(1, 3, size, size))
-    return peak_mb() - before
-
-
-def peak_mb() -> float:
-    """Peak resident memory by Linux's account; getrusage's peak would be inherited from the parent process."""
-    with open("/proc/self/status", encoding="ascii") as lines:
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    return peak_growth(lambda: forward(torch.zeros(1, 3, size, size)))
 
 
 def distance(result: Tensor, truth: Tensor) -> float:

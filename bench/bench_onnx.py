@@ -14,8 +14,9 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from gem_fast.bench.bench_forward import distance, open_clip_visual, peak_mb
+from gem_fast.bench.bench_forward import distance, open_clip_visual
 from gem_fast.bench.eager import _positions, eager_gem
+from gem_fast.bench.memory import peak_growth
 from gem_fast.export.builder import GraphBuilder
 from gem_fast.export.checking import FEATURE_BOUNDS
 from gem_fast.export.image_encoder import write_image_encoder
@@ -147,9 +148,7 @@ def memory_growth(path: Path, batch: int, side: int) -> float:
     """MB that one run adds to the process's peak."""
     run = open_graph(path)
     pixels = torch.zeros(batch, 3, side, side)
-    before = peak_mb()
-    run(pixels)
-    return peak_mb() - before
+    return peak_growth(lambda: run(pixels))
 
 
 def sample_pixels() -> Tensor:

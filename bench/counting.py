@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 
+from gem_fast.options import GemOptions
 from gem_fast.vision import VisionConfig
 
+from .work import Task, forward
+
+_ATTENTION = ("q·k attention", "iterations", "assignment")
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -34,7 +38,7 @@ def forward_work(
     *,
     gem_blocks: int = 6,
     iterations: int = 1,
-    projections: int = 3,
+    projections: str = "qkv",
     dtype: str = "float32",
 ) -> Work:
     """Work of GEM's patch features of `batch` images of `size`×`size`; what only the unchanged path needs left out.
@@ -44,14 +48,14 @@ def forward_work(
     C, M, E, L = config.width, config.mlp_width, config.embed_dim, config.layers
     patches = (size // config.patch_size) ** 2
     N = patches + 1
-    whole, outputs = L - 1, L - 1 + gem_blocks  # blocks whose unchanged path is needed, and out-projections
-    # multiply-adds a token, of each linear layer
-    layers = {"qkv": whole * 3 * C * C, "out": outputs * C * C, "mlp": whole * 2 * C * M}
-    layers["last qkv"] = (projections if projections == 3 else projections + 1) * C * C
-    embed, head = patches * C * 3 * config.patch_size**2, patches * C * E
-    linear = 2 * batch * (N * sum(layers.values()) + embed + head)
-    products = 2 * whole + 2 * (iterations + 1) * projections * gem_blocks
-    attention = 2 * batch * products * N * N * C
+    whole = L - 1  # blocks whose unchanged path is needed
+    options = GemOptions(gem_blocks=gem_blocks, iterations=iterations, projections=projections)
+    linear = attention = 0.0
+    for work in forward(Task(config, batch, size, options)):
+        if work.kernel in _ATTENTION:
+            attention += work.times * work.flop
+        elif work.kernel != "scores":
+            linear += work.times * work.flop
     weights = L * (4 * C * C + 2 * C * M) + C * 3 * config.patch_size**2 + C * E
     # activations a token: of every whole block ln, qkv, attention, out, ln, mlp; of GEM's attention input and output
     activations = whole * (2 * C + 4 * C + 4 * C + 3 * C + 2 * C + 2 * (C + M) + C) + gem_blocks * (4 * C + 3 * C)

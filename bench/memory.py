@@ -2,7 +2,9 @@
 
 import contextlib
 import ctypes
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 _STATUS = Path("/proc/self/status")
 
@@ -15,6 +17,16 @@ def resident_mb() -> float | None:
 def peak_mb() -> float | None:
     """Peak resident memory since the last `reset_peak`; unlike getrusage's, it is not inherited from the parent."""
     return _field("VmHWM")
+
+
+def peak_growth(run: Callable[[], Any]) -> float:
+    """MB that a call adds to this process's peak; RuntimeError where there is no /proc."""
+    before = peak_mb()
+    run()
+    after = peak_mb()
+    if before is None or after is None:
+        raise RuntimeError("peak memory is read from /proc/self/status, which is not here")
+    return after - before
 
 
 def reset_peak() -> None:

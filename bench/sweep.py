@@ -187,6 +187,5 @@ def _vision_config(subject: Subject) -> Any:
     return vision_config(subject.model_cfg)
 
 
-def _counted(options: dict[str, Any]) -> dict[str, int]:
-    kept = {name: options[name] for name in ("gem_blocks", "iterations") if name in options}
-    return kept | {"projections": len(options.get("projections", "qkv"))}
+def _counted(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: options[name] for name in ("gem_blocks", "iterations", "projections") if name in options}

@@ -42,6 +42,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest into the folder; ValueError if a figure in it is not finite."""
+    content = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / MANIFEST).write_text(content + "\n", encoding="utf-8")
+
+
 def files_of(manifest: dict[str, Any], role: str) -> dict[str, dict[str, Any]]:
     """The files of a role (image_encoder, text_encoder, head, cosines, heatmaps, labels, tokenizer) by their names."""
     return {name: entry for name, entry in manifest["files"].items() if entry["role"] == role}

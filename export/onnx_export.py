@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +13,8 @@ import torch
 from gem_fast.model import GemModel
 from gem_fast.templates import TEMPLATES
 
-from .manifest import FORMAT, FORMAT_VERSION, MANIFEST, TOKENIZER, file_sha256
+from .folders import whole_folder
+from .manifest import FORMAT, FORMAT_VERSION, TOKENIZER, file_sha256, write_manifest
 from .options import ExportError, ExportOptions, size_name
 
 _INLINE_LIMIT = 1 << 30  # bytes of weights inside a graph; a protobuf ends at 2 GiB
@@ -37,26 +37,15 @@ def export_onnx(model: GemModel, out: str | Path, options: ExportOptions | None 
     """
     options = options or ExportOptions()
     require_packages()
-    out = Path(out)
     if model.dtype != torch.float32 or model.device.type != "cpu":
         raise ExportError("load the model in float32 on the CPU; the type of the export is its option dtype")
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).exists())):
-        raise ExportError(f"{out} exists and is no earlier export; name a new or empty folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-        folder = Path(temporary) / "new"
-        folder.mkdir()
-        folder.chmod(0o755)
+    with whole_folder(Path(out)) as folder:
         manifest = write_graphs(model, folder, options)
         if options.check:
             from .checking import check_export
 
             manifest["check"] = check_export(model, folder, manifest)
-        content = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
-        (folder / MANIFEST).write_text(content + "\n", encoding="utf-8")
-        if out.exists():
-            out.rename(Path(temporary) / "old")
-        folder.rename(out)
+        write_manifest(folder, manifest)
     return manifest
 
 

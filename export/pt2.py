@@ -5,7 +5,6 @@ project wherever it runs.
 """
 
 import copy
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from .checking import FEATURE_BOUNDS
 from .folders import whole_folder
 from .layers import TORCH_DTYPES
-from .manifest import MANIFEST, file_sha256
+from .manifest import file_sha256, write_manifest
 from .options import ExportError, ExportOptions, size_name
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def export_pt2(model: "GemModel", out: Path, options: ExportOptions) -> dict[str
                 f"the package's patch features differ from the engine's by {max(errors):.1e}, over {bound}"
             )
         manifest["check"] = {"patch_features": max(errors)}
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_manifest(folder, manifest)
     return manifest
 
 

@@ -1,12 +1,11 @@
 """`--format triton-server`: a model repository for NVIDIA Triton Inference Server, with the ONNX graphs in it."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .folders import whole_folder
-from .manifest import MANIFEST, TOKENIZER, file_sha256
+from .manifest import TOKENIZER, file_sha256, write_manifest
 from .model_config import Interface, Serving, ensemble_config, interface, model_config
 from .options import ExportError, ExportOptions
 
@@ -79,7 +78,7 @@ def export_triton_server(
             files[str(path.relative_to(folder))] = {"role": "weights", "sha256": file_sha256(path)}
         manifest["files"] = files
         manifest["export"]["format"] = "triton-server"
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_manifest(folder, manifest)
         listed = "\n".join(f"- `{name}`" for name in [*encoders.values(), *interfaces])
         images = f"pixels normalised with mean {list(model.mean)} and std {list(model.std)}"
         told = {"images": "uint8 images `[batch, H, W, 3]`" if options.with_preprocess else images, "models": listed}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..folders import whole_folder
-from ..manifest import MANIFEST, file_sha256
+from ..manifest import file_sha256, write_manifest
 from ..options import ExportError, ExportOptions
 from .build import TIMING_CACHE, Extent, Profile, build_engine, input_shapes, trtexec_line, why_not_here
 
@@ -77,7 +77,7 @@ def export_tensorrt(
         manifest["export"] |= {"format": "tensorrt", "sizes": [list(size) for size in sizes]}
         if options.check:
             manifest["check"] = check_export(model, folder, manifest)
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_manifest(folder, manifest)
         profiles = make_profiles(sizes, max_batch, model.text.tokenizer.context_length)
         stored = {name: [{d: asdict(e) for d, e in p.items()} for p in each] for name, each in profiles.items()}
         (folder / PROFILES).write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")

@@ -49,6 +49,14 @@ def register(arch: str) -> None:
         sizes[0], sizes[1] = trtp.SymInt32(N), trtp.SymInt32(padded(N))
         return compiled.name, compiled.ptx, params, sizes
 
+    def launch_padded(
+        operation: str, qkv: Any, attributes: tuple[int, int, int], tactic: int
+    ) -> tuple[str, str, Any, Any]:
+        """The launch of a kernel that writes the padded rows of every projection and head."""
+        compiled = kernel(operation, qkv, attributes, tactic)
+        (heads, _, projections), (B, N) = attributes, (qkv.shape_expr[0], qkv.shape_expr[1])
+        return launch(compiled, N, (trtp.cdiv(padded(N), compiled.tile.rows), heads * projections.bit_count(), B))
+
     @trtp.register(f"{PLUGIN_DOMAIN}::GemNormalize")
     def normalize(qkv: trtp.TensorDesc, heads: int, width: int, projections: int) -> trtp.TensorDesc:
         problem = Problem(arch, torch.float16, heads, width, projections)
@@ -63,9 +71,7 @@ def register(arch: str) -> None:
     def normalize_kernel(
         qkv: trtp.TensorDesc, heads: int, width: int, projections: int, outputs: tuple[trtp.TensorDesc], tactic: int
     ) -> tuple[str, str, trtp.KernelLaunchParams, trtp.SymIntExprs]:
-        compiled = kernel("normalize", qkv, (heads, width, projections), tactic)
-        B, N = qkv.shape_expr[0], qkv.shape_expr[1]
-        return launch(compiled, N, (trtp.cdiv(padded(N), compiled.tile.rows), heads * projections.bit_count(), B))
+        return launch_padded("normalize", qkv, (heads, width, projections), tactic)
 
     @trtp.register(f"{PLUGIN_DOMAIN}::GemRefine")
     def refine(
@@ -98,9 +104,7 @@ def register(arch: str) -> None:
         outputs: tuple[trtp.TensorDesc],
         tactic: int,
     ) -> tuple[str, str, trtp.KernelLaunchParams, trtp.SymIntExprs]:
-        compiled = kernel("refine", qkv, (heads, width, projections), tactic)
-        B, N = qkv.shape_expr[0], qkv.shape_expr[1]
-        return launch(compiled, N, (trtp.cdiv(padded(N), compiled.tile.rows), heads * projections.bit_count(), B))
+        return launch_padded("refine", qkv, (heads, width, projections), tactic)
 
     @trtp.register(f"{PLUGIN_DOMAIN}::GemAssign")
     def assign(

@@ -22,15 +22,17 @@ from gem_fast.vision import VisionConfig
 SMALL = VisionConfig(width=64, layers=4, heads=2, mlp_width=128, patch_size=8, grid=(4, 4), embed_dim=32)
 
 
-def test_counted_operations_are_those_that_run():
+@pytest.mark.parametrize("projections", ["qkv", "qk", "v"])
+def test_counted_operations_are_those_that_run(projections):
     from gem_fast.vision import GemVisionTransformer
 
-    options = GemOptions(gem_blocks=3, iterations=2, backend="reference")
+    options = GemOptions(gem_blocks=3, iterations=2, projections=projections, backend="reference")
     vision = GemVisionTransformer(SMALL, options).eval()
     # torch counts the products of SDPA only where they are plain ones.
     with FlopCounterMode(display=False) as counter, torch.inference_mode(), sdpa_kernel(SDPBackend.MATH):
         vision(torch.randn(2, 3, 48, 48))
-    assert forward_work(SMALL, 2, 48, gem_blocks=3, iterations=2).flops == counter.get_total_flops()
+    counted = forward_work(SMALL, 2, 48, gem_blocks=3, iterations=2, projections=projections)
+    assert counted.flops == counter.get_total_flops()
 
 
 def test_the_floor_of_the_paper_model_is_the_documented_one():
