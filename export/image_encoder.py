@@ -171,11 +171,12 @@ class ImageEncoderWriter:
     def original_block(self, x: str, projections: dict[str, str], name: str, block: Block) -> str:
         """The unchanged block, given its projections: `[B, N, C]` float32 in and out."""
         op, layers = self.graph.op, self.layers
-        head_width = self.vision.config.width // block.heads
+        config = self.vision.config
+        head_width = config.width // block.heads
         attended = layers.attend(projections["q"], projections["k"], projections["v"], block.heads, head_width**-0.5)
         x = op("Add", x, layers.wide(layers.linear(attended, f"{name}.out", block.out.weight, block.out.bias)))
         normed = layers.low(layers.layer_norm(x, f"{name}.ln_2", block.ln_2))
-        return op("Add", x, layers.wide(layers.mlp(normed, name, block.mlp_in, block.mlp_out, block.activation)))
+        return op("Add", x, layers.wide(layers.mlp(normed, name, block.mlp_in, block.mlp_out, config.activation)))
 
     def head(self, x: str, grid: str) -> str:
         """Tokens `[B, N, C]` to L2-normalised embeddings of the patches, `[B, h, w, E]`."""
