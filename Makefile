@@ -7,7 +7,7 @@ TYPED := build/typed
 # TensorRT's types, without TensorRT.
 STUBS := build/stubs
 
-.PHONY: demo test lint format bench authors gpu-report gpu-check roofline clean
+.PHONY: demo test lint format bench bench-gate authors gpu-report gpu-check roofline clean
 
 demo: $(READY)
 	$(BIN)/python -m gem_fast.demo demo_output
@@ -27,6 +27,10 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m pytest bench --benchmark-only --benchmark-json=bench.json
+
+# BASE: commit, branch or tag that the working tree must not be slower than.
+bench-gate: $(READY)
+	$(BIN)/python -m gem_fast.bench.gate $(if $(BASE),--base $(BASE)) --json build/gate/gate.json
 
 # The authors' package with the open_clip that it needs, in a folder of its own: benchmarks run it beside the engine.
 AUTHORS := build/authors
