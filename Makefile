@@ -7,7 +7,7 @@ TYPED := build/typed
 # TensorRT's types, without TensorRT.
 STUBS := build/stubs
 
-.PHONY: demo test lint format bench bench-gate authors gpu-report gpu-check roofline clean
+.PHONY: demo test lint format bench bench-gate authors gpu-report gpu-check roofline rates scaling clean
 
 demo: $(READY)
 	$(BIN)/python -m gem_fast.demo demo_output
@@ -47,6 +47,13 @@ gpu-report: $(READY)
 roofline: $(READY)
 	$(BIN)/python -m gem_fast.bench.roofline bench/reports
 	$(BIN)/python -m gem_fast.bench.exponential bench/reports
+
+# Measured on this machine, for `make scaling`.
+rates: $(READY)
+	$(BIN)/python -m gem_fast.bench.scaling.rates bench/reports
+
+scaling: $(READY)
+	$(BIN)/python -m gem_fast.bench.scaling bench/reports
 
 gpu-check: $(READY)
 	$(BIN)/python -m gem_fast.bench.gpu_check
