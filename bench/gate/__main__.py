@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..machine import machine, machine_line
 from ..processes import ProviderError
-from ..records import document, write_document
+from ..records import write_document
 from .checkout import ROOT, CheckoutError, install
 from .operations import OPERATIONS
 from .sides import open_pair
@@ -26,7 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     operations = [o for o in OPERATIONS if not asked.only or any(text in o.name for text in asked.only)]
     if not operations:
-        print(f"no operation's name contains any of {asked.only}; there are: {', '.join(o.name for o in OPERATIONS)}")
+        known = ", ".join(operation.name for operation in OPERATIONS)
+        print(f"gate: no operation's name contains any of {asked.only}; there are: {known}", file=sys.stderr)
         return 2
     folder = ROOT / "build" / "gate"
     facts = machine(asked.threads)
@@ -46,9 +47,15 @@ def main(arguments: list[str] | None = None) -> int:
     failed = [verdict.operation for verdict in verdicts if verdict.failed]
     print(f"failed: {', '.join(failed)}" if failed else "no operation is slower beyond the noise")
     if asked.json:
-        content = document([], facts, command=shlex.join(["gate", *(arguments or sys.argv[1:])]), ceilings={})
-        gated = {"base": before.name, "trees": [before.tree, after.tree], "tolerance": plan.tolerance}
-        content["gem_fast"]["gate"] = gated | {"operations": [asdict(v) for v in verdicts], "failed": failed}
+        content = {
+            "command": shlex.join(["python", "-m", "gem_fast.bench.gate", *(arguments or sys.argv[1:])]),
+            "machine_info": facts,
+            "base": {"name": before.name, "tree": before.tree},
+            "working_tree": {"tree": after.tree},
+            "plan": asdict(plan),
+            "operations": [asdict(verdict) for verdict in verdicts],
+            "failed": failed,
+        }
         write_document(asked.json, content)
     return 1 if failed else 0
 

@@ -26,7 +26,7 @@ class Series:
         return sorted(self.ratios, reverse=True)[self._rank(doubt)]
 
     def _rank(self, doubt: float) -> int:
-        """The last rank r, from 0, such that at most r of n turns fall below their median with a chance ≤ `doubt`."""
+        """The last place in order, from 0, that lies above the true median with a chance of `doubt` at most."""
         n, below, rank = len(self.ratios), 0.0, -1
         while below <= doubt:
             rank += 1

@@ -3,16 +3,17 @@
 import itertools
 import json
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from math import comb
 
 import numpy as np
 import pytest
 import torch
 from gem_fast.bench.gate import __main__ as command
-from gem_fast.bench.gate import checkout
+from gem_fast.bench.gate import checkout, sides
 from gem_fast.bench.gate.checkout import Checkout, CheckoutError
 from gem_fast.bench.gate.operations import OPERATIONS, Operation
+from gem_fast.bench.gate.sides import open_pair
 from gem_fast.bench.gate.turns import Plan, Prepared, gate
 from gem_fast.bench.gate.verdict import Series, Verdict, confirmed
 from gem_fast.bench.gate.worker import Worker
@@ -211,12 +212,49 @@ def test_the_command_tells_and_writes_what_failed(monkeypatch, tmp_path, capsys)
     path = tmp_path / "gate.json"
     assert command.main(["--only", "JPEG", "--only", "text", "--json", str(path)]) == 1
     assert "failed: reading a JPEG\n" in capsys.readouterr().out
-    content = json.loads(path.read_text())["gem_fast"]["gate"]
+    content = json.loads(path.read_text())
     assert content["failed"] == ["reading a JPEG"]
     assert content["operations"][0]["again"][0]["ratios"] == [1.2] * 7
     assert command.main(["--only", "text"]) == 0
     assert command.main(["--only", "nothing of the kind"]) == 2
     assert command.main(["--tolerance", "-1"]) == 2
+
+
+def installation(folder, name, value, native, labels=True):
+    """An installed package of that name's side, with no more than three operations import."""
+    package = folder / name / "gem_fast"
+    (package / "kernels").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "images.py").write_text(f"def load_image(path):\n    return [[1, {value}], [3, 4]]\n")
+    (package / "kernels" / "cpu_library.py").write_text(f"def paths():\n    return {native!r}\n")
+    decode = "def decode_labels(scores, size, **_):\n    return scores.argmax(0), None\n" if labels else ""
+    (package / "kernels" / "__init__.py").write_text(decode)
+    return Checkout(name, "0" * 40, package.parent)
+
+
+def test_each_side_runs_its_own_installation(tmp_path):
+    """Processes of both sides, over packages that hold just what some operations import."""
+    before = installation(tmp_path, "before", 2, ("avx2",), labels=False)
+    after = installation(tmp_path, "after", 2.5, ("avx2",))
+    chosen = [o for o in OPERATIONS if o.name.startswith(("reading", "labels", "heat maps"))]
+    verdicts = gate(lambda: open_pair(before, after, tmp_path, 1), chosen, PLAN)
+    assert [verdict.status for verdict in verdicts] == ["new", "fails", "differs"]
+    assert verdicts[2].distance == pytest.approx(0.5 / 30**0.5)
+    assert "decode_heatmaps" in verdicts[1].reason
+
+
+def test_a_library_that_did_not_compile_on_one_side_is_no_regression(monkeypatch, tmp_path):
+    class Loaded(nullcontext):
+        def __init__(self, side, tools, threads):
+            self.native = side.name.split()
+            super().__init__(self)
+
+    monkeypatch.setattr(sides, "SideProcess", Loaded)
+    fast, plain = (Checkout(name, "0" * 40, tmp_path) for name in ("avx2", ""))
+    with open_pair(fast, fast, tmp_path) as pair:
+        assert [side.native for side in pair] == [["avx2"], ["avx2"]]
+    with pytest.raises(ProviderError, match="native kernels are not the same"), open_pair(fast, plain, tmp_path):
+        pass
 
 
 def test_every_operation_agrees_with_itself():
