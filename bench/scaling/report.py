@@ -41,7 +41,8 @@ def markdown(rates: dict[str, Any], estimate: dict[str, Any], assumed: Assumed) 
     host = Machine(f"16 cores + {GPU}", 16, assumed.memory, assumed.storage, gpus=1)
     gpu = [plan(load, host, 2) for load in gpu_loads]
     parts = [
-        *_intro(rates, assumed), "## Measured rates", "", *_rates(rates), "",
+        *_intro(rates, assumed), "## In short", "", *_summary(rates, gpu_loads), "",
+        "## Measured rates", "", *_rates(rates), "",
         "## The model against a run", "", *_check(rates, cores), "",
         "## Cost by stage", "", "Core-hours a million images; GPU-hours are predicted.", "",
         *_by_stage([p.workload for p in cpu[::2]] + gpu_loads), "",
@@ -78,6 +79,22 @@ Assumptions:
   here lay in the page cache. {assumed.link / 1e9:g} GB/s to and from the GPU (`--link-gbs`), assumed.
 - Start, the words' encoding (once a run), heat maps, failures and the legends' few bytes are left out.
 """
+
+
+def _summary(rates: dict[str, Any], gpu_loads: Sequence[Workload]) -> Iterator[str]:
+    """Where the bottleneck lies, and where it moves."""
+    for photo in rates["photos"]:
+        shares = ", ".join(_shares(cpu_workload(rates, photo, "bfloat16", "labels and overlay"))[:2])
+        yield f"- *{photo}* on CPUs alone, labels and overlay in bfloat16: of the core time {shares}."
+    for load in gpu_loads:
+        shares = ", ".join(_shares(load)[:2])
+        yield f"- *{load.name}*: {load.cores_to_feed(2)} cores feed the GPU; of their time {shares}."
+
+
+def _shares(load: Workload) -> list[str]:
+    """Stages with their share of the core time, the largest first."""
+    ordered = sorted(load.stages, key=lambda stage: -stage.core_seconds)
+    return [f"{stage.core_seconds / load.core_seconds:.0%} on `{stage.name}`" for stage in ordered]
 
 
 def _photos(rates: dict[str, Any]) -> str:
@@ -120,9 +137,8 @@ def _by_stage(loads: Sequence[Workload]) -> Iterator[str]:
         hours = {stage.name: stage.core_seconds * MILLION / 3600 for stage in load.stages}
         gpu = f"{load.gpu_seconds * MILLION / 3600:.2f}" if load.gpu_seconds else ""
         cells = [f"{hours[name]:,.1f}" if name in hours else "" for name in names]
-        largest = max(hours, key=lambda name: hours[name])
-        rows.append([load.name, *cells, gpu, f"{largest} {hours[largest] / sum(hours.values()):.0%}"])
-    yield from table(["workload", *names, "GPU-hours", "most of the CPU"], rows)
+        rows.append([load.name, *cells, f"{sum(hours.values()):,.1f}", gpu])
+    yield from table(["workload", *names, "core-hours in all", "GPU-hours"], rows)
 
 
 def _machines(plans: Sequence[Plan], prices: Prices) -> Iterator[str]:
