@@ -221,7 +221,7 @@ def test_the_command_tells_and_writes_what_failed(monkeypatch, tmp_path, capsys)
 
 
 def installation(folder, name, value, native, labels=True):
-    """An installed package of that name's side, with no more than three operations import."""
+    """An installation that holds just what three operations import; `value` is what a photo has in it."""
     package = folder / name / "gem_fast"
     (package / "kernels").mkdir(parents=True)
     (package / "__init__.py").write_text("")
