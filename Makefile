@@ -7,7 +7,7 @@ TYPED := build/typed
 # TensorRT's types, without TensorRT.
 STUBS := build/stubs
 
-.PHONY: demo test lint format bench authors gpu-report gpu-check roofline clean
+.PHONY: demo test lint format bench bench-gate authors gpu-report gpu-check roofline rates scaling clean
 
 demo: $(READY)
 	$(BIN)/python -m gem_fast.demo demo_output
@@ -28,6 +28,10 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/python -m pytest bench --benchmark-only --benchmark-json=bench.json
 
+# BASE: commit, branch or tag that the working tree must not be slower than.
+bench-gate: $(READY)
+	$(BIN)/python -m gem_fast.bench.gate $(if $(BASE),--base $(BASE)) --json build/gate/gate.json
+
 # The authors' package with the open_clip that it needs, in a folder of its own: benchmarks run it beside the engine.
 AUTHORS := build/authors
 authors: $(AUTHORS)/.ready
@@ -43,6 +47,13 @@ gpu-report: $(READY)
 roofline: $(READY)
 	$(BIN)/python -m gem_fast.bench.roofline bench/reports
 	$(BIN)/python -m gem_fast.bench.exponential bench/reports
+
+# Measured on this machine, for `make scaling`.
+rates: $(READY)
+	$(BIN)/python -m gem_fast.bench.scaling.rates bench/reports
+
+scaling: $(READY)
+	$(BIN)/python -m gem_fast.bench.scaling bench/reports
 
 gpu-check: $(READY)
 	$(BIN)/python -m gem_fast.bench.gpu_check

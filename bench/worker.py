@@ -1,16 +1,14 @@
 """The process of one provider: it loads once, then answers forwards over a pipe with features, seconds and memory."""
 
-import os
-import sys
 import time
 from collections.abc import Callable
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from . import memory
-from .protocol import receive, send
+from .protocol import serve_parent
 from .providers import Forward, Provider, Subject, build
 
 
@@ -76,24 +74,10 @@ class Worker:
         return torch.cuda.max_memory_allocated() / 2**20 if self.device.startswith("cuda") else memory.peak_mb()
 
 
-def serve(requests: IO[bytes], replies: IO[bytes], worker: Worker) -> None:
-    """Answer until the requests end; what fails is told, and the next request is taken."""
-    commands = {"load": worker.load, "forward": worker.forward, "ceiling": worker.ceiling}
-    while (received := receive(requests)) is not None:
-        message, array = received
-        try:
-            reply, answer = commands[message["command"]](message, array)
-        except Exception as error:  # whatever a provider raises belongs to its figure, not to the run
-            send(replies, {"error": f"{type(error).__name__}: {error}"})
-        else:
-            send(replies, reply, answer)
-
-
 def main(make: Callable[..., Forward] = build) -> None:
-    """Entry of the process. What libraries print goes to its standard error, off the pipe."""
-    replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    serve(sys.stdin.buffer, replies, Worker(make))
+    """Entry of the process."""
+    worker = Worker(make)
+    serve_parent({"load": worker.load, "forward": worker.forward, "ceiling": worker.ceiling})
 
 
 if __name__ == "__main__":
