@@ -55,8 +55,9 @@ rates: $(READY)
 scaling: $(READY)
 	$(BIN)/python -m gem_fast.bench.scaling bench/reports
 
+# `make gpu-check ARGS=--quick`; ARGS=--help lists the others.
 gpu-check: $(READY)
-	$(BIN)/python -m gem_fast.bench.gpu_check
+	$(BIN)/python -m gem_fast.bench.gpu_check $(ARGS)
 
 $(STUBS)/tensorrt: tools/tensorrt_stubs.py | $(READY)
 	$(BIN)/python tools/tensorrt_stubs.py $(STUBS)

@@ -74,13 +74,19 @@ def _engine(provider: Provider, subject: Subject, device: str) -> Forward:
 
 
 def _eager(provider: Provider, subject: Subject, device: str) -> Forward:
+    return eager_forward(subject, device, DTYPES[provider.dtype])
+
+
+def eager_forward(subject: Subject, device: str, dtype: torch.dtype) -> Forward:
+    """The eager way in any floating type; features are float32 or wider."""
     import open_clip
     from gem_fast.bench.eager import eager_gem
 
     visual = open_clip.CLIP(**subject.model_cfg).visual
     visual.load_state_dict(load_weights(subject))
-    visual = visual.eval().requires_grad_(False).to(device, DTYPES[provider.dtype])
-    return lambda pixels: eager_gem(visual, pixels, **subject.options)[0][:, 1:].float()
+    visual = visual.eval().requires_grad_(False).to(device, dtype)
+    wide = torch.promote_types(dtype, torch.float32)
+    return lambda pixels: eager_gem(visual, pixels, **subject.options)[0][:, 1:].to(wide)
 
 
 def _compiled(provider: Provider, subject: Subject, device: str) -> Forward:
