@@ -123,28 +123,19 @@ class ImageEncoderWriter:
 
     def gem_attention(self, normed: str, projections: dict[str, str], heads: int) -> str:
         """Eq. 3-7 of GEM: self-self attention of each projection, averaged; `[B, N, C]` of the products' type."""
-        op, constant, layers = self.graph.op, self.graph.constant, self.layers
+        op, layers = self.graph.op, self.layers
         if layers.attention == "plugin":
             from .tensorrt.nodes import plugin_attention
 
             return plugin_attention(self, normed, projections["qkv"], heads)
-        options, C = self.vision.options, self.vision.config.width
-        letters, c = options.projections, self.inverse_temperature(normed, C // heads)
-        if not layers.holds_logits:
-            # The heads of all projections lie side by side, so that one node serves them all.
-            together = projections.get(letters) or op("Concat", *[projections[letter] for letter in letters], axis=-1)
-            value = projections["v"] if len(letters) == 1 else op("Concat", *[projections["v"]] * len(letters), axis=-1)
-            output = self.self_self_attention(together, value, c, heads * len(letters))
-            if len(letters) == 1:
-                return output
-            apart = op("Reshape", layers.wide(output), constant([0, 0, len(letters), C]))
-            return layers.low(op("ReduceMean", apart, constant([2]), keepdims=0))  # Eq. 7
-        # One after the other, so that only the logits of one are held.
+        letters = self.vision.options.projections
+        c = self.inverse_temperature(normed, self.vision.config.width // heads)
+        # One after the other: less is held than with the heads of all side by side, in the same time.
         outputs = [self.self_self_attention(projections[letter], projections["v"], c, heads) for letter in letters]
         return outputs[0] if len(letters) == 1 else layers.low(op("Mean", *map(layers.wide, outputs)))  # Eq. 7
 
     def self_self_attention(self, p: str, value: str, c: str, heads: int) -> str:
-        """Eq. 5 and 6 of heads that lie side by side, `[B, N, heads*D]` in and out."""
+        """Eq. 5 and 6 of one projection, `[B, N, C]` in and out."""
         key, query = self.key_and_query(p, c, heads)
         for _ in range(self.vision.options.iterations):
             attended = self.layers.attend(query, key, key, heads, 1.0)  # Eq. 5

@@ -25,11 +25,6 @@ class Layers:
     dtype: str = "fp32"
     quantize: str | None = None
 
-    @property
-    def holds_logits(self) -> bool:
-        """Whether attention holds the logits of all heads of its node, N×N each."""
-        return self.attention != "ort"
-
     def low(self, x: str) -> str:
         """To the type of the products."""
         return x if self.dtype == "fp32" else self.graph.op("Cast", x, to=ONNX_DTYPES[self.dtype])
