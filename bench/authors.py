@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .providers import Forward, Subject
+    from .providers import Subject
+    from .torch_provider import Forward
 
 VARIABLE = "GEM_FAST_AUTHORS"
 FOLDER = Path("build", "authors")
@@ -33,7 +34,7 @@ def build_authors(subject: "Subject", dtype: torch.dtype, device: str) -> "Forwa
     import open_clip
     from gem.gem_wrapper import GEMWrapper
 
-    from .providers import load_weights
+    from .torch_provider import load_weights
 
     options = dict(subject.options)
     settings = {

@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import multiprocessing
 import tempfile
 from collections.abc import Callable
 from importlib.resources import files
@@ -14,13 +13,11 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from gem_fast.bench.bench_forward import distance, open_clip_visual
 from gem_fast.bench.eager import _positions, eager_gem
-from gem_fast.bench.memory import peak_growth
-from gem_fast.export.builder import GraphBuilder
-from gem_fast.export.checking import FEATURE_BOUNDS
-from gem_fast.export.image_encoder import write_image_encoder
-from gem_fast.export.layers import Layers
+from gem_fast.bench.onnx_provider import write_graph
+from gem_fast.bench.turns import Work
+from gem_fast.export.checking import FEATURE_BOUNDS, relative_error
+from gem_fast.export.options import ExportOptions
 from gem_fast.kernels import decode_labels
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
@@ -34,7 +31,7 @@ from gem_fast.vision import GemVisionTransformer
 MODEL = "ViT-B-16"
 GRAPHS: dict[str, dict[str, Any]] = {
     "ort": {"attention": "ort"},
-    "onnx": {"attention": "onnx", "opset": 23},
+    "onnx": {"attention": "onnx"},
     "portable": {"attention": "portable"},
     "fp16": {"attention": "ort", "dtype": "fp16"},
     "int8": {"attention": "ort", "quantize": "int8"},
@@ -48,6 +45,12 @@ def folder() -> tempfile.TemporaryDirectory[str]:
 
 
 @functools.cache
+def open_clip_visual() -> Any:
+    torch.manual_seed(0)
+    return open_clip.CLIP(**open_clip.get_model_config(MODEL)).visual.eval().requires_grad_(False)
+
+
+@functools.cache
 def engine(backend: str | None = None) -> GemVisionTransformer:
     config = vision_config(open_clip.get_model_config(MODEL))
     return pack_vision(open_clip_visual().state_dict(), config, GemOptions(backend=backend))
@@ -56,11 +59,8 @@ def engine(backend: str | None = None) -> GemVisionTransformer:
 @functools.cache
 def graph_file(name: str, side: int) -> Path:
     """The image encoder written with the options of that name."""
-    options: dict[str, Any] = {"opset": 18, "dtype": "fp32", "quantize": None, **GRAPHS[name]}
-    graph = GraphBuilder(options.pop("opset"))
-    write_image_encoder(Layers(graph, **options), engine(), (side, side), original=False)
     path = Path(folder().name, f"{name}_{side}.onnx")
-    path.write_bytes(graph.model("image_encoder", {}).SerializeToString())
+    write_graph(engine(), path, ExportOptions(**GRAPHS[name]), (side, side))
     return path
 
 
@@ -103,52 +103,42 @@ def open_graph(path: Path) -> Callable[[Tensor], Tensor]:
     return run
 
 
-@pytest.mark.parametrize(("batch", "rounds"), [(1, 5), (4, 3)], ids=["1x448", "4x448"])
+@pytest.mark.parametrize(
+    ("batch", "side", "rounds"),
+    [
+        pytest.param(1, 448, 5, id="1x448"),
+        pytest.param(4, 448, 3, id="4x448", marks=pytest.mark.full),
+        pytest.param(1, 1024, 2, id="1x1024", marks=pytest.mark.full),
+    ],
+)
 @torch.inference_mode()
-def test_latency(in_turns: Callable[..., None], batch: int, rounds: int) -> None:
+def test_latency(in_turns: Callable[..., Any], batch: int, side: int, rounds: int) -> None:
     """The best graph against the other attentions, the engine, and a plain export of the eager model, all in fp32."""
-    pixels = torch.randn(batch, 3, 448, 448, generator=torch.Generator().manual_seed(0))
-    graphs = {name: open_graph(graph_file(name, 448)) for name in ("ort", "onnx", "portable")}
-    graphs["plain export of eager"] = open_graph(plain_export(batch, 448))
+    pixels = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
+    graphs = {name: open_graph(graph_file(name, side)) for name in ("ort", "onnx", "portable")}
+    graphs["plain export of eager"] = open_graph(plain_export(batch, side))
     truth = engine()(pixels).patches.flatten(1, 2)
     for name, run in graphs.items():
-        assert distance(run(pixels), truth) <= 2e-6, name
-    best = graphs.pop("ort")
-    rivals: dict[str, Callable[[], Any]] = {name: functools.partial(run, pixels) for name, run in graphs.items()}
-    rivals["engine"] = lambda: engine()(pixels)
-    rivals["engine on sdpa"] = lambda: engine("sdpa")(pixels)
-    in_turns(lambda: best(pixels), rivals, rounds=rounds)
+        assert relative_error(run(pixels).numpy(), truth) <= FEATURE_BOUNDS["fp32"], name
+    providers: dict[str, Callable[[], Any]] = {name: functools.partial(run, pixels) for name, run in graphs.items()}
+    providers["engine"] = lambda: engine()(pixels)
+    providers["engine on sdpa"] = lambda: engine("sdpa")(pixels)
+    in_turns(providers, rounds=rounds, work=Work(images=batch))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["int8", "fp16"])
 @torch.inference_mode()
-def test_types(in_turns: Callable[..., None], benchmark: Any, kind: str) -> None:
+def test_types(in_turns: Callable[..., Any], benchmark: Any, kind: str) -> None:
     """Other types against fp32, with their error and the share of equal labels on a sample image."""
     pixels = sample_pixels()
     best, other = open_graph(graph_file("ort", 448)), open_graph(graph_file(kind, 448))
     truth, result = best(pixels), other(pixels)
-    benchmark.extra_info["relative error"] = round(distance(result, truth), 5)
+    error = relative_error(result.numpy(), truth)
+    benchmark.extra_info["relative error"] = round(error, 5)
     benchmark.extra_info["equal labels"] = round(equal_labels(result, truth), 5)
-    assert distance(result, truth) <= FEATURE_BOUNDS[kind]
-    in_turns(lambda: other(pixels), {"fp32": lambda: best(pixels)}, rounds=5)
-
-
-@pytest.mark.parametrize("provider", ["ort", "onnx", "portable", "plain export of eager"])
-@pytest.mark.parametrize(("batch", "side"), [(4, 448), (1, 1024)], ids=["4x448", "1x1024"])
-def test_peak_memory(benchmark: Any, batch: int, side: int, provider: str) -> None:
-    """Peak resident memory above the loaded session's in fp32, in a process of its own."""
-    path = plain_export(batch, side) if provider not in GRAPHS else graph_file(provider, side)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        grown = benchmark.pedantic(lambda: pool.apply(memory_growth, (path, batch, side)), rounds=1)
-    benchmark.extra_info["peak MB above load"] = round(grown)
-    print(f"\n{provider}: {grown:.0f} MB above load")
-
-
-def memory_growth(path: Path, batch: int, side: int) -> float:
-    """MB that one run adds to the process's peak."""
-    run = open_graph(path)
-    pixels = torch.zeros(batch, 3, side, side)
-    return peak_growth(lambda: run(pixels))
+    assert error <= FEATURE_BOUNDS[kind]
+    in_turns({kind: lambda: other(pixels), "fp32": lambda: best(pixels)}, rounds=5, work=Work(images=1))
 
 
 def sample_pixels() -> Tensor:

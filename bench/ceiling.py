@@ -10,6 +10,11 @@ _SIDE = {"cpu": 2048, "cuda": 8192}
 _COPIED = {"cpu": 2**28, "cuda": 2**31}  # bytes, many times the last cache
 
 
+def ceiling(dtype: str, device: str = "cpu") -> dict[str, float]:
+    """Both rates: `flops` and `bytes` a second."""
+    return {"flops": product_rate(dtype, device), "bytes": copy_rate(device)}
+
+
 def product_rate(dtype: str, device: str = "cpu") -> float:
     """FLOP/s of a square matrix product in that type, the median of 5."""
     side = _SIDE[torch.device(device).type]

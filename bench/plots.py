@@ -40,7 +40,7 @@ def plots(rows: Sequence[Row], ceilings: dict[str, dict[str, float]]) -> Iterato
 
 
 def _has_rate(row: Row) -> bool:
-    return "tflops" in row.extra and row.params["mode"] != "waterfall"
+    return "tflops" in row.extra and row.params.get("mode", "waterfall") != "waterfall"
 
 
 def to_svg(figure: "Figure") -> str:

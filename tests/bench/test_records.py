@@ -116,7 +116,7 @@ def test_the_report_is_one_file_with_plots_and_no_address(tmp_path):
     path = tmp_path / "run.json"
     write_document(path, content_of(*rows))
     result = CliRunner().invoke(
-        app, ["bench", "report", str(path), str(tmp_path / "run.html"), "--plots", str(tmp_path)]
+        app, ["bench", "report", str(path), "--html", str(tmp_path / "run.html"), "--plots", str(tmp_path)]
     )
     assert result.exit_code == 0, result.output
     text = (tmp_path / "run.html").read_text()

@@ -1,5 +1,6 @@
 """Real providers over the embedded model: they agree, the wrong and the missing are refused, work is counted."""
 
+import functools
 import json
 from importlib.util import find_spec
 
@@ -7,7 +8,10 @@ import pytest
 import torch
 from gem_fast.bench import authors, sweep
 from gem_fast.bench.counting import forward_work
-from gem_fast.bench.measure import Plan
+from gem_fast.bench.measure import Plan, check
+from gem_fast.bench.onnx_provider import export_graph, export_here
+from gem_fast.bench.processes import ProviderError, ProviderProcess
+from gem_fast.bench.providers import Provider, Subject
 from gem_fast.bench.subjects import make_subject, random_pixels
 from gem_fast.bench.sweep import Sweep
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -20,6 +24,13 @@ from gem_fast.packing import pack_vision
 from gem_fast.vision import VisionConfig
 
 SMALL = VisionConfig(width=64, layers=4, heads=2, mlp_width=128, patch_size=8, grid=(4, 4), embed_dim=32)
+
+
+@pytest.fixture(scope="module")
+def gem_tiny(tmp_path_factory):
+    """The embedded model as a subject, and its eager features in float32 by batch and size."""
+    subject = make_subject("gem-tiny", tmp_path_factory.mktemp("subject"))
+    return subject, functools.cache(lambda batch, size: sweep.reference(subject, batch, size))
 
 
 @pytest.mark.parametrize("projections", ["qkv", "qk", "v"])
@@ -46,15 +57,52 @@ def test_the_floor_of_the_paper_model_is_the_documented_one():
 
 def test_the_embedded_model_is_measured_by_every_provider_that_is_here(monkeypatch, tmp_path):
     monkeypatch.setenv(authors.VARIABLE, str(tmp_path))
-    asked = Sweep(("gem-tiny",), (64,), (2,), ("float32",), ("auto", "sdpa"), ("eager", "authors"), plan=Plan(rounds=2))
+    against = ("eager", "authors", "onnx-ort")
+    asked = Sweep(("gem-tiny",), (64,), (2,), ("float32",), ("auto", "sdpa"), against, plan=Plan(rounds=2))
     outcome = sweep.run(asked, steps=sweep.waterfall("sdpa")[-2:])
     (refused,) = [row for row in outcome.rows if not row.seconds]
     assert refused.params["kind"] == "authors"
     assert "`make authors`" in refused.extra["refused"]
     measured = [row for row in outcome.rows if row.seconds]
-    assert [row.params["mode"] for row in measured] == ["latency"] * 3 + ["waterfall"] * 2
+    assert [row.params["kind"] for row in measured] == ["eager", "onnx", "engine", "engine"] + ["engine"] * 2
+    assert [row.params["mode"] for row in measured] == ["latency"] * 4 + ["waterfall"] * 2
     assert set(outcome.ceilings) == {"float32", "bfloat16"}
     assert all(row.extra["error"] < (1e-5 if row.params["dtype"] == "float32" else 2e-2) for row in measured)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("name", sweep.GRAPHS)
+def test_graphs_run_where_torch_cannot_be_imported(monkeypatch, tmp_path, gem_tiny, name, dtype):
+    subject, truth = gem_tiny
+    provider = sweep.rival(name, dtype)
+    export_here(provider, subject)
+    (tmp_path / "torch.py").write_text("raise ImportError('torch is not for this process')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with ProviderProcess(provider, subject, threads=1) as process:
+        for batch, size in ((3, 64), (1, 96)):
+            features = process.forward(random_pixels(batch, size), answer=True).features
+            assert check(provider, features[[0, -1]], truth(batch, size)) == (pytest.approx(0, abs=3e-3), None)
+    if provider == sweep.rival("onnx-ort", "float32"):
+        with pytest.raises(ProviderError, match="torch is not for this process"):
+            ProviderProcess(Provider("engine", "engine"), subject)
+
+
+def test_rivals_compute_the_types_that_they_have():
+    asked = Sweep(dtypes=("bfloat16", "float16"), against=("onnx-ort", "eager", "authors"))
+    assert [p.key for p in asked.providers()] == [
+        "authors float32",
+        "onnx-ort float16",
+        "eager bfloat16",
+        "eager float16",
+        "engine bfloat16",
+        "engine float16",
+    ]
+    assert Sweep(dtypes=("bfloat16",), against=("onnx-onnx",)).providers()[0].key == "onnx-onnx float32"
+
+
+def test_a_graph_that_was_not_written_is_told():
+    with pytest.raises(OSError, match="no-such-file"):
+        export_graph(sweep.rival("onnx-ort", "float32"), Subject("none", {}, {}, "no-such-file.safetensors"))
 
 
 @pytest.mark.skipif(authors.why_missing() is not None, reason="the authors' package is not installed here")
