@@ -142,10 +142,9 @@ def _run(
         references = {case: reference(subject, *case, sweep.device, sweep.threads) for case in cases}
         started, refused = start(stack, providers, subject, sweep.device, sweep.threads)
         by_torch = [process for process in started if process.provider.kind != "onnx"]
-        for dtype in dtypes if by_torch else ():
-            if dtype in outcome.ceilings:
-                continue
-            outcome.ceilings[dtype] = by_torch[-1].ask({"command": "ceiling", "dtype": dtype})[0]
+        for dtype in dtypes:
+            if by_torch and dtype not in outcome.ceilings:
+                outcome.ceilings[dtype] = by_torch[-1].ask({"command": "ceiling", "dtype": dtype})[0]
         for batch, size in cases:
             figures = measure(started, random_pixels(batch, size), references[batch, size], sweep.plan)
             figures += [Figure(p, batch, size, refused=reason) for p, reason in refused]

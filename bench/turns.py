@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import memory
-from .ceiling import ceiling
 from .records import Row, derived
 
-machine_ceiling = functools.cache(ceiling)  # measured once a run, when it is first asked for
+
+@functools.cache
+def machine_ceiling(dtype: str) -> dict[str, float]:
+    """This machine's rates, measured once a run."""
+    from .ceiling import ceiling
+
+    return ceiling(dtype)
 
 
 @dataclass(frozen=True)
