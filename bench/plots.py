@@ -179,10 +179,10 @@ def _roofline(rows: list[Row], ceilings: dict[str, dict[str, float]]) -> "Figure
     figure, axes = _new(8, 4.4)
     intensity = [row.extra["flops"] / row.extra["traffic"] for row in rows]
     span = np.geomspace(min(1.0, *intensity), max(intensity) * 3, 200)
-    for style, (dtype, ceiling) in zip(("-", "--", ":"), sorted(ceilings.items(), reverse=True), strict=False):
+    for dtype, ceiling in sorted(ceilings.items(), reverse=True):
         roof = np.minimum(ceiling["flops"], ceiling["bytes"] * span) / 1e12
         label = f"{dtype}: {ceiling['flops'] / 1e12:.2f} TFLOP/s, {ceiling['bytes'] / 1e9:.0f} GB/s"
-        axes.plot(span, roof, style, color="#444444", label=label)
+        axes.plot(span, roof, _LINES[dtype]["linestyle"], color="#444444", label=label)
     for name, style, line in _by_provider(rows, "size"):
         points = [(row.extra["flops"] / row.extra["traffic"], row.extra["tflops"]) for row in line]
         axes.plot(*zip(*points, strict=True), **{**style, "linestyle": ""}, label=name, markersize=5)

@@ -174,6 +174,8 @@ def read_document(path: Path) -> dict[str, Any]:
     """A file that we or pytest-benchmark wrote; ValueError names it and what is wrong."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: there is no such file") from error
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: not a benchmark's JSON file ({error})") from error
     if not isinstance(content, dict) or not isinstance(content.get("benchmarks"), list):

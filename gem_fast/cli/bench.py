@@ -16,7 +16,7 @@ from .terminal import console, errors, fail
 if TYPE_CHECKING:
     from gem_fast.bench.records import Row
 
-bench = typer.Typer(help="Measure latency and throughput here, and compare runs.", invoke_without_command=True)
+bench = typer.Typer(short_help="Measure latency and throughput here, and compare runs.", invoke_without_command=True)
 
 
 class Mode(str, Enum):
@@ -109,7 +109,8 @@ def compare(
     after: Annotated[Path, typer.Argument(help="JSON of the second run.")],
     tolerance: Annotated[float, typer.Option(min=0, help="Share that counts as no change.")] = 0.05,
     relative_to: Annotated[
-        str | None, typer.Option(help="Provider whose time divides the others', such as 'sdpa float32'.")
+        str | None,
+        typer.Option(help="Provider whose time divides the others', such as 'sdpa float32'; 'first' of each case."),
     ] = None,
 ) -> None:
     """Show how much slower or faster each benchmark became, with its noise.

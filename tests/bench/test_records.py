@@ -91,7 +91,9 @@ def test_relative_to_a_provider_a_slower_machine_is_no_regression():
     assert compare(before, after)[1].verdict == "slower"
     (change,) = compare(before, after, relative_to="base float32")
     assert (change.verdict, change.ratio) == ("same", 1.0)
-    with pytest.raises(ValueError, match="no benchmark beside 'none' in common"):
+    (change,) = compare(before, after, relative_to="first")
+    assert (change.name, change.ratio) == ("latency ViT-B-16 1x448 a float32 / base float32", 1.0)
+    with pytest.raises(ValueError, match="no benchmark beside 'none' in common; providers in both: a float32, base"):
         compare(before, after, relative_to="none")
 
 
@@ -106,7 +108,10 @@ def test_the_commands_exit_status_tells_of_a_regression(tmp_path):
     assert "slower" in worse.output
     assert CliRunner().invoke(app, ["bench", "compare", *reversed(names)]).exit_code == 0
     write_document(files[1], content_of(row(size=224)))
-    for other, message in ((tmp_path / "none.json", "none.json: "), (files[1], "no benchmark in common")):
+    for other, message in (
+        (tmp_path / "none.json", "none.json: there is no such file"),
+        (files[1], "no benchmark in common"),
+    ):
         failed = CliRunner().invoke(app, ["bench", "compare", names[0], str(other)])
         assert failed.exit_code == 2
         assert message in " ".join(failed.output.split())
