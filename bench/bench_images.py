@@ -22,6 +22,7 @@ from torchvision.transforms.v2 import functional as V
 from gem_fast.images import load_image
 from gem_fast.preprocess import normalised
 
+pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding")
 SIDE = (448, 448)
 SIZES = {"0.3 MP": (640, 480), "2 MP": (1920, 1080), "12 MP": (4032, 3024)}  # COCO's, a screen's, a telephone's
 CASES = [

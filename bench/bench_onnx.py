@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import multiprocessing
 import tempfile
 from collections.abc import Callable
 from importlib.resources import files
@@ -14,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from gem_fast.bench.eager import _positions, eager_gem
+from gem_fast.bench.memory import peak_growth
 from gem_fast.bench.onnx_provider import write_graph
 from gem_fast.bench.turns import Work
 from gem_fast.export.checking import FEATURE_BOUNDS, relative_error
@@ -115,15 +117,18 @@ def open_graph(path: Path) -> Callable[[Tensor], Tensor]:
 def test_latency(in_turns: Callable[..., Any], batch: int, side: int, rounds: int) -> None:
     """The best graph against the other attentions, the engine, and a plain export of the eager model, all in fp32."""
     pixels = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
-    graphs = {name: open_graph(graph_file(name, side)) for name in ("ort", "onnx", "portable")}
-    graphs["plain export of eager"] = open_graph(plain_export(batch, side))
+    paths = {"ort": graph_file("ort", side), "plain export of eager": plain_export(batch, side)}
+    paths |= {name: graph_file(name, side) for name in ("portable", "onnx")}
+    graphs = {name: open_graph(path) for name, path in paths.items()}
     truth = engine()(pixels).patches.flatten(1, 2)
     for name, run in graphs.items():
         assert relative_error(run(pixels).numpy(), truth) <= FEATURE_BOUNDS["fp32"], name
     providers: dict[str, Callable[[], Any]] = {name: functools.partial(run, pixels) for name, run in graphs.items()}
     providers["engine"] = lambda: engine()(pixels)
     providers["engine on sdpa"] = lambda: engine("sdpa")(pixels)
-    in_turns(providers, rounds=rounds, work=Work(images=batch))
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        added = {name: pool.apply(memory_growth, (path, batch, side)) for name, path in paths.items()}
+    in_turns(providers, rounds=rounds, work=Work(images=batch), added_mb=added)
 
 
 @pytest.mark.full
@@ -138,7 +143,19 @@ def test_types(in_turns: Callable[..., Any], benchmark: Any, kind: str) -> None:
     benchmark.extra_info["relative error"] = round(error, 5)
     benchmark.extra_info["equal labels"] = round(equal_labels(result, truth), 5)
     assert error <= FEATURE_BOUNDS[kind]
-    in_turns({kind: lambda: other(pixels), "fp32": lambda: best(pixels)}, rounds=5, work=Work(images=1))
+    in_turns(
+        {kind: lambda: other(pixels), "fp32": lambda: best(pixels)},
+        rounds=5,
+        work=Work(images=1),
+        added_mb={kind: None, "fp32": None},  # ONNX Runtime keeps its memory from the first call on
+    )
+
+
+def memory_growth(path: Path, batch: int, side: int) -> float:
+    """MB that the first run of a session adds to the peak of this process."""
+    run = open_graph(path)
+    pixels = torch.zeros(batch, 3, side, side)
+    return peak_growth(lambda: run(pixels))
 
 
 def sample_pixels() -> Tensor:

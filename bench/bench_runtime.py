@@ -49,7 +49,7 @@ def test_options(in_turns: Callable[..., Any], exported: Path) -> None:
     for name, features in found.items():
         assert relative_error(features, torch.from_numpy(found["usual"])) <= 2e-6, name
     providers = {name: lambda model=model: model.patch_features(images, size) for name, model in models.items()}
-    in_turns(providers, rounds=5, work=Work(images=1))
+    in_turns(providers, rounds=5, work=Work(images=1), added_mb=dict.fromkeys(models))
 
 
 @pytest.mark.parametrize("classes", [20, 150, pytest.param(1000, marks=pytest.mark.full)])

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .growth import growth_lines
@@ -21,7 +22,7 @@ def print_rows(console: Console, rows: Sequence[Row], columns: Sequence[str] = O
         figures = [row for row in members if row.seconds]
         if not figures:
             continue
-        table = Table(*columns, against(figures), title=group, title_justify="left", box=None)
+        table = Table(*columns, against(figures), title=escape(group), title_justify="left", box=None)
         for row in figures:
             values = dict(zip(HEADER, cells(row), strict=True))
             table.add_row(*(values[name] for name in columns), str(ratio(figures[0].seconds, row.seconds)))
@@ -48,7 +49,7 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{digits(row.at(0.2))}-{digits(row.at(0.8))}",
         digits(row.at(0.95)),
         digits(row.at(0.99)),
-        shown("images_per_second", ".3g"),
+        digits(extra["images_per_second"]) if "images_per_second" in extra else "–",
         shown("tflops", ".3f"),
         shown("gb_per_s", ".2f"),
         shown("share_of_ceiling", ".0%"),

@@ -52,16 +52,17 @@ def take_turns(
         providers: functions that were found to give the same; the first is the one that the benchmark is about.
         rounds: turns of each. A single one, for what takes minutes, goes without warm-up.
         work: of a call, the same for all or by provider.
-        added_mb: what a call adds to the peak of its process's memory, where the functions ask other processes; by
-            default it is measured here, in a call after a first one.
+        added_mb: what a call adds to its process's peak memory, by provider, None where that is not known; of those
+            that are not named it is measured here, in a call after a first one.
         pause: seconds before each call, in which the threads of another process go to sleep.
 
     Returns:
         A row for each provider, rivals first.
     """
     own, *rivals = providers
-    if rounds > 1 and added_mb is None:
-        added_mb = {name: _warm(function) for name, function in providers.items()}
+    added = dict(added_mb or {})
+    if rounds > 1:
+        added |= {name: _warm(function) for name, function in providers.items() if name not in added}
     seconds: dict[str, list[float]] = {name: [] for name in rivals}
 
     def time_rivals() -> None:
@@ -78,7 +79,7 @@ def take_turns(
     for name, measured in seconds.items():
         of = (work.get(name) if isinstance(work, Mapping) else work) or Work()
         rates = machine_ceiling(of.dtype) if of.flops or of.traffic else {}
-        extra = {"added_mb": (added_mb or {}).get(name), **derived(measured, of.flops, of.traffic, rates)}
+        extra = {"added_mb": added.get(name), **derived(measured, of.flops, of.traffic, rates)}
         row = Row(f"{benchmark.fullname} {name}", benchmark.fullname, tuple(measured), {"provider": name}, extra)
         if of.images:
             extra["images_per_second"] = of.images / row.at(0.5)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .segment import Dtype
@@ -92,7 +93,7 @@ def measure(
         outcome = sweep.run(asked, steps=steps, tell=_progress)
     except (ValueError, OSError, ProviderError) as error:
         fail(str(error))
-    print_rows(Console(width=max(console.width, 170)), outcome.rows)  # a figure cut to the terminal would be none
+    print_rows(_wide(), outcome.rows)
     command = shlex.join(["gem-fast", *sys.argv[1:]])
     content = document(outcome.rows, facts, command=command, ceilings=outcome.ceilings)
     if json_file:
@@ -129,8 +130,8 @@ def compare(
     colours = {"slower": "red", "faster": "green", "same": "default"}
     for change in changes:
         span = f"{change.low:.3f}-{change.high:.3f}"
-        table.add_row(change.name, f"{change.ratio:.3f}", span, change.verdict, style=colours[change.verdict])
-    console.print(table)
+        table.add_row(escape(change.name), f"{change.ratio:.3f}", span, change.verdict, style=colours[change.verdict])
+    _wide().print(table, no_wrap=True)
     if any(change.verdict == "slower" for change in changes):
         raise typer.Exit(1)
 
@@ -157,7 +158,12 @@ def report(
     try:
         content = merged([read_document(path) for path in runs])
         if plots:
-            for name, figure in drawn.plots(read_rows(content), content["gem_fast"]["ceilings"]):
+            figures = dict(drawn.plots(read_rows(content), content["gem_fast"]["ceilings"]))
+            if not figures:
+                raise ValueError(
+                    "nothing to plot: plots need several sizes or batches of `gem-fast bench`, or ceilings"
+                )
+            for name, figure in figures.items():
                 write_whole(plots / f"{name}.png", drawn.to_png(figure))
         if json_file:
             write_document(json_file, content)
@@ -175,6 +181,11 @@ def _write_html(content: dict, path: Path) -> None:
 
     write_whole(path, page(content).encode())
     console.print(f"report in {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _wide() -> Console:
+    """For tables: a figure cut to the terminal's width would be none."""
+    return Console(width=max(console.width, 170))
 
 
 def _progress(row: "Row") -> None:
