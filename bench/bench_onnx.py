@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import multiprocessing
 import tempfile
 from collections.abc import Callable
 from importlib.resources import files
@@ -16,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from gem_fast.bench.eager import _positions, eager_gem
 from gem_fast.bench.memory import peak_growth
-from gem_fast.bench.onnx_provider import write_graph
+from gem_fast.bench.onnx_provider import in_new_process, write_graph
 from gem_fast.bench.turns import Work
 from gem_fast.export.checking import FEATURE_BOUNDS, relative_error
 from gem_fast.export.options import ExportOptions
@@ -126,8 +125,9 @@ def test_latency(in_turns: Callable[..., Any], batch: int, side: int, rounds: in
     providers: dict[str, Callable[[], Any]] = {name: functools.partial(run, pixels) for name, run in graphs.items()}
     providers["engine"] = lambda: engine()(pixels)
     providers["engine on sdpa"] = lambda: engine("sdpa")(pixels)
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        added = {name: pool.apply(memory_growth, (path, batch, side)) for name, path in paths.items()}
+    from gem_fast.bench.bench_onnx import memory_growth  # the name by which another process finds it
+
+    added = {name: in_new_process(memory_growth, path, batch, side) for name, path in paths.items()}
     in_turns(providers, rounds=rounds, work=Work(images=batch), added_mb=added)
 
 

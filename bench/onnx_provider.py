@@ -1,10 +1,11 @@
 """Our ONNX graph as a provider: written by a process of its own, and run by the runtime without torch."""
 
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,10 +35,15 @@ def export_graph(provider: Provider, subject: Subject) -> None:
     if graph_path(provider, subject).exists():
         return
     try:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            pool.submit(export_here, provider, subject).result()
+        in_new_process(export_here, provider, subject)
     except BrokenProcessPool as error:
         raise ValueError(f"the process that exports {provider.key} ended, most often for want of memory") from error
+
+
+def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What an importable function returns in a process of its own; BrokenProcessPool if that ends before."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def export_here(provider: Provider, subject: Subject) -> None:
