@@ -7,7 +7,7 @@ TYPED := build/typed
 # TensorRT's types, without TensorRT.
 STUBS := build/stubs
 
-.PHONY: demo test lint format bench bench-gate authors gpu-report gpu-check roofline rates scaling clean
+.PHONY: demo test lint format bench bench-full bench-report bench-gate authors gpu-report gpu-check roofline rates scaling clean
 
 demo: $(READY)
 	$(BIN)/python -m gem_fast.demo demo_output
@@ -25,8 +25,26 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)
-	$(BIN)/python -m pytest bench --benchmark-only --benchmark-json=bench.json
+# Both end with a table of ratios and their noise, and write JSON that `gem-fast bench compare` and `report` read.
+SUITES := $(BIN)/python -m pytest bench --benchmark-only --benchmark-quiet
+bench: $(READY) authors
+	$(SUITES) -m "not full" --benchmark-json=bench.json
+
+bench-full: $(READY) authors
+	$(SUITES) -m full --benchmark-json=bench-full.json
+
+# The report of the reference machine: under half an hour on 2 cores, and for nothing but it.
+RUNS := build/reference
+ENGINE := $(BIN)/gem-fast bench --dtype float32 --dtype bfloat16
+bench-report: $(READY) authors
+	mkdir -p $(RUNS)
+	$(ENGINE) --batch-size 1 --batch-size 4 --backend auto --backend sdpa \
+	    --against authors --against eager --against onnx-ort --waterfall --rounds 7 --budget 30 --json $(RUNS)/448.json
+	$(ENGINE) --size 1024 --against authors --against onnx-ort --rounds 3 --budget 30 --json $(RUNS)/1024.json
+	$(ENGINE) $(foreach side,224 336 672 896 1344 1792,--size $(side)) --rounds 5 --budget 20 --json $(RUNS)/sizes.json
+	$(BIN)/gem-fast bench report $(RUNS)/448.json $(RUNS)/1024.json $(RUNS)/sizes.json --json bench/reports/reference.json \
+	    --html bench/reports/reference.html --markdown bench/reports/reference.md --plots $(RUNS)
+	cp $(RUNS)/waterfall.png docs/bench.png
 
 # BASE: commit, branch or tag that the working tree must not be slower than.
 bench-gate: $(READY)

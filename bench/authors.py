@@ -4,12 +4,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
 if TYPE_CHECKING:
-    from .providers import Forward, Subject
+    import torch
+    from torch import Tensor
+
+    from .providers import Subject
+    from .torch_provider import Forward
 
 VARIABLE = "GEM_FAST_AUTHORS"
 FOLDER = Path("build", "authors")
@@ -28,12 +28,13 @@ def why_missing(where: Path | None = None) -> str | None:
     return f"the authors' package is not in {where}; `make authors` installs it, {VARIABLE} names another folder"
 
 
-def build_authors(subject: "Subject", dtype: torch.dtype, device: str) -> "Forward":
+def build_authors(subject: "Subject", dtype: "torch.dtype", device: str) -> "Forward":
     """Their wrapper over our weights; runs only in a process whose path starts with `folder()`."""
     import open_clip
+    import torch.nn.functional as F
     from gem.gem_wrapper import GEMWrapper
 
-    from .providers import load_weights
+    from .torch_provider import load_weights
 
     options = dict(subject.options)
     settings = {
@@ -48,7 +49,7 @@ def build_authors(subject: "Subject", dtype: torch.dtype, device: str) -> "Forwa
     visual = GEMWrapper(clip, tokenizer=None, **settings).model.visual
     visual = visual.eval().requires_grad_(False).to(device, dtype)
 
-    def forward(pixels: Tensor) -> Tensor:
+    def forward(pixels: "Tensor") -> "Tensor":
         gem, _ = visual(pixels.to(dtype))
         return F.normalize(gem[:, 1:].float(), dim=-1)
 

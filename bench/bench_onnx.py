@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import multiprocessing
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +11,13 @@ import onnxruntime
 import open_clip
 import pytest
 import torch
-from gem_fast.bench.bench_forward import distance, open_clip_visual
 from gem_fast.bench.eager import _positions, eager_gem
 from gem_fast.bench.memory import peak_growth
-from gem_fast.export.builder import GraphBuilder
+from gem_fast.bench.onnx_provider import in_new_process, write_graph
+from gem_fast.bench.turns import Work
 from gem_fast.export.checking import sample_images
 from gem_fast.export.comparison import relative_error
-from gem_fast.export.image_encoder import write_image_encoder
-from gem_fast.export.layers import Layers
+from gem_fast.export.options import ExportOptions
 from gem_fast.export.plain import plain_torch
 from gem_fast.export.verdict import MARGIN
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
@@ -33,7 +31,7 @@ from gem_fast.vision import GemVisionTransformer
 MODEL = "ViT-B-16"
 GRAPHS: dict[str, dict[str, Any]] = {
     "ort": {"attention": "ort"},
-    "onnx": {"attention": "onnx", "opset": 23},
+    "onnx": {"attention": "onnx"},
     "portable": {"attention": "portable"},
     "fp16": {"attention": "ort", "dtype": "fp16"},
     "int8": {"attention": "ort", "quantize": "int8"},
@@ -47,6 +45,12 @@ def folder() -> tempfile.TemporaryDirectory[str]:
 
 
 @functools.cache
+def open_clip_visual() -> Any:
+    torch.manual_seed(0)
+    return open_clip.CLIP(**open_clip.get_model_config(MODEL)).visual.eval().requires_grad_(False)
+
+
+@functools.cache
 def engine(backend: str | None = None) -> GemVisionTransformer:
     config = vision_config(open_clip.get_model_config(MODEL))
     return pack_vision(open_clip_visual().state_dict(), config, GemOptions(backend=backend))
@@ -55,11 +59,8 @@ def engine(backend: str | None = None) -> GemVisionTransformer:
 @functools.cache
 def graph_file(name: str, side: int) -> Path:
     """The image encoder written with the options of that name."""
-    options: dict[str, Any] = {"opset": 18, "dtype": "fp32", "quantize": None, **GRAPHS[name]}
-    graph = GraphBuilder(options.pop("opset"))
-    write_image_encoder(Layers(graph, **options), engine(), (side, side), original=False)
     path = Path(folder().name, f"{name}_{side}.onnx")
-    path.write_bytes(graph.model("image_encoder", {}).SerializeToString())
+    write_graph(engine(), path, ExportOptions(**GRAPHS[name]), (side, side))
     return path
 
 
@@ -104,47 +105,54 @@ def open_graph(path: Path) -> Callable[[Tensor], Tensor]:
     return run
 
 
-@pytest.mark.parametrize(("batch", "rounds"), [(1, 5), (4, 3)], ids=["1x448", "4x448"])
+@pytest.mark.parametrize(
+    ("batch", "side", "rounds"),
+    [
+        pytest.param(1, 448, 5, id="1x448"),
+        pytest.param(4, 448, 3, id="4x448", marks=pytest.mark.full),
+        pytest.param(1, 1024, 2, id="1x1024", marks=pytest.mark.full),
+    ],
+)
 @torch.inference_mode()
-def test_latency(in_turns: Callable[..., None], batch: int, rounds: int) -> None:
+def test_latency(in_turns: Callable[..., Any], batch: int, side: int, rounds: int) -> None:
     """The best graph against the other attentions, the engine, and a plain export of the eager model, all in fp32."""
-    pixels = torch.randn(batch, 3, 448, 448, generator=torch.Generator().manual_seed(0))
-    graphs = {name: open_graph(graph_file(name, 448)) for name in ("ort", "onnx", "portable")}
-    graphs["plain export of eager"] = open_graph(plain_export(batch, 448))
+    pixels = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
+    paths = {"ort": graph_file("ort", side), "plain export of eager": plain_export(batch, side)}
+    paths |= {name: graph_file(name, side) for name in ("portable", "onnx")}
+    graphs = {name: open_graph(path) for name, path in paths.items()}
     truth = engine()(pixels).patches.flatten(1, 2)
     for name, run in graphs.items():
-        assert distance(run(pixels), truth) <= 2e-6, name
-    best = graphs.pop("ort")
-    rivals: dict[str, Callable[[], Any]] = {name: functools.partial(run, pixels) for name, run in graphs.items()}
-    rivals["engine"] = lambda: engine()(pixels)
-    rivals["engine on sdpa"] = lambda: engine("sdpa")(pixels)
-    in_turns(lambda: best(pixels), rivals, rounds=rounds)
+        assert relative_error(run(pixels), truth) <= 2e-6, name
+    providers: dict[str, Callable[[], Any]] = {name: functools.partial(run, pixels) for name, run in graphs.items()}
+    providers["engine"] = lambda: engine()(pixels)
+    providers["engine on sdpa"] = lambda: engine("sdpa")(pixels)
+    from gem_fast.bench.bench_onnx import memory_growth  # the name by which another process finds it
+
+    added = {name: in_new_process(memory_growth, path, batch, side) for name, path in paths.items()}
+    in_turns(providers, rounds=rounds, work=Work(images=batch), added_mb=added)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["int8", "fp16"])
 @torch.inference_mode()
-def test_types(in_turns: Callable[..., None], kind: str) -> None:
-    """Other types against fp32; `onnx_agreement` has their errors."""
+def test_types(in_turns: Callable[..., Any], benchmark: Any, kind: str) -> None:
+    """Other types against fp32, with their error; `onnx_agreement` has the labels'."""
     pixels = to_pixels(sample_images(1)[0], (448, 448), OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)[None]
     best, other = open_graph(graph_file("ort", 448)), open_graph(graph_file(kind, 448))
     truth, plain = engine()(pixels).patches.flatten(1, 2), plain_torch(engine(), kind)(pixels).patches.flatten(1, 2)
-    assert relative_error(other(pixels), truth) <= MARGIN * relative_error(plain, truth)
-    in_turns(lambda: other(pixels), {"fp32": lambda: best(pixels)}, rounds=5)
-
-
-@pytest.mark.parametrize("provider", ["ort", "onnx", "portable", "plain export of eager"])
-@pytest.mark.parametrize(("batch", "side"), [(4, 448), (1, 1024)], ids=["4x448", "1x1024"])
-def test_peak_memory(benchmark: Any, batch: int, side: int, provider: str) -> None:
-    """Peak resident memory above the loaded session's in fp32, in a process of its own."""
-    path = plain_export(batch, side) if provider not in GRAPHS else graph_file(provider, side)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        grown = benchmark.pedantic(lambda: pool.apply(memory_growth, (path, batch, side)), rounds=1)
-    benchmark.extra_info["peak MB above load"] = round(grown)
-    print(f"\n{provider}: {grown:.0f} MB above load")
+    error = relative_error(other(pixels), truth)
+    benchmark.extra_info["relative error"] = round(error, 5)
+    assert error <= MARGIN * relative_error(plain, truth)
+    in_turns(
+        {kind: lambda: other(pixels), "fp32": lambda: best(pixels)},
+        rounds=5,
+        work=Work(images=1),
+        added_mb={kind: None, "fp32": None},  # ONNX Runtime keeps its memory from the first call on
+    )
 
 
 def memory_growth(path: Path, batch: int, side: int) -> float:
-    """MB that one run adds to the process's peak."""
+    """MB that the first run of a session adds to the peak of this process."""
     run = open_graph(path)
     pixels = torch.zeros(batch, 3, side, side)
     return peak_growth(lambda: run(pixels))

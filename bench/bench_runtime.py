@@ -1,4 +1,4 @@
-"""The torch-free runtime against the torch engine, from images to labels; and its decoder against torch's."""
+"""The torch-free runtime: what its options cost, and its decoder against the engine's."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gem_fast.bench.turns import Work
 from gem_fast.export import ExportOptions, export_onnx
+from gem_fast.export.comparison import relative_error
 from gem_fast.export.runtime import GemRuntime
 from gem_fast.export.runtime.decoding import NumpyDecoder
 from PIL import Image
@@ -15,40 +17,18 @@ from PIL import Image
 import gem_fast
 from gem_fast.decoding import KernelDecoder
 
-WORDS = [f"thing number {i}" for i in range(20)]
-
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[gem_fast.GemModel, Path]:
-    """ViT-B/16 with random weights, in torch and as it was exported."""
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ViT-B/16 with random weights as it was exported."""
     torch.manual_seed(0)
-    model = gem_fast.load("ViT-B-16", "random")
     folder = tmp_path_factory.mktemp("runtime") / "exported"
-    export_onnx(model, folder, ExportOptions(check=False))
-    return model, folder
-
-
-def noise(count: int) -> list[Image.Image]:
-    """Pictures of the model's own size, so that resizing takes no part."""
-    random = np.random.default_rng(0)
-    return [Image.fromarray(random.integers(0, 256, (448, 448, 3), dtype=np.uint8)) for _ in range(count)]
-
-
-@pytest.mark.parametrize("batch", [1, 4])
-def test_segment(in_turns: Callable[..., None], models: tuple[gem_fast.GemModel, Path], batch: int) -> None:
-    """Labels of 20 classes at 448×448; the words are encoded beforehand."""
-    engine, folder = models
-    runtime, images = GemRuntime(folder, threads=torch.get_num_threads()), noise(batch)
-
-    def labels(model: Any) -> list[np.ndarray]:
-        return [result.labels for result in model.segment(images, WORDS, threshold=0.0)]
-
-    for one, other in zip(labels(runtime), labels(engine), strict=True):
-        assert (one == other).mean() >= 0.999  # random weights leave near ties
-    in_turns(lambda: labels(runtime), {"engine": lambda: labels(engine)}, rounds=5 if batch == 1 else 3)
+    export_onnx(gem_fast.load("ViT-B-16", "random"), folder, ExportOptions(check=False))
+    return folder
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
+    "usual": {},
     "no arena": {"arena": False},
     "no prepacking": {"prepacking": False},
     "extended": {"optimization": "extended"},
@@ -57,24 +37,30 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_options(in_turns: Callable[..., None], models: tuple[gem_fast.GemModel, Path]) -> None:
+@pytest.mark.full
+def test_options(in_turns: Callable[..., Any], exported: Path) -> None:
     """Patch features of one image, with each option changed in turn."""
-    images, size = noise(1), (448, 448)
-    usual, *others = (GemRuntime(models[1], verify=False, **chosen) for chosen in ({}, *OPTIONS.values()))
-    rivals = {
-        name: lambda other=other: other.patch_features(images, size)
-        for name, other in zip(OPTIONS, others, strict=True)
-    }
-    in_turns(lambda: usual.patch_features(images, size), rivals, rounds=5)
+    size = (448, 448)
+    # Of the model's own size, so that resizing takes no part.
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    images = [Image.fromarray(noise)]
+    models = {name: GemRuntime(exported, verify=False, **chosen) for name, chosen in OPTIONS.items()}
+    found = {name: model.patch_features(images, size)[0].numpy() for name, model in models.items()}
+    for name, features in found.items():
+        assert relative_error(features, torch.from_numpy(found["usual"])) <= 2e-6, name
+    providers = {name: lambda model=model: model.patch_features(images, size) for name, model in models.items()}
+    in_turns(providers, rounds=5, work=Work(images=1), added_mb=dict.fromkeys(models))
 
 
-@pytest.mark.parametrize("classes", [20, 150, 1000])
-def test_labels(in_turns: Callable[..., None], classes: int) -> None:
+@pytest.mark.parametrize("classes", [20, 150, pytest.param(1000, marks=pytest.mark.full)])
+def test_labels(in_turns: Callable[..., Any], classes: int) -> None:
     """From 28×28 patch scores to labels at 448×448."""
     scores = torch.randn(classes, 28, 28, generator=torch.Generator().manual_seed(0)) * 0.02
     array, size = scores.numpy(), (448, 448)
-    ours, _ = NumpyDecoder().labels(array, classes, size, 100.0, 0.0)
-    theirs, _ = KernelDecoder().labels(scores, classes, size, 100.0, 0.0)
+    providers = {
+        "numpy": lambda: NumpyDecoder().labels(array, classes, size, 100.0, 0.0),
+        "kernel": lambda: KernelDecoder().labels(scores, classes, size, 100.0, 0.0),
+    }
+    ours, theirs = (decode()[0] for decode in providers.values())
     assert (ours == theirs).mean() > 0.9999
-    rivals = {"engine": lambda: KernelDecoder().labels(scores, classes, size, 100.0, 0.0)}
-    in_turns(lambda: NumpyDecoder().labels(array, classes, size, 100.0, 0.0), rivals, rounds=7)
+    in_turns(providers, rounds=7, work=Work(images=1))

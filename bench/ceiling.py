@@ -10,15 +10,20 @@ _SIDE = {"cpu": 2048, "cuda": 8192}
 _COPIED = {"cpu": 2**28, "cuda": 2**31}  # bytes, many times the last cache
 
 
+def ceiling(dtype: str, device: str = "cpu") -> dict[str, float]:
+    """Both rates: `flops` and `bytes` a second."""
+    return {"flops": product_rate(dtype, device), "bytes": copy_rate(device)}
+
+
 def product_rate(dtype: str, device: str = "cpu") -> float:
-    """FLOP/s of a square matrix product in that type, the median of 5."""
+    """FLOP/s of a square matrix product in that type, the median of 3."""
     side = _SIDE[torch.device(device).type]
     a, b = (torch.randn(side, side, device=device).to(getattr(torch, dtype)) for _ in range(2))
     return 2 * side**3 / _median_seconds(lambda: torch.mm(a, b), device)
 
 
 def copy_rate(device: str = "cpu") -> float:
-    """Bytes/s that are read and written in a copy, the median of 5."""
+    """Bytes/s that are read and written in a copy, the median of 3."""
     size = _COPIED[torch.device(device).type]
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
@@ -27,7 +32,7 @@ def copy_rate(device: str = "cpu") -> float:
 
 def _median_seconds(function: Callable[[], object], device: str) -> float:
     measured = []
-    for _ in range(6):
+    for _ in range(4):
         start = time.perf_counter()
         function()
         if device.startswith("cuda"):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .measure import quantile
-from .records import Row
+from .records import Row, by_group
 
 
 @dataclass(frozen=True)
@@ -39,29 +39,39 @@ def compare(
 
     Args:
         tolerance: smallest share that counts as a change.
-        relative_to: a provider, such as `sdpa float32`: times are divided by its time in the same turn of the same
-            case, so that a machine that is slower as a whole changes nothing. None compares seconds.
+        relative_to: a provider, such as `sdpa float32`, or `first` for the first of each case: times are divided by
+            its time in the same turn of the same case, so that a machine that is slower as a whole changes nothing.
+            None compares seconds.
 
     Raises:
         ValueError: the runs have nothing in common, or nothing of the provider.
     """
     values = [_values(rows, relative_to) for rows in (before, after)]
     shared = [name for name in values[0] if name in values[1]]
+    if not shared and relative_to:
+        known = sorted({row.provider for row in before} & {row.provider for row in after})
+        raise ValueError(
+            f"the two runs have no benchmark beside {relative_to!r} in common; providers in both: {', '.join(known)}"
+        )
     if not shared:
-        of = f" beside {relative_to!r}" if relative_to else ""
-        raise ValueError(f"the two runs have no benchmark{of} in common")
+        examples = " and ".join(repr(rows[0].name) if rows else "none" for rows in (before, after))
+        raise ValueError(f"the two runs have no benchmark in common; their first are {examples}")
     return [_change(name, values[0][name], values[1][name], tolerance) for name in shared]
 
 
 def _values(rows: Sequence[Row], relative_to: str | None) -> dict[str, list[float]]:
+    """What is compared, by name: seconds, or ratios of seconds with their base in the name."""
     if relative_to is None:
         return {row.name: list(row.seconds) for row in rows}
-    base = {row.group: row.seconds for row in rows if row.provider == relative_to}
-    return {
-        row.name: [a / b for a, b in zip(row.seconds, base[row.group], strict=False)]
-        for row in rows
-        if row.group in base and row.provider != relative_to
-    }
+    values = {}
+    for members in by_group(rows).values():
+        bases = [row for row in members if relative_to in ("first", row.provider)][:1]
+        for base in bases:
+            for row in members:
+                if row is not base:
+                    name = f"{row.name} / {base.provider}"
+                    values[name] = [a / b for a, b in zip(row.seconds, base.seconds, strict=False)]
+    return values
 
 
 def _change(name: str, before: list[float], after: list[float], tolerance: float) -> Change:

@@ -116,15 +116,19 @@ def _first(process: ProviderProcess, pixels: np.ndarray, reference: np.ndarray, 
         entry.figure = replace(entry.figure, refused=str(error))
         return entry
     assert answer.features is not None
-    off = distance(answer.features[[0, -1]], reference)
-    allowed = TOLERANCE[process.provider.dtype]
-    wrong = None if off <= allowed else f"wrong output: off by {off:.1e}, and {allowed:.0e} is allowed"
+    off, wrong = check(process.provider, answer.features[[0, -1]], reference)
     entry.figure = replace(entry.figure, error=off, refused=wrong)
     if answer.peak_mb is not None:
         entry.peaks.append(answer.peak_mb)
     if answer.seconds[0] > LONG and process.provider.kind != "compiled":  # whose first is mostly compilation
         entry.seconds.append(answer.seconds[0])
     return entry
+
+
+def check(provider: Provider, features: np.ndarray, reference: np.ndarray) -> tuple[float, str | None]:
+    """The features' distance from the reference, and what is wrong if it is more than their type allows."""
+    off, allowed = distance(features, reference), TOLERANCE[provider.dtype]
+    return off, None if off <= allowed else f"wrong output: off by {off:.1e}, and {allowed:.0e} is allowed"
 
 
 def _last_turn(entry: _Entry, plan: Plan) -> int:

@@ -1,6 +1,7 @@
 """The report's plots, drawn with matplotlib as SVG or PNG: waterfall, batch, resolution, roofline."""
 
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLOURS = ("#3565a8", "#d1622b", "#3f8f5b", "#8a5aa6", "#b03a48", "#6b6b6b", "#c29a1f", "#2c9aa0")
+_LINES: dict[str, dict[str, Any]] = {
+    "float32": {"linestyle": "-", "marker": "o"},
+    "bfloat16": {"linestyle": "--", "marker": "s"},
+    "float16": {"linestyle": ":", "marker": "^"},
+}
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "gem_fast",  # the same names of elements in every run
@@ -40,7 +46,7 @@ def plots(rows: Sequence[Row], ceilings: dict[str, dict[str, float]]) -> Iterato
 
 
 def _has_rate(row: Row) -> bool:
-    return "tflops" in row.extra and row.params["mode"] != "waterfall"
+    return "tflops" in row.extra and row.params.get("mode", "waterfall") != "waterfall"
 
 
 def to_svg(figure: "Figure") -> str:
@@ -87,28 +93,38 @@ def _waterfall(rows: list[Row]) -> "Figure | None":
     axes.grid(axis="y", visible=False)
     axes.set_xlim(0, middle.max() * 1.18)
     params = steps[0].params
-    axes.set_xlabel(f"ms a forward, {params['model']}, {params['batch']} × {params['size']}² (bars: 20-80%)")
+    axes.set_xlabel(f"ms a forward, {params['model']}, {params['batch']} × {params['size']}² (whiskers: 20-80%)")
     return figure
 
 
 def _lines(rows: list[Row], fixed: str, varied: str) -> list[Row]:
-    """The rows of the smallest `fixed` that has several values of `varied`; none if there is no such."""
+    """The rows of the smallest `fixed` at which a provider has several values of `varied`; none if there is no such."""
     rows = [row for row in rows if row.params["mode"] != "waterfall"]
     for value in sorted({row.params[fixed] for row in rows}):
         chosen = [row for row in rows if row.params[fixed] == value and row.params["model"] == rows[0].params["model"]]
-        if len({row.params[varied] for row in chosen}) > 1:
+        if any(count > 1 for count in Counter(row.provider for row in chosen).values()):
             return chosen
     return []
 
 
-def _by_provider(rows: list[Row], varied: str) -> Iterator[tuple[str, str, list[Row]]]:
-    names = list(dict.fromkeys(row.provider for row in rows))
-    for index, name in enumerate(names):
-        yield (
-            name,
-            _COLOURS[index % len(_COLOURS)],
-            sorted((row for row in rows if row.provider == name), key=lambda row: row.params[varied]),
-        )
+def _by_provider(rows: list[Row], varied: str) -> Iterator[tuple[str, dict[str, Any], list[Row]]]:
+    """Each provider's rows with its style: a colour for what computes, line and marker for the type."""
+    names = list(dict.fromkeys(row.params["name"] for row in rows))
+    for provider in dict.fromkeys(row.provider for row in rows):
+        line = sorted((row for row in rows if row.provider == provider), key=lambda row: row.params[varied])
+        style = _LINES[line[0].params["dtype"]] | {
+            "color": _COLOURS[names.index(line[0].params["name"]) % len(_COLOURS)]
+        }
+        yield provider, style, line
+
+
+def _plain_numbers(axis: Any) -> None:
+    """Ticks of a logarithmic axis at 1, 2 and 5, written out."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _batch(rows: list[Row]) -> "Figure | None":
@@ -117,13 +133,12 @@ def _batch(rows: list[Row]) -> "Figure | None":
     if not chosen:
         return None
     figure, (left, right) = _new(10, 3.8, 2)
-    for name, colour, line in _by_provider(chosen, "batch"):
+    for name, style, line in _by_provider(chosen, "batch"):
         batches = [row.params["batch"] for row in line]
-        left.plot(batches, [row.at(0.5) for row in line], "o-", color=colour, label=name)
-        left.fill_between(
-            batches, [row.at(0.2) for row in line], [row.at(0.8) for row in line], color=colour, alpha=0.2
-        )
-        right.plot(batches, [row.params["batch"] / row.at(0.5) for row in line], "o-", color=colour)
+        left.plot(batches, [row.at(0.5) for row in line], **style, label=name)
+        noise = [row.at(0.2) for row in line], [row.at(0.8) for row in line]
+        left.fill_between(batches, *noise, color=style["color"], alpha=0.2)
+        right.plot(batches, [row.params["batch"] / row.at(0.5) for row in line], **style)
     for axes, label in ((left, "seconds a batch"), (right, "images a second")):
         axes.set(xlabel=f"images in a batch, {chosen[0].params['size']}²", ylabel=label, ylim=(0, None))
         axes.set_xticks(sorted({row.params["batch"] for row in chosen}))
@@ -137,22 +152,22 @@ def _resolution(rows: list[Row]) -> "Figure | None":
     if not chosen:
         return None
     figure, (left, right) = _new(10, 4.2, 2)
-    for name, colour, line in _by_provider(chosen, "size"):
-        sizes = [row.params["size"] for row in line]
-        left.plot(sizes, [row.at(0.5) for row in line], "o-", color=colour, label=name)
+    lines = [each for each in _by_provider(chosen, "size") if len(each[2]) > 1]
+    for name, style, line in lines:
+        left.plot([row.params["size"] for row in line], [row.at(0.5) for row in line], **style, label=name)
         memory = [(row.params["size"], row.extra["added_mb"]) for row in line if row.extra.get("added_mb")]
         if memory:
-            right.plot(*zip(*memory, strict=True), "o-", color=colour)
-    widest = max((line for *_, line in _by_provider(chosen, "size")), key=len)
+            right.plot(*zip(*memory, strict=True), **style)
+    widest = max((line for *_, line in lines), key=len)
     work = np.array([row.extra["flops"] for row in widest])
     scaled = work * np.median([row.at(0.5) / row.extra["flops"] for row in widest])
     left.plot([row.params["size"] for row in widest], scaled, ":", color="#222222", label="counted operations, scaled")
     for axes, label in ((left, "seconds a batch"), (right, "MB that a forward adds to the weights")):
         axes.set(xscale="log", yscale="log", xlabel=f"side in pixels, batch {chosen[0].params['batch']}", ylabel=label)
-        sizes = sorted({row.params["size"] for row in chosen})
+        sizes = sorted({row.params["size"] for *_, line in lines for row in line})
         axes.set_xticks(sizes, [str(size) for size in sizes], rotation=45)
         axes.set_xticks([], minor=True)
-        axes.yaxis.set_major_formatter("{x:g}")
+        _plain_numbers(axes.yaxis)
     figure.legend(*left.get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside lower center", ncols=4)
     return figure
 
@@ -164,13 +179,15 @@ def _roofline(rows: list[Row], ceilings: dict[str, dict[str, float]]) -> "Figure
     figure, axes = _new(8, 4.4)
     intensity = [row.extra["flops"] / row.extra["traffic"] for row in rows]
     span = np.geomspace(min(1.0, *intensity), max(intensity) * 3, 200)
-    for style, (dtype, ceiling) in zip(("-", "--", ":"), sorted(ceilings.items(), reverse=True), strict=False):
+    for dtype, ceiling in sorted(ceilings.items(), reverse=True):
         roof = np.minimum(ceiling["flops"], ceiling["bytes"] * span) / 1e12
         label = f"{dtype}: {ceiling['flops'] / 1e12:.2f} TFLOP/s, {ceiling['bytes'] / 1e9:.0f} GB/s"
-        axes.plot(span, roof, style, color="#444444", label=label)
-    for name, colour, line in _by_provider(rows, "size"):
+        axes.plot(span, roof, _LINES[dtype]["linestyle"], color="#444444", label=label)
+    for name, style, line in _by_provider(rows, "size"):
         points = [(row.extra["flops"] / row.extra["traffic"], row.extra["tflops"]) for row in line]
-        axes.plot(*zip(*points, strict=True), "o", color=colour, label=name, markersize=5)
+        axes.plot(*zip(*points, strict=True), **{**style, "linestyle": ""}, label=name, markersize=5)
     axes.set(xscale="log", yscale="log", xlabel="operations a byte of least traffic", ylabel="TFLOP/s")
+    _plain_numbers(axes.xaxis)
+    _plain_numbers(axes.yaxis)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

@@ -1,14 +1,15 @@
-"""The ways to compute GEM's patch features that benchmarks hold side by side, each built in a process of its own."""
+"""The ways to compute GEM's patch features that benchmarks hold side by side. Needs no torch."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
-Forward: TypeAlias = Callable[[Tensor], Tensor]  # pixels [B, 3, H, W] to L2-normalised patch features [B, h*w, E]
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from . import memory
+
+KINDS = ("engine", "eager", "compiled", "authors", "onnx")
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -17,9 +18,9 @@ class Provider:
 
     Attributes:
         name: what tables call it.
-        kind: `engine`, `eager`, `compiled` (eager under torch.compile) or `authors`.
+        kind: `engine`, `eager`, `compiled` (eager under torch.compile), `authors`, or `onnx` (our exported graph).
         dtype: float32, bfloat16 or float16.
-        backend: of the engine's attention; None is its own choice.
+        backend: of the engine's attention, None for its own choice; of a graph, the export's `attention`.
         finish_original: the engine also computes what only the unchanged path needs, as eager code does.
     """
 
@@ -30,8 +31,8 @@ class Provider:
     finish_original: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in _BUILDERS:
-            raise ValueError(f"unknown kind of provider {self.kind!r}; known are {', '.join(_BUILDERS)}")
+        if self.kind not in KINDS:
+            raise ValueError(f"unknown kind of provider {self.kind!r}; known are {', '.join(KINDS)}")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
 
@@ -49,55 +50,48 @@ class Subject:
     options: dict[str, Any]
     weights: str  # safetensors of the vision tower, open_clip's names without `visual.`
 
-
-def build(provider: Provider, subject: Subject, device: str = "cpu") -> Forward:
-    """Load the weights and return the forward, which takes float32 pixels on the CPU."""
-    forward = _BUILDERS[provider.kind](provider, subject, device)
-    return lambda pixels: forward(pixels.to(device))
+    @property
+    def patch_size(self) -> int:
+        return int(self.model_cfg["vision_cfg"]["patch_size"])
 
 
-def load_weights(subject: Subject) -> dict[str, Tensor]:
-    """The weights in memory of their own: those of a mapped file would become resident only during a forward."""
-    from safetensors.torch import load_file
+class Loaded(ABC):
+    """A provider in memory, in a process of its own; its memory is the process's resident memory in MB.
 
-    return {name: value.clone() for name, value in load_file(subject.weights).items()}
+    Attributes:
+        threads: that it computes with on a CPU.
+    """
 
+    threads: int
 
-def _engine(provider: Provider, subject: Subject, device: str) -> Forward:
-    from gem_fast.options import GemOptions
-    from gem_fast.packing import pack_vision, vision_config
+    @abstractmethod
+    def take(self, pixels: np.ndarray) -> None:
+        """Hold the pixels `[B, 3, H, W]` float32 of the forwards to come, and give back what others left in memory."""
 
-    options = replace(GemOptions(**subject.options), backend=provider.backend)
-    packed = pack_vision(load_weights(subject), vision_config(subject.model_cfg), options)
-    vision = packed.to(device, DTYPES[provider.dtype])
-    return lambda pixels: vision(pixels, original=provider.finish_original).patches.flatten(1, 2)
+    @abstractmethod
+    def run(self) -> None:
+        """One forward; it is finished when this returns."""
 
+    @abstractmethod
+    def features(self) -> np.ndarray:
+        """L2-normalised patch features `[B, h*w, E]` float32 of the last forward."""
 
-def _eager(provider: Provider, subject: Subject, device: str) -> Forward:
-    return eager_forward(subject, device, DTYPES[provider.dtype])
+    def memory_now(self) -> float | None:
+        return memory.resident_mb()
 
+    def start_peak(self) -> None:
+        memory.reset_peak()
 
-def eager_forward(subject: Subject, device: str, dtype: torch.dtype) -> Forward:
-    """The eager way in any floating type; features are float32 or wider."""
-    import open_clip
-    from gem_fast.bench.eager import eager_gem
-
-    visual = open_clip.CLIP(**subject.model_cfg).visual
-    visual.load_state_dict(load_weights(subject))
-    visual = visual.eval().requires_grad_(False).to(device, dtype)
-    wide = torch.promote_types(dtype, torch.float32)
-    return lambda pixels: eager_gem(visual, pixels, **subject.options)[0][:, 1:].to(wide)
+    def peak(self) -> float | None:
+        return memory.peak_mb()
 
 
-def _compiled(provider: Provider, subject: Subject, device: str) -> Forward:
-    compiled: Forward = torch.compile(_eager(provider, subject, device), dynamic=False)
-    return compiled
+def load(provider: Provider, subject: Subject, device: str, threads: int | None) -> Loaded:
+    """The provider with its weights in memory; None leaves the threads to its library."""
+    if provider.kind == "onnx":
+        from .onnx_provider import OnnxForward
 
+        return OnnxForward(provider, subject, device, threads)
+    from .torch_provider import TorchForward, build
 
-def _authors(provider: Provider, subject: Subject, device: str) -> Forward:
-    from gem_fast.bench.authors import build_authors
-
-    return build_authors(subject, DTYPES[provider.dtype], device)
-
-
-_BUILDERS = {"engine": _engine, "eager": _eager, "compiled": _compiled, "authors": _authors}
+    return TorchForward(lambda: build(provider, subject, device), device, threads)

@@ -53,23 +53,32 @@ def row_of(figure: Figure, model: str, mode: str, flops: float, traffic: float, 
     group = f"{mode} {model} {figure.batch}x{figure.size}"
     extra: dict[str, Any] = {"refused": figure.refused, "error": figure.error}
     if figure.seconds:
-        median = figure.median
-        least = max(flops / ceiling["flops"], traffic / ceiling["bytes"])  # the roofline's seconds
         extra |= {
-            "seconds_p20_p80": [quantile(figure.seconds, 0.2), quantile(figure.seconds, 0.8)],
             "latency_p50_p95_p99": [quantile(figure.seconds, share) for share in (0.5, 0.95, 0.99)],
-            "images_per_second": figure.batch / median,
+            "images_per_second": figure.batch / figure.median,
             "resting_mb": figure.resting_mb,
             "peak_mb": figure.peak_mb,
             "added_mb": figure.added_mb,
-            "flops": flops,
-            "traffic": traffic,
-            "tflops": flops / median / 1e12,
-            "gb_per_s": traffic / median / 1e9,
-            "share_of_ceiling": least / median,
+            **derived(figure.seconds, flops, traffic, ceiling),
         }
     params = {"provider": p.key, "model": model, "mode": mode, "batch": figure.batch, "size": figure.size} | asdict(p)
     return Row(f"{group} {p.key}", group, figure.seconds, params, extra)
+
+
+def derived(seconds: Sequence[float], flops: float, traffic: float, ceiling: dict[str, float]) -> dict[str, Any]:
+    """Noise and rates of work that took these seconds; 0 operations or bytes, and a ceiling not measured, have none.
+
+    The share of the ceiling is the roofline's least time over the median.
+    """
+    median = quantile(seconds, 0.5)
+    found: dict[str, Any] = {"seconds_p20_p80": [quantile(seconds, 0.2), quantile(seconds, 0.8)]}
+    if flops:
+        found |= {"flops": flops, "tflops": flops / median / 1e12}
+    if traffic:
+        found |= {"traffic": traffic, "gb_per_s": traffic / median / 1e9}
+    if ceiling and (flops or traffic):
+        found["share_of_ceiling"] = max(flops / ceiling["flops"], traffic / ceiling["bytes"]) / median
+    return found
 
 
 def document(rows: Sequence[Row], facts: dict[str, Any], *, command: str, ceilings: dict[str, Any]) -> dict[str, Any]:
@@ -130,10 +139,43 @@ def write_document(path: Path, content: dict[str, Any]) -> None:
     write_whole(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
+def merged(contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Several runs as one document; of a ceiling that was measured in each, the highest holds.
+
+    Raises:
+        ValueError: the runs are of different machines or versions, or two hold the same benchmark.
+    """
+    first, *others = contents
+    owns = [{"command": "", "ceilings": {}, "refused": []} | content.get("gem_fast", {}) for content in contents]
+    for content in others:
+        for name in sorted({*first["machine_info"], *content["machine_info"]}):
+            theirs, ours = content["machine_info"].get(name), first["machine_info"].get(name)
+            if theirs != ours:
+                raise ValueError(f"runs of different machines are no single report: {name} is {ours} and {theirs}")
+    benchmarks = [entry for content in contents for entry in content["benchmarks"]]
+    names = [entry["fullname"] for entry in benchmarks]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"two runs hold {twice[0]!r}")
+    ceilings: dict[str, dict[str, float]] = {}
+    for own in owns:
+        for dtype, rates in own["ceilings"].items():
+            known = ceilings.setdefault(dtype, rates)
+            ceilings[dtype] = {name: max(value, known[name]) for name, value in rates.items()}
+    commands = "\n".join(own["command"] for own in owns)
+    refused = [entry for own in owns for entry in own["refused"]]
+    return {
+        **first,
+        "benchmarks": benchmarks,
+        "gem_fast": {"command": commands, "ceilings": ceilings, "refused": refused},
+    }
+
+
 def read_document(path: Path) -> dict[str, Any]:
     """A file that we or pytest-benchmark wrote; ValueError names it and what is wrong."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: there is no such file") from error
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: not a benchmark's JSON file ({error})") from error
     if not isinstance(content, dict) or not isinstance(content.get("benchmarks"), list):
@@ -146,11 +188,20 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def read_rows(content: dict[str, Any]) -> list[Row]:
-    """The rows of a file; where pytest-benchmark kept no single rounds, the median and quartiles stand for them."""
+    """The rows of a file; where pytest-benchmark kept no single rounds, the median and quartiles stand for them.
+
+    A benchmark of our suites brings those that it was timed in turns with, which become rows of their own before it.
+    """
     rows = []
     for entry in content["benchmarks"]:
-        stats = entry["stats"]
-        seconds = stats.get("data") or [stats["q1"], stats["median"], stats["q3"]]
-        params, extra = entry.get("params") or {}, entry.get("extra_info") or {}
-        rows.append(Row(entry["fullname"], entry.get("group") or "", tuple(seconds), params, extra))
+        stats, name = entry["stats"], entry["fullname"]
+        seconds = tuple(stats.get("data") or [stats["q1"], stats["median"], stats["q3"]])
+        params, extra = entry.get("params") or {}, dict(entry.get("extra_info") or {})
+        rivals, own = extra.pop("rivals", {}), extra.pop("provider", None)
+        for rival, found in rivals.items():
+            rows.append(Row(f"{name} {rival}", name, tuple(found["seconds"]), params | {"provider": rival}, found))
+        if own is None:
+            rows.append(Row(name, entry.get("group") or "", seconds, params, extra))
+        else:
+            rows.append(Row(f"{name} {own}", name, seconds, params | {"provider": own}, extra))
     return rows

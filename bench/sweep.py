@@ -1,7 +1,9 @@
 """A sweep: models × sizes × batches × types × providers, each case's providers in turns, and the waterfall."""
 
+import os
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +13,15 @@ import numpy as np
 
 from . import authors
 from .counting import forward_work
-from .measure import TOLERANCE, Figure, Plan, distance, measure
+from .measure import Figure, Plan, check, measure
+from .onnx_provider import GRAPH_DTYPES, export_graph
 from .processes import ProviderError, ProviderProcess
 from .providers import Provider, Subject
 from .records import Row, row_of
 from .subjects import make_subject, random_pixels
 
-RIVALS = ("eager", "compiled", "authors")
+GRAPHS = {f"onnx-{attention}": attention for attention in ("ort", "onnx", "portable")}  # the export's `attention`
+RIVALS = ("authors", "eager", "compiled", *GRAPHS)
 EAGER_LIMIT = 1700  # tokens up to which eager code is the reference; beyond, its attention matrices take gigabytes
 
 
@@ -28,9 +32,9 @@ class Sweep:
     Attributes:
         models, sizes, batches, dtypes: their product makes the cases; a size is the side of a square in pixels.
         backends: of the engine's attention; `auto` is its own choice.
-        against: rivals besides, of `RIVALS`; the authors' package computes float32 only.
+        against: rivals besides, of `RIVALS`; those that have none of the types compute float32.
         mode: `latency` takes forwards one by one, `throughput` several in a row.
-        device, threads: where all of them run.
+        device, threads: where all of them run; threads of None are as many as torch would take.
     """
 
     models: Sequence[str] = ("ViT-B-16",)
@@ -58,15 +62,26 @@ class Sweep:
                 raise ValueError(f"{name} must name at least one")
 
     def providers(self) -> list[Provider]:
-        """Rivals first, then the engine on each backend, in each type."""
-        found = []
-        for dtype in self.dtypes:
-            found += [Provider(name, name, dtype) for name in self.against if name != "authors"]
-            found += [
-                Provider("engine" if backend == "auto" else backend, "engine", dtype, _named(backend))
-                for backend in self.backends
-            ]
-        return [Provider("authors", "authors")] * ("authors" in self.against) + found
+        """Rivals first, the authors' package before all, then the engine on each backend, in each type."""
+        rivals = sorted(self.against, key=lambda name: name != "authors")
+        return [rival(name, dtype) for name in rivals for dtype in _types(name, self.dtypes)] + [
+            Provider("engine" if backend == "auto" else backend, "engine", dtype, _named(backend))
+            for dtype in self.dtypes
+            for backend in self.backends
+        ]
+
+
+def rival(name: str, dtype: str) -> Provider:
+    """The provider of a name of `RIVALS`."""
+    return Provider(name, "onnx", dtype, GRAPHS[name]) if name in GRAPHS else Provider(name, name, dtype)
+
+
+def _types(name: str, dtypes: Sequence[str]) -> Sequence[str]:
+    """Those of the types that a rival computes, or float32."""
+    if name in ("eager", "compiled"):
+        return dtypes
+    able = tuple(GRAPH_DTYPES) if name in GRAPHS else ("float32",)
+    return [dtype for dtype in dtypes if dtype in able] or ["float32"]
 
 
 def _named(backend: str) -> str | None:
@@ -87,7 +102,7 @@ def waterfall(fastest: str = "cpu", dtype: str = "bfloat16") -> list[Provider]:
 
 @dataclass
 class Outcome:
-    """Rows of a sweep, and each model's ceilings by type: `flops` and `bytes` a second."""
+    """Rows of a sweep, and the machine's ceilings by type: `flops` and `bytes` a second."""
 
     rows: list[Row] = field(default_factory=list)
     ceilings: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -123,12 +138,13 @@ def _run(
     for _, size in cases:
         if size % config.patch_size:
             raise ValueError(f"size {size} is no multiple of {subject.name}'s patch, {config.patch_size}")
-    references = {(batch, size): _reference(subject, batch, size, sweep) for batch, size in cases}
     with ExitStack() as stack:
-        started, refused = _start(stack, providers, subject, sweep)
-        if started:
-            for dtype in dtypes:
-                outcome.ceilings[dtype] = started[-1].ask({"command": "ceiling", "dtype": dtype})[0]
+        references = {case: reference(subject, *case, sweep.device, sweep.threads) for case in cases}
+        started, refused = start(stack, providers, subject, sweep.device, sweep.threads)
+        by_torch = [process for process in started if process.provider.kind != "onnx"]
+        for dtype in dtypes:
+            if by_torch and dtype not in outcome.ceilings:
+                outcome.ceilings[dtype] = by_torch[-1].ask({"command": "ceiling", "dtype": dtype})[0]
         for batch, size in cases:
             figures = measure(started, random_pixels(batch, size), references[batch, size], sweep.plan)
             figures += [Figure(p, batch, size, refused=reason) for p, reason in refused]
@@ -140,45 +156,59 @@ def _run(
                 tell(outcome.rows[-1])
 
 
-def _start(
-    stack: ExitStack, providers: list[Provider], subject: Subject, sweep: Sweep
+def start(
+    stack: ExitStack, providers: Sequence[Provider], subject: Subject, device: str = "cpu", threads: int | None = None
 ) -> tuple[list[ProviderProcess], list[tuple[Provider, str]]]:
-    """Processes of those that load, and the reason of each that does not."""
-    started, refused = [], []
-    for provider in providers:
-        reason = authors.why_missing() if provider.kind == "authors" else None
-        if reason is None:
-            try:
-                process = ProviderProcess(provider, subject, device=sweep.device, threads=sweep.threads)
-                started.append(stack.enter_context(process))
-            except ProviderError as error:
-                reason = str(error)
-        if reason:
-            refused.append((provider, reason))
+    """Processes of those that load, with the same number of threads each, and the reason of each that does not."""
+    import torch
+
+    def load(provider: Provider) -> ProviderProcess | str:
+        try:
+            if provider.kind == "onnx":
+                export_graph(provider, subject)
+            return ProviderProcess(provider, subject, device=device, threads=threads or torch.get_num_threads())
+        except (ProviderError, ValueError, OSError) as error:
+            return str(error)
+
+    missing = authors.why_missing()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # most of loading is imports
+        coming = [(p, pool.submit(load, p)) for p in providers if p.kind != "authors" or not missing]
+    started, refused = [], [(p, missing) for p in providers if p.kind == "authors" and missing]
+    for provider, future in coming:
+        found = future.result()
+        if isinstance(found, str):
+            refused.append((provider, found))
+        else:
+            started.append(stack.enter_context(found))
     return started, refused
 
 
-def _reference(subject: Subject, batch: int, size: int, sweep: Sweep) -> np.ndarray:
+def reference(subject: Subject, batch: int, size: int, device: str = "cpu", threads: int | None = None) -> np.ndarray:
     """Features of the first and the last image in float32, by eager code, or by the engine where that is too large."""
-    tokens = (size // subject.model_cfg["vision_cfg"]["patch_size"]) ** 2
-    images = [random_pixels(batch, size)[i : i + 1] for i in sorted({0, batch - 1})]
+    import torch
+
+    from .torch_provider import build
+
+    if threads:
+        torch.set_num_threads(threads)
+    pixels = torch.from_numpy(random_pixels(batch, size)[sorted({0, batch - 1})])
+
+    def features(provider: Provider, images: torch.Tensor) -> np.ndarray:
+        forward = build(provider, subject, device)
+        with torch.inference_mode():
+            found: np.ndarray = torch.cat([forward(images[i : i + 1]).cpu() for i in range(len(images))]).numpy()
+        return found
+
     by_eager, by_sdpa = Provider("reference", "eager"), Provider("reference", "engine", backend="sdpa")
-    if tokens <= EAGER_LIMIT:
-        answers = _answers(by_eager, subject, images, sweep)
+    if (size // subject.patch_size) ** 2 <= EAGER_LIMIT:
+        found = features(by_eager, pixels)
     else:
-        side = 14 * subject.model_cfg["vision_cfg"]["patch_size"]
-        small = [random_pixels(1, side)]
-        answers = _answers(by_sdpa, subject, [*images, *small], sweep)
-        off = distance(answers.pop(), *_answers(by_eager, subject, small, sweep))
-        if off > TOLERANCE["float32"]:
-            raise ProviderError(f"the engine on sdpa is no reference: at {side}×{side} it is off by {off:.1e}")
-    return np.concatenate([answers[0], answers[-1]])
-
-
-def _answers(provider: Provider, subject: Subject, images: list[np.ndarray], sweep: Sweep) -> list[np.ndarray]:
-    with ProviderProcess(provider, subject, device=sweep.device, threads=sweep.threads) as process:
-        features = [process.forward(pixels, answer=True).features for pixels in images]
-    return [found for found in features if found is not None]
+        small = torch.from_numpy(random_pixels(1, 14 * subject.patch_size))
+        _, wrong = check(by_sdpa, features(by_sdpa, small), features(by_eager, small))
+        if wrong:
+            raise ProviderError(f"the engine on sdpa is no reference: {wrong}")
+        found = features(by_sdpa, pixels)
+    return found[[0, -1]]
 
 
 def _vision_config(subject: Subject) -> Any:

@@ -81,7 +81,7 @@ def write_graphs(model: GemModel, folder: Path, options: ExportOptions) -> dict[
         manifest["files"][name] = {"role": role, **more, **interface(proto)}
 
     sizes = options.grid_sizes(model.defaults.size, model.vision.config.patch_size)
-    vision_weights = Weights(_beside(folder / "image_encoder.weights", model.vision, shared=len(sizes) > 1))
+    vision_weights = Weights(weights_beside(folder / "image_encoder.weights", model.vision, shared=len(sizes) > 1))
     for size in sizes or (None,):
         name = f"image_encoder_{size_name(size)}.onnx" if size and len(sizes) > 1 else "image_encoder.onnx"
 
@@ -93,7 +93,7 @@ def write_graphs(model: GemModel, folder: Path, options: ExportOptions) -> dict[
             write_image_encoder(layers, model.vision, size, original=options.original, pixels=pixels)
 
         save(name, "image_encoder", vision_weights, write_image, size=list(size) if size else None)
-    text_weights = Weights(_beside(folder / "text_encoder.weights", model.text.tower))
+    text_weights = Weights(weights_beside(folder / "text_encoder.weights", model.text.tower))
     save(
         "text_encoder.onnx",
         "text_encoder",
@@ -117,7 +117,7 @@ def write_graphs(model: GemModel, folder: Path, options: ExportOptions) -> dict[
     return manifest
 
 
-def _beside(path: Path, module: torch.nn.Module, shared: bool = False) -> Path | None:
+def weights_beside(path: Path, module: torch.nn.Module, shared: bool = False) -> Path | None:
     """The file of the weights: one beside the graphs where several share it or where a graph could not hold them."""
     total = sum(4 * parameter.numel() for parameter in module.parameters())
     return path if shared or total > _INLINE_LIMIT else None

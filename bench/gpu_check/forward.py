@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from gem_fast.bench.providers import Provider, build, eager_forward
+from gem_fast.bench.providers import Provider
 from gem_fast.bench.subjects import make_subject, random_pixels
+from gem_fast.bench.torch_provider import build, eager_forward
 from gem_fast.kernels import decode_labels
 from gem_fast.kernels.attention.triton.tune_bench import DTYPES
 from torch import Tensor

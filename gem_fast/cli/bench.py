@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .segment import Dtype
@@ -16,7 +17,7 @@ from .terminal import console, errors, fail
 if TYPE_CHECKING:
     from gem_fast.bench.records import Row
 
-bench = typer.Typer(help="Measure latency and throughput here, and compare runs.", invoke_without_command=True)
+bench = typer.Typer(short_help="Measure latency and throughput here, and compare runs.", invoke_without_command=True)
 
 
 class Mode(str, Enum):
@@ -25,9 +26,12 @@ class Mode(str, Enum):
 
 
 class Rival(str, Enum):
+    authors = "authors"
     eager = "eager"
     compiled = "compiled"
-    authors = "authors"
+    onnx_ort = "onnx-ort"
+    onnx_onnx = "onnx-onnx"
+    onnx_portable = "onnx-portable"
 
 
 @bench.callback()
@@ -40,7 +44,10 @@ def measure(
     backend: Annotated[list[str], typer.Option(help="Attention backend, or auto.")] = ["auto"],  # noqa: B006
     against: Annotated[
         list[Rival],
-        typer.Option(help="Besides: eager code, the same under torch.compile, the authors' package. Repeatable."),
+        typer.Option(
+            help="Besides: the authors' package, eager code, the same under torch.compile, our ONNX graph on ONNX "
+            "Runtime with one kind of attention of `gem-fast export`. Repeatable."
+        ),
     ] = [],  # noqa: B006
     mode: Annotated[Mode, typer.Option(help="Forwards one by one, or several in a row.")] = Mode.latency,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each provider.")] = 9,
@@ -65,6 +72,7 @@ def measure(
     from gem_fast.bench.measure import Plan
     from gem_fast.bench.processes import ProviderError
     from gem_fast.bench.records import document, write_document
+    from gem_fast.bench.tables import print_rows
 
     try:
         asked = sweep.Sweep(
@@ -85,7 +93,7 @@ def measure(
         outcome = sweep.run(asked, steps=steps, tell=_progress)
     except (ValueError, OSError, ProviderError) as error:
         fail(str(error))
-    _print(outcome.rows)
+    print_rows(_wide(), outcome.rows)
     command = shlex.join(["gem-fast", *sys.argv[1:]])
     content = document(outcome.rows, facts, command=command, ceilings=outcome.ceilings)
     if json_file:
@@ -102,7 +110,8 @@ def compare(
     after: Annotated[Path, typer.Argument(help="JSON of the second run.")],
     tolerance: Annotated[float, typer.Option(min=0, help="Share that counts as no change.")] = 0.05,
     relative_to: Annotated[
-        str | None, typer.Option(help="Provider whose time divides the others', such as 'sdpa float32'.")
+        str | None,
+        typer.Option(help="Provider whose time divides the others', such as 'sdpa float32'; 'first' of each case."),
     ] = None,
 ) -> None:
     """Show how much slower or faster each benchmark became, with its noise.
@@ -121,29 +130,47 @@ def compare(
     colours = {"slower": "red", "faster": "green", "same": "default"}
     for change in changes:
         span = f"{change.low:.3f}-{change.high:.3f}"
-        table.add_row(change.name, f"{change.ratio:.3f}", span, change.verdict, style=colours[change.verdict])
-    console.print(table)
+        table.add_row(escape(change.name), f"{change.ratio:.3f}", span, change.verdict, style=colours[change.verdict])
+    _wide().print(table, no_wrap=True)
     if any(change.verdict == "slower" for change in changes):
         raise typer.Exit(1)
 
 
 @bench.command(no_args_is_help=True)
 def report(
-    run: Annotated[Path, typer.Argument(help="JSON of a run.")],
-    html_file: Annotated[Path, typer.Argument(help="The HTML file to write.")],
+    runs: Annotated[list[Path], typer.Argument(help="JSON of a run, or of several on one machine, as one report.")],
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write a report with plots, one file.")] = None,
+    markdown_file: Annotated[Path | None, typer.Option("--markdown", help="Write the tables as Markdown.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the runs as one file.")] = None,
     plots: Annotated[Path | None, typer.Option(help="Folder to write the plots into as PNG.")] = None,
 ) -> None:
-    """Write the HTML report of a run from its JSON."""
+    """Write reports of what was measured, from its JSON.
+
+    Exit status: 0, 2 if a file can't be read or written, or if runs are not of one machine.
+    """
     from gem_fast.bench import plots as drawn
-    from gem_fast.bench.records import read_document, read_rows
+    from gem_fast.bench.markdown import markdown
+    from gem_fast.bench.records import merged, read_document, read_rows, write_document
     from gem_fast.writing import write_whole
 
+    if not (html_file or markdown_file or json_file or plots):
+        fail("say what to write: --html, --markdown, --json or --plots")
     try:
-        content = read_document(run)
+        content = merged([read_document(path) for path in runs])
         if plots:
-            for name, figure in drawn.plots(read_rows(content), content.get("gem_fast", {}).get("ceilings", {})):
+            figures = dict(drawn.plots(read_rows(content), content["gem_fast"]["ceilings"]))
+            if not figures:
+                raise ValueError(
+                    "nothing to plot: plots need several sizes or batches of `gem-fast bench`, or ceilings"
+                )
+            for name, figure in figures.items():
                 write_whole(plots / f"{name}.png", drawn.to_png(figure))
-        _write_html(content, html_file)
+        if json_file:
+            write_document(json_file, content)
+        if markdown_file:
+            write_whole(markdown_file, markdown(content).encode())
+        if html_file:
+            _write_html(content, html_file)
     except (ValueError, OSError) as error:
         fail(str(error))
 
@@ -156,23 +183,11 @@ def _write_html(content: dict, path: Path) -> None:
     console.print(f"report in {path}", markup=False, highlight=False, soft_wrap=True)
 
 
+def _wide() -> Console:
+    """For tables: a figure cut to the terminal's width would be none."""
+    return Console(width=max(console.width, 170))
+
+
 def _progress(row: "Row") -> None:
-    told = f"{row.at(0.5):.3f} s" if row.seconds else f"no figure: {row.extra['refused']}"
+    told = f"{row.at(0.5):.3g} s" if row.seconds else f"no figure: {row.extra['refused']}"
     errors.print(f"{row.name}: {told}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _print(rows: "list[Row]") -> None:
-    from gem_fast.bench.html import HEADER, ON_SCREEN, cells
-    from gem_fast.bench.measure import ratio
-    from gem_fast.bench.records import by_group
-
-    wide = Console(width=max(console.width, 150))  # a figure cut to the terminal's width would be none
-    for group, members in by_group(rows).items():
-        figures = [row for row in members if row.seconds]
-        if not figures:
-            continue
-        table = Table(*ON_SCREEN, f"{figures[0].provider} / this", title=group, title_justify="left", box=None)
-        for row in figures:
-            values = dict(zip(HEADER, cells(row), strict=True))
-            table.add_row(*(values[name] for name in ON_SCREEN), str(ratio(figures[0].seconds, row.seconds)))
-        wide.print(table, no_wrap=True)

@@ -91,7 +91,9 @@ def test_relative_to_a_provider_a_slower_machine_is_no_regression():
     assert compare(before, after)[1].verdict == "slower"
     (change,) = compare(before, after, relative_to="base float32")
     assert (change.verdict, change.ratio) == ("same", 1.0)
-    with pytest.raises(ValueError, match="no benchmark beside 'none' in common"):
+    (change,) = compare(before, after, relative_to="first")
+    assert (change.name, change.ratio) == ("latency ViT-B-16 1x448 a float32 / base float32", 1.0)
+    with pytest.raises(ValueError, match="no benchmark beside 'none' in common; providers in both: a float32, base"):
         compare(before, after, relative_to="none")
 
 
@@ -105,8 +107,14 @@ def test_the_commands_exit_status_tells_of_a_regression(tmp_path):
     assert "1.300" in worse.output
     assert "slower" in worse.output
     assert CliRunner().invoke(app, ["bench", "compare", *reversed(names)]).exit_code == 0
-    missing = CliRunner().invoke(app, ["bench", "compare", names[0], str(tmp_path / "none.json")])
-    assert missing.exit_code == 2
+    write_document(files[1], content_of(row(size=224)))
+    for other, message in (
+        (tmp_path / "none.json", "none.json: there is no such file"),
+        (files[1], "no benchmark in common"),
+    ):
+        failed = CliRunner().invoke(app, ["bench", "compare", names[0], str(other)])
+        assert failed.exit_code == 2
+        assert message in " ".join(failed.output.split())
 
 
 def test_the_report_is_one_file_with_plots_and_no_address(tmp_path):
@@ -116,7 +124,7 @@ def test_the_report_is_one_file_with_plots_and_no_address(tmp_path):
     path = tmp_path / "run.json"
     write_document(path, content_of(*rows))
     result = CliRunner().invoke(
-        app, ["bench", "report", str(path), str(tmp_path / "run.html"), "--plots", str(tmp_path)]
+        app, ["bench", "report", str(path), "--html", str(tmp_path / "run.html"), "--plots", str(tmp_path)]
     )
     assert result.exit_code == 0, result.output
     text = (tmp_path / "run.html").read_text()
@@ -129,6 +137,37 @@ def test_the_report_is_one_file_with_plots_and_no_address(tmp_path):
     assert {p.name for p in tmp_path.glob("*.png")} == {
         f"{n}.png" for n in ("waterfall", "batch", "resolution", "roofline")
     }
+
+
+def test_runs_of_one_machine_are_one_report(tmp_path):
+    paths = [tmp_path / f"{name}.json" for name in ("a", "b", "other")]
+    fast, slow = ({"float32": {"flops": value, "bytes": 1e10}} for value in (2e11, 1e11))
+    facts = machine()
+    refused = row("bad", size=448, seconds=(), refused="wrong output")
+    write_document(paths[0], document([row(), refused], facts, command="one", ceilings=fast))
+    write_document(paths[1], document([row(size=896, seconds=(4.0,))], facts, command="two", ceilings=slow))
+    write_document(paths[2], document([row(size=224)], {**facts, "cpu": "another"}, command="", ceilings={}))
+    names, out = [str(path) for path in paths], tmp_path / "out"
+    files = ["--json", str(out / "all.json"), "--markdown", str(out / "all.md")]
+    result = CliRunner().invoke(app, ["bench", "report", *names[:2], *files])
+    assert result.exit_code == 0, result.output
+    content = read_document(out / "all.json")
+    assert [r.params["size"] for r in read_rows(content)] == [448, 896]
+    assert content["gem_fast"]["ceilings"] == {"float32": {"flops": 2e11, "bytes": 1e10}}
+    text = (out / "all.md").read_text()
+    assert "one\ntwo" in text
+    assert "| engine float32 | 4 |" in text
+    assert "448² 1.00, 896² 4.00" in text
+    assert "no figure: wrong output" in text
+    for arguments, message in (
+        ([names[0], names[2], *files], "cpu is"),
+        ([names[0], names[0], *files], "two runs hold"),
+        ([str(tmp_path / "none.json"), *files], "none.json"),
+        (names[:1], "say what to write"),
+    ):
+        failed = CliRunner().invoke(app, ["bench", "report", *arguments])
+        assert failed.exit_code == 2
+        assert message in " ".join(failed.output.split())
 
 
 def test_plots_are_those_that_the_rows_have_something_for():

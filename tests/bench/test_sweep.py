@@ -1,5 +1,6 @@
 """Real providers over the embedded model: they agree, the wrong and the missing are refused, work is counted."""
 
+import functools
 import json
 from importlib.util import find_spec
 
@@ -7,19 +8,31 @@ import pytest
 import torch
 from gem_fast.bench import authors, sweep
 from gem_fast.bench.counting import forward_work
-from gem_fast.bench.measure import Plan
+from gem_fast.bench.measure import Plan, check
+from gem_fast.bench.onnx_provider import export_graph, export_here
+from gem_fast.bench.processes import ProviderError, ProviderProcess
+from gem_fast.bench.providers import Provider, Subject
 from gem_fast.bench.subjects import make_subject, random_pixels
 from gem_fast.bench.sweep import Sweep
+from gem_fast.bench.torch_provider import build
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from gem_fast.cli import app
+from gem_fast.cli.bench import Rival
 from gem_fast.options import GemOptions
 from gem_fast.packing import pack_vision
 from gem_fast.vision import VisionConfig
 
 SMALL = VisionConfig(width=64, layers=4, heads=2, mlp_width=128, patch_size=8, grid=(6, 6), embed_dim=32)
+
+
+@pytest.fixture(scope="module")
+def gem_tiny(tmp_path_factory):
+    """The embedded model as a subject, and its eager features in float32 by batch and size."""
+    subject = make_subject("gem-tiny", tmp_path_factory.mktemp("subject"))
+    return subject, functools.cache(lambda batch, size: sweep.reference(subject, batch, size))
 
 
 @pytest.mark.parametrize("projections", ["qkv", "qk", "v"])
@@ -44,24 +57,65 @@ def test_the_floor_of_the_paper_model_is_the_documented_one():
     assert forward_work(config, 1, 448, dtype="bfloat16").traffic == work.traffic / 2
 
 
-def test_the_embedded_model_is_measured_by_every_provider_that_is_here(monkeypatch, tmp_path):
-    monkeypatch.setenv(authors.VARIABLE, str(tmp_path))
-    asked = Sweep(("gem-tiny",), (64,), (2,), ("float32",), ("auto", "sdpa"), ("eager", "authors"), plan=Plan(rounds=2))
-    outcome = sweep.run(asked, steps=sweep.waterfall("sdpa")[-2:])
-    (refused,) = [row for row in outcome.rows if not row.seconds]
-    assert refused.params["kind"] == "authors"
-    assert "`make authors`" in refused.extra["refused"]
-    measured = [row for row in outcome.rows if row.seconds]
-    assert [row.params["mode"] for row in measured] == ["latency"] * 3 + ["waterfall"] * 2
-    assert set(outcome.ceilings) == {"float32", "bfloat16"}
-    assert all(row.extra["error"] < (1e-5 if row.params["dtype"] == "float32" else 2e-2) for row in measured)
+def test_steps_of_the_waterfall_are_measured_besides():
+    outcome = sweep.run(
+        Sweep(("gem-tiny",), (64,), backends=(), plan=Plan(rounds=2)), steps=sweep.waterfall("sdpa")[-1:]
+    )
+    (row,) = outcome.rows
+    assert (row.params["mode"], row.params["dtype"], len(row.seconds)) == ("waterfall", "bfloat16", 2)
+    assert 1e-5 < row.extra["error"] < 2e-2
+    assert set(outcome.ceilings) == {"bfloat16"}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("name", sweep.GRAPHS)
+def test_graphs_run_where_torch_cannot_be_imported(monkeypatch, tmp_path, gem_tiny, name, dtype):
+    subject, truth = gem_tiny
+    provider = sweep.rival(name, dtype)
+    export_here(provider, subject)
+    (tmp_path / "torch.py").write_text("raise ImportError('torch is not for this process')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with ProviderProcess(provider, subject, threads=1) as process:
+        for batch, size in ((3, 64), (1, 96)):
+            features = process.forward(random_pixels(batch, size), answer=True).features
+            assert check(provider, features[[0, -1]], truth(batch, size)) == (pytest.approx(0, abs=3e-3), None)
+    if provider == sweep.rival("onnx-ort", "float32"):
+        with pytest.raises(ProviderError, match="torch is not for this process"):
+            ProviderProcess(Provider("engine", "engine"), subject)
+
+
+def test_the_command_takes_every_rival():
+    assert tuple(each.value for each in Rival) == sweep.RIVALS
+
+
+def test_rivals_compute_the_types_that_they_have():
+    asked = Sweep(dtypes=("bfloat16", "float16"), against=("onnx-ort", "eager", "authors"))
+    assert [p.key for p in asked.providers()] == [
+        "authors float32",
+        "onnx-ort float16",
+        "eager bfloat16",
+        "eager float16",
+        "engine bfloat16",
+        "engine float16",
+    ]
+    assert Sweep(dtypes=("bfloat16",), against=("onnx-onnx",)).providers()[0].key == "onnx-onnx float32"
+
+
+def test_a_graph_that_was_not_written_is_told():
+    with pytest.raises(OSError, match="no-such-file"):
+        export_graph(sweep.rival("onnx-ort", "float32"), Subject("none", {}, {}, "no-such-file.safetensors"))
 
 
 @pytest.mark.skipif(authors.why_missing() is not None, reason="the authors' package is not installed here")
-def test_the_authors_package_agrees_with_the_engine():
-    asked = Sweep(("ViT-S-16",), (64,), against=("authors",), plan=Plan(rounds=1))
-    outcome = sweep.run(asked)
-    assert [row.params["kind"] for row in outcome.rows if row.seconds] == ["authors", "engine"]
+def test_the_authors_package_agrees_with_the_engine(tmp_path):
+    subject = make_subject("ViT-S-16", tmp_path)
+    with torch.inference_mode():
+        engine = build(Provider("engine", "engine"), subject)(torch.from_numpy(random_pixels(2, 64))).numpy()
+    provider = Provider("authors", "authors")
+    with ProviderProcess(provider, subject) as process:
+        features = process.forward(random_pixels(2, 64), answer=True).features
+    for truth in (engine, sweep.reference(subject, 2, 64)):
+        assert check(provider, features, truth) == (pytest.approx(0, abs=1e-5), None)
 
 
 def test_random_weights_leave_no_bias_at_zero(tmp_path):
@@ -90,27 +144,24 @@ def test_what_no_case_could_be_made_of_is_refused():
 
 
 @pytest.mark.skipif(not find_spec("matplotlib"), reason="the report's plots need matplotlib")
-def test_the_command_measures_and_writes_both_files(tmp_path):
-    command = [
-        "bench",
-        "--model",
-        "gem-tiny",
-        "--size",
-        "64",
-        "--rounds",
-        "2",
-        "--threads",
-        "1",
-        "--mode",
-        "throughput",
-    ]
+def test_the_command_measures_every_provider_that_is_here_and_writes_both_files(monkeypatch, tmp_path):
+    monkeypatch.setenv(authors.VARIABLE, str(tmp_path))
+    command = ["bench", "--model", "gem-tiny", "--batch-size", "2", "--rounds", "2", "--threads", "1"]
+    rivals = ["--against", "eager", "--against", "authors", "--against", "onnx-ort", "--mode", "throughput"]
     files = ["--json", str(tmp_path / "run.json"), "--html", str(tmp_path / "run.html")]
-    result = CliRunner().invoke(app, [*command, *files])
-    assert result.exit_code == 0, result.output
-    assert "throughput gem-tiny 1x64" in result.output
+    result = CliRunner().invoke(app, [*command, "--size", "64", "--size", "96", *rivals, *files])
+    assert result.exit_code == 1, result.output  # one has no figure
+    assert "throughput gem-tiny 2x64" in result.output
     content = json.loads((tmp_path / "run.json").read_text())
     assert content["machine_info"]["threads"] == 1
-    assert content["benchmarks"][0]["params"]["mode"] == "throughput"
+    for size in (64, 96):
+        rows = [entry for entry in content["benchmarks"] if entry["params"]["size"] == size]
+        assert [entry["params"]["kind"] for entry in rows] == ["eager", "onnx", "engine"]
+        assert all(entry["extra_info"]["error"] < 1e-5 for entry in rows)
+        assert {entry["params"]["mode"] for entry in rows} == {"throughput"}
+    refused = content["gem_fast"]["refused"]
+    assert ["`make authors`" in entry["reason"] for entry in refused] == [True, True]
     assert (tmp_path / "run.html").read_text().startswith("<!doctype html>")
+    assert "time per counted FLOP, engine float32, gem-tiny, batch 2, throughput: 64² 1.00, 96² " in result.output
     for bad in (["--model", "nothing"], ["--size", "60"]):
         assert CliRunner().invoke(app, [*command, *bad]).exit_code == 2

@@ -1,0 +1,122 @@
+"""Our ONNX graph as a provider: written by a process of its own, and run by the runtime without torch."""
+
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import memory
+from .providers import Loaded, Provider, Subject
+
+if TYPE_CHECKING:
+    from gem_fast.export.options import ExportOptions
+    from onnxruntime import OrtValue
+
+    from gem_fast.vision import GemVisionTransformer
+
+GRAPH_DTYPES = {"float32": "fp32", "float16": "fp16"}  # those that ONNX Runtime's CPU kernels compute
+
+
+def graph_path(provider: Provider, subject: Subject) -> Path:
+    """Where the provider's graph lies, beside the subject's weights."""
+    return Path(subject.weights).with_suffix(f".{provider.backend}.{provider.dtype}.onnx")
+
+
+def export_graph(provider: Provider, subject: Subject) -> None:
+    """Write the provider's graph unless it is there; by another process, whose memory is gone with it.
+
+    Raises:
+        ValueError: a package is missing, or the graph can't be written; the message says why.
+    """
+    if graph_path(provider, subject).exists():
+        return
+    try:
+        in_new_process(export_here, provider, subject)
+    except BrokenProcessPool as error:
+        raise ValueError(f"the process that exports {provider.key} ended, most often for want of memory") from error
+
+
+def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What an importable function returns in a process of its own; BrokenProcessPool if that ends before."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def export_here(provider: Provider, subject: Subject) -> None:
+    """The same by this process."""
+    from gem_fast.export.onnx_export import require_packages
+    from gem_fast.export.options import ExportOptions
+
+    from gem_fast.options import GemOptions
+    from gem_fast.packing import pack_vision, vision_config
+
+    from .torch_provider import load_weights
+
+    require_packages()
+    options = ExportOptions(attention=str(provider.backend), dtype=GRAPH_DTYPES[provider.dtype])
+    vision = pack_vision(load_weights(subject), vision_config(subject.model_cfg), GemOptions(**subject.options))
+    write_graph(vision, graph_path(provider, subject), options)
+
+
+def write_graph(
+    vision: "GemVisionTransformer", path: Path, options: "ExportOptions", size: tuple[int, int] | None = None
+) -> None:
+    """The image encoder for one size of the pixels, or for every multiple of the patch; whole or not at all."""
+    from gem_fast.export.builder import GraphBuilder, Weights
+    from gem_fast.export.image_encoder import write_image_encoder
+    from gem_fast.export.layers import Layers
+    from gem_fast.export.onnx_export import weights_beside
+
+    from gem_fast.writing import write_whole
+
+    graph = GraphBuilder(options.chosen_opset, Weights(weights_beside(path.with_suffix(".weights"), vision)))
+    layers = Layers(graph, options.attention, options.dtype, options.quantize)
+    write_image_encoder(layers, vision, size, original=False)
+    write_whole(path, graph.model("image_encoder", {}).SerializeToString())
+
+
+class OnnxForward(Loaded):
+    """The graph on ONNX Runtime. On a GPU its memory is not told."""
+
+    def __init__(self, provider: Provider, subject: Subject, device: str, threads: int | None) -> None:
+        from gem_fast.export.runtime.options import RuntimeOptions
+
+        kind, _, index = device.partition(":")
+        self.on_gpu = kind != "cpu"
+        self.threads = threads or 0
+        self.options = RuntimeOptions(provider=kind, device_id=int(index or 0), threads=threads)
+        self.path = graph_path(provider, subject)
+        self.results: list[OrtValue] = []
+        self.open()
+
+    def open(self) -> None:
+        """A session without what an earlier one left."""
+        from gem_fast.export.runtime.graph import Graph
+
+        self.graph = Graph(self.path, self.options, {"pixels": ("float", 4)}, ("patch_features",))
+
+    def take(self, pixels: np.ndarray) -> None:
+        del self.graph  # a session keeps what its largest forward needed
+        self.pixels = pixels
+        self.results.clear()
+        memory.release_unused()
+        self.open()
+        memory.release_unused()
+
+    def run(self) -> None:
+        self.results.clear()  # or two results would lie side by side
+        self.results = self.graph.run({"pixels": self.pixels}, "patch_features")
+
+    def features(self) -> np.ndarray:
+        found: np.ndarray = self.results[0].numpy()
+        return found.reshape(len(found), -1, found.shape[-1])
+
+    def memory_now(self) -> float | None:
+        return None if self.on_gpu else super().memory_now()
+
+    def peak(self) -> float | None:
+        return None if self.on_gpu else super().peak()

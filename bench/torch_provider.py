@@ -1,0 +1,115 @@
+"""Providers that compute with torch: the engine, eager code, the same compiled, the authors' package."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import memory
+from .providers import Loaded, Provider, Subject
+
+Forward: TypeAlias = Callable[[Tensor], Tensor]  # pixels [B, 3, H, W] to L2-normalised patch features [B, h*w, E]
+
+
+class TorchForward(Loaded):
+    """A forward on a device; on a GPU its memory is what torch allocated there."""
+
+    def __init__(self, make: Callable[[], Forward], device: str, threads: int | None) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        self.threads = torch.get_num_threads()
+        self.on_gpu = device.startswith("cuda")
+        self.forward = make()
+        self.pixels: Tensor | None = None
+        self.result: Tensor | None = None
+
+    def take(self, pixels: np.ndarray) -> None:
+        self.pixels, self.result = torch.from_numpy(pixels), None
+        memory.release_unused()
+
+    @torch.inference_mode()
+    def run(self) -> None:
+        assert self.pixels is not None
+        self.result = None  # or two results would lie side by side
+        self.result = self.forward(self.pixels)
+        if self.on_gpu:
+            torch.cuda.synchronize()
+
+    def features(self) -> np.ndarray:
+        assert self.result is not None
+        found: np.ndarray = self.result.float().cpu().numpy()
+        return found
+
+    def memory_now(self) -> float | None:
+        return torch.cuda.memory_allocated() / 2**20 if self.on_gpu else super().memory_now()
+
+    def start_peak(self) -> None:
+        if self.on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            super().start_peak()
+
+    def peak(self) -> float | None:
+        return torch.cuda.max_memory_allocated() / 2**20 if self.on_gpu else super().peak()
+
+
+def build(provider: Provider, subject: Subject, device: str = "cpu") -> Forward:
+    """Load the weights and return the forward, which takes float32 pixels on the CPU."""
+    with torch.inference_mode():
+        forward = _BUILDERS[provider.kind](provider, subject, device)
+    return lambda pixels: forward(pixels.to(device))
+
+
+def load_weights(subject: Subject) -> dict[str, Tensor]:
+    """The weights in memory of their own: those of a mapped file would become resident only during a forward."""
+    from safetensors.torch import load_file
+
+    return {name: value.clone() for name, value in load_file(subject.weights).items()}
+
+
+def dtype_of(provider: Provider) -> torch.dtype:
+    found: torch.dtype = getattr(torch, provider.dtype)
+    return found
+
+
+def _engine(provider: Provider, subject: Subject, device: str) -> Forward:
+    from gem_fast.options import GemOptions
+    from gem_fast.packing import pack_vision, vision_config
+
+    options = replace(GemOptions(**subject.options), backend=provider.backend)
+    packed = pack_vision(load_weights(subject), vision_config(subject.model_cfg), options)
+    vision = packed.to(device, dtype_of(provider))
+    return lambda pixels: vision(pixels, original=provider.finish_original).patches.flatten(1, 2)
+
+
+def eager_forward(subject: Subject, device: str, dtype: torch.dtype) -> Forward:
+    """The eager way in any floating type; features are float32 or wider."""
+    import open_clip
+    from gem_fast.bench.eager import eager_gem
+
+    visual = open_clip.CLIP(**subject.model_cfg).visual
+    visual.load_state_dict(load_weights(subject))
+    visual = visual.eval().requires_grad_(False).to(device, dtype)
+    wide = torch.promote_types(dtype, torch.float32)
+    return lambda pixels: eager_gem(visual, pixels, **subject.options)[0][:, 1:].to(wide)
+
+
+def _eager(provider: Provider, subject: Subject, device: str) -> Forward:
+    return eager_forward(subject, device, dtype_of(provider))
+
+
+def _compiled(provider: Provider, subject: Subject, device: str) -> Forward:
+    compiled: Forward = torch.compile(_eager(provider, subject, device), dynamic=False)
+    return compiled
+
+
+def _authors(provider: Provider, subject: Subject, device: str) -> Forward:
+    from gem_fast.bench.authors import build_authors
+
+    return build_authors(subject, dtype_of(provider), device)
+
+
+_BUILDERS = {"engine": _engine, "eager": _eager, "compiled": _compiled, "authors": _authors}
