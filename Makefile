@@ -7,7 +7,7 @@ TYPED := build/typed
 # TensorRT's types, without TensorRT.
 STUBS := build/stubs
 
-.PHONY: demo test lint format bench bench-full bench-report authors gpu-report gpu-check roofline clean
+.PHONY: demo test lint format bench bench-full bench-report bench-gate authors gpu-report gpu-check roofline rates scaling clean
 
 demo: $(READY)
 	$(BIN)/python -m gem_fast.demo demo_output
@@ -46,6 +46,10 @@ bench-report: $(READY) authors
 	    --html bench/reports/reference.html --markdown bench/reports/reference.md --plots $(RUNS)
 	cp $(RUNS)/waterfall.png docs/bench.png
 
+# BASE: commit, branch or tag that the working tree must not be slower than.
+bench-gate: $(READY)
+	$(BIN)/python -m gem_fast.bench.gate $(if $(BASE),--base $(BASE)) --json build/gate/gate.json
+
 # The authors' package with the open_clip that it needs, in a folder of its own: benchmarks run it beside the engine.
 AUTHORS := build/authors
 authors: $(AUTHORS)/.ready
@@ -62,8 +66,16 @@ roofline: $(READY)
 	$(BIN)/python -m gem_fast.bench.roofline bench/reports
 	$(BIN)/python -m gem_fast.bench.exponential bench/reports
 
+# Measured on this machine, for `make scaling`.
+rates: $(READY)
+	$(BIN)/python -m gem_fast.bench.scaling.rates bench/reports
+
+scaling: $(READY)
+	$(BIN)/python -m gem_fast.bench.scaling bench/reports
+
+# `make gpu-check ARGS=--quick`; ARGS=--help lists the others.
 gpu-check: $(READY)
-	$(BIN)/python -m gem_fast.bench.gpu_check
+	$(BIN)/python -m gem_fast.bench.gpu_check $(ARGS)
 
 $(STUBS)/tensorrt: tools/tensorrt_stubs.py | $(READY)
 	$(BIN)/python tools/tensorrt_stubs.py $(STUBS)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from gem_fast.bench.turns import Work
 from gem_fast.export import ExportOptions, export_onnx
-from gem_fast.export.checking import relative_error
+from gem_fast.export.comparison import relative_error
 from gem_fast.export.runtime import GemRuntime
 from gem_fast.export.runtime.decoding import NumpyDecoder
 from PIL import Image

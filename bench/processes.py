@@ -5,15 +5,20 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import authors
 from .protocol import receive, send
 from .providers import Provider, Subject
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 WORKER = ("-m", "gem_fast.bench.worker")
 
@@ -38,8 +43,60 @@ class Answer:
     features: np.ndarray | None
 
 
-class ProviderProcess:
-    """A provider in a process of its own; use it as a context manager."""
+class WorkerProcess:
+    """A Python process that answers requests over its pipes (`protocol.serve_parent`); use it as a context manager."""
+
+    def __init__(self, name: str, arguments: Sequence[str], env: dict[str, str]) -> None:
+        self.name = name
+        # What the process prints; a pipe that nobody reads would block it.
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        self.process = subprocess.Popen(
+            [sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, env=env
+        )
+
+    def ask(self, message: dict[str, Any], array: np.ndarray | None = None) -> tuple[dict[str, Any], np.ndarray | None]:
+        """Send a request and wait for its reply; ProviderError if it tells of an error, or if the process ends."""
+        assert self.process.stdin
+        assert self.process.stdout
+        try:
+            send(self.process.stdin, message, array)
+            received = receive(self.process.stdout)
+        except (OSError, EOFError):
+            received = None
+        if received is None:
+            raise ProviderError(f"{self.name}: its process ended ({self.process.wait()}): {self.last_lines()}")
+        if "error" in received[0]:
+            raise ProviderError(f"{self.name}: {received[0]['error']}")
+        return received
+
+    def last_lines(self) -> str:
+        self.log.seek(0)
+        return "; ".join(self.log.read().decode(errors="replace").strip().splitlines()[-3:]) or "it said nothing"
+
+    def close(self) -> None:
+        """End the process, and wait until its memory is free."""
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.log.close()
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class ProviderProcess(WorkerProcess):
+    """A provider in a process of its own."""
 
     def __init__(
         self,
@@ -60,15 +117,7 @@ class ProviderProcess:
             ProviderError: it can't be loaded.
         """
         self.provider = provider
-        # What the process prints; a pipe that nobody reads would block it.
-        self.log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        self.process = subprocess.Popen(
-            [sys.executable, *command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            env=_environment(provider, threads),
-        )
+        super().__init__(provider.key, command, _environment(provider, threads))
         try:
             request = {"command": "load", "provider": asdict(provider), "subject": asdict(subject), "device": device}
             loaded = self.ask({**request, "threads": threads})[0]
@@ -83,54 +132,18 @@ class ProviderProcess:
         reply, features = self.ask({"command": "forward", "calls": calls, "answer": answer}, pixels)
         return Answer(tuple(reply["seconds"]), reply["peak_mb"], features)
 
-    def ask(self, message: dict[str, Any], array: np.ndarray | None = None) -> tuple[dict[str, Any], np.ndarray | None]:
-        """Send a request and wait for its reply; ProviderError if it tells of an error, or if the process ends."""
-        assert self.process.stdin
-        assert self.process.stdout
-        try:
-            send(self.process.stdin, message, array)
-            received = receive(self.process.stdout)
-        except (OSError, EOFError):
-            received = None
-        if received is None:
-            raise ProviderError(f"{self.provider.key}: its process ended ({self.process.wait()}): {self.last_lines()}")
-        if "error" in received[0]:
-            raise ProviderError(f"{self.provider.key}: {received[0]['error']}")
-        return received
-
-    def last_lines(self) -> str:
-        self.log.seek(0)
-        return "; ".join(self.log.read().decode(errors="replace").strip().splitlines()[-3:]) or "it said nothing"
-
-    def close(self) -> None:
-        """End the process, and wait until its memory is free."""
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream:
-                with contextlib.suppress(OSError):
-                    stream.close()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.log.close()
-
-    def __enter__(self) -> "ProviderProcess":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 def _environment(provider: Provider, threads: int | None) -> dict[str, str]:
-    """Ours, with threads that sleep when they have nothing to do, and the authors' packages first on their path."""
+    """With the authors' packages first on the path of those that need them."""
+    return environment([authors.folder()] if provider.kind == "authors" else [], threads)
+
+
+def environment(first: Sequence[Path], threads: int | None) -> dict[str, str]:
+    """Ours, with threads that sleep when they have nothing to do, and packages in `first` before all others."""
     env = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     env["KMP_BLOCKTIME"] = "1"  # ms; OpenMP runtimes of Intel and LLVM would spin for 200
     env["PYTHONSAFEPATH"] = "1"
     if threads:
         env["OMP_NUM_THREADS"] = str(threads)
-    first = [str(authors.folder())] if provider.kind == "authors" else []
-    env["PYTHONPATH"] = os.pathsep.join([*first, *filter(None, sys.path)])
+    env["PYTHONPATH"] = os.pathsep.join([*map(str, first), *filter(None, sys.path)])
     return env

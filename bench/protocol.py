@@ -2,9 +2,15 @@
 
 import json
 import math
-from typing import IO, Any
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import IO, Any, TypeAlias
 
 import numpy as np
+
+Message: TypeAlias = "dict[str, Any]"
+Command: TypeAlias = "Callable[[Message, np.ndarray | None], tuple[Message, np.ndarray | None]]"
 
 
 def send(stream: IO[bytes], message: dict[str, Any], array: np.ndarray | None = None) -> None:
@@ -32,3 +38,22 @@ def receive(stream: IO[bytes]) -> tuple[dict[str, Any], np.ndarray | None] | Non
             raise EOFError(f"a message broke off after {len(content)} of {size} bytes")
         content += piece
     return head["message"], np.frombuffer(content, np.float32).reshape(head["shape"])
+
+
+def serve(requests: IO[bytes], replies: IO[bytes], commands: Mapping[str, Command]) -> None:
+    """Answer until the requests end; what fails is told, and the next request is taken."""
+    while (received := receive(requests)) is not None:
+        message, array = received
+        try:
+            reply, answer = commands[message["command"]](message, array)
+        except Exception as error:  # whatever a provider raises belongs to its figure, not to the run
+            send(replies, {"error": f"{type(error).__name__}: {error}"})
+        else:
+            send(replies, reply, answer)
+
+
+def serve_parent(commands: Mapping[str, Command]) -> None:
+    """Answer the process that started this one. What libraries print goes to standard error, off the pipe."""
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    serve(sys.stdin.buffer, replies, commands)

@@ -105,7 +105,8 @@ def estimate(model: str, B: int, gpu: GPU, compiled: dict[tuple[str, str], tuple
         if work.kernel in _LOOPS:
             tile, static = compiled[gpu.arch, _LOOPS[work.kernel]]
             told = predict(task, work, cycles(static, gpu, tile, 64, steps_of(static, tile)), tile, gpu)
-            entry["overlapped"], entry["alternating"] = told.overlapped / B, told.alternating / B
+            for name, ms in asdict(told).items():
+                entry[name] = entry.get(name, 0.0) + ms / B
     for entry in kernels.values():
         entry["bound"] = max(entry.pop("bounds"))[1]
     total = {

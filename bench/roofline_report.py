@@ -12,8 +12,9 @@ against torch's own counter.
 bf16, 448×448, 6 GEM blocks, one iteration, projections q, k and v, labels of 150 classes.
 
 - *Floor*: the largest of tensor cores, exponentials, float32 FMA and DRAM bytes, each at its published peak, kernel by
-  kernel, with every tensor moved once. No launch takes time and no library kernel reaches its peak in truth, so times
-  must lie above it.
+  kernel; bytes by the rule of `bench/work.py`: weights once a batch, what crosses kernels written once and read once,
+  elementwise work on the products' own way. No launch takes time and no library kernel reaches its peak in truth, so
+  times must lie above it.
 - *With the compiled loops*: for the two attention kernels of GEM, what their inner loops need of the busiest pipe or of
   the issue slots, in whole waves of programs; *alternating* is the same if products never run beside exponentials.
   Everything else stays at its floor.

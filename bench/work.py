@@ -1,4 +1,11 @@
-"""The work of a forward, counted kernel by kernel as the engine launches it: products, exponentials, bytes."""
+"""The work of a forward, counted kernel by kernel: products, exponentials, and the least bytes that must move.
+
+One rule for bytes, that of a well-fused forward: each weight is read once a batch, and each activation that crosses
+from one kernel to the next is written once and read once. What is elementwise (bias, position, activation, residual)
+rides on the product it follows, which reads a residual beside its input; LayerNorm needs a whole row, and is a kernel
+of its own. Attention reads its projections once and writes its output once: neither N×N matrices nor what an iteration
+leaves for the next need leave the chip, as the native and the resident kernel show. The engine may move more.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -11,8 +18,7 @@ from gem_fast.vision import VisionConfig
 class Work:
     """One kernel, `times` times: FLOP of matrix products, exponentials, float32 FMA of the softmax, and DRAM bytes.
 
-    Bytes are what no cache can save: every input, weight and output once. FMA are counted for attention and labels
-    alone; elementwise kernels and LayerNorm are bound by bytes.
+    FMA are counted for attention and labels alone; LayerNorm is bound by bytes.
     """
 
     kernel: str
@@ -58,34 +64,33 @@ def forward(task: Task) -> Iterator[Work]:
     """Every kernel of GEM's forward (`vision.GemVisionTransformer`), of the scores and of the labels."""
     config, options = task.config, task.options
     C, patch = config.width, config.patch_size
-    plain, gem = config.layers - options.gem_blocks, options.gem_blocks
-    last = len({*options.projections, "v"})  # projections that the last block needs
-    pixels = task.B * task.size**2 * 3
-    yield linear(task, "patch embedding", task.B * task.patches, 3 * patch**2, C)
-    yield elementwise(task, "patch embedding", pixels + 2 * task.tokens * C)
-    yield elementwise(task, "LayerNorm", 2 * task.tokens * C).scaled(
-        config.layers + config.layers - 1 + config.pre_norm
-    )
-    yield linear(task, "QKV", task.tokens, C, 3 * C).scaled(config.layers - 1)
-    yield linear(task, "QKV", task.tokens, C, last * C)
-    yield attention(task, "q·k attention", 1, 4).scaled(plain + gem - 1)
+    whole, gem = config.layers - 1, options.gem_blocks  # blocks whose unchanged path is needed; those with GEM's
     projections = len(options.projections)
-    if options.iterations:
-        yield attention(task, "iterations", projections, 2 * projections).scaled(gem * options.iterations)
-    yield attention(task, "assignment", projections, projections + 2).scaled(gem)
-    yield linear(task, "out", task.tokens, C, C).scaled(plain + gem - 1 + gem)
-    yield linear(task, "MLP", task.tokens, C, config.mlp_width).scaled(config.layers - 1)
-    yield linear(task, "MLP", task.tokens, config.mlp_width, C).scaled(config.layers - 1)
-    yield elementwise(task, "MLP", 2 * task.tokens * config.mlp_width).scaled(config.layers - 1)
-    yield elementwise(task, "residual", 3 * task.tokens * C).scaled(2 * (config.layers - 1) + gem)
-    yield elementwise(task, "head", 2 * task.B * task.patches * C)
-    yield linear(task, "head", task.B * task.patches, C, config.embed_dim)
-    yield linear(task, "scores", task.B * task.patches, config.embed_dim, task.classes)
+    last = len({*options.projections, "v"})  # projections that the last block needs
+    patches = task.B * task.patches
+    yield linear(task, "patch embedding", patches, 3 * patch**2, C, beside=task.N * C)  # the position embedding
+    yield elementwise(task, "LayerNorm", 2 * task.tokens * C).scaled(config.layers + whole + config.pre_norm)
+    yield linear(task, "QKV", task.tokens, C, 3 * C).scaled(whole)
+    yield linear(task, "QKV", task.tokens, C, last * C)
+    yield attention(task, "q·k attention", 1, 4).scaled(whole)
+    for step in range(options.iterations):  # the first reads what it refines, and none has to write
+        yield attention(task, "iterations", projections, 0 if step else projections).scaled(gem)
+    unread = last - projections if options.iterations else last
+    yield attention(task, "assignment", projections, unread + 1).scaled(gem)
+    # A block with both paths has one `out` for them.
+    yield linear(task, "out", task.tokens, C, C, beside=task.tokens * C).scaled(config.layers - gem + 1)
+    yield linear(task, "out", 2 * task.tokens, C, C, beside=2 * task.tokens * C).scaled(gem - 1)
+    yield linear(task, "MLP", task.tokens, C, config.mlp_width).scaled(whole)
+    yield linear(task, "MLP", task.tokens, config.mlp_width, C, beside=task.tokens * C).scaled(whole)
+    yield elementwise(task, "head", 2 * patches * C)
+    yield linear(task, "head", patches, C, config.embed_dim)
+    yield linear(task, "scores", patches, config.embed_dim, task.classes)
     yield labels(task)
 
 
-def linear(task: Task, kernel: str, rows: int, inputs: int, outputs: int) -> Work:
-    moved = rows * inputs + inputs * outputs + rows * outputs
+def linear(task: Task, kernel: str, rows: int, inputs: int, outputs: int, beside: int = 0) -> Work:
+    """A product with its weights; `beside` elements are read besides, as a residual is."""
+    moved = rows * inputs + inputs * outputs + rows * outputs + beside
     return Work(kernel, 2 * rows * inputs * outputs, moved * task.item)
 
 

@@ -3,16 +3,14 @@
 Torch is imported only by providers that compute with it: memory figures hold nothing else.
 """
 
-import os
-import sys
 import time
 from collections.abc import Callable
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from . import memory
-from .protocol import receive, send
+from .protocol import serve_parent
 from .providers import Loaded, Provider, Subject, load
 
 
@@ -60,24 +58,10 @@ class Worker:
         return {**ceiling(message["dtype"], self.device)}, None
 
 
-def serve(requests: IO[bytes], replies: IO[bytes], worker: Worker) -> None:
-    """Answer until the requests end; what fails is told, and the next request is taken."""
-    commands = {"load": worker.load, "forward": worker.forward, "ceiling": worker.ceiling}
-    while (received := receive(requests)) is not None:
-        message, array = received
-        try:
-            reply, answer = commands[message["command"]](message, array)
-        except Exception as error:  # whatever a provider raises belongs to its figure, not to the run
-            send(replies, {"error": f"{type(error).__name__}: {error}"})
-        else:
-            send(replies, reply, answer)
-
-
 def main(make: Callable[..., Loaded] = load) -> None:
-    """Entry of the process. What libraries print goes to its standard error, off the pipe."""
-    replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    serve(sys.stdin.buffer, replies, Worker(make))
+    """Entry of the process."""
+    worker = Worker(make)
+    serve_parent({"load": worker.load, "forward": worker.forward, "ceiling": worker.ceiling})
 
 
 if __name__ == "__main__":

@@ -122,30 +122,25 @@ class ImageEncoderWriter:
         return {**dict(zip(letters, parts, strict=True)), letters: packed}
 
     def gem_attention(self, normed: str, projections: dict[str, str], heads: int) -> str:
-        """Eq. 3-7 of GEM: self-self attention of each projection, averaged; `[B, N, C]` of the products' type.
-
-        The heads of all projections lie side by side, so that one node serves them all.
-        """
-        op, constant, layers = self.graph.op, self.graph.constant, self.layers
+        """Eq. 3-7 of GEM: self-self attention of each projection, averaged; `[B, N, C]` of the products' type."""
+        op, layers = self.graph.op, self.layers
         if layers.attention == "plugin":
             from .tensorrt.nodes import plugin_attention
 
             return plugin_attention(self, normed, projections["qkv"], heads)
-        options, C = self.vision.options, self.vision.config.width
-        chosen = options.projections
-        count = len(chosen)
-        together = projections.get(chosen) or op("Concat", *[projections[letter] for letter in chosen], axis=-1)
-        c = self.inverse_temperature(normed, C // heads)
-        key, query = self.key_and_query(together, c, heads * count)
-        for _ in range(options.iterations):
-            attended = layers.attend(query, key, key, heads * count, 1.0)  # Eq. 5
-            key, query = self.key_and_query(attended, c, heads * count)
-        value = projections["v"] if count == 1 else op("Concat", *[projections["v"]] * count, axis=-1)
-        output = layers.attend(query, key, value, heads * count, 1.0)  # Eq. 6
-        if count == 1:
-            return output
-        apart = op("Reshape", layers.wide(output), constant([0, 0, count, C]))
-        return layers.low(op("ReduceMean", apart, constant([2]), keepdims=0))  # Eq. 7
+        letters = self.vision.options.projections
+        c = self.inverse_temperature(normed, self.vision.config.width // heads)
+        # One after the other: less is held than with the heads of all side by side, in the same time.
+        outputs = [self.self_self_attention(projections[letter], projections["v"], c, heads) for letter in letters]
+        return outputs[0] if len(letters) == 1 else layers.low(op("Mean", *map(layers.wide, outputs)))  # Eq. 7
+
+    def self_self_attention(self, p: str, value: str, c: str, heads: int) -> str:
+        """Eq. 5 and 6 of one projection, `[B, N, C]` in and out."""
+        key, query = self.key_and_query(p, c, heads)
+        for _ in range(self.vision.options.iterations):
+            attended = self.layers.attend(query, key, key, heads, 1.0)  # Eq. 5
+            key, query = self.key_and_query(attended, c, heads)
+        return self.layers.attend(query, key, value, heads, 1.0)  # Eq. 6
 
     def inverse_temperature(self, normed: str, head_width: int) -> str:
         """Eq. 4: the mean norm of an image's tokens over sqrt(D), `[B, 1, 1, 1]` float32; or the fixed one."""
@@ -171,11 +166,12 @@ class ImageEncoderWriter:
     def original_block(self, x: str, projections: dict[str, str], name: str, block: Block) -> str:
         """The unchanged block, given its projections: `[B, N, C]` float32 in and out."""
         op, layers = self.graph.op, self.layers
-        head_width = self.vision.config.width // block.heads
+        config = self.vision.config
+        head_width = config.width // block.heads
         attended = layers.attend(projections["q"], projections["k"], projections["v"], block.heads, head_width**-0.5)
         x = op("Add", x, layers.wide(layers.linear(attended, f"{name}.out", block.out.weight, block.out.bias)))
         normed = layers.low(layers.layer_norm(x, f"{name}.ln_2", block.ln_2))
-        return op("Add", x, layers.wide(layers.mlp(normed, name, block.mlp_in, block.mlp_out, block.activation)))
+        return op("Add", x, layers.wide(layers.mlp(normed, name, block.mlp_in, block.mlp_out, config.activation)))
 
     def head(self, x: str, grid: str) -> str:
         """Tokens `[B, N, C]` to L2-normalised embeddings of the patches, `[B, h, w, E]`."""

@@ -18,7 +18,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
     Its entries: `model` (name, source, weights_sha256, options of GEM), `image` (patch_size, embed_dim, mean, std,
     default_size), `text` (context_length, templates, known_tokens), `defaults` (logit_scale, threshold,
-    heatmap_threshold), `export` (the options it was made with), `versions`, `check` (measured differences), and
+    heatmap_threshold), `export` (the options it was made with), `versions`, `check` (the fields of every
+    `Comparison` with torch; null if there was none), and
     `files`: for each file its `role`, `sha256` and, for graphs, `inputs`, `outputs`, `external_data` and, for an image
     encoder, `size` (height and width, or null for any).
 

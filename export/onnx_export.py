@@ -60,7 +60,7 @@ def require_packages() -> None:
 
 
 def write_graphs(model: GemModel, folder: Path, options: ExportOptions) -> dict[str, Any]:
-    """Write all graphs and the tokenizer into the folder; returns the manifest without the check's figures."""
+    """Write all graphs and the tokenizer into the folder; returns the manifest without the check's comparisons."""
     from .builder import GraphBuilder, Weights
     from .head import write_head
     from .image_encoder import write_image_encoder

@@ -83,8 +83,3 @@ def parse_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
             names = ", ".join(TEMPLATES)
             raise ValueError(f"a template must hold one {{}} for the class, got {template!r}; named ones: {names}")
     return chosen
-
-
-def unknown_words(words: Sequence[str]) -> str:
-    """The warning for words that a text tower with a partial vocabulary can't read."""
-    return f"this model's vocabulary does not hold: {', '.join(words)}; its scores for them mean nothing"

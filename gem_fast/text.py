@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +11,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from .prompts import unknown_words
+from .word_encoder import WordEncoder
 from .writing import write_whole
 
 _CHUNK = 64  # texts a pass: of full length, 77 tokens, they took a ViT-B's text tower 120 MB
 
 
-class TextEncoder:
-    """Unit text embeddings of words under templates, each computed once.
-
-    Memory holds one float32 embedding a word and template set: 20 MB for 10,000 words of a ViT-B.
-    """
+class TextEncoder(WordEncoder[Tensor]):
+    """Unit text embeddings of words under templates, computed by open_clip's tower, kept in memory and on disk."""
 
     def __init__(
         self,
@@ -33,26 +28,27 @@ class TextEncoder:
         known_tokens: Tensor | None = None,
         cache: str | Path | None = None,
     ) -> None:
+        super().__init__(None if known_tokens is None else frozenset(known_tokens.tolist()))
         self.tower = tower
         self.tokenizer = tokenizer
-        self.known_tokens = None if known_tokens is None else frozenset(known_tokens.tolist())
-        self.memory: dict[tuple[tuple[str, ...], str], Tensor] = {}
         self.disk = None if cache is None else DiskCache(Path(cache), tower)
 
-    def encode(self, words: Sequence[str], templates: tuple[str, ...]) -> Tensor:
-        """Mean over the templates of the unit embeddings, made unit again: [len(words), E] float32."""
-        unseen = [w for w in dict.fromkeys(words) if (templates, w) not in self.memory]
-        self.warn_unknown(unseen)
-        stored = self.disk.read(templates) if unseen and self.disk else {}
-        missing = [w for w in unseen if w not in stored]
+    def embed(self, words: list[str], templates: tuple[str, ...]) -> list[Tensor]:
+        """Embeddings of the words, each from the disk if it is there."""
+        stored = self.disk.read(templates) if self.disk else {}
+        missing = [word for word in words if word not in stored]
         if missing:
-            embeddings = self._embed(missing, templates)
-            stored |= dict(zip(missing, embeddings.cpu(), strict=True))
+            stored |= dict(zip(missing, self._embed(missing, templates).cpu(), strict=True))
             if self.disk:
                 self.disk.write(templates, stored)
-        self.memory.update({(templates, w): stored[w] for w in unseen})
-        device = next(self.tower.parameters()).device
-        return torch.stack([self.memory[templates, word] for word in words]).to(device)
+        return [stored[word] for word in words]
+
+    def stack(self, rows: list[Tensor]) -> Tensor:
+        """On the tower's device."""
+        return torch.stack(rows).to(next(self.tower.parameters()).device)
+
+    def token_ids(self, words: list[str]) -> list[list[int]]:
+        return self.tokenizer(words).tolist()
 
     @torch.inference_mode()
     def _embed(self, words: list[str], templates: tuple[str, ...]) -> Tensor:
@@ -70,14 +66,6 @@ class TextEncoder:
             sums.index_add_(0, owner, embeddings)
         assert sums is not None
         return F.normalize(sums, dim=-1).float()
-
-    def warn_unknown(self, words: list[str]) -> None:
-        """Warn of words that a text tower with a partial vocabulary cannot read."""
-        if self.known_tokens is None:
-            return
-        unknown = [w for w in words if not self.known_tokens.issuperset(self.tokenizer([w])[0].tolist())]
-        if unknown:
-            warnings.warn(unknown_words(unknown), stacklevel=5)
 
 
 def embed_tokens(tower: Any, tokens: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gem_fast.kernels import layer_norm_and_temperature, query_key_attention, self_self_attention
+from gem_fast.kernels import layer_norm_and_temperature, linear, query_key_attention, self_self_attention
 
 from .options import GemOptions
 
@@ -42,6 +42,17 @@ class VisionFeatures(NamedTuple):
     original_class: Tensor | None = None
 
 
+class Linear(nn.Linear):
+    """A linear layer and the activation after it, if any."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True, activation: str | None = None) -> None:
+        super().__init__(inputs, outputs, bias)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias, self.activation)
+
+
 class Block(nn.Module):
     """A transformer block; LayerScale is folded into `out` and `mlp_out` when weights are packed."""
 
@@ -49,13 +60,12 @@ class Block(nn.Module):
         super().__init__()
         width, eps = config.width, config.norm_eps
         self.heads = config.heads
-        self.activation = config.activation
         self.ln_1 = nn.LayerNorm(width, eps)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.out = Linear(width, width)
         self.ln_2 = nn.LayerNorm(width, eps)
-        self.mlp_in = nn.Linear(width, config.mlp_width)
-        self.mlp_out = nn.Linear(config.mlp_width, width)
+        self.mlp_in = Linear(width, config.mlp_width, activation=config.activation)
+        self.mlp_out = Linear(config.mlp_width, width)
 
     def project(self, y: Tensor, wanted: str = "qkv") -> Tensor:
         """Packed projections of normalised tokens: [B, N, C] -> [B, N, 3, H, D]; those not wanted stay unset."""
@@ -66,18 +76,13 @@ class Block(nn.Module):
         for letter in wanted:
             index = "qkv".index(letter)
             rows = slice(index * C, (index + 1) * C)
-            packed[:, :, index] = F.linear(y, self.qkv.weight[rows], self.qkv.bias[rows])
+            packed[:, :, index] = linear(y, self.qkv.weight[rows], self.qkv.bias[rows])
         return packed.view(B, N, 3, self.heads, -1)
 
     def original(self, x: Tensor, qkv: Tensor, backend: str | None = None) -> Tensor:
         """The unchanged block, given its projections: [B, N, C] -> [B, N, C]."""
         x = x + self.out(query_key_attention(qkv, backend))
-        return x + self.mlp_out(self.activate(self.mlp_in(self.ln_2(x))))
-
-    def activate(self, x: Tensor) -> Tensor:
-        if self.activation == "quick_gelu":
-            return x * torch.sigmoid(1.702 * x)
-        return F.gelu(x, approximate="tanh" if self.activation == "gelu_tanh" else "none")
+        return x + self.mlp_out(self.mlp_in(self.ln_2(x)))
 
 
 class GemVisionTransformer(nn.Module):
@@ -99,7 +104,7 @@ class GemVisionTransformer(nn.Module):
         self.ln_pre = nn.LayerNorm(width, config.norm_eps) if config.pre_norm else nn.Identity()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.ln_post = nn.LayerNorm(width, config.norm_eps)
-        self.projection = nn.Linear(width, config.embed_dim, bias=False)
+        self.projection = Linear(width, config.embed_dim, bias=False)
         self.requires_grad_(False)
 
     def forward(self, pixels: Tensor, original: bool = False) -> VisionFeatures:
@@ -171,11 +176,19 @@ class GemVisionTransformer(nn.Module):
         wide = torch.promote_types(trained.dtype, torch.float32)
         # MPS has no antialiased bicubic resampling in every torch that we support.
         place = torch.device("cpu") if trained.device.type == "mps" else trained.device
-        image = trained[1:].to(place, wide).unflatten(0, self.config.grid).permute(2, 0, 1)[None]
-        image = F.interpolate(image, size=(h, w), mode="bicubic", antialias=True)
-        return torch.cat([trained[:1], image[0].flatten(1).T.to(trained)])
+        image = trained[1:].to(place, wide).unflatten(0, self.config.grid)
+        rows, columns = (_resampling(image.new_empty(n), m) for n, m in zip(self.config.grid, (h, w), strict=True))
+        resampled = torch.einsum("hi,ijc,wj->hwc", rows, image, columns)
+        return torch.cat([trained[:1], resampled.flatten(0, 1).to(trained)])
 
     def head(self, x: Tensor) -> Tensor:
         """Tokens [B, N, C] to L2-normalised embeddings [B, N, E], float32 or wider."""
         x = self.projection(self.ln_post(x))
         return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
+
+
+def _resampling(like: Tensor, length: int) -> Tensor:
+    """Weights [length, n] that resample an axis as long as `like` [n], bicubic with antialias."""
+    # Only the last axis of the identity changes: torch resamples rows wrongly where an output is one column wide.
+    identity = torch.eye(len(like), dtype=like.dtype, device=like.device)[None, None]
+    return F.interpolate(identity, size=(len(like), length), mode="bicubic", antialias=True)[0, 0].T

@@ -6,11 +6,13 @@ Nothing here knows of models or files. Importing this package never touches a de
 from .attention import query_key_attention, self_self_attention
 from .decoding import decode_heatmaps, decode_labels
 from .layer_norm import layer_norm_and_temperature
+from .linear import linear
 
 __all__ = [
     "decode_heatmaps",
     "decode_labels",
     "layer_norm_and_temperature",
+    "linear",
     "query_key_attention",
     "self_self_attention",
 ]

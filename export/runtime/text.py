@@ -9,7 +9,7 @@ import numpy as np
 from gem_fast.export.options import ExportError
 from tokenizers import Tokenizer
 
-from gem_fast.prompts import unknown_words
+from gem_fast.word_encoder import WordEncoder
 
 from .graph import Graph
 
@@ -43,29 +43,25 @@ class TextTokenizer:
         return [ids if len(ids) <= self.context else [*ids[: self.context - 1], ids[-1]] for ids in every]
 
 
-class TextEncoder:
-    """Unit text embeddings of words under templates."""
+class TextEncoder(WordEncoder[np.ndarray]):
+    """Unit text embeddings of words under templates, computed by the exported graph and kept in memory."""
 
     def __init__(self, graph: Graph, tokenizer: TextTokenizer, known_tokens: frozenset[int] | None) -> None:
+        super().__init__(known_tokens)
         self.graph = graph
         self.tokenizer = tokenizer
-        self.known_tokens = known_tokens
-        self.memory: dict[tuple[tuple[str, ...], str], np.ndarray] = {}
 
-    def encode(self, words: Sequence[str], templates: tuple[str, ...]) -> np.ndarray:
-        """Mean over the templates of the unit embeddings, made unit again: [len(words), E] float32."""
-        missing = [w for w in dict.fromkeys(words) if (templates, w) not in self.memory]
-        self.warn_unknown(missing)
-        if missing:
-            rows = self._embed(missing, templates)
-            self.memory.update({(templates, w): row.copy() for w, row in zip(missing, rows, strict=True)})
-        return np.stack([self.memory[templates, word] for word in words])
-
-    def _embed(self, words: list[str], templates: tuple[str, ...]) -> np.ndarray:
+    def embed(self, words: list[str], templates: tuple[str, ...]) -> np.ndarray:
         texts = [template.replace("{}", word) for word in words for template in templates]
         parts = [self.run(texts[start : start + _CHUNK]) for start in range(0, len(texts), _CHUNK)]
         sums = np.concatenate(parts).reshape(len(words), len(templates), -1).sum(axis=1)
         return sums / np.linalg.norm(sums, axis=1, keepdims=True)
+
+    def stack(self, rows: list[np.ndarray]) -> np.ndarray:
+        return np.stack(rows)
+
+    def token_ids(self, words: list[str]) -> list[list[int]]:
+        return self.tokenizer(words)
 
     def run(self, texts: Sequence[str]) -> np.ndarray:
         """Unit embeddings of texts, [n, E]; what lies behind the longest of them is not computed."""
@@ -74,13 +70,3 @@ class TextEncoder:
         for row, own in zip(ids, every, strict=True):
             row[: len(own)] = own
         return self.graph.run({"token_ids": ids}, "text_embeddings")[0].numpy()
-
-    def warn_unknown(self, words: list[str]) -> None:
-        """Warn of words that a text tower with a partial vocabulary cannot read."""
-        if self.known_tokens is None or not words:
-            return
-        unknown = [
-            w for w, ids in zip(words, self.tokenizer(words), strict=True) if not self.known_tokens.issuperset(ids)
-        ]
-        if unknown:
-            warnings.warn(unknown_words(unknown), stacklevel=5)

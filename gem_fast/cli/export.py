@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .terminal import console, fail
+from .terminal import console, errors, fail
 
 
 class Format(str, Enum):
@@ -82,8 +82,9 @@ def export(
     """
     from gem_fast.export import ExportOptions
     from gem_fast.export.options import parse_size
+    from gem_fast.export.verdict import DisagreementError
 
-    from .formats import FORMATS
+    from .formats import FORMATS, comparison_table
 
     options: dict[str, Any] = {
         "gem_blocks": gem_blocks,
@@ -115,8 +116,11 @@ def export(
             **{name: value for name, value in options.items() if value is not None},
         )
         lines = write(gem, out, chosen, max_batch=max_batch, instances=instances, queue_delay=queue_delay)
+    except DisagreementError as error:
+        errors.print(comparison_table(error.comparisons))
+        fail(str(error))
     except (ValueError, OSError) as error:
         fail(str(error))
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, markup=False, highlight=False, soft_wrap=isinstance(line, str))
     console.print(f"{model} exported into {out}", markup=False, highlight=False, soft_wrap=True)

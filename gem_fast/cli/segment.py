@@ -106,6 +106,10 @@ def segment(
     if given := [name for name in foreign if was_given(context, name)]:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         fail(f"{named} can't go with --runtime" if runtime else f"{named} can only go with --runtime")
+    if runtime is not None and not runtime.exists():
+        exports = [each for each in images if Path(each, "manifest.json").is_file()]
+        hint = f"; --runtime {exports[0]} would run the export there" if exports else ""
+        fail(f"--runtime takes the folder of an exported model, and there is no folder {runtime}{hint}")
     failed = []
     done = 0
     try:

@@ -1,6 +1,7 @@
 """The roofline on paper: its count of the work, its arithmetic, its page; and the polynomial exponential."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import open_clip
@@ -16,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gem_fast.options import GemOptions
 from gem_fast.packing import vision_config
-from gem_fast.vision import GemVisionTransformer
+from gem_fast.vision import GemVisionTransformer, VisionConfig
 
 # 128 rows × 64 keys in 8 warps: 32 logits a thread.
 LOOP = Static(106, 0, 40_960, 8, {"FFMA": 32, "MUFU": 32, "HGMMA": 8, "other": 76})
@@ -32,6 +33,7 @@ TILE = Tile(128, 64, 8, 3)
 def test_products_are_those_that_torch_counts(name, options):
     """On the meta device, with attention taken apart into its products; scores are not part of the tower."""
     config = vision_config(open_clip.get_model_config(name))
+    config = replace(config, grid=(448 // config.patch_size,) * 2)  # position embeddings are not resampled
     on_sdpa = GemOptions(**{**vars(options), "backend": "sdpa"})
     with torch.device("meta"):
         tower, pixels = GemVisionTransformer(config, on_sdpa), torch.empty(2, 3, 448, 448)
@@ -39,6 +41,51 @@ def test_products_are_those_that_torch_counts(name, options):
         tower(pixels)
     works = [work for work in forward(Task(config, 2, 448, options)) if work.kernel != "scores"]
     assert sum(work.times * work.flop for work in works) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize(
+    ("options", "attention"),
+    [
+        (GemOptions(gem_blocks=1), 4),  # q, k, v in, the output out, whatever happens between
+        (GemOptions(gem_blocks=1, iterations=2), 4),
+        (GemOptions(gem_blocks=1, iterations=0), 4),
+        (GemOptions(gem_blocks=1, iterations=1, projections="qk"), 4),
+        (GemOptions(gem_blocks=1, iterations=1, projections="v"), 2),
+    ],
+    ids=["once", "twice", "none", "qk", "v"],
+)
+def test_bytes_are_weights_once_and_activations_once_out_and_once_in(options, attention):
+    """One block, in elements by hand: what each kernel of a fused forward reads and writes."""
+    C, M, E, classes, B, N = 8, 32, 4, 5, 2, 17
+    config = VisionConfig(width=C, layers=1, heads=2, mlp_width=M, patch_size=2, grid=(4, 4), embed_dim=E)
+    moved = {}
+    for work in forward(Task(config, B, 8, options, item=1, classes=classes)):
+        moved[work.kernel] = moved.get(work.kernel, 0) + work.times * work.bytes
+    needed = attention - 1  # projections of the only block, whose unchanged path ends in nothing
+    patches = B * (N - 1)
+    assert moved.pop("iterations", 0) + moved.pop("assignment") == attention * B * N * C
+    assert moved == {
+        "patch embedding": patches * 12 + 12 * C + patches * C + N * C,
+        "LayerNorm": 2 * 2 * B * N * C,  # before the block, and before its attention
+        "QKV": B * N * C + needed * C * C + needed * B * N * C,
+        "q·k attention": 0,
+        "out": B * N * C + C * C + 2 * B * N * C,  # its input, the residual and the sum
+        "MLP": 0,
+        "head": 2 * patches * C + patches * C + C * E + patches * E,
+        "scores": patches * E + E * classes + patches * classes,
+        "labels": patches * classes * 4 + B * 64 * 8,
+    }
+
+
+def test_a_weight_that_both_paths_share_is_read_once_a_batch():
+    """A second block with GEM adds no second read of its `out`."""
+    config = VisionConfig(width=8, layers=2, heads=2, mlp_width=32, patch_size=2, grid=(4, 4), embed_dim=4)
+    out = sum(
+        work.times * work.bytes
+        for work in forward(Task(config, 1, 8, GemOptions(gem_blocks=2), item=1))
+        if work.kernel == "out"
+    )
+    assert out == 2 * 8 * 8 + 3 * (3 * 17 * 8)  # two weights; three products of 17 tokens with their residuals
 
 
 def test_exponentials_are_one_for_each_logit_and_each_pixel_of_each_class():

@@ -25,7 +25,7 @@ from gem_fast.options import GemOptions
 from gem_fast.packing import pack_vision
 from gem_fast.vision import VisionConfig
 
-SMALL = VisionConfig(width=64, layers=4, heads=2, mlp_width=128, patch_size=8, grid=(4, 4), embed_dim=32)
+SMALL = VisionConfig(width=64, layers=4, heads=2, mlp_width=128, patch_size=8, grid=(6, 6), embed_dim=32)
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,12 @@ import pytest
 import torch
 from gem_fast.export import ExportError, ExportOptions, pt2
 from gem_fast.export.manifest import read_manifest, verify_files
+from gem_fast.export.plain import plain_torch
 from gem_fast.export.pt2 import at_size, export_pt2
+from gem_fast.export.verdict import DisagreementError
 
 import gem_fast
+from tests.export.checked import largest_error
 
 SIZE = (16, 24)
 
@@ -28,7 +31,7 @@ def test_a_package_gives_the_engines_features(model, tmp_path):
         pytest.skip("there is no C++ compiler")
     manifest = export_pt2(model, tmp_path / "out", ExportOptions(sizes=(SIZE,)))
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["image_encoder.pt2", "manifest.json"]
-    assert 0 < manifest["check"]["patch_features"] <= 2e-6
+    assert 0 < largest_error(manifest) <= 2e-6
     assert manifest["files"]["image_encoder.pt2"]["size"] == [16, 24]
     verify_files(tmp_path / "out", read_manifest(tmp_path / "out"))
     package = torch._inductor.aoti_load_package(str(tmp_path / "out" / "image_encoder.pt2"))
@@ -57,20 +60,42 @@ def test_without_a_compiler_it_says_so(model, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_a_wrong_package_is_not_kept(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(pt2, "compile_package", lambda model, path, size: path.write_bytes(b"package"))
-    monkeypatch.setattr(pt2, "check_compiler", lambda: None)
-    for error in (3e-6, float("nan")):
-        monkeypatch.setattr(pt2, "compare", lambda model, path, size, error=error: error)
-        with pytest.raises(ExportError, match="differ from the engine's by"):
-            export_pt2(model, tmp_path / "out", ExportOptions(sizes=(SIZE,)))
-        assert not any(tmp_path.iterdir())
+@pytest.fixture
+def packaged(model, monkeypatch):
+    """As if packages were compiled and gave the engine's features in that type, times a factor."""
+
+    def packaged(factor, dtype="fp32"):
+        engine = plain_torch(model.vision, dtype)
+        monkeypatch.setattr(pt2, "compile_package", lambda vision, path, size: path.write_bytes(b"package"))
+        monkeypatch.setattr(pt2, "check_compiler", lambda: None)
+        monkeypatch.setattr(
+            torch._inductor, "aoti_load_package", lambda path: lambda pixels: factor * engine(pixels).patches
+        )
+
+    return packaged
 
 
-def test_one_package_for_each_size(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(pt2, "compile_package", lambda model, path, size: path.write_bytes(b"package"))
-    monkeypatch.setattr(pt2, "check_compiler", lambda: None)
-    monkeypatch.setattr(pt2, "compare", lambda model, path, size: 1e-7)
+@pytest.mark.parametrize("factor", [1 + 3e-6, float("nan")])
+def test_a_wrong_package_is_not_kept(model, tmp_path, packaged, factor):
+    packaged(factor)
+    with pytest.raises(DisagreementError, match=r"2 of 2 .* patch_features of image_encoder\.pt2"):
+        export_pt2(model, tmp_path / "out", ExportOptions(sizes=(SIZE,)))
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_lower_type_may_lose_twice_what_torch_loses_in_it(model, tmp_path, packaged):
+    packaged(1.0, "bf16")
+    manifest = export_pt2(model, tmp_path / "out", ExportOptions(sizes=(SIZE,), dtype="bf16"))
+    for row in manifest["check"]:
+        assert row["relative"] == pytest.approx(row["bound"] / 2)
+        assert 1e-4 < row["relative"] < 0.02
+    packaged(1.05, "bf16")
+    with pytest.raises(DisagreementError):
+        export_pt2(model, tmp_path / "other", ExportOptions(sizes=(SIZE,), dtype="bf16"))
+
+
+def test_one_package_for_each_size(model, tmp_path, packaged):
+    packaged(1.0)
     export_pt2(model, tmp_path / "out", ExportOptions(sizes=(SIZE, (16, 16))))
     names = {"image_encoder_16x24.pt2", "image_encoder_16x16.pt2", "manifest.json"}
     assert {p.name for p in (tmp_path / "out").iterdir()} == names

@@ -172,6 +172,14 @@ class TestCommand:
         assert done.exit_code == 2
         assert f"{folder} is no exported model" in done.stderr
 
+    def test_the_engines_name_is_no_folder(self, folder, tmp_path):
+        """`--runtime onnx DIR`, as other tools have it, would take the export for a folder of images."""
+        arguments = ("--prompt", "cat", "--out", tmp_path / "out", "--runtime", "onnx", exported(), folder)
+        done = invoke("segment", *arguments)
+        assert done.exit_code == 2
+        assert f"there is no folder onnx; --runtime {exported()} would run the export there" in done.stderr
+        assert not (tmp_path / "out").exists()
+
     def test_its_options_need_it(self, folder, tmp_path):
         done = invoke("segment", folder, "--prompt", "cat", "--out", tmp_path / "out", "--provider", "cpu")
         assert done.exit_code == 2

@@ -1,39 +1,20 @@
-"""The native CPU kernel: every instruction set that this machine runs, threads, memory, torch.library."""
-
-import subprocess
-import sys
+"""The native CPU kernel on every instruction set that this machine runs: its numerics, and what it reads and writes."""
 
 import pytest
 import torch
-from gem_fast.kernels import self_self_attention
-from gem_fast.kernels.attention import choose_backend, reference, sdpa, why_not
-from gem_fast.kernels.attention.cpu import cpu, query_key_cpu
+from gem_fast.kernels.attention import reference, sdpa
+from gem_fast.kernels.attention.cpu import query_key_cpu
 from gem_fast.kernels.cpu_library import paths, why_missing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.kernels.cpu_attention import QKV, error, make_qkv, native
+
 pytestmark = pytest.mark.skipif(why_missing() is not None, reason=f"cpu can't serve: {why_missing()}")
-QKV = (0, 1, 2)
-
-
-def make_qkv(B, N, H, D, seed=0, dtype=torch.float32):
-    """Projections whose tokens have norms of 0.2 to 5, as real ones do."""
-    generator = torch.Generator().manual_seed(seed)
-    qkv = torch.randn(B, N, 3, H, D, generator=generator, dtype=torch.float64)
-    norms = torch.empty(B, N, 3, H, 1, dtype=torch.float64).uniform_(0.2, 5, generator=generator)
-    return (qkv / D**0.5 * norms).to(dtype)
 
 
 def exact(qkv, c, iterations=1, projections=QKV):
     return reference.reference(qkv.double(), c.double(), iterations=iterations, projections=projections, normalize=True)
-
-
-def native(qkv, c, iterations=1, projections=QKV, path=None):
-    return cpu(qkv, c, iterations=iterations, projections=projections, path=path)
-
-
-def error(result, truth):
-    return ((result.double() - truth).norm() / truth.norm()).item()
 
 
 @pytest.mark.parametrize("path", paths())
@@ -76,6 +57,15 @@ def test_many_tokens_lose_no_digits(path):
     assert error(query_key_cpu(qkv, path=path), truth) < 4e-7
 
 
+@pytest.mark.parametrize("path", [path for path in paths() if path != "avx512_bf16"])
+def test_the_longest_sequence(path):
+    """Of 16,385 tokens a few in float64."""
+    qkv, c, some = make_qkv(1, 16_385, 1, 8), torch.tensor([3.0]), [0, 95, 96, 9000, 16_384]
+    key, value = torch.nn.functional.normalize(qkv[0, :, 0, 0].double(), dim=-1), qkv[0, :, 2, 0].double()
+    truth = torch.softmax(c.double() * key[some] @ key.T, dim=-1) @ value
+    assert error(native(qkv, c, 0, (0,), path)[0, some], truth) < 2e-6
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     B=st.integers(1, 3),
@@ -87,10 +77,14 @@ def test_many_tokens_lose_no_digits(path):
     path=st.sampled_from(paths() or [None]),
 )
 def test_any_shape(B, N, H, D, iterations, projections, path):
-    dtype, limit = (torch.bfloat16, 6e-3) if path == "avx512_bf16" else (torch.float32, 2e-6)
+    """In bfloat16 an iteration feeds on the last one's rounding, and plain torch tells how far that may go; of 1,500
+    random cases no error was larger than its. In float32 the largest of 2,400 was 1.4e-6."""
+    dtype = torch.bfloat16 if path == "avx512_bf16" else torch.float32
     qkv, c = make_qkv(B, N, H, D, seed=N, dtype=dtype), torch.linspace(1, 6, B)
     truth = exact(qkv, c, iterations, projections)
-    assert error(native(qkv, c, iterations, projections, path), truth) < limit
+    plain = reference.reference(qkv, c, iterations=iterations, projections=projections, normalize=True)
+    limit = 2e-6 if dtype == torch.float32 else 2 * error(plain, truth)
+    assert error(native(qkv, c, iterations, projections, path), truth) <= limit
 
 
 @pytest.mark.parametrize("path", paths())
@@ -167,96 +161,3 @@ def test_last_dimension_of_any_stride():
     transposed = qkv.transpose(1, 4).contiguous().transpose(1, 4)
     assert transposed.stride(-1) != 1
     torch.testing.assert_close(native(transposed, c), native(qkv, c), rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("threads", [1, 2, 5, 16, 40])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-def test_any_number_of_threads(threads, dtype):
-    """With more threads than heads, projections and queries go to threads of their own."""
-    qkv, c = make_qkv(2, 300, 3, 64, dtype=dtype), torch.tensor([2.0, 5.0])
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        expected = native(qkv, c), native(qkv, c, 1, (0, 2)), query_key_cpu(qkv)
-        torch.set_num_threads(threads)
-        results = native(qkv, c), native(qkv, c, 1, (0, 2)), query_key_cpu(qkv)
-    finally:
-        torch.set_num_threads(before)
-    limit = 1e-6 if dtype == torch.float32 else 1e-3
-    for result, alone in zip(results, expected, strict=True):
-        assert error(result, alone.double()) < limit
-    torch.testing.assert_close(results[2], expected[2], rtol=0, atol=0)
-
-
-THREADS = """
-import pathlib, sys, torch
-from gem_fast.kernels.attention.cpu import cpu
-torch.set_num_threads(int(sys.argv[1]))
-torch.randn(600, 600) @ torch.randn(600, 600)
-count = lambda: len(list(pathlib.Path("/proc/self/task").iterdir()))
-before = count()
-cpu(torch.randn(1, 300, 3, 12, 64), torch.tensor([3.0]), iterations=1, projections=(0, 1, 2))
-maps = pathlib.Path("/proc/self/maps").read_text().split()
-print(count() - before, len({p for p in maps if any(name in p for name in ("libgomp", "libiomp", "libomp"))}))
-"""
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_torch_threads_are_the_only_ones(threads):
-    """In a process of its own: no thread is added to torch's, and one OpenMP runtime is mapped."""
-    told = subprocess.run([sys.executable, "-c", THREADS, str(threads)], capture_output=True, text=True, check=True)
-    assert told.stdout.split() == ["0", "1"]
-
-
-def test_opcheck():
-    for dtype in (torch.float32, torch.bfloat16):
-        qkv, c = make_qkv(2, 30, 2, 32, dtype=dtype), torch.tensor([2.0, 5.0])
-        operation = torch.ops.gem_fast.self_self_attention_cpu.default
-        torch.library.opcheck(operation, (qkv, c, 1, [0, 2], paths()[-1]))
-
-
-def module():
-    class Attention(torch.nn.Module):
-        def forward(self, qkv, c):
-            return self_self_attention(qkv * 1.0, c) + 1
-
-    return Attention()
-
-
-def test_compiles_and_exports_whole():
-    qkv, c = make_qkv(2, 30, 2, 32), torch.tensor([2.0, 5.0])
-    assert choose_backend(qkv) == "cpu"
-    eager = module()(qkv, c)
-    compiled = torch.compile(module(), fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(qkv, c), eager)
-    tokens = torch.export.Dim("tokens", min=2, max=500)
-    exported = torch.export.export(module(), (qkv, c), dynamic_shapes={"qkv": {1: tokens}, "c": None})
-    assert "self_self_attention_cpu" in exported.graph_module.code
-    longer = make_qkv(2, 77, 2, 32)
-    torch.testing.assert_close(exported.module()(longer, c), module()(longer, c))
-
-
-def test_empty_batch():
-    assert native(torch.zeros(0, 5, 3, 2, 16), torch.zeros(0)).shape == (0, 5, 32)
-
-
-@pytest.mark.parametrize(
-    ("qkv", "options", "reason"),
-    [
-        (torch.zeros(1, 4, 3, 1, 12), {}, "multiple of 8.*12"),
-        (torch.zeros(1, 4, 3, 1, 136), {}, "up to 128.*136"),
-        (torch.zeros(1, 4, 3, 1, 8, dtype=torch.float64), {}, "float64"),
-        (torch.zeros(1, 4, 3, 1, 8, requires_grad=True), {}, "gradient"),
-        (torch.zeros(1, 4, 3, 1, 8), {"normalize": False}, "normalize=False"),
-    ],
-)
-def test_what_it_cannot_serve_fails_loudly_by_name_and_falls_back_by_itself(qkv, options, reason):
-    assert why_not("cpu", qkv, **options)
-    assert choose_backend(qkv, **options) in ("sdpa", "reference")
-    with pytest.raises(ValueError, match=reason):
-        self_self_attention(qkv, torch.ones(1), backend="cpu", **options)
-
-
-def test_unknown_path_is_named():
-    with pytest.raises(ValueError, match=r"'mmx'.*avx2"):
-        native(torch.zeros(1, 4, 3, 1, 8), torch.ones(1), path="mmx")

@@ -1,0 +1,54 @@
+"""How far what was exported is from the engine, and how far it may be."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from gem_fast.kernels import decode_labels
+from torch import Tensor
+
+from .options import ExportError
+from .verdict import Comparison, DisagreementError
+
+Labeller = Callable[[Tensor], Tensor]
+
+
+def rows(comparisons: list[Comparison]) -> list[dict[str, Any]]:
+    """The comparisons as the manifest holds them; DisagreementError if one does not hold."""
+    if not all(each.holds for each in comparisons):
+        raise DisagreementError(comparisons)
+    return [asdict(each) for each in comparisons]
+
+
+def compare(result: Any, truth: Tensor, labelled: Labeller | None = None, **where: Any) -> Comparison:
+    """A result against the engine's.
+
+    Args:
+        result: an array or tensor.
+        truth: the engine's, of the same shape.
+        labelled: makes labels of both.
+        **where: `graph`, `output`, `size`, `batch`, `input`.
+    """
+    ours, theirs = torch.as_tensor(result), torch.as_tensor(truth)
+    if ours.shape != theirs.shape:
+        raise ExportError(f"{where['graph']} gives {where['output']} {list(ours.shape)}, not {list(theirs.shape)}")
+    absolute = (ours.double() - theirs.double()).abs().max().item()
+    share = None if labelled is None else (labelled(ours) == labelled(theirs)).double().mean().item()
+    return Comparison(**where, absolute=absolute, relative=relative_error(result, truth), labels=share)
+
+
+def relative_error(result: Any, truth: Tensor) -> float:
+    """Frobenius norm of the difference over that of the truth."""
+    expected = truth.double()
+    return float((torch.as_tensor(result).double() - expected).norm() / expected.norm())
+
+
+def labeller(words: Tensor, size: tuple[int, int], logit_scale: float) -> Labeller:
+    """From patch features `[B, h, w, E]` to labels `[B, H, W]` of the words `[T, E]` at that size."""
+
+    def labels(patches: Tensor) -> Tensor:
+        cosines = torch.einsum("bhwe,te->bthw", patches.float(), words)
+        return torch.stack([decode_labels(each, size, logit_scale=logit_scale)[0] for each in cosines])
+
+    return labels

@@ -1,0 +1,49 @@
+"""The image encoder in a type by PyTorch alone: the loss of the type itself, by which an export in it is judged."""
+
+import copy
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gem_fast.vision import GemVisionTransformer
+
+from .layers import TORCH_DTYPES
+
+_LINEARS = ("qkv", "out", "mlp_in", "mlp_out")
+
+
+class Int8Linear(nn.Linear):
+    """A linear layer with int8 weights, a scale an output, and uint8 activations, a scale and a zero for all of them.
+
+    Computed in float32 on rounded values, which gives what integers would.
+    """
+
+    @classmethod
+    def of(cls, linear: nn.Linear) -> "Int8Linear":
+        rounded = cls(linear.in_features, linear.out_features, linear.bias is not None)
+        scale = (linear.weight.abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
+        weight = torch.fake_quantize_per_channel_affine(
+            linear.weight, scale, torch.zeros_like(scale, dtype=torch.int32), 0, -127, 127
+        )
+        rounded.weight, rounded.bias = nn.Parameter(weight, requires_grad=False), linear.bias
+        return rounded
+
+    def forward(self, input: Tensor) -> Tensor:
+        low, high = input.amin().clamp_max(0), input.amax().clamp_min(0)
+        scale = ((high - low) / 255).clamp_min(torch.finfo(torch.float32).tiny)
+        zero = (-low / scale).round().clamp(0, 255).to(torch.int32)
+        return F.linear(torch.fake_quantize_per_tensor_affine(input, scale, zero, 0, 255), self.weight, self.bias)
+
+
+def plain_torch(vision: GemVisionTransformer, kind: str) -> GemVisionTransformer:
+    """A copy of the model, which is in float32, that computes in fp32, fp16, bf16 or int8."""
+    plain = copy.deepcopy(vision)
+    plain.options = replace(vision.options, backend="sdpa")
+    if kind != "int8":
+        return plain.to(TORCH_DTYPES[kind])
+    for block in plain.blocks:
+        for name in _LINEARS:
+            setattr(block, name, Int8Linear.of(getattr(block, name)))
+    return plain

@@ -1,0 +1,268 @@
+"""The regression gate over sides that are invented, clocks included, and over real checkouts of a small repository."""
+
+import itertools
+import json
+import subprocess
+from contextlib import contextmanager, nullcontext
+from math import comb
+
+import numpy as np
+import pytest
+import torch
+from gem_fast.bench.gate import __main__ as command
+from gem_fast.bench.gate import checkout, sides
+from gem_fast.bench.gate.checkout import Checkout, CheckoutError
+from gem_fast.bench.gate.operations import OPERATIONS, Operation
+from gem_fast.bench.gate.sides import open_pair
+from gem_fast.bench.gate.turns import Plan, Prepared, gate
+from gem_fast.bench.gate.verdict import Series, Verdict, confirmed
+from gem_fast.bench.gate.worker import Worker
+from gem_fast.bench.processes import ProviderError
+
+PLAN = Plan(pause=0.0)
+RESULT = np.arange(1.0, 5.0, dtype=np.float32)
+
+
+class InventedSide:
+    """A side whose calls take a known time, times the noise of the machine in that turn."""
+
+    def __init__(self, seconds, noise, *, result=RESULT, missing=None, error=None):
+        self.seconds, self.noise = seconds, noise
+        self.prepared = Prepared(seconds, None if missing else result, missing)
+        self.error = error
+
+    def prepare(self, operation):
+        if self.error:
+            raise ProviderError(self.error)
+        return self.prepared
+
+    def time(self, calls):
+        return self.seconds * next(self.noise)
+
+
+def verdict_of(base=0.1, tree=0.1, *, seed=0, spread=0.1, biases=(), plan=PLAN, **of_tree):
+    """A verdict on sides under lognormal noise; `biases` slow the tree's process of each pair as it starts."""
+    generator = np.random.default_rng(seed)
+    noise = (float(np.exp(spread * generator.standard_normal())) for _ in itertools.count())
+    opened = itertools.count()
+
+    @contextmanager
+    def open_pair():
+        number = next(opened)
+        bias = biases[number] if number < len(biases) else 1.0
+        yield InventedSide(base, noise), InventedSide(tree * bias, noise, **of_tree)
+
+    (found,) = gate(open_pair, [Operation("any", lambda: None, 1e-5)], plan)
+    return found, next(opened)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.05, 0.2, 0.5])
+def test_equal_sides_pass_however_noisy_the_machine_is(spread):
+    assert not any(verdict_of(seed=seed, spread=spread)[0].failed for seed in range(200))
+
+
+@pytest.mark.parametrize(("factor", "spread"), [(1.15, 0.02), (1.3, 0.1), (2.0, 0.3)])
+def test_a_side_that_is_slower_beyond_the_noise_is_caught(factor, spread):
+    found = [verdict_of(tree=0.1 * factor, seed=seed, spread=spread)[0] for seed in range(100)]
+    assert sum(verdict.status == "slower" for verdict in found) >= 95
+    assert found[0].series.median == pytest.approx(factor, rel=0.2)
+
+
+def test_what_is_within_the_tolerance_is_no_regression():
+    assert verdict_of(tree=0.104, spread=0.0)[0].status == "same"
+    assert verdict_of(tree=0.106, spread=0.0)[0].status == "slower"
+    assert verdict_of(tree=0.106, spread=0.0, plan=Plan(tolerance=0.1, pause=0.0))[0].status == "same"
+    assert verdict_of(tree=0.05, spread=0.0)[0].status == "faster"
+
+
+def test_a_suspect_is_measured_again_by_new_processes():
+    unlucky, pairs = verdict_of(spread=0.01, biases=(1.2,))
+    assert (unlucky.status, pairs) == ("same", 1 + PLAN.pairs)
+    assert unlucky.series.median > 1.1
+    assert len(unlucky.again) == PLAN.pairs
+    assert verdict_of(spread=0.01)[1] == 1
+    # Not even two slow processes of three make a regression: the third is the same code.
+    assert verdict_of(spread=0.01, biases=(1.2, 1.2, 1.2, 1.0))[0].status == "same"
+    assert verdict_of(spread=0.01, biases=(1.2,) * 4)[0].status == "slower"
+
+
+def test_outputs_must_agree_before_anything_is_timed():
+    found, _ = verdict_of(result=RESULT + 0.01)
+    assert (found.status, found.series, found.failed) == ("differs", None, True)
+    assert found.distance == pytest.approx(0.02 / np.linalg.norm(RESULT), rel=1e-3)
+    assert verdict_of(result=RESULT[:3])[0].status == "differs"
+
+
+def test_what_the_tree_lacks_or_cannot_do_fails_and_what_the_base_lacks_is_new():
+    assert verdict_of(error="it broke")[0] == Verdict("any", "fails", reason="it broke")
+    assert "lacks it" in verdict_of(missing="no module")[0].reason
+    operation = [Operation("any", lambda: None, 1e-5)]
+
+    @contextmanager
+    def pair_of(base):
+        yield base, InventedSide(0.1, itertools.repeat(1.0))
+
+    (new,) = gate(lambda: pair_of(InventedSide(0.1, None, missing="no module")), operation, PLAN)
+    (broken,) = gate(lambda: pair_of(InventedSide(0.1, None, error="it broke")), operation, PLAN)
+    assert [(v.status, v.failed) for v in (new, broken)] == [("new", False), ("not comparable", False)]
+
+
+def test_long_calls_have_fewer_turns_but_never_too_few():
+    assert len(verdict_of(spread=0.0)[0].series.ratios) == PLAN.turns
+    assert len(verdict_of(base=30.0, tree=30.0, spread=0.0)[0].series.ratios) == PLAN.fewest
+
+
+@pytest.mark.parametrize("n", [7, 15, 33])
+@pytest.mark.parametrize("doubt", [0.01, 0.05])
+def test_the_bound_is_that_of_the_sign_test(n, doubt):
+    """P(the r-th smallest of n lies above the median) is the chance of fewer than r below it."""
+    series = Series(tuple(float(i) for i in range(n)))
+    rank = int(series.low(doubt)) + 1
+    chance = [sum(comb(n, k) for k in range(r)) / 2**n for r in (rank, rank + 1)]
+    assert chance[0] <= doubt < chance[1]
+    assert series.high(doubt) == n - rank
+
+
+def test_too_few_turns_are_no_evidence():
+    with pytest.raises(ValueError, match="3 turns are too few"):
+        Series((2.0, 2.0, 2.0)).low(0.01)
+    assert confirmed([Series((1.2,) * 7)] * 2, 0.05)
+    with pytest.raises(ValueError, match="tolerance must be 0 or more"):
+        Plan(tolerance=-1)
+
+
+def test_a_worker_times_calls_by_its_clock():
+    now = [0.0]
+
+    def make():
+        def call():
+            now[0] += 0.25
+            return torch.tensor([1.0, 2.0], dtype=torch.bfloat16)
+
+        return call
+
+    def lacking():
+        raise AttributeError("no attribute 'decode'")
+
+    worker = Worker([Operation("any", make, 0.0), Operation("other", lacking, 0.0)], clock=lambda: now[0])
+    with pytest.raises(ValueError, match="must be prepared"):
+        worker.time({"calls": 1}, None)
+    reply, result = worker.prepare({"operation": "any"}, None)
+    assert reply == {"missing": None, "seconds": 0.25}
+    assert (result.dtype, result.tolist()) == (np.float32, [1, 2])
+    assert worker.time({"calls": 3}, None)[0]["seconds"] == 0.25
+    assert now[0] == 1.25
+    assert worker.prepare({"operation": "other"}, None)[0] == {"missing": "no attribute 'decode'"}
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A repository of one package with two commits; the second, on a branch, adds a file."""
+    root = tmp_path / "repository"
+    (root / "some").mkdir(parents=True)
+    (root / "setup.py").write_text("from setuptools import setup\nsetup(name='some', version='1', packages=['some'])\n")
+    (root / "some" / "__init__.py").write_text("ANSWER = 1\n")
+    (root / ".gitignore").write_text("ignored\n")
+    for arguments in (["init", "-b", "main"], ["add", "."], ["commit", "-m", "one"], ["switch", "-c", "work"]):
+        identity = ["-c", "user.name=A", "-c", "user.email=a@b.c"]
+        subprocess.run(["git", "-C", str(root), *identity, *arguments], check=True, capture_output=True)
+    return root
+
+
+def test_the_working_tree_is_what_lies_there(repository):
+    clean = checkout.working_tree(repository)
+    assert clean == checkout._tree(repository, "HEAD")
+    (repository / "ignored").write_text("")
+    assert checkout.working_tree(repository) == clean
+    (repository / "new.py").write_text("")
+    assert checkout.working_tree(repository) != clean
+    state = subprocess.run(["git", "-C", str(repository), "status", "--short"], capture_output=True, text=True)
+    assert state.stdout == "?? new.py\n"
+    assert checkout.default_base(repository) == "HEAD~1"
+    with pytest.raises(CheckoutError, match="'nothing' is no commit, branch or tag"):
+        checkout.install("nothing", repository / "build", repository)
+
+
+def test_both_sides_are_installed_and_old_ones_removed(repository, tmp_path):
+    folder = tmp_path / "gate"
+    (folder / "tree-old").mkdir(parents=True)
+    (repository / "some" / "__init__.py").write_text("ANSWER = 2\n")
+    before, after = checkout.install("main", folder, repository)
+    assert not (folder / "tree-old").exists()
+    assert [(side.folder / "some" / "__init__.py").read_text() for side in (before, after)] == [
+        "ANSWER = 1\n",
+        "ANSWER = 2\n",
+    ]
+    (repository / "setup.py").write_text("no Python\n")
+    with pytest.raises(CheckoutError, match="does not install"):
+        checkout.install("main", folder, repository)
+    assert {path.name for path in folder.iterdir()} == {before.folder.name}  # nothing half-installed
+
+
+def test_the_command_tells_and_writes_what_failed(monkeypatch, tmp_path, capsys):
+    sides = [Checkout(name, letter * 40, tmp_path) for name, letter in (("main", "a"), ("working tree", "b"))]
+    monkeypatch.setattr(command, "install", lambda base, folder: sides)
+    verdicts = {"reading a JPEG": "slower", "text, 16 prompts": "same"}
+
+    def invented(open_pair, operations, plan, tell):
+        series = Series((1.2,) * 7)
+        return [Verdict(o.name, verdicts[o.name], series, (series,), seconds=(1.0, 1.2)) for o in operations]
+
+    monkeypatch.setattr(command, "gate", invented)
+    path = tmp_path / "gate.json"
+    assert command.main(["--only", "JPEG", "--only", "text", "--json", str(path)]) == 1
+    assert "failed: reading a JPEG\n" in capsys.readouterr().out
+    content = json.loads(path.read_text())
+    assert content["failed"] == ["reading a JPEG"]
+    assert content["operations"][0]["again"][0]["ratios"] == [1.2] * 7
+    assert command.main(["--only", "text"]) == 0
+    assert command.main(["--only", "nothing of the kind"]) == 2
+    assert command.main(["--tolerance", "-1"]) == 2
+
+
+def installation(folder, name, value, native, labels=True):
+    """An installation that holds just what three operations import; `value` is what a photo has in it."""
+    package = folder / name / "gem_fast"
+    (package / "kernels").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "images.py").write_text(f"def load_image(path):\n    return [[1, {value}], [3, 4]]\n")
+    (package / "kernels" / "cpu_library.py").write_text(f"def paths():\n    return {native!r}\n")
+    decode = "def decode_labels(scores, size, **_):\n    return scores.argmax(0), None\n" if labels else ""
+    (package / "kernels" / "__init__.py").write_text(decode)
+    return Checkout(name, "0" * 40, package.parent)
+
+
+def test_each_side_runs_its_own_installation(tmp_path):
+    """Processes of both sides, over packages that hold just what some operations import."""
+    before = installation(tmp_path, "before", 2, ("avx2",), labels=False)
+    after = installation(tmp_path, "after", 2.5, ("avx2",))
+    chosen = [o for o in OPERATIONS if o.name.startswith(("reading", "labels", "heat maps"))]
+    verdicts = gate(lambda: open_pair(before, after, tmp_path, 1), chosen, PLAN)
+    assert [verdict.status for verdict in verdicts] == ["new", "fails", "differs"]
+    assert verdicts[2].distance == pytest.approx(0.5 / 30**0.5)
+    assert "decode_heatmaps" in verdicts[1].reason
+
+
+def test_a_library_that_did_not_compile_on_one_side_is_no_regression(monkeypatch, tmp_path):
+    class Loaded(nullcontext):
+        def __init__(self, side, tools, threads):
+            self.native = side.name.split()
+            super().__init__(self)
+
+    monkeypatch.setattr(sides, "SideProcess", Loaded)
+    fast, plain = (Checkout(name, "0" * 40, tmp_path) for name in ("avx2", ""))
+    with open_pair(fast, fast, tmp_path) as pair:
+        assert [side.native for side in pair] == [["avx2"], ["avx2"]]
+    with pytest.raises(ProviderError, match="native kernels are not the same"), open_pair(fast, plain, tmp_path):
+        pass
+
+
+def test_every_operation_agrees_with_itself():
+    """All but the large model's, which need gigabytes: set up twice, called, and the same within what is allowed."""
+    small = [operation for operation in OPERATIONS if not operation.name.startswith(("forward ViT", "text"))]
+    worker = Worker(small)
+    for operation in small:
+        first, again = (worker.prepare({"operation": operation.name}, None) for _ in range(2))
+        assert first[0]["missing"] is None, operation.name
+        assert np.isfinite(first[1]).all(), operation.name
+        assert np.linalg.norm(first[1] - again[1]) <= operation.allowed * np.linalg.norm(first[1])

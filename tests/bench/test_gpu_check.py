@@ -1,0 +1,249 @@
+"""`make gpu-check` but for the GPU: verdicts, turns, the table, the file, the exit status."""
+
+import functools
+import io
+import itertools
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from gem_fast.bench.gpu_check import __main__ as command
+from gem_fast.bench.gpu_check import attention, forward
+from gem_fast.bench.gpu_check.cases import Case, Problem
+from gem_fast.bench.gpu_check.decoding import regret
+from gem_fast.bench.gpu_check.flex import flex_self_self
+from gem_fast.bench.gpu_check.timing import Turns, in_turns
+from gem_fast.bench.gpu_check.verify import FAILED, FLOOR, RIGHT, WRONG, error_of, verify
+from gem_fast.bench.records import read_document, read_rows
+from gem_fast.kernels.attention.reference import reference
+from gem_fast.kernels.decoding.reference import labels_reference
+from rich.console import Console
+
+from tests.interpreted import run_cases
+
+CPU = torch.device("cpu")
+
+
+def test_kernels_in_the_interpreter(tmp_path):
+    run_cases(Path(__file__).parent / "cases_gpu_check.py", tmp_path)
+
+
+def out_of_memory():
+    raise torch.OutOfMemoryError("out of memory\nwith details")
+
+
+def unwritten(truth):
+    """A kernel that forgets the last row."""
+    out = torch.empty(truth.shape)
+    out[:-1] = truth[:-1]
+    return out
+
+
+def doubling(*, ours, rivals=()):
+    """x · 2, where plain torch is off by 1e-3."""
+    truth = 2 * torch.randn(50, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    plain = 1.001 * truth
+    return Problem(
+        ours={name: functools.partial(call, truth) for name, call in ours.items()},
+        rivals={name: functools.partial(call, truth) for name, call in dict(rivals).items()},
+        truth=lambda: {"out": truth},
+        plain=lambda: {"out": plain},
+    )
+
+
+def off(share):
+    return lambda truth: truth * (1 + share)
+
+
+def one_row_off(truth):
+    out = truth.clone()
+    out[7] += 0.05
+    return out
+
+
+@pytest.mark.parametrize(
+    ("call", "verdict", "told"),
+    [
+        (off(0.0), RIGHT, ""),
+        (off(1.9e-3), RIGHT, ""),
+        (off(2.1e-3), WRONG, "off by 2.1e-03, and 2.0e-03 is allowed"),
+        (one_row_off, WRONG, "off"),
+        (lambda truth: truth.index_fill(0, torch.tensor([3]), torch.nan), WRONG, "not finite"),
+        (lambda truth: truth / 0, WRONG, "not finite"),
+        (lambda truth: truth[1:], WRONG, "another shape"),
+        (unwritten, WRONG, "not finite"),
+        (lambda truth: out_of_memory(), FAILED, "OutOfMemoryError: out of memory"),
+    ],
+    ids=["exact", "allowed", "off", "one-row", "nan", "inf", "shape", "unwritten", "raises"],
+)
+def test_verdicts(call, verdict, told):
+    checks = verify(doubling(ours={"it": call, "other": off(0.0)}, rivals={"rival": off(0.0)}))
+    assert [check.verdict for check in checks] == [verdict, RIGHT, RIGHT]
+    assert told in checks[0].reason
+    assert "details" not in checks[0].reason
+    assert [check.ours for check in checks] == [True, True, False]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_one_bad_row_of_many_shows_in_the_worst_only():
+    truth = torch.ones(100_000, 4)
+    result = truth.clone()
+    result[-1] = 2
+    error = error_of(result, truth)
+    assert error.mean == pytest.approx(100_000**-0.5)
+    assert error.worst == pytest.approx(1)
+    assert error_of(torch.full((3, 1), 1e-3), torch.zeros(3, 1)).mean == pytest.approx(1e-3)
+
+
+def test_turns_alternate_and_who_fails_is_out():
+    order, numbers = [], itertools.count()
+
+    def call(name):
+        order.append(name)
+        if name == "b" and next(numbers) == 3:
+            out_of_memory()
+
+    def clock(call):
+        call()
+        return 0.1
+
+    names = ("a", "b", "c")
+    times = in_turns({name: functools.partial(call, name) for name in names}, clock, Turns(budget=1.6, least=2))
+    assert times["a"] == times["c"] == (0.1,) * 5
+    assert times["b"] == "OutOfMemoryError: out of memory"
+    assert order == list("aabbccabcbcacaacca")
+
+
+def test_regret_is_what_a_label_lacks_in_float64():
+    scores = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0)) * 0.03 + 0.2
+    settings = {"logit_scale": 100.0, "threshold": 0.5}
+    labels, confidence = labels_reference(scores.double(), (9, 11), **settings)
+    assert 0 < (labels == 0).sum() < labels.numel()
+    assert regret(labels, scores, **settings).max() < 1e-12
+    assert regret(torch.where(labels == 0, 1, labels), scores, **settings)[labels == 0].min() > 0
+    assert regret(torch.where(labels > 0, labels % 5 + 1, 0), scores, **settings)[labels > 0].min() > 0
+    assert regret(torch.zeros_like(labels), scores, **settings)[confidence > 0.51].min() > 0
+    assert regret(torch.full_like(labels, 6), scores, **settings).isinf().all()
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
+@pytest.mark.parametrize(("iterations", "normalize"), [(0, True), (2, True), (0, False), (1, False)])
+def test_flex_attention_computes_the_same(iterations, normalize):
+    qkv = torch.randn(2, 11, 3, 2, 16, generator=torch.Generator().manual_seed(0))
+    options = {"iterations": iterations, "projections": (0, 2), "normalize": normalize}
+    c = torch.tensor([1.0, 3.0])
+    torch.testing.assert_close(flex_self_self(False)(qkv, c, **options), reference(qkv, c, **options))
+
+
+@pytest.mark.parametrize("kind", ["fp32", "bf16"])
+def test_the_engine_is_held_against_eager_float64(kind):
+    """On a backend that runs here; a wrong one is told."""
+    with torch.inference_mode():
+        problem = forward.forward_problem("ViT-S-32-alt", 3, 64, kind, CPU, checked="cpu")
+        checks = {check.provider: check.verdict for check in verify(problem)}
+        assert checks == dict.fromkeys(("engine on cpu", "engine on sdpa", "eager"), RIGHT)
+        wrong = problem.ours["engine on cpu"]
+        problem.ours["engine on cpu"] = lambda: wrong().roll(1, dims=1)
+        assert verify(problem)[0].verdict == WRONG
+
+
+def test_gem_tiny_is_held_against_float64(monkeypatch):
+    monkeypatch.setattr(forward, "SIDE", 40)
+    with torch.inference_mode():
+        problem = forward.labels_problem("bf16", CPU, checked="cpu")
+        checks = verify(problem)
+        assert {check.verdict for check in checks} == {RIGHT}
+        assert checks[0].errors["scores"].mean > FLOOR.mean
+        results = problem.ours["engine on cpu"]()
+        swapped = [(scores, (labels % len(scores)) + 1, sure) for scores, labels, sure in results]
+        problem.ours["engine on cpu"] = lambda: swapped
+        assert "regret" in verify(problem)[0].reason
+
+
+def clock_of(call):
+    call()
+    return 1e-3
+
+
+def check_all(tmp_path, *cases):
+    """Exit status, what was printed and the file's content."""
+    text, told = io.StringIO(), []
+    status = command.check_all(cases, CPU, clock_of, tmp_path / "c.json", Console(file=text, width=80), told.append)
+    return status, text.getvalue(), read_document(tmp_path / "c.json"), told
+
+
+def case(name, **calls):
+    return Case(name, "50 × 8", "fp32", lambda device: doubling(**calls))
+
+
+def test_the_rest_goes_on_after_one_that_is_wrong_and_one_that_cannot_be_built(tmp_path):
+    def unbuilt(device):
+        raise ValueError("Triton can't serve this")
+
+    wrong = case("labels", ours={"wrong": off(0.1), "fine": off(0.0)}, rivals={"rival": lambda _: out_of_memory()})
+    right = case("heatmaps", ours={"triton": off(0.0)}, rivals={"torch": off(1e-3)})
+    status, text, content, told = check_all(tmp_path, wrong, Case("forward", "any", "bf16", unbuilt), right)
+    assert status == 1
+    assert len(told) == 3
+    for words in (
+        "WRONG",
+        "can't serve this",
+        "2 of 4 checks of kernels are wrong or failed",
+        "c.json",
+        "out of memory",
+    ):
+        assert words in text
+    figures = {row.name: row.seconds for row in read_rows(content)}
+    assert set(figures) == {
+        f"{c} 50 × 8 fp32 {p}" for c, p in (("labels", "fine"), ("heatmaps", "triton"), ("heatmaps", "torch"))
+    }
+    assert figures["heatmaps 50 × 8 fp32 torch"] == (1e-3,) * 50
+    verdicts = [(check["provider"], check["verdict"]) for check in content["gem_fast"]["checks"]]
+    assert verdicts[:3] == [("wrong", WRONG), ("fine", RIGHT), ("rival", FAILED)]
+    assert content["gem_fast"]["checks"][0]["errors"]["out"]["mean"] == pytest.approx(0.1)
+    json.dumps(content, allow_nan=False)
+
+
+def test_a_rival_that_fails_is_no_failure(tmp_path):
+    fine = case("labels", ours={"triton": off(0.0)}, rivals={"rival": lambda _: out_of_memory(), "poor": off(0.5)})
+    status, text, *_ = check_all(tmp_path, fine)
+    assert (status, "0 of 1 checks" in text) == (0, True)
+
+
+def test_after_the_device_is_lost_nothing_is_called_right(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "_answers", lambda device: False)
+    fatal = case("labels", ours={"triton": lambda _: out_of_memory()})
+    status, text, content, _ = check_all(tmp_path, fatal, case("heatmaps", ours={"triton": off(0.0)}))
+    assert status == 1
+    assert "not run: the device was lost in labels" in text
+    assert not content["benchmarks"]
+
+
+def test_every_kernel_has_cases_in_every_type():
+    for quick in (True, False):
+        cases = list(command.all_cases(CPU, quick))
+        assert {case.kernel for case in cases} == set(command.KERNELS)
+        for kernel in command.KERNELS:
+            assert {case.kind for case in cases if case.kernel == kernel} == {"bf16", "fp16", "fp32"}
+        assert len({str(case) for case in cases}) == len(cases)
+    widths = {shape[3] for shape in (attention.TOWERS | attention.WIDTHS).values()}
+    assert widths == {32, 64, 80, 88, 96, 104, 128}
+
+
+def test_without_a_gpu_it_says_so(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert command.main([]) == 2
+    assert "needs a CUDA or ROCm device" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "told"), [(["--only", "softmax"], "'softmax'.*self_self"), (["--json", "."], "is a folder"), (["x"], "x")]
+)
+def test_wrong_arguments_are_named(given, told, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command.main(given)
+    assert re.search(told, capsys.readouterr().err)

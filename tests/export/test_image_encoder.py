@@ -1,0 +1,138 @@
+"""The image encoder's graph under ONNX Runtime against torch: each attention, opset and type, options and sizes."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from gem_fast.export.builder import GraphBuilder
+from gem_fast.export.checking import sample_images
+from gem_fast.export.comparison import labeller, relative_error
+from gem_fast.export.image_encoder import write_image_encoder
+from gem_fast.export.layers import Layers
+from gem_fast.export.options import OPSETS
+from gem_fast.export.plain import plain_torch
+from gem_fast.export.preprocess import write_preprocessing
+from gem_fast.export.verdict import MARGIN
+from PIL import Image
+
+import gem_fast
+from gem_fast.preprocess import to_pixels
+
+WAYS = [(a, o) for o in OPSETS for a in ("portable", "ort", "onnx") if a != "onnx" or o >= 23]
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return gem_fast.load("gem-tiny")
+
+
+@pytest.fixture(scope="module")
+def samples(tiny):
+    """The package's first eight sample images as pixels of 64×48."""
+    return torch.stack([to_pixels(image, (64, 48), tiny.mean, tiny.std) for image in sample_images()])
+
+
+def open_encoder(model, size=None, original=False, opset=18, **layers):
+    """A function from pixels to the outputs of the image encoder's graph by name, through ONNX Runtime."""
+    graph = GraphBuilder(opset)
+    write_image_encoder(Layers(graph, **layers), model.vision, size, original=original)
+    proto = graph.model("image_encoder", {})
+    onnx.checker.check_model(proto, full_check=True)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 3, 1
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options)
+    names = [output.name for output in session.get_outputs()]
+    return lambda pixels: dict(zip(names, session.run(None, {"pixels": pixels.numpy()}), strict=True))
+
+
+def pixels(B, H, W):
+    return torch.randn(B, 3, H, W, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(("attention", "opset"), WAYS)
+def test_every_attention_and_opset_agrees_with_torch(tiny, samples, attention, opset):
+    """Features and labels of 1, 3 and 8 images from one graph, and noise."""
+    encode = open_encoder(tiny, (64, 48), True, opset=opset, attention=attention)
+    labels = labeller(tiny.encode_text(["cat", "dog", "car", "tree", "apple"]), (64, 48), tiny.defaults.logit_scale)
+    for batch in (samples[:1], samples[:3], samples, pixels(3, 64, 48)):
+        ours, truth = encode(batch), tiny.features(batch, original=True)
+        assert ours["patch_features"].dtype == np.float32
+        assert relative_error(ours["patch_features"], truth.patches) <= 2e-6
+        assert relative_error(ours["original_features"], truth.original_patches) <= 2e-6
+        found = labels(torch.from_numpy(ours["patch_features"]))
+        assert (found == labels(truth.patches)).double().mean() >= 0.9999
+        assert len(found.unique()) > 1
+
+
+@pytest.mark.parametrize(("attention", "opset"), WAYS)
+def test_half_precision_loses_what_torch_loses_in_it(tiny, samples, attention, opset):
+    ours = open_encoder(tiny, (64, 48), True, opset=opset, attention=attention, dtype="fp16")(samples[:3])
+    truth = tiny.features(samples[:3], original=True)
+    with torch.inference_mode():
+        plain = plain_torch(tiny.vision, "fp16")(samples[:3], original=True)
+    for result, expected, rounded in (
+        (ours["patch_features"], truth.patches, plain.patches),
+        (ours["original_features"], truth.original_patches, plain.original_patches),
+    ):
+        assert relative_error(result, expected) <= MARGIN * relative_error(rounded, expected)
+
+
+@pytest.mark.parametrize("attention", ["portable", "ort", "onnx"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"inverse_temperature": None},
+        {"iterations": 0, "projections": "v", "normalize": False, "inverse_temperature": 0.125},
+        {"iterations": 2, "projections": "qk", "gem_blocks": 2},
+        {"projections": "kv"},
+        {"projections": "vq"},
+    ],
+    ids=str,
+)
+def test_options_of_gem(attention, options):
+    model = gem_fast.load("gem-tiny", **options)
+    image = pixels(3, 40, 64)
+    ours = open_encoder(model, (40, 64), opset=23, attention=attention)(image)
+    assert relative_error(ours["patch_features"], model.features(image)) <= 2e-6
+
+
+def test_another_tower(small_model):
+    """Heads and patches of another shape, with the paper's adaptive temperature."""
+    image = pixels(2, 96, 64)
+    ours = open_encoder(small_model, (96, 64), attention="ort")(image)
+    assert relative_error(ours["patch_features"], small_model.features(image)) <= 2e-6
+
+
+@pytest.mark.parametrize("attention", ["portable", "ort"])
+def test_dynamic_size_resamples_positions_as_torch_does(tiny, attention):
+    # Not one patch wide and several high: there torch's own antialiased resampling is wrong.
+    encode = open_encoder(tiny, attention=attention)
+    for batch, height, width in [(1, 64, 64), (3, 40, 56), (8, 8, 120), (8, 120, 16), (1, 8, 8), (1, 200, 136)]:
+        image = pixels(batch, height, width)
+        ours = encode(image)
+        assert relative_error(ours["patch_features"], tiny.features(image)) <= 2e-6
+
+
+def test_int8_loses_what_torch_loses_in_it(tiny, samples):
+    ours = open_encoder(tiny, (64, 48), attention="ort", quantize="int8")(samples)
+    with torch.inference_mode():
+        plain = plain_torch(tiny.vision, "int8")(samples).patches
+    truth = tiny.features(samples)
+    assert 1e-4 < relative_error(ours["patch_features"], truth) <= MARGIN * relative_error(plain, truth) < 0.05
+    assert relative_error(ours["patch_features"], plain) < relative_error(plain, truth)
+
+
+@pytest.mark.parametrize("shape", [(300, 451), (480, 640), (20, 33), (64, 48), (64, 100)], ids=str)
+def test_preprocessing_is_pillows_but_for_single_steps(shape):
+    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    graph = GraphBuilder(18)
+    value = write_preprocessing(graph, (64, 48), (0.0, 0.0, 0.0), (1 / 255,) * 3)
+    graph.output("values", value, onnx.TensorProto.FLOAT, ["batch", 3, 64, 48])
+    session = onnxruntime.InferenceSession(graph.model("preprocess", {}).SerializeToString())
+    ours = session.run(None, {"image": picture[None]})[0][0].transpose(1, 2, 0)
+    columns_first = Image.fromarray(picture).resize((48, shape[0]), Image.Resampling.BICUBIC)
+    theirs = np.asarray(columns_first.resize((48, 64), Image.Resampling.BICUBIC)).astype(np.float32)
+    difference = np.abs(ours - theirs).round()
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 1e-3

@@ -1,0 +1,123 @@
+"""The Triton kernels in every type as exact as plain torch, and at extreme temperatures. `test_triton.py` runs them."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+import triton.language as tl
+from gem_fast.kernels.attention.triton import launch, triton_attention
+from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+from tests.kernels.triton_attention import (
+    DEVICE,
+    TILED_AND_RESIDENT,
+    assert_as_exact_as_plain_torch,
+    force,
+    make_qkv,
+    poison_memory,
+    refuse_unknown_arguments,
+    relative_error,
+)
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch):
+    poison_memory(monkeypatch)
+    refuse_unknown_arguments(monkeypatch)
+
+
+@pytest.fixture
+def choose(monkeypatch):
+    return functools.partial(force, monkeypatch)
+
+
+def factor(handle, tf32):
+    """What a tensor core multiplies: float32 of bfloat16, or of TF32, whose last 13 bits it does not read."""
+    if handle.dtype.scalar == tl.bfloat16:
+        return (handle.data.astype(np.uint32) << 16).view(np.float32)
+    wide = handle.data.astype(np.float32)
+    return (wide.view(np.uint32) & 0xFFFFE000).view(np.float32) if tf32 else wide
+
+
+@pytest.fixture
+def tensor_cores(monkeypatch):
+    """Products of bfloat16 and TF32 as on a GPU: the interpreter would multiply the bits of the one as integers, take
+    the other for float32, and cast to bfloat16 by cutting."""
+    plain_cast = InterpreterBuilder.cast_impl
+
+    def cast(builder, source, dtype):
+        if (source.dtype.scalar, dtype.scalar) == (tl.float32, tl.bfloat16):
+            rounded = torch.from_numpy(np.ascontiguousarray(source.data)).bfloat16()
+            return TensorHandle(rounded.view(torch.int16).numpy().view(np.uint16), tl.bfloat16)
+        return plain_cast(builder, source, dtype)
+
+    def dot(builder, a, b, d, input_precision, _):
+        tf32 = input_precision.name == "TF32"
+        return TensorHandle(factor(a, tf32) @ factor(b, tf32) + d.data, d.dtype.scalar)
+
+    monkeypatch.setattr(InterpreterBuilder, "cast_impl", cast)
+    monkeypatch.setattr(InterpreterBuilder, "create_dot", dot)
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="a GPU has them")
+@TILED_AND_RESIDENT
+@pytest.mark.parametrize("iterations", [0, 1, 3])
+@pytest.mark.parametrize(("D", "c"), [(64, 8.0), (80, 2.0)])
+def test_bfloat16_is_as_exact_as_plain_torch(choose, tensor_cores, resident, iterations, D, c):
+    choose(resident)
+    assert_as_exact_as_plain_torch(make_qkv(1, 64, 2, D, torch.bfloat16), c, iterations)
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="a GPU has them")
+@pytest.mark.parametrize(("iterations", "D"), [(0, 64), (1, 80), (3, 64)])
+def test_tf32_is_as_exact_as_plain_torch(monkeypatch, tensor_cores, iterations, D):
+    """Plain torch on the same tensor cores."""
+    monkeypatch.setattr(launch, "precision", lambda *_: "tf32")
+    qkv = make_qkv(1, 65, 1, D)
+    assert relative_error(qkv, [4.0], iterations) > 1e-5
+    multiply = torch.Tensor.__matmul__
+
+    def cut(x):
+        return (x.contiguous().view(torch.int32) & -0x2000).view(torch.float32) if x.dtype == torch.float32 else x
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: multiply(cut(a), cut(b)))
+    assert_as_exact_as_plain_torch(qkv, 4.0, iterations)
+
+
+@TILED_AND_RESIDENT
+@pytest.mark.parametrize("iterations", [0, 1, 3])
+@pytest.mark.parametrize("D", [64, 80])
+def test_float16_is_as_exact_as_plain_torch(choose, resident, iterations, D):
+    choose(resident)
+    assert_as_exact_as_plain_torch(make_qkv(1, 65, 2, D, torch.float16), 4.0, iterations)
+
+
+@TILED_AND_RESIDENT
+@pytest.mark.parametrize("c", [1e-4, 1e4])
+@pytest.mark.parametrize("iterations", [0, 1])
+def test_extreme_temperatures(choose, resident, c, iterations):
+    """At 1e4 a logit of float32 carries an error of 1e-3, which the exponential passes on."""
+    choose(resident)
+    assert relative_error(make_qkv(1, 65, 1, 64), [c], iterations) < (1e-6 if c < 1 else 5e-3)
+
+
+@TILED_AND_RESIDENT
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
+@pytest.mark.parametrize("c", [1e4, 1e30])
+def test_a_temperature_beyond_any_precision_stays_finite(choose, resident, dtype, c):
+    choose(resident)
+    options = {"iterations": 1, "projections": (0, 1, 2), "normalize": True}
+    result = triton_attention(make_qkv(1, 65, 1, 64, dtype), torch.tensor([c], device=DEVICE), **options)
+    assert torch.isfinite(result).all()
+
+
+@TILED_AND_RESIDENT
+@pytest.mark.parametrize("c", [3.0, 1e4])
+@pytest.mark.parametrize("iterations", [0, 1])
+def test_zero_tokens_attend_uniformly(choose, resident, c, iterations):
+    choose(resident)
+    qkv = make_qkv(1, 33, 1, 32)
+    qkv[:, 7, :2] = 0
+    qkv[:, 32, 0] = 0
+    assert relative_error(qkv, [c], iterations, (0, 1)) < (1e-6 if c < 10 else 5e-3)

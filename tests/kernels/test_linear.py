@@ -1,0 +1,118 @@
+"""The linear layer with its activation: oneDNN's call and the plain one against float64."""
+
+import platform
+from unittest import mock
+
+import pytest
+import torch
+import torch.nn.functional as F
+from gem_fast.kernels import linear
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+ACTIVATIONS = {
+    None: lambda x: x,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+}
+SHAPES = [(1, 64, 64), (3, 7, 5), (197, 160, 640), (785, 96, 288), (50, 768, 3072), (1, 2048, 4096)]  # rows, in, out
+
+
+def operands(rows, inputs, outputs, dtype, bias=True):
+    generator = torch.Generator().manual_seed(rows + inputs + outputs)
+    x = torch.randn(rows, inputs, generator=generator)
+    weight = torch.randn(outputs, inputs, generator=generator) / inputs**0.5
+    b = torch.randn(outputs, generator=generator) if bias else None
+    return tuple(t if t is None else t.to(dtype) for t in (x, weight, b))
+
+
+def error(result, truth):
+    return ((result.double() - truth).norm() / truth.norm()).item()
+
+
+def check(rows, inputs, outputs, dtype, activation, bias):
+    """At most twice the error of plain torch in the same type."""
+    x, weight, b = operands(rows, inputs, outputs, dtype, bias)
+    truth = ACTIVATIONS[activation](F.linear(x.double(), weight.double(), None if b is None else b.double()))
+    plain = ACTIVATIONS[activation](F.linear(x, weight, b))
+    result = linear(x, weight, b, activation)
+    assert (result.dtype, result.shape) == (dtype, (rows, outputs))
+    assert error(result, truth) <= max(2 * error(plain, truth), torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_error_is_at_most_twice_plain_torchs(shape, activation, dtype):
+    check(*shape, dtype, activation, bias=True)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.integers(1, 400),
+    inputs=st.integers(1, 300),
+    outputs=st.integers(1, 500),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    activation=st.sampled_from(list(ACTIVATIONS)),
+    bias=st.booleans(),
+)
+def test_any_shape(rows, inputs, outputs, dtype, activation, bias):
+    check(rows, inputs, outputs, dtype, activation, bias)
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or not torch.backends.mkldnn.is_available(), reason="oneDNN serves on x86-64"
+)
+class TestWhatOnednnTakes:
+    @pytest.fixture
+    def plain(self):
+        with mock.patch.object(F, "linear", side_effect=F.linear) as plain:
+            yield plain
+
+    def test_large_products(self, plain):
+        linear(*operands(197, 160, 640, torch.float32), "gelu")
+        assert not plain.called
+
+    def test_small_ones_are_torchs(self, plain):
+        linear(*operands(7, 160, 640, torch.float32))
+        assert plain.called
+
+    def test_strided_inputs_are_torchs_and_right(self, plain):
+        x, weight, bias = operands(394, 160, 640, torch.float32)
+        torch.testing.assert_close(linear(x[::2], weight, bias), linear(x[::2].contiguous(), weight, bias))
+        assert plain.call_count == 1
+
+    def test_a_gradient_flows(self, plain):
+        x, weight, bias = operands(197, 160, 640, torch.float32)
+        weight.requires_grad_()
+        linear(x, weight, bias, "gelu").sum().backward()
+        (expected,) = torch.autograd.grad(F.gelu(F.linear(x, weight, bias)).sum(), weight)
+        torch.testing.assert_close(weight.grad, expected)
+
+    def test_switching_it_off(self, plain):
+        with torch.backends.mkldnn.flags(enabled=False):
+            linear(*operands(197, 160, 640, torch.float32))
+        assert plain.called
+
+    def test_exported_programs_hold_torchs_operators_alone(self):
+        class Layer(torch.nn.Module):
+            def forward(self, x, weight, bias):
+                return linear(x, weight, bias, "gelu")
+
+        arguments = operands(197, 160, 640, torch.float32)
+        program = torch.export.export(Layer(), arguments)
+        names = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+        assert names == {"aten.linear.default", "aten.gelu.default"}
+        torch.testing.assert_close(program.module()(*arguments), linear(*arguments, "gelu"))
+
+
+def test_leading_dimensions_stay():
+    x, weight, bias = operands(6 * 50, 96, 288, torch.float32)
+    torch.testing.assert_close(linear(x.view(2, 3, 50, 96), weight, bias).flatten(0, 2), linear(x, weight, bias))
+
+
+@pytest.mark.parametrize("rows", [1, 500])
+def test_an_unknown_activation_is_named(rows):
+    with pytest.raises(ValueError, match=r"activation must be .* got 'relu'"):
+        linear(*operands(rows, 160, 640, torch.float32), "relu")
