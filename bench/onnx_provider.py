@@ -1,15 +1,14 @@
 """Our ONNX graph as a provider: written by a process of its own, and run by the runtime without torch."""
 
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import memory
+from .processes import WorkerProcess, environment
+from .protocol import serve_parent
 from .providers import Loaded, Provider, Subject
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     from gem_fast.vision import GemVisionTransformer
 
+EXPORTER = ("-m", "gem_fast.bench.onnx_provider")
 GRAPH_DTYPES = {"float32": "fp32", "float16": "fp16"}  # those that ONNX Runtime's CPU kernels compute
 
 
@@ -30,20 +30,12 @@ def export_graph(provider: Provider, subject: Subject) -> None:
     """Write the provider's graph unless it is there; by another process, whose memory is gone with it.
 
     Raises:
-        ValueError: a package is missing, or the graph can't be written; the message says why.
+        ProviderError: a package is missing, or the graph can't be written; the message says why.
     """
     if graph_path(provider, subject).exists():
         return
-    try:
-        in_new_process(export_here, provider, subject)
-    except BrokenProcessPool as error:
-        raise ValueError(f"the process that exports {provider.key} ended, most often for want of memory") from error
-
-
-def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What an importable function returns in a process of its own; BrokenProcessPool if that ends before."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
+    with WorkerProcess(f"export of {provider.key}", EXPORTER, environment((), None)) as process:
+        process.ask({"command": "export", "provider": asdict(provider), "subject": asdict(subject)})
 
 
 def export_here(provider: Provider, subject: Subject) -> None:
@@ -120,3 +112,12 @@ class OnnxForward(Loaded):
 
     def peak(self) -> float | None:
         return None if self.on_gpu else super().peak()
+
+
+def _export(message: dict[str, Any], _: np.ndarray | None) -> tuple[dict[str, Any], None]:
+    export_here(Provider(**message["provider"]), Subject(**message["subject"]))
+    return {}, None
+
+
+if __name__ == "__main__":
+    serve_parent({"export": _export})

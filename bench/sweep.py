@@ -167,7 +167,7 @@ def start(
             if provider.kind == "onnx":
                 export_graph(provider, subject)
             return ProviderProcess(provider, subject, device=device, threads=threads or torch.get_num_threads())
-        except (ProviderError, ValueError, OSError) as error:
+        except ProviderError as error:
             return str(error)
 
     missing = authors.why_missing()

@@ -22,7 +22,8 @@ class TorchForward(Loaded):
             torch.set_num_threads(threads)
         self.threads = torch.get_num_threads()
         self.on_gpu = device.startswith("cuda")
-        self.forward = make()
+        with torch.inference_mode():
+            self.forward = make()
         self.pixels: Tensor | None = None
         self.result: Tensor | None = None
 
@@ -58,8 +59,7 @@ class TorchForward(Loaded):
 
 def build(provider: Provider, subject: Subject, device: str = "cpu") -> Forward:
     """Load the weights and return the forward, which takes float32 pixels on the CPU."""
-    with torch.inference_mode():
-        forward = _BUILDERS[provider.kind](provider, subject, device)
+    forward = _BUILDERS[provider.kind](provider, subject, device)
     return lambda pixels: forward(pixels.to(device))
 
 
@@ -85,6 +85,10 @@ def _engine(provider: Provider, subject: Subject, device: str) -> Forward:
     return lambda pixels: vision(pixels, original=provider.finish_original).patches.flatten(1, 2)
 
 
+def _eager(provider: Provider, subject: Subject, device: str) -> Forward:
+    return eager_forward(subject, device, dtype_of(provider))
+
+
 def eager_forward(subject: Subject, device: str, dtype: torch.dtype) -> Forward:
     """The eager way in any floating type; features are float32 or wider."""
     import open_clip
@@ -95,10 +99,6 @@ def eager_forward(subject: Subject, device: str, dtype: torch.dtype) -> Forward:
     visual = visual.eval().requires_grad_(False).to(device, dtype)
     wide = torch.promote_types(dtype, torch.float32)
     return lambda pixels: eager_gem(visual, pixels, **subject.options)[0][:, 1:].to(wide)
-
-
-def _eager(provider: Provider, subject: Subject, device: str) -> Forward:
-    return eager_forward(subject, device, dtype_of(provider))
 
 
 def _compiled(provider: Provider, subject: Subject, device: str) -> Forward:
