@@ -22,6 +22,7 @@ from .ahead import SHARED_LIMIT, Static, compile_for
 ARCHITECTURES = tuple(arch for arch in FAMILIES if arch in SHARED_LIMIT)
 ATTENTION = "attention.triton"
 KERNELS = {
+    "round": (f"{ATTENTION}.round", "round_kernel"),
     "normalize": (f"{ATTENTION}.refine", "normalize_kernel"),
     "refine": (f"{ATTENTION}.refine", "refine_kernel"),
     "assign": (f"{ATTENTION}.assign", "assign_kernel"),
@@ -57,8 +58,10 @@ def table_jobs() -> Iterator[Job]:
         yield Job(arch, "heatmaps", 0, "fp32", "ieee", Tile(triton_heatmaps.PIXELS, 0, 4, 3))
         for bits, operations in TABLE[FAMILIES[arch]].items():
             for dtype, precision in _types(arch, bits):
-                if precision == "ieee":
-                    yield Job(arch, "normalize", 128, dtype, precision, Tile(128, 0, 4, 3))
+                yield Job(arch, "normalize", 128, dtype, precision, Tile(128, 0, 4, 3))
+                if precision == "tf32":
+                    yield Job(arch, "round", 128, dtype, precision, Tile(64, 0, 4, 3))
+                else:
                     yield Job(arch, "layer_norm", 1280, dtype, precision, Tile(1, 0, 8, 3))
                 for operation, entries in operations.items():
                     for widest, tile in entries:

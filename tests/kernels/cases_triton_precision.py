@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import triton.language as tl
+from gem_fast.kernels.attention.reference import reference
 from gem_fast.kernels.attention.triton import launch, triton_attention
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
@@ -19,6 +20,11 @@ from tests.kernels.triton_attention import (
     refuse_unknown_arguments,
     relative_error,
 )
+
+EVERY_KERNEL = pytest.mark.parametrize(
+    ("resident", "normalize"), [(False, True), (True, True), (False, False)], ids=["tiled", "resident", "any norm"]
+)
+GPU_NAN = 0x7FFFFFFF  # what arithmetic on a GPU makes of any NaN
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +52,13 @@ def tensor_cores(monkeypatch):
     the other for float32, and cast to bfloat16 by cutting."""
     plain_cast = InterpreterBuilder.cast_impl
 
+    plain_exp2 = InterpreterBuilder.create_exp2
+
+    def exp2(builder, x):
+        power = plain_exp2(builder, x)
+        power.data.view(np.uint32)[np.isnan(power.data)] = GPU_NAN
+        return power
+
     def cast(builder, source, dtype):
         if (source.dtype.scalar, dtype.scalar) == (tl.float32, tl.bfloat16):
             rounded = torch.from_numpy(np.ascontiguousarray(source.data)).bfloat16()
@@ -56,6 +69,7 @@ def tensor_cores(monkeypatch):
         tf32 = input_precision.name == "TF32"
         return TensorHandle(factor(a, tf32) @ factor(b, tf32) + d.data, d.dtype.scalar)
 
+    monkeypatch.setattr(InterpreterBuilder, "create_exp2", exp2)
     monkeypatch.setattr(InterpreterBuilder, "cast_impl", cast)
     monkeypatch.setattr(InterpreterBuilder, "create_dot", dot)
 
@@ -69,20 +83,61 @@ def test_bfloat16_is_as_exact_as_plain_torch(choose, tensor_cores, resident, ite
     assert_as_exact_as_plain_torch(make_qkv(1, 64, 2, D, torch.bfloat16), c, iterations)
 
 
-@pytest.mark.skipif(DEVICE == "cuda", reason="a GPU has them")
-@pytest.mark.parametrize(("iterations", "D"), [(0, 64), (1, 80), (3, 64)])
-def test_tf32_is_as_exact_as_plain_torch(monkeypatch, tensor_cores, iterations, D):
-    """Plain torch on the same tensor cores."""
-    monkeypatch.setattr(launch, "precision", lambda *_: "tf32")
-    qkv = make_qkv(1, 65, 1, D)
-    assert relative_error(qkv, [4.0], iterations) > 1e-5
+def round_products_of_torch(monkeypatch):
+    """Plain torch in TF32: cuBLAS rounds float32 to 11 significant bits, to nearest."""
     multiply = torch.Tensor.__matmul__
 
-    def cut(x):
-        return (x.contiguous().view(torch.int32) & -0x2000).view(torch.float32) if x.dtype == torch.float32 else x
+    def nearest(x):
+        fraction, exponent = torch.frexp(x)
+        return torch.ldexp((fraction * 2**11).round(), exponent - 11) if x.dtype == torch.float32 else x
 
-    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: multiply(cut(a), cut(b)))
-    assert_as_exact_as_plain_torch(qkv, 4.0, iterations)
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: multiply(nearest(a), nearest(b)))
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="a GPU has them")
+@EVERY_KERNEL
+@pytest.mark.parametrize("mean", [0.0, 1.0])
+@pytest.mark.parametrize(("iterations", "D"), [(0, 64), (1, 80), (3, 64)])
+def test_tf32_is_as_exact_as_plain_torch(monkeypatch, choose, tensor_cores, resident, normalize, iterations, D, mean):
+    """Plain torch's are rounded; ours reach tensor cores that cut, which is off to one side: it adds up as a mean does."""
+    choose(resident)
+    monkeypatch.setattr(launch, "precision", lambda *_: "tf32")
+    c = 4.0 if normalize else 1.0
+    qkv = make_qkv(1, 63, 1, D)
+    qkv[:, :, 2] += mean
+    assert relative_error(qkv, [c], iterations, normalize=normalize) > 1e-5
+    round_products_of_torch(monkeypatch)
+    assert_as_exact_as_plain_torch(qkv, c, iterations, normalize)
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="a GPU has them")
+@EVERY_KERNEL
+@pytest.mark.parametrize("iterations", [0, 1])
+@pytest.mark.parametrize("part", [0, 2], ids=["query", "value"])
+def test_rounding_to_tf32_keeps_nan(monkeypatch, choose, tensor_cores, resident, normalize, iterations, part):
+    """Also where the exponential's NaN is the one that the rounding would carry to zero."""
+    choose(resident)
+    monkeypatch.setattr(launch, "precision", lambda *_: "tf32")
+    qkv = make_qkv(1, 33, 2, 32)
+    qkv.view(torch.int32)[0, 7, part, 1, 5] = GPU_NAN
+    options = {"iterations": iterations, "projections": (0,), "normalize": normalize}
+    truth = reference(qkv.double(), torch.ones(1).double(), **options)
+    assert truth.isnan().any()
+    assert torch.equal(triton_attention(qkv, torch.ones(1), **options).isnan(), truth.isnan())
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="a GPU has them")
+@TILED_AND_RESIDENT
+@pytest.mark.parametrize("iterations", [0, 1])
+def test_zero_tokens_attend_uniformly_in_tf32(monkeypatch, choose, tensor_cores, resident, iterations):
+    choose(resident)
+    monkeypatch.setattr(launch, "precision", lambda *_: "tf32")
+    qkv = make_qkv(1, 33, 1, 32)
+    qkv[:, 7, 0] = 0
+    options = {"iterations": iterations, "projections": (0,), "normalize": True}
+    c = torch.tensor([3.0])
+    truth = reference(qkv.double(), c.double(), **options)[0, 7]
+    assert (triton_attention(qkv, c, **options)[0, 7] - truth).norm() < 2**-10 * truth.norm()
 
 
 @TILED_AND_RESIDENT

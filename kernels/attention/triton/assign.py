@@ -6,9 +6,9 @@ import triton.language as tl
 from .rows import (
     LOG2E,
     added,
-    cast,
     load_packed,
     load_rows,
+    operands,
     scaled,
     similarity,
     squared_norm,
@@ -30,11 +30,12 @@ def load_units(
     MAIN: tl.constexpr,
     REST: tl.constexpr,
     IN_PLACE: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """R unit rows from `start`: out of the packed workspace, or straight from a projection, then normalised here."""
     if IN_PLACE:
         rows = load_rows(base, start + tl.arange(0, R), stride, N, D, MAIN, REST)
-        return cast(unit(rows), base.dtype.element_ty)
+        return operands(unit(rows), base.dtype.element_ty, PRECISION)
     else:
         return load_packed(base + start * (MAIN + REST), R, MAIN, REST)
 
@@ -42,7 +43,7 @@ def load_units(
 @triton.jit
 def assign_kernel(
     units,  # [B, P, H, padded, MAIN + REST], or in place the projections [B, N, P, H, D]
-    value,  # [B, N, H, D], strided
+    value,  # [B, N, H, D], strided; for TF32 products rounded
     out,  # [B, N, H * D]
     inverse_temperature,  # [B]
     unit_b,
@@ -76,11 +77,11 @@ def assign_kernel(
     steps = tl.cdiv(N, KEYS)
     mean = zero_rows(ROWS, MAIN, REST)
     for _ in range(P):
-        query = load_units(units, start, unit_n, N, ROWS, D, MAIN, REST, IN_PLACE)
+        query = load_units(units, start, unit_n, N, ROWS, D, MAIN, REST, IN_PLACE, PRECISION)
         shift = c * squared_norm(query)
         acc, total = zero_rows(ROWS, MAIN, REST), tl.zeros((ROWS,), tl.float32)
         for i in range(0, steps * KEYS, KEYS):
-            key = load_units(units, i, unit_n, N, KEYS, D, MAIN, REST, IN_PLACE)
+            key = load_units(units, i, unit_n, N, KEYS, D, MAIN, REST, IN_PLACE, PRECISION)
             weights = tl.exp2(similarity(query, key, PRECISION) * c - shift[:, None])
             v = load_rows(value, i + tl.arange(0, KEYS), value_n, N, D, MAIN, REST)
             acc = weighted_sum(weights, v, acc, PRECISION)

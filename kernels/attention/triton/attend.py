@@ -11,8 +11,8 @@ from .rows import LOG2E, added, load_rows, scaled, similarity, store_rows, weigh
 
 @triton.jit
 def attend_kernel(
-    query,  # [B, N, P, H, D], strided; the keys too
-    value,  # [B, N, H, D], strided
+    query,  # [B, N, P, H, D], strided; the keys too; for TF32 products rounded
+    value,  # [B, N, H, D], the same
     out,  # [B, N, H, D], strided
     inverse_temperature,  # [B]
     query_b,

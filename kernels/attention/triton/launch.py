@@ -52,7 +52,7 @@ def triton_attention(
 
     Shapes: qkv [B, N, 3, H, D] of any strides with a contiguous last dimension, inverse_temperature [B], result
     [B, N, H*D]. Norms, logits, sums and the ensemble are float32. float32 products are exact unless
-    `torch.set_float32_matmul_precision` allows TF32.
+    `torch.set_float32_matmul_precision` allows TF32; then their operands are rounded to nearest, as cuBLAS does.
 
     Raises:
         ValueError: `why_not` gives a reason, or a table of measured tiles can't be used.
@@ -113,7 +113,7 @@ class Call:
         # Any choice out of q, k and v is evenly spaced, so it is a view.
         step = projections[1] - projections[0] if len(projections) > 1 else 1
         self.chosen = qkv[:, :, projections[0] : projections[-1] + 1 : step]  # [B, N, P, H, D]
-        self.value = qkv[:, :, 2]
+        self.values = qkv[:, :, 2:]  # [B, N, 1, H, D]
         self.B, self.N, self.P, self.H, self.D = self.chosen.shape
         self.c = inverse_temperature.to(torch.float32).contiguous()
         self.device = device_of(qkv.device)
@@ -158,13 +158,25 @@ class Call:
         grid = self.grid(padded, tile, self.P * self.H)
         strides = self.chosen.stride()[:4]
         normalize_kernel[grid](
-            self.chosen, units, *strides, self.N, padded, self.H, D=self.D, ROWS=tile.rows, **self.parts, num_warps=4
-        )
+            self.chosen, units, *strides, self.N, padded, self.H,
+            D=self.D, ROWS=tile.rows, **self.parts, **self.products, num_warps=4,
+        )  # fmt: skip
         for _ in range(iterations):
             tiles = {"ROWS": tile.rows, "KEYS": tile.keys, **tile.options}
             refine_kernel[grid](units, spare, self.c, self.N, padded, **self.parts, **self.softmax, **tiles)
             units, spare = spare, units
         return units
+
+    def rounded(self, rows: Tensor) -> Tensor:
+        """Rows [B, N, P, H, D] as tensor cores multiply them, made once for all programs: for TF32 a rounded copy."""
+        if self.products["PRECISION"] != "tf32":
+            return rows
+        from .round import round_kernel
+
+        out = torch.empty(rows.shape, dtype=rows.dtype, device=rows.device)
+        grid = -(-self.N // 64), rows.shape[2] * self.H, self.B
+        round_kernel[grid](rows, out, *rows.stride()[:4], self.N, self.H, D=self.D, ROWS=64, **self.parts, num_warps=4)
+        return out
 
     def assign(self, units: Tensor | None, out: Tensor) -> None:
         """Eq. 6 and 7, from packed unit rows or, with none, from the projections in place."""
@@ -172,8 +184,9 @@ class Call:
 
         tile = self.tile("assign" if units is not None else "assign_in_place")
         source = self.chosen if units is None else units.permute(0, 3, 1, 2, 4)
+        value = self.rounded(self.values)[:, :, 0]
         assign_kernel[self.grid(self.N, tile, self.H)](
-            source, self.value, out, self.c, *source.stride()[:4], *self._value_strides(), self.N,
+            source, value, out, self.c, *source.stride()[:4], *value.stride()[:3], self.N,
             P=self.P, D=self.D, IN_PLACE=units is None, ROWS=tile.rows, KEYS=tile.keys,
             **self.parts, **self.softmax, **tile.options,
         )  # fmt: skip
@@ -183,22 +196,23 @@ class Call:
         from .resident import resident_kernel
 
         tile = self.tile("resident")
+        value = self.rounded(self.values)[:, :, 0]
         rows = tile.rows if self.N > 64 else max(16, 1 << (self.N - 1).bit_length())
         options = tile.options if rows >= 64 else {"num_warps": 4, "num_stages": 1}
         resident_kernel[(self.H, self.B)](
-            self.chosen, self.value, out, self.c, *self.chosen.stride()[:4], *self._value_strides(), self.N, iterations,
+            self.chosen, value, out, self.c, *self.chosen.stride()[:4], *value.stride()[:3], self.N, iterations,
             P=self.P, D=self.D, ROWS=rows, **self.parts, **self.softmax, **options,
         )  # fmt: skip
 
     def attend(self, iterations: int, out: Tensor) -> None:
         """Rows of any norm: each projection's iterations by themselves, then the ensemble."""
-        source = self.chosen
+        source = self.rounded(self.chosen)
         for _ in range(iterations):
             refined = torch.empty(source.shape, dtype=source.dtype, device=source.device)
             for i in range(self.P):
                 self._attend(source[:, :, i : i + 1], source[:, :, i], refined[:, :, i])
-            source = refined
-        self._attend(source, self.value, out.view(self.B, self.N, self.H, self.D))
+            source = self.rounded(refined)
+        self._attend(source, self.rounded(self.values)[:, :, 0], out.view(self.B, self.N, self.H, self.D))
 
     def _attend(self, query: Tensor, value: Tensor, out: Tensor) -> None:
         from .attend import attend_kernel
@@ -210,9 +224,6 @@ class Call:
             P=query.shape[2], D=self.D, ROWS=tile.rows, KEYS=tile.keys, WHOLE=self.N % tile.keys == 0,
             **self.parts, **self.products, **tile.options,
         )  # fmt: skip
-
-    def _value_strides(self) -> tuple[int, int, int]:
-        return self.value.stride(0), self.value.stride(1), self.value.stride(2)
 
 
 def device_of(device: torch.device) -> Device:

@@ -7,6 +7,7 @@ from .rows import (
     LOG2E,
     load_packed,
     load_rows,
+    operands,
     scaled,
     similarity,
     squared_norm,
@@ -32,6 +33,7 @@ def normalize_kernel(
     MAIN: tl.constexpr,
     REST: tl.constexpr,
     ROWS: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """p⁰ = projection / |projection|, in place in strides, once for all iterations."""
     i_head, i_image = tl.program_id(1), tl.program_id(2).to(tl.int64)
@@ -39,7 +41,8 @@ def normalize_kernel(
     o_rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     source = projections + i_image * stride_b + (i_head // H).to(tl.int64) * stride_p
     rows = load_rows(source + (i_head % H).to(tl.int64) * stride_h, o_rows, stride_n, N, D, MAIN, REST)
-    store_rows(units + head, o_rows, MAIN + REST, padded, MAIN + REST, MAIN, REST, unit(rows))
+    rows = operands(unit(rows), units.dtype.element_ty, PRECISION)
+    store_rows(units + head, o_rows, MAIN + REST, padded, MAIN + REST, MAIN, REST, rows)
 
 
 @triton.jit
@@ -76,4 +79,5 @@ def refine_kernel(
         keys += KEYS * (MAIN + REST)
     o_rows = start + tl.arange(0, ROWS)
     acc = scaled(unit(acc), (o_rows < N).to(tl.float32))
+    acc = operands(acc, refined.dtype.element_ty, PRECISION)
     store_rows(refined + head, o_rows, MAIN + REST, padded, MAIN + REST, MAIN, REST, acc)

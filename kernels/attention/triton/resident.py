@@ -6,8 +6,8 @@ import triton.language as tl
 from .rows import (
     LOG2E,
     added,
-    cast,
     load_rows,
+    operands,
     scaled,
     similarity,
     squared_norm,
@@ -27,7 +27,7 @@ def attention_weights(p, c, PRECISION: tl.constexpr):
 @triton.jit
 def resident_kernel(
     projections,  # [B, N, P, H, D], strided
-    value,  # [B, N, H, D], strided
+    value,  # [B, N, H, D], strided; for TF32 products rounded
     out,  # [B, N, H * D]
     inverse_temperature,  # [B]
     stride_b,
@@ -57,10 +57,10 @@ def resident_kernel(
     projections += i_image * stride_b + i_head * stride_h
     mean = zero_rows(ROWS, MAIN, REST)
     for _ in range(P):
-        p = cast(unit(load_rows(projections, o_rows, stride_n, N, D, MAIN, REST)), dtype)
+        p = operands(unit(load_rows(projections, o_rows, stride_n, N, D, MAIN, REST)), dtype, PRECISION)
         for _ in range(iterations):
             acc = weighted_sum(attention_weights(p, c, PRECISION), p, zero_rows(ROWS, MAIN, REST), PRECISION)
-            p = cast(scaled(unit(acc), inside), dtype)
+            p = operands(scaled(unit(acc), inside), dtype, PRECISION)
         v = load_rows(value, o_rows, value_n, N, D, MAIN, REST)
         weights = attention_weights(p, c, PRECISION) * inside[None, :]
         acc = weighted_sum(weights, v, zero_rows(ROWS, MAIN, REST), PRECISION)

@@ -70,10 +70,21 @@ def added(a, b):
 
 
 @triton.jit
-def cast(parts, dtype: tl.constexpr):
-    first = parts[0].to(dtype)
+def rounded(tile, PRECISION: tl.constexpr):
+    """A tile as it is multiplied: for TF32 rounded to its 10 bits, where tensor cores would cut; else as it is."""
+    if PRECISION == "tf32":
+        nearest = (tile.to(tl.uint32, bitcast=True) + 0x1000) & 0xFFFFE000
+        return tl.where(tile == tile, nearest.to(tl.float32, bitcast=True), tile)  # a GPU's NaN, 0x7fffffff, becomes -0
+    else:
+        return tile
+
+
+@triton.jit
+def operands(parts, dtype: tl.constexpr, PRECISION: tl.constexpr):
+    """Rows as they are multiplied, of `dtype`."""
+    first = rounded(parts[0].to(dtype), PRECISION)
     if len(parts) > 1:
-        return first, parts[1].to(dtype)
+        return first, rounded(parts[1].to(dtype), PRECISION)
     else:
         return (first,)
 
@@ -106,8 +117,11 @@ def similarity(query, key, PRECISION: tl.constexpr):
 
 @triton.jit
 def weighted_sum(weights, value, acc, PRECISION: tl.constexpr):
-    """acc + weights · value, the weights rounded to the type of the value."""
+    """acc + weights · value, the weights rounded to the type of the value, or to TF32."""
     weights = weights.to(value[0].dtype)
+    if PRECISION == "tf32":
+        # Tensor cores cut the rest. A NaN may become -0 here: a value or the row sum has it too.
+        weights = (weights.to(tl.uint32, bitcast=True) + 0x1000).to(tl.float32, bitcast=True)
     first = tl.dot(weights, value[0], acc[0], input_precision=PRECISION)
     if len(value) > 1:
         return first, tl.dot(weights, value[1], acc[1], input_precision=PRECISION)
