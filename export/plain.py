@@ -5,24 +5,25 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
+from gem_fast.kernels.linear import activate
 from torch import Tensor, nn
 
-from gem_fast.vision import GemVisionTransformer
+from gem_fast.vision import GemVisionTransformer, Linear
 
 from .layers import TORCH_DTYPES
 
 _LINEARS = ("qkv", "out", "mlp_in", "mlp_out")
 
 
-class Int8Linear(nn.Linear):
+class Int8Linear(Linear):
     """A linear layer with int8 weights, a scale an output, and uint8 activations, a scale and a zero for all of them.
 
     Computed in float32 on rounded values, which gives what integers would.
     """
 
     @classmethod
-    def of(cls, linear: nn.Linear) -> "Int8Linear":
-        rounded = cls(linear.in_features, linear.out_features, linear.bias is not None)
+    def of(cls, linear: Linear) -> "Int8Linear":
+        rounded = cls(linear.in_features, linear.out_features, linear.bias is not None, linear.activation)
         scale = (linear.weight.abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
         weight = torch.fake_quantize_per_channel_affine(
             linear.weight, scale, torch.zeros_like(scale, dtype=torch.int32), 0, -127, 127
@@ -30,11 +31,12 @@ class Int8Linear(nn.Linear):
         rounded.weight, rounded.bias = nn.Parameter(weight, requires_grad=False), linear.bias
         return rounded
 
-    def forward(self, input: Tensor) -> Tensor:
-        low, high = input.amin().clamp_max(0), input.amax().clamp_min(0)
+    def forward(self, x: Tensor) -> Tensor:
+        low, high = x.amin().clamp_max(0), x.amax().clamp_min(0)
         scale = ((high - low) / 255).clamp_min(torch.finfo(torch.float32).tiny)
         zero = (-low / scale).round().clamp(0, 255).to(torch.int32)
-        return F.linear(torch.fake_quantize_per_tensor_affine(input, scale, zero, 0, 255), self.weight, self.bias)
+        rounded = torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, 255)
+        return activate(F.linear(rounded, self.weight, self.bias), self.activation)
 
 
 def plain_torch(vision: GemVisionTransformer, kind: str) -> GemVisionTransformer:

@@ -49,10 +49,10 @@ def _serves(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     tensors = (x, weight) if bias is None else (x, weight, bias)
     return (
         x.device.type == "cpu"
+        and not torch.compiler.is_compiling()  # first: a size that a traced program compares is fixed in it
         and x.numel() * weight.shape[0] >= _LEAST
         and x.is_contiguous()
         and all(t.dtype == x.dtype for t in tensors)
-        and not torch.compiler.is_compiling()
         and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
         and _onednn(x.dtype)
     )
