@@ -6,13 +6,14 @@ from gem_fast.export.plain import Int8Linear, plain_torch
 from gem_fast.export.verdict import Comparison
 
 import gem_fast
+from gem_fast.vision import Linear
 
 
 @pytest.mark.parametrize("shift", [-3.0, 0.0, 5.0])
 def test_an_int8_layer_computes_what_integers_would(shift):
     """In float64 with rounded integers, by the definition of DynamicQuantizeLinear and MatMulInteger."""
     torch.manual_seed(0)
-    linear = torch.nn.Linear(40, 7)
+    linear = Linear(40, 7)
     x = torch.randn(2, 5, 40) + shift
     low, high = min(x.min().item(), 0.0), max(x.max().item(), 0.0)
     step = (high - low) / 255

@@ -99,7 +99,7 @@ def round_products_of_torch(monkeypatch):
 @pytest.mark.parametrize("mean", [0.0, 1.0])
 @pytest.mark.parametrize(("iterations", "D"), [(0, 64), (1, 80), (3, 64)])
 def test_tf32_is_as_exact_as_plain_torch(monkeypatch, choose, tensor_cores, resident, normalize, iterations, D, mean):
-    """Plain torch's are rounded; ours reach tensor cores that cut, which is off to one side: it adds up as a mean does."""
+    """Plain torch's factors are rounded; ours reach tensor cores that cut, which errs to one side and adds up."""
     choose(resident)
     monkeypatch.setattr(launch, "precision", lambda *_: "tf32")
     c = 4.0 if normalize else 1.0
