@@ -25,7 +25,7 @@ def gem_normalize(
     ROWS: tl.constexpr,
 ):
     normalize_kernel(
-        qkv + FIRST * H * D, units, N * 3 * H * D, 3 * H * D, STEP * H * D, D, N, padded, H, D, MAIN, REST, ROWS
+        qkv + FIRST * H * D, units, N * 3 * H * D, 3 * H * D, STEP * H * D, D, N, padded, H, D, MAIN, REST, ROWS, "ieee"
     )
 
 
