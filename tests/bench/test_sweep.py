@@ -163,5 +163,5 @@ def test_the_command_measures_every_provider_that_is_here_and_writes_both_files(
     assert ["`make authors`" in entry["reason"] for entry in refused] == [True, True]
     assert (tmp_path / "run.html").read_text().startswith("<!doctype html>")
     assert "time per counted FLOP, engine float32, gem-tiny, batch 2, throughput: 32² 1.00, 64² " in result.output
-    for bad in (["--model", "nothing"], ["--size", "60"]):
-        assert CliRunner().invoke(app, [*command, *bad]).exit_code == 2
+    for bad in (["--model", "nothing"], ["--model", "gem-tiny", "--size", "60"]):
+        assert CliRunner().invoke(app, ["bench", *bad]).exit_code == 2
