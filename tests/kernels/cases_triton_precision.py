@@ -49,10 +49,8 @@ def factor(handle, tf32):
 @pytest.fixture
 def tensor_cores(monkeypatch):
     """Products of bfloat16 and TF32 as on a GPU: the interpreter would multiply the bits of the one as integers, take
-    the other for float32, and cast to bfloat16 by cutting."""
-    plain_cast = InterpreterBuilder.cast_impl
-
-    plain_exp2 = InterpreterBuilder.create_exp2
+    the other for float32, and cast to bfloat16 by cutting. And the NaN of an exponential, which is always the same."""
+    plain_cast, plain_exp2 = InterpreterBuilder.cast_impl, InterpreterBuilder.create_exp2
 
     def exp2(builder, x):
         power = plain_exp2(builder, x)

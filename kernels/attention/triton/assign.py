@@ -6,9 +6,10 @@ import triton.language as tl
 from .rows import (
     LOG2E,
     added,
+    cast,
     load_packed,
     load_rows,
-    operands,
+    rounded,
     scaled,
     similarity,
     squared_norm,
@@ -35,7 +36,7 @@ def load_units(
     """R unit rows from `start`: out of the packed workspace, or straight from a projection, then normalised here."""
     if IN_PLACE:
         rows = load_rows(base, start + tl.arange(0, R), stride, N, D, MAIN, REST)
-        return operands(unit(rows), base.dtype.element_ty, PRECISION)
+        return cast(rounded(unit(rows), PRECISION), base.dtype.element_ty)
     else:
         return load_packed(base + start * (MAIN + REST), R, MAIN, REST)
 

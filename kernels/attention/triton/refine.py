@@ -7,7 +7,7 @@ from .rows import (
     LOG2E,
     load_packed,
     load_rows,
-    operands,
+    rounded,
     scaled,
     similarity,
     squared_norm,
@@ -41,7 +41,7 @@ def normalize_kernel(
     o_rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     source = projections + i_image * stride_b + (i_head // H).to(tl.int64) * stride_p
     rows = load_rows(source + (i_head % H).to(tl.int64) * stride_h, o_rows, stride_n, N, D, MAIN, REST)
-    rows = operands(unit(rows), units.dtype.element_ty, PRECISION)
+    rows = rounded(unit(rows), PRECISION)
     store_rows(units + head, o_rows, MAIN + REST, padded, MAIN + REST, MAIN, REST, rows)
 
 
@@ -78,6 +78,5 @@ def refine_kernel(
         acc = weighted_sum(weights, key, acc, PRECISION)
         keys += KEYS * (MAIN + REST)
     o_rows = start + tl.arange(0, ROWS)
-    acc = scaled(unit(acc), (o_rows < N).to(tl.float32))
-    acc = operands(acc, refined.dtype.element_ty, PRECISION)
+    acc = rounded(scaled(unit(acc), (o_rows < N).to(tl.float32)), PRECISION)
     store_rows(refined + head, o_rows, MAIN + REST, padded, MAIN + REST, MAIN, REST, acc)

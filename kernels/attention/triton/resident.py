@@ -6,8 +6,9 @@ import triton.language as tl
 from .rows import (
     LOG2E,
     added,
+    cast,
     load_rows,
-    operands,
+    rounded,
     scaled,
     similarity,
     squared_norm,
@@ -57,10 +58,11 @@ def resident_kernel(
     projections += i_image * stride_b + i_head * stride_h
     mean = zero_rows(ROWS, MAIN, REST)
     for _ in range(P):
-        p = operands(unit(load_rows(projections, o_rows, stride_n, N, D, MAIN, REST)), dtype, PRECISION)
+        p = unit(load_rows(projections, o_rows, stride_n, N, D, MAIN, REST))
+        p = cast(rounded(p, PRECISION), dtype)
         for _ in range(iterations):
             acc = weighted_sum(attention_weights(p, c, PRECISION), p, zero_rows(ROWS, MAIN, REST), PRECISION)
-            p = operands(scaled(unit(acc), inside), dtype, PRECISION)
+            p = cast(rounded(scaled(unit(acc), inside), PRECISION), dtype)
         v = load_rows(value, o_rows, value_n, N, D, MAIN, REST)
         weights = attention_weights(p, c, PRECISION) * inside[None, :]
         acc = weighted_sum(weights, v, zero_rows(ROWS, MAIN, REST), PRECISION)

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .rows import load_rows, operands, store_rows
+from .rows import load_rows, rounded, store_rows
 
 
 @triton.jit
@@ -26,5 +26,5 @@ def round_kernel(
     heads = tl.num_programs(1)
     o_rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     projections += i_image * stride_b + (i_head // H).to(tl.int64) * stride_p + (i_head % H).to(tl.int64) * stride_h
-    rows = operands(load_rows(projections, o_rows, stride_n, N, D, MAIN, REST), tl.float32, "tf32")
+    rows = rounded(load_rows(projections, o_rows, stride_n, N, D, MAIN, REST), "tf32")
     store_rows(out + (i_image * N * heads + i_head) * D, o_rows, heads * D, N, D, MAIN, REST, rows)

@@ -70,23 +70,30 @@ def added(a, b):
 
 
 @triton.jit
-def rounded(tile, PRECISION: tl.constexpr):
-    """A tile as it is multiplied: for TF32 rounded to its 10 bits, where tensor cores would cut; else as it is."""
-    if PRECISION == "tf32":
-        nearest = (tile.to(tl.uint32, bitcast=True) + 0x1000) & 0xFFFFE000
-        return tl.where(tile == tile, nearest.to(tl.float32, bitcast=True), tile)  # a GPU's NaN, 0x7fffffff, becomes -0
+def cast(parts, dtype: tl.constexpr):
+    first = parts[0].to(dtype)
+    if len(parts) > 1:
+        return first, parts[1].to(dtype)
     else:
-        return tile
+        return (first,)
 
 
 @triton.jit
-def operands(parts, dtype: tl.constexpr, PRECISION: tl.constexpr):
-    """Rows as they are multiplied, of `dtype`."""
-    first = rounded(parts[0].to(dtype), PRECISION)
-    if len(parts) > 1:
-        return first, rounded(parts[1].to(dtype), PRECISION)
+def nearest_tf32(tile):
+    """Float32 rounded to the 10 bits of TF32: tensor cores would cut them."""
+    nearest = (tile.to(tl.uint32, bitcast=True) + 0x1000) & 0xFFFFE000
+    return tl.where(tile == tile, nearest.to(tl.float32, bitcast=True), tile)  # a GPU's NaN, 0x7fffffff, would be -0
+
+
+@triton.jit
+def rounded(parts, PRECISION: tl.constexpr):
+    """Rows as they are multiplied: float32 in TF32 to nearest, anything else as it is."""
+    if PRECISION != "tf32":
+        return parts
+    elif len(parts) > 1:
+        return nearest_tf32(parts[0]), nearest_tf32(parts[1])
     else:
-        return (first,)
+        return (nearest_tf32(parts[0]),)
 
 
 @triton.jit
