@@ -52,7 +52,7 @@ def triton_attention(
 
     Shapes: qkv [B, N, 3, H, D] of any strides with a contiguous last dimension, inverse_temperature [B], result
     [B, N, H*D]. Norms, logits, sums and the ensemble are float32. float32 products are exact unless
-    `torch.set_float32_matmul_precision` allows TF32; then their operands are rounded to nearest, as cuBLAS does, the
+    `torch.set_float32_matmul_precision` allows TF32; then their operands are rounded to nearest, the
     values, and rows that are not normalised, in a copy.
 
     Raises:
