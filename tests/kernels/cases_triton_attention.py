@@ -3,8 +3,6 @@
 `test_triton.py` runs this file; by hand: `TRITON_INTERPRET=1 pytest tests/kernels/cases_triton_attention.py`.
 """
 
-import functools
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,23 +15,11 @@ from hypothesis import strategies as st
 from tests.kernels.triton_attention import (
     DEVICE,
     TILED_AND_RESIDENT,
-    force,
     make_qkv,
-    poison_memory,
-    refuse_unknown_arguments,
     relative_error,
 )
 
-
-@pytest.fixture(autouse=True)
-def surroundings(monkeypatch):
-    poison_memory(monkeypatch)
-    refuse_unknown_arguments(monkeypatch)
-
-
-@pytest.fixture
-def choose(monkeypatch):
-    return functools.partial(force, monkeypatch)
+pytestmark = pytest.mark.usefixtures("surroundings")
 
 
 @TILED_AND_RESIDENT

@@ -1,7 +1,5 @@
 """The Triton kernels in every type as exact as plain torch, and at extreme temperatures. `test_triton.py` runs them."""
 
-import functools
-
 import numpy as np
 import pytest
 import torch
@@ -14,28 +12,16 @@ from tests.kernels.triton_attention import (
     DEVICE,
     TILED_AND_RESIDENT,
     assert_as_exact_as_plain_torch,
-    force,
     make_qkv,
-    poison_memory,
-    refuse_unknown_arguments,
     relative_error,
 )
+
+pytestmark = pytest.mark.usefixtures("surroundings")
 
 EVERY_KERNEL = pytest.mark.parametrize(
     ("resident", "normalize"), [(False, True), (True, True), (False, False)], ids=["tiled", "resident", "any norm"]
 )
 GPU_NAN = 0x7FFFFFFF  # what arithmetic on a GPU makes of any NaN
-
-
-@pytest.fixture(autouse=True)
-def surroundings(monkeypatch):
-    poison_memory(monkeypatch)
-    refuse_unknown_arguments(monkeypatch)
-
-
-@pytest.fixture
-def choose(monkeypatch):
-    return functools.partial(force, monkeypatch)
 
 
 def factor(handle, tf32):
