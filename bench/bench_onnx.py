@@ -149,7 +149,7 @@ def test_types(in_turns: Callable[..., Any], kind: str) -> None:
     )
 
 
-def memory_growth(path: Path, batch: int, side: int) -> float:
+def memory_growth(path: Path, batch: int, side: int) -> float | None:
     """MB that the first run of a session adds to the peak of a process of its own."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         from gem_fast.bench.bench_onnx import first_run_growth  # the name by which the process finds it
@@ -157,7 +157,7 @@ def memory_growth(path: Path, batch: int, side: int) -> float:
         return pool.submit(first_run_growth, path, batch, side).result()
 
 
-def first_run_growth(path: Path, batch: int, side: int) -> float:
+def first_run_growth(path: Path, batch: int, side: int) -> float | None:
     """The same of this process."""
     run = open_graph(path)
     pixels = torch.zeros(batch, 3, side, side)

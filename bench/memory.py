@@ -19,14 +19,14 @@ def peak_mb() -> float | None:
     return _field("VmHWM")
 
 
-def peak_growth(run: Callable[[], Any]) -> float:
-    """MB that a call adds to this process's peak; RuntimeError where there is no /proc."""
-    before = peak_mb()
+def peak_growth(run: Callable[[], Any]) -> float | None:
+    """MB that a call adds, at its peak, to what is resident before it; None where there is no /proc."""
+    release_unused()
+    before = resident_mb()
+    reset_peak()
     run()
-    after = peak_mb()
-    if before is None or after is None:
-        raise RuntimeError("peak memory is read from /proc/self/status, which is not here")
-    return after - before
+    peak = peak_mb()
+    return None if before is None or peak is None else max(0.0, peak - before)
 
 
 def reset_peak() -> None:

@@ -1,6 +1,6 @@
 """Where ONNX Runtime's time goes, by its own profile: `python -m gem_fast.bench.onnx_profile`.
 
-The image encoder of ViT-B/16 with random weights on 4 images of 448×448 in fp32, our graph beside plain exports of the
+The image encoder of ViT-B/16 with random weights on images of 448×448 in fp32, our graph beside plain exports of the
 eager model; a table in Markdown. Operations are counted from the shapes that the profile tells.
 """
 
@@ -21,7 +21,7 @@ import torch
 from .bench_onnx import graph_file, plain_export
 from .machine import machine_line
 
-BATCH, SIDE = 4, 448
+SIDE = 448
 PRODUCTS, ATTENTION = "linear layers", "products of attention"
 _KINDS = {
     "MultiHeadAttention": "fused attention",
@@ -86,8 +86,8 @@ def _shapes(typed: list[dict[str, list[int]]]) -> list[list[int]]:
     return [shape for each in typed for shape in each.values()]
 
 
-def profile(path: Path, runs: int) -> Profile:
-    """Runs of a graph after one that warms up."""
+def profile(path: Path, batch: int, runs: int) -> Profile:
+    """Runs of a graph on a batch, after one that warms up."""
     with TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
@@ -95,7 +95,7 @@ def profile(path: Path, runs: int) -> Profile:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder, "run"))
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        pixels = np.random.default_rng(0).standard_normal((BATCH, 3, SIDE, SIDE)).astype(np.float32)
+        pixels = np.random.default_rng(0).standard_normal((batch, 3, SIDE, SIDE)).astype(np.float32)
         for _ in range(runs + 1):
             session.run(None, {session.get_inputs()[0].name: pixels})
         events = json.loads(Path(session.end_profiling()).read_text())
@@ -115,21 +115,22 @@ def _after_the_first(events: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=3)
-    runs = parser.parse_args().runs
+    parser.add_argument("--batch-size", type=int, default=4, help="images in a run")
+    parser.add_argument("--runs", type=int, default=3, help="runs whose mean is told")
+    asked = parser.parse_args()
     graphs = {
         "ort": graph_file("ort", SIDE),
-        "plain export": plain_export(BATCH, SIDE),
-        "plain export, both paths": plain_export(BATCH, SIDE, both=True),
+        "plain export": plain_export(asked.batch_size, SIDE),
+        "plain export, both paths": plain_export(asked.batch_size, SIDE, both=True),
     }
     print(machine_line())
     print("| graph | nodes | s | GFLOP | GFLOP/s |\n|---|---|---|---|---|")
     for name, path in graphs.items():
-        found = profile(path, runs)
+        found = profile(path, asked.batch_size, asked.runs)
         kinds = sorted(found.shares, key=lambda kind: -found.shares[kind].seconds)
         for kind, share in [(kind, found.shares[kind]) for kind in kinds] + [("all", found.total)]:
             rate = f"{share.flop / share.seconds / 1e9:.0f}" if share.flop else ""
-            print(f"| {name} | {kind} | {share.seconds:.2f} | {share.flop / 1e9:.0f} | {rate} |", flush=True)
+            print(f"| {name} | {kind} | {share.seconds:.3f} | {share.flop / 1e9:.0f} | {rate} |", flush=True)
         print(f"{name}: of the rest, {', '.join(each for each, _ in found.others.most_common(4))}")
 
 

@@ -90,11 +90,6 @@ def take_turns(
 
 
 def _warm(function: Callable[[], Any]) -> float | None:
-    """Call it twice; MB that the second call adds to what is resident."""
+    """Call it twice; MB that the second call adds at its peak."""
     function()
-    memory.release_unused()
-    before = memory.resident_mb()
-    memory.reset_peak()
-    function()
-    peak = memory.peak_mb()
-    return None if before is None or peak is None else max(0.0, peak - before)
+    return memory.peak_growth(function)

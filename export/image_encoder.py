@@ -129,18 +129,22 @@ class ImageEncoderWriter:
 
             return plugin_attention(self, normed, projections["qkv"], heads)
         letters = self.vision.options.projections
-        c = self.inverse_temperature(normed, self.vision.config.width // heads)
+        root = op("Sqrt", self.inverse_temperature(normed, self.vision.config.width // heads))
         # One after the other: less is held than with the heads of all side by side, in the same time.
-        outputs = [self.self_self_attention(projections[letter], projections["v"], c, heads) for letter in letters]
+        outputs = [self.self_self_attention(projections[letter], projections["v"], root, heads) for letter in letters]
         return outputs[0] if len(letters) == 1 else layers.low(op("Mean", *map(layers.wide, outputs)))  # Eq. 7
 
-    def self_self_attention(self, p: str, value: str, c: str, heads: int) -> str:
-        """Eq. 5 and 6 of one projection, `[B, N, C]` in and out."""
-        key, query = self.key_and_query(p, c, heads)
+    def self_self_attention(self, p: str, value: str, root: str, heads: int) -> str:
+        """Eq. 5 and 6 of one projection, `[B, N, C]` in and out; `root` is the square root of the inverse temperature.
+
+        One tensor is query, key and value of an iteration: (√c·p)(√c·p)ᵀ = c·p pᵀ, and the output's factor of √c is
+        what the next one needs, or falls away where rows are normalised.
+        """
+        keys = self.scaled(p, root, heads)
         for _ in range(self.vision.options.iterations):
-            attended = self.layers.attend(query, key, key, heads, 1.0)  # Eq. 5
-            key, query = self.key_and_query(attended, c, heads)
-        return self.layers.attend(query, key, value, heads, 1.0)  # Eq. 6
+            refined = self.layers.attend(keys, keys, keys, heads, 1.0)  # Eq. 5
+            keys = self.scaled(refined, root, heads) if self.vision.options.normalize else refined
+        return self.layers.attend(keys, keys, value, heads, 1.0)  # Eq. 6
 
     def inverse_temperature(self, normed: str, head_width: int) -> str:
         """Eq. 4: the mean norm of an image's tokens over sqrt(D), `[B, 1, 1, 1]` float32; or the fixed one."""
@@ -151,17 +155,13 @@ class ImageEncoderWriter:
         mean = op("ReduceMean", norms, constant([1]), keepdims=1)
         return op("Unsqueeze", op("Mul", mean, self.graph.scalar(head_width**-0.5)), constant([3]))
 
-    def key_and_query(self, p: str, c: str, heads: int) -> tuple[str, str]:
-        """p `[B, N, heads*D]` normalised for each head, and the same times the inverse temperature c."""
+    def scaled(self, p: str, factor: str, heads: int) -> str:
+        """p `[B, N, heads*D]`, normalised for each head where GEM does, times a factor; of the products' type."""
         op, constant, layers = self.graph.op, self.graph.constant, self.layers
         apart = op("Reshape", layers.wide(p), constant([0, 0, heads, -1]))
         if self.vision.options.normalize:
-            reciprocal = layers.reciprocal_norm(apart)
-            key, query = op("Mul", apart, reciprocal), op("Mul", apart, op("Mul", reciprocal, c))
-        else:
-            key, query = apart, op("Mul", apart, c)
-        merged = constant([0, 0, -1])
-        return layers.low(op("Reshape", key, merged)), layers.low(op("Reshape", query, merged))
+            factor = op("Mul", layers.reciprocal_norm(apart), factor)
+        return layers.low(op("Reshape", op("Mul", apart, factor), constant([0, 0, -1])))
 
     def original_block(self, x: str, projections: dict[str, str], name: str, block: Block) -> str:
         """The unchanged block, given its projections: `[B, N, C]` float32 in and out."""

@@ -78,13 +78,34 @@ def gate(
     suspects = [
         operation for operation, verdict in zip(operations, verdicts, strict=True) if verdict.status == "slower"
     ]
+    again, broken = _again(open_pair, suspects, plan)
+    return [
+        replace(verdict, status="fails", reason=broken[verdict.operation])
+        if verdict.operation in broken
+        else _settled(verdict, again.get(verdict.operation, []), plan)
+        for verdict in verdicts
+    ]
+
+
+def _again(
+    open_pair: Callable[[], AbstractContextManager[Pair]], suspects: Sequence[Operation], plan: Plan
+) -> tuple[dict[str, list[Series]], dict[str, str]]:
+    """Series of the suspects in each of several new pairs, and the reasons of those that failed in one."""
     again: dict[str, list[Series]] = {operation.name: [] for operation in suspects}
-    for _ in range(plan.pairs if suspects else 0):
-        with open_pair() as pair:
-            for operation in suspects:
-                prepared = [side.prepare(operation.name) for side in pair]
-                again[operation.name].append(_series(pair, prepared, plan, plan.turns_again)[0])
-    return [_settled(verdict, again.get(verdict.operation, []), plan) for verdict in verdicts]
+    broken: dict[str, str] = {}
+    for _ in range(plan.pairs):
+        rest = [operation for operation in suspects if operation.name not in broken]
+        while rest:  # the process of one that failed may be gone: those after it get a new pair
+            with open_pair() as pair:
+                while rest:
+                    operation = rest.pop(0)
+                    try:
+                        prepared = [side.prepare(operation.name) for side in pair]
+                        again[operation.name].append(_series(pair, prepared, plan, plan.turns_again)[0])
+                    except ProviderError as error:
+                        broken[operation.name] = str(error)
+                        break
+    return again, broken
 
 
 def _settled(verdict: Verdict, again: list[Series], plan: Plan) -> Verdict:

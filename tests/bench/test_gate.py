@@ -83,6 +83,28 @@ def test_a_suspect_is_measured_again_by_new_processes():
     assert verdict_of(spread=0.01, biases=(1.2,) * 4)[0].status == "slower"
 
 
+def test_what_breaks_when_measured_again_fails_and_the_others_keep_their_verdicts():
+    """Operation `b` ends its process in the second pair: the rest of that pair's suspects get another one."""
+    opened = itertools.count()
+
+    class Tree(InventedSide):
+        def prepare(self, operation):
+            if operation == "b" and self.pair == 1:
+                self.error = "its process ended"
+            return super().prepare(operation)
+
+    @contextmanager
+    def open_pair():
+        tree = Tree(0.12, itertools.repeat(1.0))
+        tree.pair = next(opened)
+        yield InventedSide(0.1, itertools.repeat(1.0)), tree
+
+    found = gate(open_pair, [Operation(name, lambda: None, 1e-5) for name in "abc"], PLAN)
+    assert [(verdict.status, len(verdict.again)) for verdict in found] == [("slower", 3), ("fails", 0), ("slower", 3)]
+    assert found[1].reason == "its process ended"
+    assert next(opened) == 1 + PLAN.pairs + 1
+
+
 def test_outputs_must_agree_before_anything_is_timed():
     found, _ = verdict_of(result=RESULT + 0.01)
     assert (found.status, found.series, found.failed) == ("differs", None, True)
