@@ -18,7 +18,7 @@ def machine(threads: int | None = None) -> dict[str, Any]:
 
     cpu = _cpuinfo()
     facts: dict[str, Any] = {
-        "cpu": cpu.get("model name") or platform.processor() or platform.machine(),
+        "cpu": _cpu_name(cpu),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": threads or torch.get_num_threads(),
         "instruction_sets": [f for f in _FLAGS if f in (cpu.get("flags") or cpu.get("Features") or "").split()],
@@ -54,6 +54,13 @@ def _cpuinfo() -> dict[str, str]:
         return {}
     pairs = (line.split(":", 1) for line in reversed(lines) if ":" in line)  # the first core's win
     return {name.strip(): value.strip() for name, value in pairs}
+
+
+def _cpu_name(cpu: dict[str, str]) -> str:
+    """The name, with x86's family and model: a virtual machine may hide of which generation an "AMD EPYC" is."""
+    name = cpu.get("model name") or platform.processor() or platform.machine()
+    generation = [f"{part} {cpu[key]}" for part, key in (("family", "cpu family"), ("model", "model")) if key in cpu]
+    return f"{name} ({' '.join(generation)})" if generation else name
 
 
 def _memory_gb() -> int | None:

@@ -6,7 +6,7 @@ import re
 import pytest
 from gem_fast.bench import records
 from gem_fast.bench.compare import compare
-from gem_fast.bench.machine import machine, machine_line
+from gem_fast.bench.machine import _cpu_name, machine, machine_line
 from gem_fast.bench.measure import Figure
 from gem_fast.bench.plots import plots, to_png
 from gem_fast.bench.providers import Provider
@@ -185,6 +185,13 @@ def test_the_machines_line_names_what_figures_hold_for():
     assert f"torch {facts['versions']['torch']}" in line
     assert json.loads(json.dumps(facts)) == facts
     assert machine_line({**facts, "gpus": ["H100"], "driver": "550"}).count("H100 (driver 550)") == 1
+
+
+def test_a_cpu_is_told_by_its_generation_where_its_name_does_not():
+    x86 = {"model name": "AMD EPYC", "cpu family": "26", "model": "2"}
+    assert _cpu_name(x86) == "AMD EPYC (family 26 model 2)"
+    assert _cpu_name({"model name": "Neoverse"}) == "Neoverse"
+    assert _cpu_name({})
 
 
 def test_rows_of_a_case_keep_their_order():
