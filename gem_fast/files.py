@@ -4,7 +4,7 @@ import glob
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -101,6 +101,7 @@ def segment_files(
     prompts: Any,
     out: str | os.PathLike,
     *,
+    overlays: bool = True,
     heatmaps: bool = False,
     resume: bool = False,
     batch_size: int = 8,
@@ -114,11 +115,12 @@ def segment_files(
         model: from `gem_fast.load`, or a `GemRuntime`.
         images: files, folders and glob patterns, or one of them.
         prompts: the classes, the same for all images, as `segment` takes them.
-        out: output folder. Gets an overlay, a label image and a legend for each image, and `summary.jsonl` with one
+        out: output folder. Gets a label image, a legend and an overlay for each image, and `summary.jsonl` with one
             line an image, written as soon as it is finished.
+        overlays: off leaves out the overlays, each of which takes several times as long as its labels.
         heatmaps: also write the heat maps, as `.npz`.
-        resume: keep what an earlier run into `out` finished (same images by path, whatever its prompts and settings
-            were), and do the rest.
+        resume: keep what an earlier run into `out` finished (same images by path and with the same kinds of files,
+            whatever its prompts and settings were), and do the rest.
         batch_size: images in one forward.
         on_start: called with the number of images to do.
         on_record: called with each image's record.
@@ -140,7 +142,8 @@ def segment_files(
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"the output folder {out} is a file")
     out.mkdir(parents=True, exist_ok=True)
-    finished = finished_images(out, heatmaps) if resume else {}
+    save = {"overlay": overlays, "heatmaps": heatmaps}
+    finished = finished_images(out, {"labels", *(kind for kind, wanted in save.items() if wanted)}) if resume else {}
     # Names that the earlier run gave to other inputs stay theirs.
     kept = [json.loads(line)["files"]["labels"].removesuffix(".labels.png") for line in finished.values()]
     jobs = _with_distinct_stems({job.path: job.stem for job in jobs if str(job.path) not in finished}, kept)
@@ -154,7 +157,7 @@ def segment_files(
         ThreadPoolExecutor(max_workers=1, thread_name_prefix="read") as reader,
     ):
         for window in _read_ahead(reader, jobs, batch_size):
-            for record in _process(model, window, prompts, out, heatmaps, {"batch_size": batch_size, **settings}):
+            for record in _process(model, window, prompts, out, save, {"batch_size": batch_size, **settings}):
                 summary.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
                 summary.flush()
                 records.append(record)
@@ -163,8 +166,11 @@ def segment_files(
     return records
 
 
-def finished_images(out: Path, heatmaps: bool = False) -> dict[str, str]:
-    """Images that an earlier run finished, with their lines of its summary; a line cut off counts as not written."""
+def finished_images(out: Path, kinds: Set[str]) -> dict[str, str]:
+    """Images of which an earlier run wrote these kinds of files, with their lines of its summary.
+
+    A line cut off counts as not written.
+    """
     finished = {}
     path = out / SUMMARY
     if path.exists():
@@ -174,12 +180,7 @@ def finished_images(out: Path, heatmaps: bool = False) -> dict[str, str]:
             except (ValueError, TypeError):
                 continue
             whole = all((out / name).exists() for name in record.files.values())
-            if (
-                record.status == "ok"
-                and whole
-                and "labels" in record.files
-                and (not heatmaps or "heatmaps" in record.files)
-            ):
+            if record.status == "ok" and whole and kinds <= record.files.keys():
                 finished[record.image] = line + "\n"
     return finished
 
@@ -210,9 +211,9 @@ def _try_load(path: Path) -> "Image.Image | ImageError":
 
 
 def _process(
-    model: "Segmenter", window: list[Loaded], prompts: Any, out: Path, heatmaps: bool, settings: dict[str, Any]
+    model: "Segmenter", window: list[Loaded], prompts: Any, out: Path, save: dict[str, bool], settings: dict[str, Any]
 ) -> Iterator[Record]:
-    """Records of one window's images, in their order."""
+    """Records of one window's images, in their order; `save` tells `Segmentation.save` what to write."""
     pictures = [loaded for _, loaded in window if isinstance(loaded, Image.Image)]
     try:
         results: list[Segmentation | None] = list(model.segment(pictures, prompts, **settings)) if pictures else []
@@ -227,7 +228,7 @@ def _process(
         result = next(queue)
         try:
             result = result or model.segment(loaded, prompts, **settings)
-            paths = result.save(out, job.stem, heatmaps=heatmaps)
+            paths = result.save(out, job.stem, **save)
         except (ImageError, RuntimeError, MemoryError, OSError) as error:
             yield Record(str(job.path), "failed", error=f"{job.path}: {type(error).__name__}: {error}")
             continue

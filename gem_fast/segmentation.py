@@ -119,20 +119,23 @@ class Segmentation:
             picture.putpalette(palette(256).ravel().tolist())
         return picture
 
-    def save(self, folder: str | os.PathLike, stem: str | None = None, *, heatmaps: bool = False) -> dict[str, Path]:
-        """Write the overlay, the label image with its legend and, if asked for, the heat maps.
+    def save(
+        self, folder: str | os.PathLike, stem: str | None = None, *, overlay: bool = True, heatmaps: bool = False
+    ) -> dict[str, Path]:
+        """Write the label image with its legend, the overlay unless it is not wanted, and, if asked for, the heat maps.
 
         Args:
             folder: where to write; made if missing.
             stem: start of the file names, possibly with folders; by default that of the source, or `image`.
+            overlay: also write the overlay, which takes several times as long as the labels.
             heatmaps: also write a compressed `.npz` with `heatmaps` [P, H, W] float16, `scores` and `classes`.
 
         Returns:
-            The written files: `overlay`, `labels`, `legend` and perhaps `heatmaps`. Each appears whole or not at all.
+            Files by kind: `labels`, `legend`, perhaps `overlay` and `heatmaps`. Each appears whole or not at all.
         """
         stem = stem or (Path(self.source).stem if self.source else "image")
-        contents = {
-            "overlay": (".overlay.png", png_bytes(self.overlay())),
+        contents = {"overlay": (".overlay.png", png_bytes(self.overlay()))} if overlay else {}
+        contents |= {
             "labels": (".labels.png", png_bytes(self.label_image())),
             "legend": (
                 ".legend.json",

@@ -147,6 +147,11 @@ class TestSegment:
         assert "gem-fast: this model's vocabulary does not hold: zebra; " in done.stderr
         assert "UserWarning" not in done.stderr
 
+    def test_overlays_can_be_left_out(self, run, tmp_path):
+        assert run("--no-overlays").exit_code == 0
+        assert not list((tmp_path / "out").rglob("*.overlay.png"))
+        assert (tmp_path / "out" / "sub" / "c.labels.png").exists()
+
     def test_heat_maps(self, run, tmp_path):
         assert run().exit_code == 0
         assert not list((tmp_path / "out").glob("*.npz"))

@@ -152,6 +152,12 @@ class TestSegmentFiles:
         with np.load(tmp_path / "a.heatmaps.npz") as stored:
             assert stored["heatmaps"].shape == (1, 40, 64)
 
+    def test_labels_without_overlays(self, small_model, folder, tmp_path, monkeypatch):
+        monkeypatch.setattr("gem_fast.segmentation.blend_labels", lambda *_: pytest.fail("an overlay was drawn"))
+        (record,) = segment_files(small_model, folder / "a.png", "cat", tmp_path, overlays=False, **SETTINGS)
+        assert record.files == {"labels": "a.labels.png", "legend": "a.legend.json"}
+        assert {path.name for path in tmp_path.iterdir()} == {SUMMARY, *record.files.values()}
+
     def test_broken_files_do_not_stop_the_rest(self, small_model, folder, tmp_path):
         (folder / "aa.png").write_bytes(b"")
         (folder / "bb.jpg").write_bytes((folder / "b.jpg").read_bytes()[:300])
@@ -323,6 +329,13 @@ class TestResume:
         assert len(self.again(small_model, folder, out, heatmaps=True)) == 3
         assert self.again(small_model, folder, out, heatmaps=True) == []
         assert self.again(small_model, folder, out) == []
+
+    def test_overlays_asked_for_later_are_made(self, small_model, folder, out):
+        assert self.again(small_model, folder, out, overlays=False) == []
+        segment_files(small_model, folder, "cat", out.with_name("other"), overlays=False, **SETTINGS)
+        assert self.again(small_model, folder, out.with_name("other"), overlays=False) == []
+        assert len(self.again(small_model, folder, out.with_name("other"))) == 3
+        assert (out.with_name("other") / "a.overlay.png").exists()
 
     def test_without_it_everything_is_done_anew(self, small_model, folder, out):
         assert len(segment_files(small_model, folder, "cat", out, **SETTINGS)) == 3

@@ -73,6 +73,12 @@ def segment(
         list[str] | None,
         typer.Option(help="photo, imagenet (80 templates), or your own with {} for the class; repeatable."),
     ] = None,
+    overlays: Annotated[
+        bool,
+        typer.Option(
+            "--overlays/--no-overlays", help="Write overlays, each of which takes several times as long as its labels."
+        ),
+    ] = True,
     heatmaps: Annotated[bool, typer.Option("--heatmaps", help="Also write heat maps as .npz.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Keep what an earlier run into --out finished.")] = False,
     text_cache: Annotated[Path | None, typer.Option(help="Folder that keeps text embeddings between runs.")] = None,
@@ -93,7 +99,7 @@ def segment(
         int | None, typer.Option(min=1, help="With --runtime: CPU threads (default: a core each).")
     ] = None,
 ) -> None:
-    """Segment images by words: for each an overlay, a label image with its legend, and a line in summary.jsonl.
+    """Segment images by words: for each a label image with its legend, an overlay, and a line in summary.jsonl.
 
     Exit status: 0 if all images are done, 1 if some failed, 2 if nothing could be started, 130 if interrupted.
     """
@@ -137,6 +143,7 @@ def segment(
                 images,
                 classes,
                 out,
+                overlays=overlays,
                 heatmaps=heatmaps,
                 resume=resume,
                 background=background or (),
