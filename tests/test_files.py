@@ -154,9 +154,10 @@ class TestSegmentFiles:
 
     def test_labels_without_overlays(self, small_model, folder, tmp_path, monkeypatch):
         monkeypatch.setattr("gem_fast.segmentation.blend_labels", lambda *_: pytest.fail("an overlay was drawn"))
-        (record,) = segment_files(small_model, folder / "a.png", "cat", tmp_path, overlays=False, **SETTINGS)
+        out = tmp_path / "out"
+        (record,) = segment_files(small_model, folder / "a.png", "cat", out, overlays=False, **SETTINGS)
         assert record.files == {"labels": "a.labels.png", "legend": "a.legend.json"}
-        assert {path.name for path in tmp_path.iterdir()} == {SUMMARY, *record.files.values()}
+        assert {path.name for path in out.iterdir()} == {SUMMARY, *record.files.values()}
 
     def test_broken_files_do_not_stop_the_rest(self, small_model, folder, tmp_path):
         (folder / "aa.png").write_bytes(b"")
