@@ -140,7 +140,7 @@ def write_document(path: Path, content: dict[str, Any]) -> None:
 
 
 def merged(contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Several runs as one document; of a ceiling that was measured in each, the highest holds.
+    """Several runs as one document; of a ceiling that was measured in each, the highest holds for all.
 
     Raises:
         ValueError: the runs are of different machines or versions, or two hold the same benchmark.
@@ -161,6 +161,10 @@ def merged(contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
         for dtype, rates in own["ceilings"].items():
             known = ceilings.setdefault(dtype, rates)
             ceilings[dtype] = {name: max(value, known[name]) for name, value in rates.items()}
+    for entry in benchmarks:
+        extra, ceiling = entry.get("extra_info") or {}, ceilings.get((entry.get("params") or {}).get("dtype"))
+        if ceiling and "share_of_ceiling" in extra:
+            extra |= derived(entry["stats"]["data"], extra.get("flops", 0), extra.get("traffic", 0), ceiling)
     commands = "\n".join(own["command"] for own in owns)
     refused = [entry for own in owns for entry in own["refused"]]
     return {

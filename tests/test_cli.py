@@ -1,19 +1,12 @@
-"""The command line: what it writes, says and returns."""
+"""`gem-fast segment`: what it writes, says and returns."""
 
 import json
-import re
-from types import SimpleNamespace
 
 import pytest
-import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-from typer.testing import CliRunner
 
 import gem_fast
 from gem_fast import GemModel
-from gem_fast.cli import app
-
-COMMANDS = ("segment", "models", "info")
+from tests.command_line import invoke, plain
 
 
 @pytest.fixture
@@ -40,16 +33,8 @@ def run(tmp_path, folder, loaded):
     return run
 
 
-def invoke(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
-
-
 def summary(out):
     return [json.loads(line) for line in (out / "summary.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
-def plain(text):
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 class TestSegment:
@@ -276,89 +261,3 @@ class TestStatus2:
 
     def test_unknown_command(self):
         self.check(invoke("segmentt"), "segmentt")
-
-
-def test_models_lists_each_with_its_tags():
-    done = invoke("models")
-    assert done.exit_code == 0
-    for name in gem_fast.supported_models():
-        assert re.search(rf"(?m)^\W*{re.escape(name)}\s", done.stdout), name
-    assert "openai" in done.stdout
-    assert "(embedded)" in done.stdout
-
-
-def test_models_in_a_pipe_has_a_line_for_each():
-    """`gem-fast models | grep B-16` must find the tags on the line of the name."""
-    done = CliRunner().invoke(app, ["models"], env={"COLUMNS": "60"})
-    (line,) = [line for line in done.stdout.splitlines() if re.match(r"\W*ViT-B-32\s", line)]
-    for tag in gem_fast.pretrained_tags("ViT-B-32"):
-        assert tag in line
-
-
-def test_info_says_what_a_report_needs():
-    done = invoke("info")
-    assert done.exit_code == 0
-    for expected in (
-        "Python",
-        "threads",
-        "reference, sdpa",
-        "bfloat16 on the CPU: ",
-        "decoding on the CPU: ",
-        "gem_fast",
-        "torch",
-        "open_clip_torch",
-    ):
-        assert expected in done.stdout
-
-
-def test_info_says_what_a_gpu_would_run(monkeypatch):
-    """A fake GPU: its tensors, and what the driver would say of it."""
-    properties = SimpleNamespace(name="H100", major=9, minor=0, multi_processor_count=132)
-    monkeypatch.setattr(torch.version, "hip", None)
-    for name, answer in {"device_count": 1, "get_device_name": "H100", "is_initialized": True}.items():
-        monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    with FakeTensorMode():
-        text = info_text()
-        for expected in (
-            "attention, bfloat16 on cuda:0: triton",
-            "float32 on cuda:0: sdpa",
-            "decoding on cuda:0: triton",
-        ):
-            assert expected in text
-        properties.minor = 1  # an architecture that nothing was compiled for
-        text = info_text()
-        assert "bfloat16 on cuda:0: sdpa" in text
-        assert "decoding on cuda:0: torch" in text
-        monkeypatch.setenv("GEM_FAST_BACKEND", "triton")
-        text = info_text()
-        assert "bfloat16 on cuda:0: triton" in text
-        assert "float32 on the CPU: none, the backend 'triton' can't serve: qkv is on cpu" in text
-
-
-def info_text():
-    done = invoke("info")
-    assert done.exit_code == 0
-    return " ".join(done.stdout.split())
-
-
-def test_info_says_why_the_native_kernel_is_missing(monkeypatch):
-    monkeypatch.setattr("gem_fast.kernels.cpu_library._MISSING", "no compiler")
-    done = invoke("info")
-    assert "bfloat16 on the CPU: sdpa" in done.stdout
-    assert "decoding on the CPU: torch" in done.stdout
-    assert "cpu can't serve: no compiler" in done.stdout
-
-
-@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=lambda parts: " ".join(parts) or "all")
-def test_help(command):
-    done = invoke(*command, "--help")
-    assert done.exit_code == 0
-    text = plain(done.stdout)
-    assert "Usage: " in text
-    assert " . " not in text  # square brackets in a help text are taken for markup, and vanish
-    for expected in {
-        (): COMMANDS,
-        ("segment",): ("--prompts-file", "--resume", "130 if interrupted", "default: the model's"),
-    }.get(command, ()):
-        assert expected in text

@@ -1,4 +1,4 @@
-"""Many files: which are found, what is written, and what goes on when something fails."""
+"""Segmentation of many files: what is written, what fails alone, and what a second run keeps."""
 
 import json
 import os
@@ -9,20 +9,9 @@ import pytest
 from PIL import Image
 
 from gem_fast import GemModel, segment_files
-from gem_fast.files import SUMMARY, find_images
-from gem_fast.prompts import read_prompt_file
+from gem_fast.files import SUMMARY
 
 SETTINGS = {"size": 64, "batch_size": 2}
-
-
-def touch(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"x")
-
-
-def stems(inputs, root):
-    return {job.path.relative_to(root).as_posix(): job.stem for job in find_images(inputs)}
 
 
 def lines(out):
@@ -33,84 +22,6 @@ def lines(out):
 
 def leftovers(out):
     return [path for path in out.rglob("*") if path.name.startswith(".") or path.suffix == ".tmp"]
-
-
-class TestFindImages:
-    def test_folders_with_subfolders(self, tmp_path):
-        touch(
-            tmp_path, "b.JPG", "a.png", "sub/deep/c.webp", "notes.txt", "noending", "d.tif", "e.TIFF", "f.bmp", "g.gif"
-        )
-        assert stems([tmp_path], tmp_path) == {
-            "a.png": "a",
-            "b.JPG": "b",
-            "d.tif": "d",
-            "e.TIFF": "e",
-            "f.bmp": "f",
-            "g.gif": "g",
-            "sub/deep/c.webp": "sub/deep/c",
-        }
-        assert [job.path for job in find_images([tmp_path])] == sorted(job.path for job in find_images([tmp_path]))
-
-    def test_hidden_files_and_folders_are_passed_over(self, tmp_path):
-        touch(tmp_path, "a.png", "._a.png", ".hidden.jpg", ".thumbnails/a.png", "sub/.cache/deep/b.png")
-        assert list(stems([tmp_path], tmp_path)) == ["a.png"]
-        assert list(stems([tmp_path / ".thumbnails"], tmp_path)) == [".thumbnails/a.png"]
-
-    def test_own_output_is_passed_over(self, tmp_path):
-        touch(tmp_path, "a.png", "a.overlay.png", "a.labels.png", "out/b.overlay.png")
-        assert list(stems([tmp_path], tmp_path)) == ["a.png"]
-        assert list(stems([f"{tmp_path}/*.png"], tmp_path)) == ["a.png"]
-        assert list(stems([tmp_path / "a.overlay.png"], tmp_path)) == ["a.overlay.png"]
-
-    def test_patterns(self, tmp_path):
-        touch(tmp_path, "a1.png", "a2.jpg", "b1.png", "sub/a3.png")
-        (tmp_path / "a4.png").mkdir()
-        assert list(stems([f"{tmp_path}/a*"], tmp_path)) == ["a1.png", "a2.jpg"]
-        assert list(stems([f"{tmp_path}/**/*.png"], tmp_path)) == ["a1.png", "b1.png", "sub/a3.png"]
-        assert list(stems([f"{tmp_path}/[ab]1.png"], tmp_path)) == ["a1.png", "b1.png"]
-
-    def test_a_file_whose_name_looks_like_a_pattern(self, tmp_path):
-        touch(tmp_path, "a[1].png", "a1.png")
-        assert list(stems([tmp_path / "a[1].png"], tmp_path)) == ["a[1].png"]
-
-    def test_a_named_file_is_taken_whatever_its_ending(self, tmp_path):
-        touch(tmp_path, "picture", ".hidden.xyz")
-        assert stems([tmp_path / "picture", tmp_path / ".hidden.xyz"], tmp_path) == {
-            "picture": "picture",
-            ".hidden.xyz": ".hidden",
-        }
-
-    def test_one_input_needs_no_list(self, tmp_path):
-        touch(tmp_path, "a.png")
-        assert [job.path for one in (tmp_path, str(tmp_path)) for job in find_images(one)] == [tmp_path / "a.png"] * 2
-
-    def test_same_stem_with_two_endings(self, tmp_path):
-        touch(tmp_path, "a.jpg", "a.png", "b.png")
-        assert stems([tmp_path], tmp_path) == {"a.jpg": "a.jpg", "a.png": "a.png", "b.png": "b"}
-
-    def test_same_name_in_two_folders(self, tmp_path):
-        touch(tmp_path, "one/a.jpg", "two/a.jpg", "two/b.jpg")
-        found = stems([tmp_path / "one", tmp_path / "two"], tmp_path)
-        assert found == {"one/a.jpg": "a.jpg", "two/a.jpg": "a.jpg-2", "two/b.jpg": "b"}
-
-    def test_stems_differ_where_case_does_not_count(self, tmp_path):
-        touch(tmp_path, "one/A.jpg", "two/a.jpg", "three/a.jpg.png", "four/a.jpg-2.png")
-        found = list(stems([tmp_path / name for name in ("one", "two", "three", "four")], tmp_path).values())
-        assert len({stem.casefold() for stem in found}) == 4
-
-    def test_given_twice_is_done_once(self, tmp_path):
-        touch(tmp_path, "a.png")
-        assert len(find_images([tmp_path, tmp_path / "a.png", f"{tmp_path}/*.png"])) == 1
-
-    @pytest.mark.parametrize("name", ["no.png", "no/folder", "*.jpg", "sub*"])
-    def test_what_matches_nothing_is_named(self, tmp_path, name):
-        touch(tmp_path, "a.png", "sub/b.png")
-        with pytest.raises(ValueError, match=r"no such file or folder, and as a pattern") as error:
-            find_images([tmp_path, tmp_path / name])
-        assert name in str(error.value)
-
-    def test_an_empty_folder(self, tmp_path):
-        assert find_images([tmp_path]) == []
 
 
 class TestSegmentFiles:
@@ -182,7 +93,8 @@ class TestSegmentFiles:
         assert not leftovers(tmp_path / "out")
 
     def test_only_broken_files(self, small_model, tmp_path):
-        touch(tmp_path, "a.png", "b.png", "c.png")
+        for name in ("a.png", "b.png", "c.png"):
+            (tmp_path / name).write_bytes(b"")
         records = segment_files(small_model, tmp_path, "cat", tmp_path / "out", **SETTINGS)
         assert [r.status for r in records] == ["failed"] * 3
         assert len(lines(tmp_path / "out")) == 3
@@ -353,40 +265,3 @@ class TestResume:
 
     def test_into_a_new_folder(self, small_model, folder, tmp_path):
         assert len(self.again(small_model, folder, tmp_path / "new")) == 3
-
-
-class TestPromptFile:
-    @pytest.mark.parametrize(
-        ("content", "expected"),
-        [
-            ("cat\nremote control\n", {"cat": ["cat"], "remote control": ["remote control"]}),
-            ("car, automobile , auto\n", {"car": ["car", "automobile", "auto"]}),
-            (
-                "# a comment\n\n  cat  \n   # another\ndog # no comment\n",
-                {"cat": ["cat"], "dog # no comment": ["dog # no comment"]},
-            ),
-            ("\ufeffcat\n", {"cat": ["cat"]}),
-            ("cat\r\ndog\r\n", {"cat": ["cat"], "dog": ["dog"]}),
-            ("cat,,\n,dog\n,\n", {"cat": ["cat"], "dog": ["dog"]}),
-            ("cat, kitten\ncat, tabby\n", {"cat": ["cat", "kitten", "cat", "tabby"]}),
-            ("猫", {"猫": ["猫"]}),
-        ],
-        ids=["lines", "synonyms", "comments", "bom", "crlf", "stray-commas", "twice", "no-last-newline"],
-    )
-    def test_reads(self, tmp_path, content, expected):
-        path = tmp_path / "classes.txt"
-        path.write_bytes(content.encode())
-        assert read_prompt_file(path) == expected
-
-    @pytest.mark.parametrize("content", [b"", b"# only\n\n", b" , ,\n"], ids=["empty", "comments", "commas"])
-    def test_no_class(self, tmp_path, content):
-        path = tmp_path / "classes.txt"
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"classes\.txt names no class; write a class a line"):
-            read_prompt_file(path)
-
-    @pytest.mark.parametrize("make", [lambda p: None, lambda p: p.mkdir(), lambda p: p.write_bytes(b"caf\xe9")])
-    def test_unreadable(self, tmp_path, make):
-        make(tmp_path / "classes.txt")
-        with pytest.raises(ValueError, match=r"classes\.txt can't be read as UTF-8 text"):
-            read_prompt_file(tmp_path / "classes.txt")

@@ -1,37 +1,17 @@
-"""Prompts: what may be written, what is computed once, and what is kept on disk."""
+"""Text embeddings: what is computed, once, and what is warned of."""
 
-import json
 from types import SimpleNamespace
 
-import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 
 from gem_fast import text as text_module
-from gem_fast.prompts import parse_classes, parse_templates
 from gem_fast.templates import TEMPLATES
 from gem_fast.text import TextEncoder, embed_tokens
+from tests.text_tower import letters, tiny_clip
 
 PHOTO = TEMPLATES["photo"]
-TINY = {"context_length": 16, "vocab_size": 64, "width": 64, "heads": 1, "layers": 2}
-
-
-def tiny_clip(seed=0, quick_gelu=False):
-    """A text tower of two layers, with weights large enough that every part of it shows in the result."""
-    torch.manual_seed(seed)
-    clip = open_clip.CLIP(8, {"image_size": 8, "layers": 1, "width": 64, "patch_size": 8}, TINY, quick_gelu=quick_gelu)
-    for parameter in clip.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    del clip.visual
-    return clip.requires_grad_(False).eval()
-
-
-def letters(texts):
-    """A tokenizer: a token a letter, 63 as end of text, padded with 0."""
-    rows = [[ord(letter) % 60 + 1 for letter in text[-14:]] + [63] for text in texts]
-    return torch.tensor([row + [0] * (16 - len(row)) for row in rows])
 
 
 @pytest.fixture
@@ -51,87 +31,6 @@ def encoder(tower):
     made = TextEncoder(tower, counting)
     made.calls = calls
     return made
-
-
-@pytest.mark.parametrize(
-    ("prompts", "expected"),
-    [
-        ("cat", {"cat": ("cat",)}),
-        (["cat", "remote control"], {"cat": ("cat",), "remote control": ("remote control",)}),
-        (("cat", "dog"), {"cat": ("cat",), "dog": ("dog",)}),
-        (["cat", ("car", "automobile")], {"cat": ("cat",), "car": ("car", "automobile")}),
-        ({"vehicle": ["car", "bus"], "cat": "kitten"}, {"vehicle": ("car", "bus"), "cat": ("kitten",)}),
-        ({"vehicle": ("car", "bus")}, {"vehicle": ("car", "bus")}),
-        ([" cat "], {"cat": ("cat",)}),
-        ([("car", "car", " car ", "auto")], {"car": ("car", "auto")}),
-        (["background"], {"background": ("background",)}),
-        ((name for name in ("a", "b")), {"a": ("a",), "b": ("b",)}),
-        (["猫"], {"猫": ("猫",)}),
-    ],
-    ids=[
-        "text",
-        "list",
-        "tuple",
-        "synonyms",
-        "mapping",
-        "mapping-tuple",
-        "blanks",
-        "repeated-synonym",
-        "background",
-        "generator",
-        "non-latin",
-    ],
-)
-def test_classes(prompts, expected):
-    assert {c.name: c.synonyms for c in parse_classes(prompts)} == expected
-
-
-@pytest.mark.parametrize(
-    ("prompts", "reason"),
-    [
-        ([], "at least one class"),
-        ({}, "at least one class"),
-        ("", r"none of them empty, got \(''"),
-        ([" "], "none of them empty"),
-        (["cat", ""], "none of them empty"),
-        ([("cat", "")], r"\('cat', ''\)"),
-        ([()], "none of them empty"),
-        (["cat", ["car", "automobile"]], "tuple of synonyms"),
-        (["cat", 7], "7"),
-        ([None], "None"),
-        (None, "None"),
-        (7, "a text, a list or a mapping, got 7"),
-        ({"cat": []}, "'cat'"),
-        ({"cat": 7}, "'cat': .7"),
-        ({7: "cat"}, "7"),
-        ({"": "cat"}, "'': "),
-        (["cat", "dog", " cat"], "more than once: cat"),
-    ],
-    ids=str,
-)
-def test_unusable_prompts_are_named(prompts, reason):
-    with pytest.raises(ValueError, match=reason):
-        parse_classes(prompts)
-
-
-def test_templates():
-    assert parse_templates("photo") == ("a photo of a {}.",)
-    assert len(parse_templates("imagenet")) == len(set(parse_templates("imagenet"))) == 80
-    assert parse_templates("a {} here") == ("a {} here",)
-    assert parse_templates(["a {}", "the {}"]) == ("a {}", "the {}")
-    assert parse_templates(["photo", "the {}"]) == ("a photo of a {}.", "the {}")
-    assert all("{}" in template for template in parse_templates("imagenet"))
-
-
-@pytest.mark.parametrize("templates", ["a photo", "{} and {}", "", "fotos", ["a {}", "b"], ["{0}"], [7]], ids=str)
-def test_unusable_templates_name_the_named_ones(templates):
-    with pytest.raises(ValueError, match=r"one \{\} for the class, got .*photo, imagenet"):
-        parse_templates(templates)
-
-
-def test_no_template():
-    with pytest.raises(ValueError, match="at least one template"):
-        parse_templates([])
 
 
 @pytest.mark.parametrize("length", [1, 5, 15])
@@ -210,87 +109,6 @@ def test_synonyms_of_a_class_are_next_to_each_other(small_model):
     torch.testing.assert_close(rows.norm(dim=-1), torch.ones(4))
 
 
-class TestDiskCache:
-    def encode(self, folder, words, templates=PHOTO, tower=None):
-        """Rows by a new encoder on the folder, and the number of texts that it had to encode."""
-        texts = []
-
-        def counting(batch):
-            texts.extend(batch)
-            return letters(batch)
-
-        rows = TextEncoder(tower or tiny_clip(), counting, cache=folder).encode(words, templates)
-        return rows, len(texts)
-
-    def test_is_used_by_the_next_encoder(self, tmp_path):
-        first, encoded = self.encode(tmp_path / "new" / "cache", ["cat", "dog"])
-        again, encoded_again = self.encode(tmp_path / "new" / "cache", ["dog", "cat"])
-        assert (encoded, encoded_again) == (2, 0)
-        assert torch.equal(again, first.flip(0))
-
-    def test_grows(self, tmp_path):
-        """A run with other words adds to what earlier runs stored."""
-        self.encode(tmp_path, ["cat", "dog"])
-        _, encoded = self.encode(tmp_path, ["bus"])
-        _, encoded_again = self.encode(tmp_path, ["cat", "dog", "bus"])
-        assert (encoded, encoded_again) == (1, 0)
-        assert len(list(tmp_path.iterdir())) == 1
-
-    def test_knows_models_and_templates_apart(self, tmp_path):
-        self.encode(tmp_path, ["cat"])
-        assert self.encode(tmp_path, ["cat"], tower=tiny_clip(seed=1))[1] == 1
-        assert self.encode(tmp_path, ["cat"], tower=tiny_clip(quick_gelu=True))[1] == 1
-        assert self.encode(tmp_path, ["cat"], templates=("the {}",))[1] == 1
-        assert len(list(tmp_path.iterdir())) == 4
-        assert self.encode(tmp_path, ["cat"])[1] == 0
-
-    def test_leaves_nothing_but_readable_files(self, tmp_path):
-        self.encode(tmp_path, ["cat", "dog"])
-        (path,) = tmp_path.iterdir()
-        assert path.suffix == ".safetensors"
-        assert load_file(path)["embeddings"].shape == (2, 8)
-        assert path.stat().st_mode & 0o777 == 0o644
-
-    @pytest.mark.parametrize(
-        "damage",
-        [
-            lambda content: b"",
-            lambda content: content[:-5],
-            lambda content: content[: len(content) // 3],
-            lambda content: b"nonsense" * 20,
-            lambda content: content.replace(b'"words"', b'"xords"'),
-            lambda content: content.replace(b"dog", b"d\\g"),
-        ],
-        ids=["empty", "cut-data", "cut-header", "nonsense", "no-words", "bad-json"],
-    )
-    def test_a_damaged_file_is_named(self, tmp_path, damage):
-        self.encode(tmp_path, ["cat", "dog"])
-        (path,) = tmp_path.iterdir()
-        path.write_bytes(damage(path.read_bytes()))
-        with pytest.raises(ValueError, match=rf"{path.name} is damaged.*delete it"):
-            self.encode(tmp_path, ["cat"])
-        assert list(tmp_path.iterdir()) == [path]
-
-    def test_a_failure_while_writing_leaves_no_file(self, tmp_path, monkeypatch):
-        def full(*_):
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr("os.replace", full)
-        with pytest.raises(OSError, match="No space"):
-            self.encode(tmp_path, ["cat"])
-        assert list(tmp_path.iterdir()) == []
-
-    def test_the_folder_is_a_file(self, tmp_path):
-        (tmp_path / "cache").write_text("")
-        with pytest.raises(NotADirectoryError, match="cache is a file"):
-            self.encode(tmp_path / "cache", ["cat"])
-
-    def test_words_are_stored_as_they_are(self, tmp_path):
-        words = ["猫", 'a "quoted" one', "back\\slash", "x" * 500]
-        self.encode(tmp_path, words)
-        assert self.encode(tmp_path, words)[1] == 0
-
-
 class TestUnknownWords:
     def known(self, tower, text="a photo of a cat.", **arguments):
         return TextEncoder(tower, letters, known_tokens=letters([text]).unique(), **arguments)
@@ -317,17 +135,3 @@ def test_rows_lie_on_the_towers_device(tower):
     encoder.encode(["cat"], PHOTO)
     encoder.tower = meta
     assert encoder.encode(["cat"], PHOTO).device.type == "meta"
-
-
-def test_cache_metadata_is_json(tmp_path):
-    TextEncoder(tiny_clip(), letters, cache=tmp_path).encode(["猫"], PHOTO)
-    (path,) = tmp_path.iterdir()
-    header = path.read_bytes()
-    size = int.from_bytes(header[:8], "little")
-    assert json.loads(json.loads(header[8 : 8 + size])["__metadata__"]["words"]) == ["猫"]
-
-
-def test_imagenet_templates_are_those_of_open_clip():
-    from open_clip import OPENAI_IMAGENET_TEMPLATES
-
-    assert TEMPLATES["imagenet"] == tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)

@@ -63,7 +63,7 @@ measured on {rates["machine_line"]}.
 {GPU_BATCH}, products never beside exponentials, and no GPU has confirmed them.
 
 {rates["model"]} at {rates["size"]}² (`resize="squash"`), {rates["classes"]} classes, written at the photo's size:
-labels alone, or labels and overlay as `gem-fast segment` does. The photos:
+labels and overlay, or labels alone (`gem-fast segment --no-overlays`). The photos:
 
 {_photos(rates)}
 

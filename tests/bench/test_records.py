@@ -154,6 +154,8 @@ def test_runs_of_one_machine_are_one_report(tmp_path):
     content = read_document(out / "all.json")
     assert [r.params["size"] for r in read_rows(content)] == [448, 896]
     assert content["gem_fast"]["ceilings"] == {"float32": {"flops": 2e11, "bytes": 1e10}}
+    # The higher ceiling of the first run holds for the second too: moving the bytes takes longer than the operations.
+    assert [r.extra["share_of_ceiling"] for r in read_rows(content)] == pytest.approx([0.4, 0.1])
     text = (out / "all.md").read_text()
     assert "one\ntwo" in text
     assert "| engine float32 | 4 |" in text

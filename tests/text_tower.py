@@ -1,0 +1,22 @@
+"""A small text tower and its tokenizer."""
+
+import open_clip
+import torch
+
+TINY = {"context_length": 16, "vocab_size": 64, "width": 64, "heads": 1, "layers": 2}
+
+
+def tiny_clip(seed=0, quick_gelu=False):
+    """A text tower of two layers, with weights large enough that every part of it shows in the result."""
+    torch.manual_seed(seed)
+    clip = open_clip.CLIP(8, {"image_size": 8, "layers": 1, "width": 64, "patch_size": 8}, TINY, quick_gelu=quick_gelu)
+    for parameter in clip.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    del clip.visual
+    return clip.requires_grad_(False).eval()
+
+
+def letters(texts):
+    """A tokenizer: a token a letter, 63 as end of text, padded with 0."""
+    rows = [[ord(letter) % 60 + 1 for letter in text[-14:]] + [63] for text in texts]
+    return torch.tensor([row + [0] * (16 - len(row)) for row in rows])
