@@ -9,7 +9,7 @@ from .machine import machine_line
 from .measure import ratio
 from .plots import plots, to_svg
 from .records import Row, by_group, read_rows
-from .tables import HEADER, against, cells
+from .tables import HEADER, NOTES, against, cells
 
 _TITLES = {
     "waterfall": "Waterfall: each technique added to those before it",
@@ -35,10 +35,7 @@ def page(content: dict[str, Any]) -> str:
         f"<!doctype html><html lang=en><meta charset=utf-8><title>gem_fast benchmark</title><style>{_CSS}</style>",
         "<h1>gem_fast benchmark</h1>",
         f"<p>{escape(line)}<br>{escape(content['datetime'])}</p><pre>{escape(own.get('command', ''))}</pre>",
-        "<p>Providers of a case were timed in turns in one run, after their outputs were found to agree. Times are "
-        "medians of rounds; ratios are medians of the ratios round by round, with their 20% and 80% quantiles. "
-        "Operations are counted from shapes, those that the symmetry of p pᵀ saves count as done; "
-        "<i>of ceiling</i> is the least time at the rates of a large matrix product and of a copy, over the time.</p>",
+        f"<p>{escape(NOTES)}</p>",
     ]
     for name, figure in plots(rows, own.get("ceilings", {})):
         parts += [f"<h2>{_TITLES[name]}</h2>", to_svg(figure)]

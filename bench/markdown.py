@@ -6,7 +6,7 @@ from .growth import growth_lines
 from .machine import machine_line
 from .measure import ratio
 from .records import by_group, read_rows
-from .tables import HEADER, against, cells
+from .tables import HEADER, NOTES, against, cells
 
 
 def markdown(content: dict[str, Any]) -> str:
@@ -18,6 +18,7 @@ def markdown(content: dict[str, Any]) -> str:
         lines += [f"{machine_line(facts)}; {content['datetime'][:10]}.", ""]
     if own.get("command"):
         lines += ["```sh", own["command"], "```", ""]
+    lines += [NOTES, ""]
     for group, members in by_group(rows).items():
         header = (*HEADER, against(members))
         lines += [f"## {group}", "", _line(header), _line("-" for _ in header)]

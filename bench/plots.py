@@ -118,11 +118,11 @@ def _by_provider(rows: list[Row], varied: str) -> Iterator[tuple[str, dict[str, 
         yield provider, style, line
 
 
-def _plain_numbers(axis: Any) -> None:
-    """Ticks of a logarithmic axis at 1, 2 and 5, written out."""
+def _plain_numbers(axis: Any, subs: Sequence[float] = (1, 2, 5)) -> None:
+    """Ticks of a logarithmic axis at these times powers of ten, written out."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
 
@@ -187,7 +187,7 @@ def _roofline(rows: list[Row], ceilings: dict[str, dict[str, float]]) -> "Figure
         points = [(row.extra["flops"] / row.extra["traffic"], row.extra["tflops"]) for row in line]
         axes.plot(*zip(*points, strict=True), **{**style, "linestyle": ""}, label=name, markersize=5)
     axes.set(xscale="log", yscale="log", xlabel="operations a byte of least traffic", ylabel="TFLOP/s")
-    _plain_numbers(axes.xaxis)
+    _plain_numbers(axes.xaxis, subs=(1,))
     _plain_numbers(axes.yaxis)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

@@ -98,18 +98,32 @@ def document(rows: Sequence[Row], facts: dict[str, Any], *, command: str, ceilin
 
 
 def _benchmark(row: Row) -> dict[str, Any]:
-    data = sorted(row.seconds)
-    q1, q3 = row.at(0.25), row.at(0.75)
+    return {
+        "group": row.group,
+        "name": row.name,
+        "fullname": row.name,
+        "params": row.params,
+        "param": row.provider,
+        "extra_info": row.extra,
+        "options": {},
+        "stats": _stats(row.seconds),
+    }
+
+
+def _stats(seconds: Sequence[float]) -> dict[str, Any]:
+    """The schema's statistics of rounds."""
+    data = sorted(seconds)
+    q1, q3 = quantile(data, 0.25), quantile(data, 0.75)
     within = [value for value in data if q1 - 1.5 * (q3 - q1) <= value <= q3 + 1.5 * (q3 - q1)]
     mean, spread = statistics.fmean(data), statistics.stdev(data) if len(data) > 1 else 0.0
     far = sum(abs(value - mean) > spread for value in data)
-    stats = {
+    return {
         "min": data[0],
         "max": data[-1],
         "mean": mean,
         "stddev": spread,
         "rounds": len(data),
-        "median": row.at(0.5),
+        "median": quantile(data, 0.5),
         "iqr": q3 - q1,
         "q1": q1,
         "q3": q3,
@@ -121,17 +135,7 @@ def _benchmark(row: Row) -> dict[str, Any]:
         "ops": 1 / mean,
         "total": sum(data),
         "iterations": 1,
-        "data": list(row.seconds),
-    }
-    return {
-        "group": row.group,
-        "name": row.name,
-        "fullname": row.name,
-        "params": row.params,
-        "param": row.provider,
-        "extra_info": row.extra,
-        "options": {},
-        "stats": stats,
+        "data": list(seconds),
     }
 
 
@@ -140,10 +144,12 @@ def write_document(path: Path, content: dict[str, Any]) -> None:
 
 
 def merged(contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Several runs as one document; of a ceiling that was measured in each, the highest holds for all.
+    """Several runs as one document: rounds of a benchmark that several hold come together.
+
+    Of a ceiling that was measured in each, the highest holds for all.
 
     Raises:
-        ValueError: the runs are of different machines or versions, or two hold the same benchmark.
+        ValueError: the runs are of different machines or versions, or of a benchmark in two of them no rounds are kept.
     """
     first, *others = contents
     owns = [{"command": "", "ceilings": {}, "refused": []} | content.get("gem_fast", {}) for content in contents]
@@ -152,10 +158,11 @@ def merged(contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
             theirs, ours = content["machine_info"].get(name), first["machine_info"].get(name)
             if theirs != ours:
                 raise ValueError(f"runs of different machines are no single report: {name} is {ours} and {theirs}")
-    benchmarks = [entry for content in contents for entry in content["benchmarks"]]
-    names = [entry["fullname"] for entry in benchmarks]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"two runs hold {twice[0]!r}")
+    found: dict[str, list[dict[str, Any]]] = {}
+    for content in contents:
+        for entry in content["benchmarks"]:
+            found.setdefault(entry["fullname"], []).append(entry)
+    benchmarks = [_pooled(entries) for entries in found.values()]
     ceilings: dict[str, dict[str, float]] = {}
     for own in owns:
         for dtype, rates in own["ceilings"].items():
@@ -165,13 +172,50 @@ def merged(contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
         extra, ceiling = entry.get("extra_info") or {}, ceilings.get((entry.get("params") or {}).get("dtype"))
         if ceiling and "share_of_ceiling" in extra:
             extra |= derived(entry["stats"]["data"], extra.get("flops", 0), extra.get("traffic", 0), ceiling)
-    commands = "\n".join(own["command"] for own in owns)
+    commands = "\n".join(own["command"] for own in owns if own["command"])
     refused = [entry for own in owns for entry in own["refused"]]
     return {
         **first,
         "benchmarks": benchmarks,
         "gem_fast": {"command": commands, "ceilings": ceilings, "refused": refused},
     }
+
+
+def _pooled(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One benchmark of several runs, which are other processes at other times: their noise belongs to it.
+
+    Rivals that not every run has are left out, since rounds are paired by turn.
+    """
+    first = entries[0]
+    if len(entries) == 1:
+        return first
+    if not all(entry["stats"].get("data") for entry in entries):
+        raise ValueError(f"two runs hold {first['fullname']!r}, and one kept no rounds of it")
+    seconds, extra = _together([(entry["stats"]["data"], entry.get("extra_info") or {}) for entry in entries])
+    rivals = [(entry.get("extra_info") or {}).get("rivals", {}) for entry in entries]
+    if rivals[0]:
+        extra["rivals"] = {}
+        for name in [name for name in rivals[0] if all(name in others for others in rivals)]:
+            theirs, told = _together([(others[name]["seconds"], others[name]) for others in rivals])
+            extra["rivals"][name] = {**told, "seconds": theirs}
+    return {**first, "stats": _stats(seconds), "extra_info": extra}
+
+
+def _together(parts: Sequence[tuple[list[float], dict[str, Any]]]) -> tuple[list[float], dict[str, Any]]:
+    """Seconds of several runs one after the other, and what follows from them."""
+    seconds, extra = [value for part, _ in parts for value in part], dict(parts[0][1])
+    median = quantile(seconds, 0.5)
+    extra |= derived(seconds, extra.get("flops", 0), extra.get("traffic", 0), {})
+    if "latency_p50_p95_p99" in extra:
+        extra["latency_p50_p95_p99"] = [quantile(seconds, share) for share in (0.5, 0.95, 0.99)]
+    if "images_per_second" in extra:
+        extra["images_per_second"] *= quantile(parts[0][0], 0.5) / median
+    if all("share_of_ceiling" in told for _, told in parts):
+        extra["share_of_ceiling"] = min(told["share_of_ceiling"] * quantile(own, 0.5) for own, told in parts) / median
+    for name in ("added_mb", "peak_mb"):
+        if known := [told[name] for _, told in parts if told.get(name) is not None]:
+            extra[name] = max(known)
+    return seconds, extra
 
 
 def read_document(path: Path) -> dict[str, Any]:

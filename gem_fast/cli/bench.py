@@ -144,19 +144,20 @@ def report(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the runs as one file.")] = None,
     plots: Annotated[Path | None, typer.Option(help="Folder to write the plots into as PNG.")] = None,
 ) -> None:
-    """Write reports of what was measured, from its JSON.
+    """Tell what was measured, from its JSON, as a table here and as reports.
 
-    Exit status: 0, 2 if a file can't be read or written, or if runs are not of one machine.
+    Rounds of a benchmark that several runs hold come together. Exit status: 0, 2 if a file can't be read or written, or
+    if runs are not of one machine.
     """
     from gem_fast.bench import plots as drawn
     from gem_fast.bench.markdown import markdown
     from gem_fast.bench.records import merged, read_document, read_rows, write_document
+    from gem_fast.bench.tables import SHORT, print_rows
     from gem_fast.writing import write_whole
 
-    if not (html_file or markdown_file or json_file or plots):
-        fail("say what to write: --html, --markdown, --json or --plots")
     try:
         content = merged([read_document(path) for path in runs])
+        print_rows(_wide(), read_rows(content), SHORT)
         if plots:
             figures = dict(drawn.plots(read_rows(content), content["gem_fast"]["ceilings"]))
             if not figures:

@@ -7,10 +7,10 @@ import pytest
 from gem_fast.bench import records
 from gem_fast.bench.compare import compare
 from gem_fast.bench.machine import _cpu_name, machine, machine_line
-from gem_fast.bench.measure import Figure
+from gem_fast.bench.measure import Figure, ratio
 from gem_fast.bench.plots import plots, to_png
 from gem_fast.bench.providers import Provider
-from gem_fast.bench.records import Row, document, read_document, read_rows, row_of, write_document
+from gem_fast.bench.records import Row, document, merged, read_document, read_rows, row_of, write_document
 from gem_fast.bench.sweep import waterfall
 from typer.testing import CliRunner
 
@@ -163,13 +163,39 @@ def test_runs_of_one_machine_are_one_report(tmp_path):
     assert "no figure: wrong output" in text
     for arguments, message in (
         ([names[0], names[2], *files], "cpu is"),
-        ([names[0], names[0], *files], "two runs hold"),
         ([str(tmp_path / "none.json"), *files], "none.json"),
-        (names[:1], "say what to write"),
     ):
         failed = CliRunner().invoke(app, ["bench", "report", *arguments])
         assert failed.exit_code == 2
         assert message in " ".join(failed.output.split())
+
+
+def test_rounds_of_a_benchmark_in_several_runs_come_together():
+    """Pairs of turns stay pairs, the highest of the runs' ceilings counts, and a rival that one run lacks is left out."""
+
+    def suite(seconds, share, rivals):
+        extra = {"flops": 1e9, "images_per_second": 1 / seconds[0], "share_of_ceiling": share, "added_mb": seconds[0]}
+        told = {name: {"seconds": theirs, "added_mb": None} for name, theirs in rivals.items()}
+        entry = {
+            "fullname": "test",
+            "stats": {"data": seconds},
+            "extra_info": {"provider": "own", "rivals": told} | extra,
+        }
+        return {"machine_info": {}, "benchmarks": [entry], "datetime": ""}
+
+    one = suite([1.0, 1.0, 1.0], 0.5, {"slow": [2.0, 2.0, 2.0], "other": [1.0, 1.0, 1.0]})
+    two = suite([4.0, 2.0, 2.0], 0.2, {"slow": [8.0, 4.0, 6.0]})
+    slow, own = read_rows(merged([one, two]))
+    assert (slow.seconds, own.seconds) == ((2, 2, 2, 8, 4, 6), (1, 1, 1, 4, 2, 2))
+    assert str(ratio(slow.seconds, own.seconds)) == "2.00× (2.00-2.00)"
+    assert own.at(0.5) == 1.5
+    assert own.extra["tflops"] == pytest.approx(1e9 / 1.5 / 1e12)
+    assert own.extra["share_of_ceiling"] == pytest.approx(0.4 / 1.5)  # least time: 0.4 s by the second's ceiling
+    assert own.extra["images_per_second"] == pytest.approx(1 / 1.5)
+    assert (own.extra["added_mb"], slow.extra["added_mb"]) == (4.0, None)
+    del two["benchmarks"][0]["stats"]["data"]
+    with pytest.raises(ValueError, match="two runs hold 'test', and one kept no rounds"):
+        merged([one, two])
 
 
 def test_plots_are_those_that_the_rows_have_something_for():
