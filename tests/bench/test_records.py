@@ -171,7 +171,7 @@ def test_runs_of_one_machine_are_one_report(tmp_path):
 
 
 def test_rounds_of_a_benchmark_in_several_runs_come_together():
-    """Pairs of turns stay pairs, the highest of the runs' ceilings counts, and a rival that one run lacks is left out."""
+    """Pairs of turns stay pairs, the highest of the runs' ceilings counts; a rival that one lacks is left out."""
 
     def suite(seconds, share, rivals):
         extra = {"flops": 1e9, "images_per_second": 1 / seconds[0], "share_of_ceiling": share, "added_mb": seconds[0]}
