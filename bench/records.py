@@ -106,11 +106,11 @@ def _benchmark(row: Row) -> dict[str, Any]:
         "param": row.provider,
         "extra_info": row.extra,
         "options": {},
-        "stats": _stats(row.seconds),
+        "stats": stats_of(row.seconds),
     }
 
 
-def _stats(seconds: Sequence[float]) -> dict[str, Any]:
+def stats_of(seconds: Sequence[float]) -> dict[str, Any]:
     """The schema's statistics of rounds."""
     data = sorted(seconds)
     q1, q3 = quantile(data, 0.25), quantile(data, 0.75)
@@ -141,81 +141,6 @@ def _stats(seconds: Sequence[float]) -> dict[str, Any]:
 
 def write_document(path: Path, content: dict[str, Any]) -> None:
     write_whole(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def merged(contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Several runs as one document: rounds of a benchmark that several hold come together.
-
-    Of a ceiling that was measured in each, the highest holds for all.
-
-    Raises:
-        ValueError: the runs are of different machines or versions, or of a benchmark in two of them no rounds are kept.
-    """
-    first, *others = contents
-    owns = [{"command": "", "ceilings": {}, "refused": []} | content.get("gem_fast", {}) for content in contents]
-    for content in others:
-        for name in sorted({*first["machine_info"], *content["machine_info"]}):
-            theirs, ours = content["machine_info"].get(name), first["machine_info"].get(name)
-            if theirs != ours:
-                raise ValueError(f"runs of different machines are no single report: {name} is {ours} and {theirs}")
-    found: dict[str, list[dict[str, Any]]] = {}
-    for content in contents:
-        for entry in content["benchmarks"]:
-            found.setdefault(entry["fullname"], []).append(entry)
-    benchmarks = [_pooled(entries) for entries in found.values()]
-    ceilings: dict[str, dict[str, float]] = {}
-    for own in owns:
-        for dtype, rates in own["ceilings"].items():
-            known = ceilings.setdefault(dtype, rates)
-            ceilings[dtype] = {name: max(value, known[name]) for name, value in rates.items()}
-    for entry in benchmarks:
-        extra, ceiling = entry.get("extra_info") or {}, ceilings.get((entry.get("params") or {}).get("dtype"))
-        if ceiling and "share_of_ceiling" in extra:
-            extra |= derived(entry["stats"]["data"], extra.get("flops", 0), extra.get("traffic", 0), ceiling)
-    commands = "\n".join(own["command"] for own in owns if own["command"])
-    refused = [entry for own in owns for entry in own["refused"]]
-    return {
-        **first,
-        "benchmarks": benchmarks,
-        "gem_fast": {"command": commands, "ceilings": ceilings, "refused": refused},
-    }
-
-
-def _pooled(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One benchmark of several runs, which are other processes at other times: their noise belongs to it.
-
-    Rivals that not every run has are left out, since rounds are paired by turn.
-    """
-    first = entries[0]
-    if len(entries) == 1:
-        return first
-    if not all(entry["stats"].get("data") for entry in entries):
-        raise ValueError(f"two runs hold {first['fullname']!r}, and one kept no rounds of it")
-    seconds, extra = _together([(entry["stats"]["data"], entry.get("extra_info") or {}) for entry in entries])
-    rivals = [(entry.get("extra_info") or {}).get("rivals", {}) for entry in entries]
-    if rivals[0]:
-        extra["rivals"] = {}
-        for name in [name for name in rivals[0] if all(name in others for others in rivals)]:
-            theirs, told = _together([(others[name]["seconds"], others[name]) for others in rivals])
-            extra["rivals"][name] = {**told, "seconds": theirs}
-    return {**first, "stats": _stats(seconds), "extra_info": extra}
-
-
-def _together(parts: Sequence[tuple[list[float], dict[str, Any]]]) -> tuple[list[float], dict[str, Any]]:
-    """Seconds of several runs one after the other, and what follows from them."""
-    seconds, extra = [value for part, _ in parts for value in part], dict(parts[0][1])
-    median = quantile(seconds, 0.5)
-    extra |= derived(seconds, extra.get("flops", 0), extra.get("traffic", 0), {})
-    if "latency_p50_p95_p99" in extra:
-        extra["latency_p50_p95_p99"] = [quantile(seconds, share) for share in (0.5, 0.95, 0.99)]
-    if "images_per_second" in extra:
-        extra["images_per_second"] *= quantile(parts[0][0], 0.5) / median
-    if all("share_of_ceiling" in told for _, told in parts):
-        extra["share_of_ceiling"] = min(told["share_of_ceiling"] * quantile(own, 0.5) for own, told in parts) / median
-    for name in ("added_mb", "peak_mb"):
-        if known := [told[name] for _, told in parts if told.get(name) is not None]:
-            extra[name] = max(known)
-    return seconds, extra
 
 
 def read_document(path: Path) -> dict[str, Any]:

@@ -151,7 +151,8 @@ def report(
     """
     from gem_fast.bench import plots as drawn
     from gem_fast.bench.markdown import markdown
-    from gem_fast.bench.records import merged, read_document, read_rows, write_document
+    from gem_fast.bench.merging import merged
+    from gem_fast.bench.records import read_document, read_rows, write_document
     from gem_fast.bench.tables import SHORT, print_rows
     from gem_fast.writing import write_whole
 

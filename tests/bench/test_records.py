@@ -8,9 +8,10 @@ from gem_fast.bench import records
 from gem_fast.bench.compare import compare
 from gem_fast.bench.machine import _cpu_name, machine, machine_line
 from gem_fast.bench.measure import Figure, ratio
+from gem_fast.bench.merging import merged
 from gem_fast.bench.plots import plots, to_png
 from gem_fast.bench.providers import Provider
-from gem_fast.bench.records import Row, document, merged, read_document, read_rows, row_of, write_document
+from gem_fast.bench.records import Row, document, read_document, read_rows, row_of, write_document
 from gem_fast.bench.sweep import waterfall
 from typer.testing import CliRunner
 
