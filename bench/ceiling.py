@@ -1,13 +1,16 @@
 """The machine's own ceiling, measured: a large matrix product for arithmetic, a copy for memory."""
 
+import functools
 import time
 from collections.abc import Callable
 
 import torch
 from gem_fast.kernels import linear
+from torch import Tensor
 
-_SIDE = {"cpu": 2048, "cuda": 8192}
+_LARGEST = {"cpu": 2048, "cuda": 8192}
 _CALLS = 9
+_BUDGET = 2.0  # seconds of the calls of one function
 _COPIED = {"cpu": 2**28, "cuda": 2**31}  # bytes, many times the last cache
 
 
@@ -17,13 +20,22 @@ def ceiling(dtype: str, device: str = "cpu") -> dict[str, float]:
 
 
 def product_rate(dtype: str, device: str = "cpu") -> float:
-    """FLOP/s of a square matrix product in that type: the fastest call of torch's own product and of the engine's.
+    """FLOP/s of a square matrix product in that type, in the fastest call of torch's own product or of the engine's.
 
     On x86-64 CPUs those are MKL's and oneDNN's; which is faster depends on the CPU.
     """
-    side = _SIDE[torch.device(device).type]
-    a, b = (torch.randn(side, side, device=device).to(getattr(torch, dtype)) for _ in range(2))
-    return 2 * side**3 / min(_least_seconds(product, device) for product in (lambda: a @ b, lambda: linear(a, b)))
+    return max(_rate_of(product, dtype, device) for product in (torch.mm, linear))
+
+
+def _rate_of(product: Callable[[Tensor, Tensor], object], dtype: str, device: str) -> float:
+    """With matrices as large as a call of a second allows: few CPUs have all products in float16."""
+    side = 512
+    while True:
+        a, b = (torch.randn(side, side, device=device).to(getattr(torch, dtype)) for _ in range(2))
+        seconds = _least_seconds(functools.partial(product, a, b), device)
+        if side == _LARGEST[torch.device(device).type] or 4**3 * seconds > 1:
+            return 2 * side**3 / seconds
+        side *= 4
 
 
 def copy_rate(device: str = "cpu") -> float:
@@ -36,8 +48,8 @@ def copy_rate(device: str = "cpu") -> float:
 
 def _least_seconds(function: Callable[[], object], device: str) -> float:
     """Of several calls: whatever else runs on the machine can only hide its ceiling."""
-    measured = []
-    for _ in range(_CALLS):
+    measured: list[float] = []
+    while len(measured) < _CALLS and sum(measured) < _BUDGET:
         start = time.perf_counter()
         function()
         if device.startswith("cuda"):
