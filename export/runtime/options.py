@@ -87,6 +87,8 @@ class RuntimeOptions:
         options.intra_op_num_threads = self.threads or 0
         options.inter_op_num_threads = 1
         options.enable_cpu_mem_arena = self.arena
+        # From the second run of a shape on, a pattern takes one block for all of it beside what the first run left.
+        options.enable_mem_pattern = False
         options.log_severity_level = 3  # errors: they are raised, and warnings speak of nodes that stay on the CPU
         if not self.prepacking:
             options.add_session_config_entry("session.disable_prepacking", "1")

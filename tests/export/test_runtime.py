@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from gem_fast.bench import memory
+from gem_fast.export.checking import sample_images
 from gem_fast.export.runtime import GemRuntime
 from gem_fast.export.runtime import text as runtime_text
 from PIL import Image
@@ -241,3 +243,19 @@ def test_patches_stay_where_they_are_computed(runtime, picture):
     (value,) = runtime.patch_features([picture()], (96, 96))
     assert value.device_name() == "cpu"
     assert value.shape() == [1, 12, 12, json.loads((exported() / "manifest.json").read_text())["image"]["embed_dim"]]
+
+
+@pytest.mark.skipif(memory.resident_mb() is None, reason="there is no /proc")
+def test_a_second_run_takes_no_more_memory_than_the_first():
+    """ONNX Runtime's memory pattern would nearly double it."""
+    model = GemRuntime(exported((224, 224)), threads=1)
+    images = [sample_images()[0]] * 8
+    model.patch_features(images[:1], (224, 224))  # loads
+    before = memory.resident_mb()
+    peaks = []
+    for _ in range(2):
+        memory.reset_peak()
+        model.patch_features(images, (224, 224))
+        peaks.append(memory.peak_mb() - before)
+    assert peaks[0] > 20
+    assert peaks[1] < 1.3 * peaks[0]
