@@ -24,7 +24,7 @@ def merged(contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
     benchmarks = [_pooled(entries) for entries in found.values()]
     ceilings = _highest([own["ceilings"] for own in owns])
     for entry in benchmarks:
-        extra, ceiling = entry.get("extra_info") or {}, ceilings.get((entry.get("params") or {}).get("dtype"))
+        extra, ceiling = entry.get("extra_info") or {}, ceilings.get(str((entry.get("params") or {}).get("dtype")))
         if ceiling and "share_of_ceiling" in extra:
             extra |= derived(entry["stats"]["data"], extra.get("flops", 0), extra.get("traffic", 0), ceiling)
     commands = "\n".join(own["command"] for own in owns if own["command"])
