@@ -1,4 +1,7 @@
-"""The machine's own ceiling, measured: a large matrix product for arithmetic, a copy for memory."""
+"""The machine's own ceiling, measured: a large matrix product for arithmetic, a copy for memory.
+
+`python -m gem_fast.bench.ceiling` tells each product's rate on the CPU, torch's own and the engine's.
+"""
 
 import functools
 import time
@@ -8,6 +11,9 @@ import torch
 from gem_fast.kernels import linear
 from torch import Tensor
 
+from .machine import machine_line
+
+PRODUCTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"torch.mm": torch.mm, "engine": linear}
 _LARGEST = {"cpu": 2048, "cuda": 8192}
 _CALLS = 9
 _BUDGET = 2.0  # seconds of the calls of one function
@@ -24,10 +30,10 @@ def product_rate(dtype: str, device: str = "cpu") -> float:
 
     On x86-64 CPUs those are MKL's and oneDNN's; which is faster depends on the CPU.
     """
-    return max(_rate_of(product, dtype, device) for product in (torch.mm, linear))
+    return max(_rate_of(product, dtype, device) for product in PRODUCTS.values())
 
 
-def _rate_of(product: Callable[[Tensor, Tensor], object], dtype: str, device: str) -> float:
+def _rate_of(product: Callable[[Tensor, Tensor], Tensor], dtype: str, device: str) -> float:
     """With matrices as large as a call of a second allows: few CPUs have all products in float16."""
     side = 512
     while True:
@@ -56,3 +62,10 @@ def _least_seconds(function: Callable[[], object], device: str) -> float:
             torch.cuda.synchronize()
         measured.append(time.perf_counter() - start)
     return min(measured)
+
+
+if __name__ == "__main__":
+    print(machine_line())
+    for dtype in ("float32", "bfloat16"):
+        rates = (f"{name} {_rate_of(product, dtype, 'cpu') / 1e9:.0f}" for name, product in PRODUCTS.items())
+        print(f"{dtype}: GFLOP/s of {', '.join(rates)}")

@@ -14,10 +14,10 @@ _FIRST, _LAST = ("provider", "p50 s", "20-80%", "p95 s", "p99 s", "images/s"), (
 HEADER = (*_FIRST, "TFLOP/s", "GB/s", *_LAST)
 ON_SCREEN = ("provider", "p50 s", "20-80%", "p95 s", "p99 s", "images/s", "TFLOP/s", "GB/s", "of ceiling", "MB added")
 NOTES = (
-    "Providers of a case were timed in turns in one run, after their outputs were found to agree. Times are medians of "
+    "Providers of a case were timed in turns, after their outputs were found to agree. Times are medians of "
     "rounds; ratios are medians of the ratios round by round, with their 20% and 80% quantiles. Operations are counted "
     "from shapes, those that the symmetry of p pᵀ saves count as done. The share of the ceiling is the least time at "
-    "the rates of a large matrix product and of a copy, measured in the same run, over the time."
+    "the rates of a large matrix product and of a copy, measured beside them, over the time."
 )
 SHORT = ("provider", "p50 s", "20-80%", "images/s", "TFLOP/s", "GB/s", "of ceiling", "MB added")
 

@@ -1,7 +1,7 @@
 """A linear layer and the activation after it; on x86-64 CPUs one call of oneDNN, which does both tile by tile.
 
 torch hands float32 products to MKL, which was slower than oneDNN on the two CPUs where both were measured, AMD EPYCs
-with AVX-512 (on the newer one 223 against 474 GFLOP/s, the two products of `bench/ceiling.py`); in any type the fused
+with AVX-512 (on the newer one 224 against 464 GFLOP/s, `python -m gem_fast.bench.ceiling`); in any type the fused
 activation saves writing and reading the widest tensor of a transformer block.
 """
 

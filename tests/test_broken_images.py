@@ -11,11 +11,7 @@ import pytest
 from PIL import Image
 
 from gem_fast.images import MAX_PIXELS, ImageError, load_image, read_image
-
-LOSSLESS = ("png", "tiff", "bmp")
-
-
-FORMATS = (*LOSSLESS, "jpg", "webp", "gif")
+from tests.image_formats import FORMATS
 
 
 def png_header(width, height):

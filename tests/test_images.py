@@ -1,4 +1,4 @@
-"""Reading of images: formats, modes, orientation, arrays, tensors, and every way in which one can be unusable."""
+"""Reading of images: formats, modes and orientation."""
 
 import struct
 
@@ -7,15 +7,7 @@ import pytest
 from PIL import Image
 
 from gem_fast.images import ImageError, load_image, read_image
-
-LOSSLESS = ("png", "tiff", "bmp")
-
-
-FORMATS = (*LOSSLESS, "jpg", "webp", "gif")
-
-
-def pixels(image):
-    return np.asarray(image).astype(int)
+from tests.image_formats import FORMATS, LOSSLESS, pixels
 
 
 @pytest.mark.parametrize("ending", FORMATS)

@@ -3,9 +3,8 @@
 import re
 
 import pytest
-from typer.testing import CliRunner
 
-from gem_fast.cli import app
+from tests.command_line import invoke, plain
 
 
 @pytest.fixture
@@ -14,8 +13,8 @@ def run(tmp_path):
 
     def run(*arguments):
         command = ["export", "--out", str(tmp_path / "out"), "--gem-blocks", "1", "--size", "32", "--no-check"]
-        done = CliRunner().invoke(app, [*command, *arguments], env={"COLUMNS": "200"})
-        return done, re.sub(r"\s+", " ", re.sub(r"\x1b\[[0-9;]*m", "", done.output))
+        done = invoke(*command, *arguments)
+        return done, re.sub(r"\s+", " ", plain(done.output))
 
     return run
 

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from gem_fast.export.runtime import GemRuntime
 from PIL import Image
-from typer.testing import CliRunner
 
 from gem_fast import segment_files
-from gem_fast.cli import app
 from gem_fast.demo import SAMPLES
+from tests.command_line import invoke
 from tests.export.runtime_exports import engine, exported
 
 # What a machine that only deploys does not have.
@@ -50,10 +49,6 @@ from gem_fast.cli import main
 
 main()
 """
-
-
-def invoke(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
 
 
 def without_torch(code, *arguments):
