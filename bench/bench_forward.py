@@ -15,7 +15,7 @@ from gem_fast.bench.subjects import make_subject, random_pixels
 from gem_fast.bench.sweep import reference, rival, start
 from gem_fast.bench.turns import Work
 
-from gem_fast.packing import vision_config
+from gem_fast.towers.packing import vision_config
 
 PROVIDERS = {  # what a case is about, and then those that it is held against
     "fp32": [

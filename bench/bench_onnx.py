@@ -19,16 +19,16 @@ from gem_fast.bench.onnx_provider import write_graph
 from gem_fast.bench.turns import Work
 from gem_fast.export.checking import sample_images
 from gem_fast.export.comparison import relative_error
-from gem_fast.export.options import ExportOptions
+from gem_fast.export.export_options import ExportOptions
 from gem_fast.export.plain import plain_torch
 from gem_fast.export.verdict import MARGIN
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 
 from gem_fast.options import GemOptions
-from gem_fast.packing import pack_vision, vision_config
 from gem_fast.preprocess import to_pixels
-from gem_fast.vision import GemVisionTransformer
+from gem_fast.towers.packing import pack_vision, vision_config
+from gem_fast.towers.vit import GemVisionTransformer
 
 MODEL = "ViT-B-16"
 GRAPHS: dict[str, dict[str, Any]] = {

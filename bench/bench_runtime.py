@@ -10,12 +10,12 @@ import torch
 from gem_fast.bench.turns import Work
 from gem_fast.export import ExportOptions, export_onnx
 from gem_fast.export.comparison import relative_error
-from gem_fast.export.runtime import GemRuntime
-from gem_fast.export.runtime.decoding import NumpyDecoder
 from PIL import Image
 
 import gem_fast
 from gem_fast.decoding import KernelDecoder
+from gem_fast.runtime import GemRuntime
+from gem_fast.runtime.decoders import NumpyDecoder
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from gem_fast.bench.subjects import make_subject
 from gem_fast.bench.torch_provider import load_weights
 from gem_fast.bench.turns import Work
 from gem_fast.export import ExportOptions, export_onnx
-from gem_fast.export.runtime import GemRuntime
 from gem_fast.kernels.decoding.heatmaps import stretched
 from gem_fast.kernels.decoding.reference import labels_reference, upsample
 from PIL import Image
@@ -26,6 +25,7 @@ import gem_fast
 from gem_fast.decoding import KernelDecoder, label_type
 from gem_fast.model import GemModel
 from gem_fast.preprocess import to_pixels
+from gem_fast.runtime import GemRuntime
 
 PROMPTS = [
     "cat",

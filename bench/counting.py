@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from gem_fast.options import GemOptions
-from gem_fast.vision import VisionConfig
+from gem_fast.towers.vit import VisionConfig
 
 from .work import Task, forward
 

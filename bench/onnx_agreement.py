@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from gem_fast.export.builder import GraphBuilder
 from gem_fast.export.checking import sample_images
 from gem_fast.export.comparison import compare, labeller
+from gem_fast.export.export_options import FIRST_ATTENTION_OPSET, OPSETS
 from gem_fast.export.image_encoder import write_image_encoder
 from gem_fast.export.layers import Layers
-from gem_fast.export.options import FIRST_ATTENTION_OPSET, OPSETS
 from gem_fast.export.plain import plain_torch
 from gem_fast.export.session import open_session
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD

@@ -12,10 +12,10 @@ from .protocol import serve_parent
 from .providers import Loaded, Provider, Subject
 
 if TYPE_CHECKING:
-    from gem_fast.export.options import ExportOptions
+    from gem_fast.export.export_options import ExportOptions
     from onnxruntime import OrtValue
 
-    from gem_fast.vision import GemVisionTransformer
+    from gem_fast.towers.vit import GemVisionTransformer
 
 EXPORTER = ("-m", "gem_fast.bench.onnx_provider")
 GRAPH_DTYPES = {"float32": "fp32", "float16": "fp16"}  # those that ONNX Runtime's CPU kernels compute
@@ -40,11 +40,11 @@ def export_graph(provider: Provider, subject: Subject) -> None:
 
 def export_here(provider: Provider, subject: Subject) -> None:
     """The same by this process."""
+    from gem_fast.export.export_options import ExportOptions
     from gem_fast.export.onnx_export import require_packages
-    from gem_fast.export.options import ExportOptions
 
     from gem_fast.options import GemOptions
-    from gem_fast.packing import pack_vision, vision_config
+    from gem_fast.towers.packing import pack_vision, vision_config
 
     from .torch_provider import load_weights
 
@@ -75,7 +75,7 @@ class OnnxForward(Loaded):
     """The graph on ONNX Runtime. On a GPU its memory is not told."""
 
     def __init__(self, provider: Provider, subject: Subject, device: str, threads: int | None) -> None:
-        from gem_fast.export.runtime.options import RuntimeOptions
+        from gem_fast.runtime.runtime_options import RuntimeOptions
 
         kind, _, index = device.partition(":")
         self.on_gpu = kind != "cpu"
@@ -87,7 +87,7 @@ class OnnxForward(Loaded):
 
     def open(self) -> None:
         """A session without what an earlier one left."""
-        from gem_fast.export.runtime.graph import Graph
+        from gem_fast.runtime.graph import Graph
 
         self.graph = Graph(self.path, self.options, {"pixels": ("float", 4)}, ("patch_features",))
 

@@ -15,7 +15,7 @@ import open_clip
 import torch
 from gem_fast.kernels.attention.triton.tiles import Device, Tile, tile_for
 
-from gem_fast.packing import vision_config
+from gem_fast.towers.packing import vision_config
 from gem_fast.writing import write_whole
 
 from .ahead import Static

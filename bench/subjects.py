@@ -22,7 +22,7 @@ def make_subject(model: str, folder: Path) -> Subject:
     import torch
     from safetensors.torch import save_file
 
-    from gem_fast.checkpoint import EMBEDDED, read_checkpoint
+    from gem_fast.towers.checkpoint import EMBEDDED, read_checkpoint
 
     torch.manual_seed(0)
     checkpoint = read_checkpoint(model, None if model in EMBEDDED else "random")

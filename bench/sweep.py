@@ -212,7 +212,7 @@ def reference(subject: Subject, batch: int, size: int, device: str = "cpu", thre
 
 
 def _vision_config(subject: Subject) -> Any:
-    from gem_fast.packing import vision_config
+    from gem_fast.towers.packing import vision_config
 
     return vision_config(subject.model_cfg)
 

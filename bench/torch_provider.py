@@ -77,7 +77,7 @@ def dtype_of(provider: Provider) -> torch.dtype:
 
 def _engine(provider: Provider, subject: Subject, device: str) -> Forward:
     from gem_fast.options import GemOptions
-    from gem_fast.packing import pack_vision, vision_config
+    from gem_fast.towers.packing import pack_vision, vision_config
 
     options = replace(GemOptions(**subject.options), backend=provider.backend)
     packed = pack_vision(load_weights(subject), vision_config(subject.model_cfg), options)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from gem_fast.options import GemOptions
-from gem_fast.vision import VisionConfig
+from gem_fast.towers.vit import VisionConfig
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,10 @@ from torch import Tensor
 from gem_fast.images import read_image
 from gem_fast.model import GemModel
 from gem_fast.preprocess import to_pixels
-from gem_fast.text import embed_tokens
+from gem_fast.runtime.manifest import files_of, size_name
+from gem_fast.towers.text import embed_tokens
 
 from .comparison import compare, labeller, rows
-from .manifest import files_of
-from .options import size_name
 from .plain import plain_torch
 from .session import open_session
 from .verdict import Comparison

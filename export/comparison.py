@@ -8,7 +8,8 @@ import torch
 from gem_fast.kernels import decode_labels
 from torch import Tensor
 
-from .options import ExportError
+from gem_fast.errors import ExportError
+
 from .verdict import Comparison, DisagreementError
 
 Labeller = Callable[[Tensor], Tensor]

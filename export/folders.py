@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .manifest import MANIFEST
-from .options import ExportError
+from gem_fast.errors import ExportError
+from gem_fast.runtime.manifest import MANIFEST
 
 
 @contextmanager

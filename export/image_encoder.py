@@ -1,10 +1,10 @@
-"""The image encoder as an ONNX graph: pixels to L2-normalised patch features, by the forward of `gem_fast.vision`."""
+"""The image encoder as an ONNX graph: pixels to L2-normalised patch features, by the forward of `towers.vit`."""
 
 import numpy as np
 import torch
 from onnx import TensorProto
 
-from gem_fast.vision import Block, GemVisionTransformer
+from gem_fast.towers.vit import Block, GemVisionTransformer
 
 from .layers import Layers
 from .resampling import bicubic_matrix

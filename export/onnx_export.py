@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
+from gem_fast.errors import ExportError
 from gem_fast.model import GemModel
+from gem_fast.runtime.manifest import FORMAT, FORMAT_VERSION, TOKENIZER, file_sha256, size_name, write_manifest
 from gem_fast.templates import TEMPLATES
 
+from .export_options import ExportOptions
 from .folders import whole_folder
-from .manifest import FORMAT, FORMAT_VERSION, TOKENIZER, file_sha256, write_manifest
-from .options import ExportError, ExportOptions, size_name
 
 _INLINE_LIMIT = 1 << 30  # bytes of weights inside a graph; a protobuf ends at 2 GiB
 _HEAD_FILES = {"head": "head.onnx", "cosines": "cosines.onnx", "heatmaps": "heatmaps.onnx", "labels": "labels.onnx"}
@@ -65,7 +66,7 @@ def write_graphs(model: GemModel, folder: Path, options: ExportOptions) -> dict[
     from .head import write_head
     from .image_encoder import write_image_encoder
     from .layers import Layers
-    from .preprocess import write_preprocessing
+    from .pixels import write_preprocessing
     from .text_encoder import write_text_encoder
     from .tokenizer_file import tokenizer_json
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from gem_fast.kernels.linear import activate
 from torch import Tensor, nn
 
-from gem_fast.vision import GemVisionTransformer, Linear
+from gem_fast.towers.vit import GemVisionTransformer, Linear
 
 from .layers import TORCH_DTYPES
 

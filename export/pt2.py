@@ -15,16 +15,18 @@ import torch
 import torch._inductor
 from torch import Tensor, nn
 
+from gem_fast.errors import ExportError
+from gem_fast.runtime.manifest import file_sha256, size_name, write_manifest
+
 from .comparison import compare, rows
+from .export_options import ExportOptions
 from .folders import whole_folder
-from .manifest import file_sha256, write_manifest
-from .options import ExportError, ExportOptions, size_name
 from .plain import plain_torch
 from .verdict import Comparison
 
 if TYPE_CHECKING:
     from gem_fast import GemModel
-    from gem_fast.vision import GemVisionTransformer
+    from gem_fast.towers.vit import GemVisionTransformer
 
 _LARGEST_BATCH = 1024
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from gem_fast.errors import ExportError
+
 from .builder import PLUGIN_DOMAIN
 from .emulation import widen_bfloat16
-from .options import ExportError
 
 
 def open_session(path: Path, emulated: bool = False) -> Any:

@@ -4,7 +4,7 @@ from typing import Any
 
 from open_clip.tokenizer import SimpleTokenizer, _clean_lower
 
-from .options import ExportError
+from gem_fast.errors import ExportError
 
 _START, _END = "<start_of_text>", "<end_of_text>"
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"

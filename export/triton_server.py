@@ -4,10 +4,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gem_fast.errors import ExportError
+from gem_fast.runtime.manifest import TOKENIZER, file_sha256, write_manifest
+
+from .export_options import ExportOptions
 from .folders import whole_folder
-from .manifest import TOKENIZER, file_sha256, write_manifest
 from .model_config import Interface, Serving, ensemble_config, interface, model_config
-from .options import ExportError, ExportOptions
 
 if TYPE_CHECKING:
     from gem_fast.model import GemModel

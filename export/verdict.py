@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from .options import ExportError
+from gem_fast.errors import ExportError
 
 MARGIN = 2.0  # times what PyTorch alone loses on the same input
 _FLOAT32_ERROR = 2e-6  # relative, of sums in another order

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 from typing import Any as _Any
 
 if TYPE_CHECKING:
-    from .checkpoint import pretrained_tags, supported_models
+    from .batch import segment_files
     from .errors import ModelError
-    from .files import segment_files
     from .images import ImageError
     from .loading import load
     from .model import GemModel
     from .options import Defaults, GemOptions
     from .segmentation import Segmentation
+    from .towers.checkpoint import pretrained_tags, supported_models
 
 __version__ = _version("gem_fast")
 __all__ = [
@@ -44,9 +44,9 @@ _HOMES = {
     "ModelError": "errors",
     "Segmentation": "segmentation",
     "load": "loading",
-    "pretrained_tags": "checkpoint",
-    "segment_files": "files",
-    "supported_models": "checkpoint",
+    "pretrained_tags": "towers.checkpoint",
+    "segment_files": "batch",
+    "supported_models": "towers.checkpoint",
 }
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from .checkpoint import read_checkpoint
 from .errors import ModelError
 from .model import GemModel
 from .options import GemOptions
-from .packing import pack_vision
-from .text import TextEncoder
+from .towers.checkpoint import read_checkpoint
+from .towers.packing import pack_vision
+from .towers.text import TextEncoder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -13,8 +13,8 @@ from .options import Defaults
 from .preprocess import ResizePolicy, input_size, to_pixels
 from .scores import class_scores
 from .segmenter import Segmenter
-from .text import TextEncoder
-from .vision import GemVisionTransformer, VisionFeatures
+from .towers.text import TextEncoder
+from .towers.vit import GemVisionTransformer, VisionFeatures
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,6 @@
 Needs no torch: each engine brings the decoder of its own arrays.
 """
 
-import io
-import json
 import os
 from collections import Counter
 from dataclasses import dataclass, field
@@ -16,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from .decoding import Decoder, KernelDecoder, label_type
+from .outputs import wanted_kinds
 from .rendering import blend_heatmap, blend_labels, class_colour, palette
 from .writing import write_whole
 
@@ -134,31 +133,11 @@ class Segmentation:
             Files by kind: `labels`, `legend`, perhaps `overlay` and `heatmaps`. Each appears whole or not at all.
         """
         stem = stem or (Path(self.source).stem if self.source else "image")
-        contents = {"overlay": (".overlay.png", png_bytes(self.overlay()))} if overlay else {}
-        contents |= {
-            "labels": (".labels.png", png_bytes(self.label_image())),
-            "legend": (
-                ".legend.json",
-                json.dumps(self.legend(), indent=1, ensure_ascii=False).encode(errors="backslashreplace"),
-            ),
-        }
-        if heatmaps:
-            contents["heatmaps"] = (".heatmaps.npz", self._heatmap_bytes())
+        asked = {"overlay": overlay, "heatmaps": heatmaps}
+        kinds = wanted_kinds(name for name, wanted in asked.items() if wanted)
+        contents = {kind: kind.content(self) for kind in kinds}
         paths = {}
-        for kind, (ending, content) in contents.items():
-            paths[kind] = Path(folder) / f"{stem}{ending}"
-            write_whole(paths[kind], content)
+        for kind, content in contents.items():
+            paths[kind.name] = Path(folder) / f"{stem}{kind.ending}"
+            write_whole(paths[kind.name], content)
         return paths
-
-    def _heatmap_bytes(self) -> bytes:
-        buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer, heatmaps=self.heatmaps.astype(np.float16), scores=self.scores, classes=np.array(self.classes)
-        )
-        return buffer.getvalue()
-
-
-def png_bytes(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=3)
-    return buffer.getvalue()

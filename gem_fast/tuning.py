@@ -15,10 +15,10 @@ from gem_fast.kernels.attention.triton.tune import Limits, Problem, Trial, tune
 from gem_fast.kernels.attention.triton.tune_bench import DTYPES, make_bench, median_ms
 from gem_fast.kernels.attention.triton.tuned import TileTable, default_path, read_table
 
-from .checkpoint import EMBEDDED, supported_models
 from .errors import ModelError
-from .packing import vision_config, why_unsupported
-from .vision import VisionConfig
+from .towers.checkpoint import EMBEDDED, supported_models
+from .towers.packing import vision_config, why_unsupported
+from .towers.vit import VisionConfig
 from .writing import write_whole
 
 

@@ -79,7 +79,7 @@ def test_the_models_backend_decodes_too(monkeypatch, picture):
     monkeypatch.setattr("gem_fast.kernels.choice.os.environ", {})
     for name in ("layer_norm_and_temperature", "decode_labels", "decode_heatmaps"):
         plain = getattr(gem_fast.kernels, name)
-        place = "gem_fast.vision" if name.startswith("layer") else "gem_fast.kernels"
+        place = "gem_fast.towers.vit" if name.startswith("layer") else "gem_fast.kernels"
 
         def record(*a, plain=plain, **k):
             asked.append(k["backend"])

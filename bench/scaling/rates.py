@@ -59,9 +59,10 @@ def make_photo(name: str, folder: Path) -> Path:
 def stages(photo: Path, out: Path) -> dict[str, Callable[[], Any]]:
     """The stages before and after encoding, each a call; scores are random and smooth, of 150 classes."""
     from gem_fast.images import load_image
+    from gem_fast.outputs import png_bytes
     from gem_fast.preprocess import to_pixels
     from gem_fast.scores import class_scores
-    from gem_fast.segmentation import Segmentation, png_bytes
+    from gem_fast.segmentation import Segmentation
 
     image, generator = load_image(photo), torch.Generator().manual_seed(0)
     coarse = torch.randn(1, EMBEDDING, 7, 7, generator=generator)

@@ -7,7 +7,7 @@ from typing import Any
 
 import open_clip
 
-from gem_fast.packing import vision_config
+from gem_fast.towers.packing import vision_config
 
 from ..counting import forward_work
 from .model import Stage, Workload, serial_share

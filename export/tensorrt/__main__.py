@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-from ..options import ExportError
+from gem_fast.errors import ExportError
+
 from .export import build_engines
 
 

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gem_fast.errors import ExportError
+from gem_fast.runtime.manifest import file_sha256
 from gem_fast.writing import write_whole
 
 from ..builder import PLUGIN_DOMAIN
-from ..manifest import file_sha256
-from ..options import ExportError
 from .plugin import register
 from .ptx import ARCHITECTURES
 

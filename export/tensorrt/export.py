@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gem_fast.errors import ExportError
+from gem_fast.runtime.manifest import file_sha256, write_manifest
+
+from ..export_options import ExportOptions
 from ..folders import whole_folder
-from ..manifest import file_sha256, write_manifest
-from ..options import ExportError, ExportOptions
 from .build import TIMING_CACHE, Extent, Profile, build_engine, input_shapes, trtexec_line, why_not_here
 
 if TYPE_CHECKING:

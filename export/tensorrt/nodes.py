@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 from onnx import FunctionProto, ModelProto, helper, parser
 
+from gem_fast.errors import ExportError
+
 from ..builder import PLUGIN_DOMAIN
-from ..options import ExportError
 from .plugin import NODES, PADDING
 
 if TYPE_CHECKING:

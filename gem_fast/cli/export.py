@@ -81,7 +81,7 @@ def export(
     Exit status: 0 if the export is written (and agrees with torch), 2 if not; then nothing is written.
     """
     from gem_fast.export import ExportOptions
-    from gem_fast.export.options import parse_size
+    from gem_fast.export.export_options import parse_size
     from gem_fast.export.verdict import DisagreementError
 
     from .formats import FORMATS, comparison_table

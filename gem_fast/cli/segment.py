@@ -105,7 +105,7 @@ def segment(
     """
     import gem_fast
     from gem_fast import segment_files
-    from gem_fast.files import find_images
+    from gem_fast.batch.sources import find_images
     from gem_fast.prompts import read_prompt_file
 
     foreign = _RUNTIME_ONLY if runtime is None else _ENGINE_ONLY
@@ -127,7 +127,7 @@ def segment(
         find_images(images)  # a mistyped path should not cost the loading of a model
         gem: Segmenter
         if runtime is not None:
-            from gem_fast.export.runtime import GemRuntime
+            from gem_fast.runtime import GemRuntime
 
             gem = GemRuntime(runtime, provider=provider, cache=engine_cache, threads=threads, max_batch=batch_size)
         else:

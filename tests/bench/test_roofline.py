@@ -16,8 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from gem_fast.options import GemOptions
-from gem_fast.packing import vision_config
-from gem_fast.vision import GemVisionTransformer, VisionConfig
+from gem_fast.towers.packing import vision_config
+from gem_fast.towers.vit import GemVisionTransformer, VisionConfig
 
 # 128 rows × 64 keys in 8 warps: 32 logits a thread.
 LOOP = Static(106, 0, 40_960, 8, {"FFMA": 32, "MUFU": 32, "HGMMA": 8, "other": 76})

@@ -22,8 +22,8 @@ from typer.testing import CliRunner
 from gem_fast.cli import app
 from gem_fast.cli.bench import Rival
 from gem_fast.options import GemOptions
-from gem_fast.packing import pack_vision
-from gem_fast.vision import VisionConfig
+from gem_fast.towers.packing import pack_vision
+from gem_fast.towers.vit import VisionConfig
 
 SMALL = VisionConfig(width=64, layers=4, heads=2, mlp_width=128, patch_size=8, grid=(6, 6), embed_dim=32)
 
@@ -37,7 +37,7 @@ def gem_tiny(tmp_path_factory):
 
 @pytest.mark.parametrize("projections", ["qkv", "qk", "v"])
 def test_counted_operations_are_those_that_run(projections):
-    from gem_fast.vision import GemVisionTransformer
+    from gem_fast.towers.vit import GemVisionTransformer
 
     options = GemOptions(gem_blocks=3, iterations=2, projections=projections, backend="reference")
     vision = GemVisionTransformer(SMALL, options).eval()

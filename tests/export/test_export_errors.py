@@ -6,16 +6,16 @@ import sys
 import pytest
 from gem_fast.export import ExportError, ExportOptions, export_onnx
 from gem_fast.export import onnx_export as module
+from gem_fast.export.export_options import parse_size
 from gem_fast.export.layers import Layers
-from gem_fast.export.manifest import read_manifest, verify_files
-from gem_fast.export.options import parse_size
 from gem_fast.export.session import open_session
 from gem_fast.export.verdict import DisagreementError
 from typer.testing import CliRunner
 
 import gem_fast
 from gem_fast.cli import app
-from tests.export.runtime_exports import exported
+from gem_fast.runtime.manifest import read_manifest, verify_files
+from tests.runtime.runtime_exports import exported
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ import torch
 from gem_fast.export.builder import GraphBuilder
 from gem_fast.export.checking import sample_images
 from gem_fast.export.comparison import labeller, relative_error
+from gem_fast.export.export_options import OPSETS
 from gem_fast.export.image_encoder import write_image_encoder
 from gem_fast.export.layers import Layers
-from gem_fast.export.options import OPSETS
+from gem_fast.export.pixels import write_preprocessing
 from gem_fast.export.plain import plain_torch
-from gem_fast.export.preprocess import write_preprocessing
 from gem_fast.export.verdict import MARGIN
 from PIL import Image
 

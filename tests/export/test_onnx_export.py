@@ -12,10 +12,10 @@ import torch
 from gem_fast.export import ExportOptions, export_onnx
 from gem_fast.export import onnx_export as module
 from gem_fast.export.builder import Weights
-from gem_fast.export.manifest import files_of, read_manifest, verify_files
 from gem_fast.export.session import open_session
 
 import gem_fast
+from gem_fast.runtime.manifest import files_of, read_manifest, verify_files
 from tests.export.checked import fewest_labels, largest_error
 
 

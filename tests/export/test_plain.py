@@ -6,7 +6,7 @@ from gem_fast.export.plain import Int8Linear, plain_torch
 from gem_fast.export.verdict import Comparison
 
 import gem_fast
-from gem_fast.vision import Linear
+from gem_fast.towers.vit import Linear
 
 
 @pytest.mark.parametrize("shift", [-3.0, 0.0, 5.0])

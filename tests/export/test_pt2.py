@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 from gem_fast.export import ExportError, ExportOptions, pt2
-from gem_fast.export.manifest import read_manifest, verify_files
 from gem_fast.export.plain import plain_torch
 from gem_fast.export.pt2 import at_size, export_pt2
 from gem_fast.export.verdict import DisagreementError
 
 import gem_fast
+from gem_fast.runtime.manifest import read_manifest, verify_files
 from tests.export.checked import largest_error
 
 SIZE = (16, 24)

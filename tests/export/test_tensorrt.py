@@ -5,7 +5,6 @@ import json
 import onnx
 import pytest
 from gem_fast.export import ExportError, ExportOptions
-from gem_fast.export.manifest import read_manifest, verify_files
 from gem_fast.export.onnx_export import write_graphs
 from gem_fast.export.tensorrt.build import Extent, input_shapes, trtexec_line
 from gem_fast.export.tensorrt.export import export_tensorrt
@@ -13,6 +12,7 @@ from gem_fast.export.tensorrt.support import published, unsupported
 from onnx import helper
 
 import gem_fast
+from gem_fast.runtime.manifest import read_manifest, verify_files
 from tests.export.checked import fewest_labels, largest_error
 
 SIZES = ((32, 32), (32, 48))

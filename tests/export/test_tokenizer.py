@@ -6,9 +6,9 @@ import unicodedata
 import ftfy
 import open_clip
 import pytest
-from gem_fast.export.options import ExportError
 from gem_fast.export.tokenizer_file import tokenizer_json
 
+from gem_fast.errors import ExportError
 from gem_fast.templates import IMAGENET
 
 tokenizers = pytest.importorskip("tokenizers")

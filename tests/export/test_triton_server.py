@@ -9,13 +9,13 @@ import onnxruntime
 import pytest
 import torch
 from gem_fast.export import ExportError, ExportOptions, triton_server
-from gem_fast.export.manifest import read_manifest, verify_files
 from gem_fast.export.model_config import Serving, interface, model_config
 from gem_fast.export.triton_server import export_triton_server
 from google.protobuf import text_format
 from onnx import TensorProto, helper
 
 import gem_fast
+from gem_fast.runtime.manifest import read_manifest, verify_files
 
 KINDS = {TensorProto.FLOAT: "TYPE_FP32", TensorProto.INT64: "TYPE_INT64", TensorProto.INT32: "TYPE_INT32"}
 SIZE = (32, 40)

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gem_fast.options import GemOptions
-from gem_fast.vision import GemVisionTransformer, VisionConfig
+from gem_fast.towers.vit import GemVisionTransformer, VisionConfig
 
 LOW = (torch.float16, torch.bfloat16)
 

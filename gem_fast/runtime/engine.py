@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gem_fast.export.options import ExportError, size_name
 from onnxruntime import OrtValue
 from PIL import Image
 
-from gem_fast.decoding import Decoder
-from gem_fast.images import ImageError
-from gem_fast.preprocess import ResizePolicy, input_size, normalised
-from gem_fast.segmenter import Segmenter
-
-from .decoding import GraphDecoder, NumpyDecoder
+from ..decoding import Decoder
+from ..errors import ExportError
+from ..images import ImageError
+from ..preprocess import ResizePolicy, input_size, normalised
+from ..segmenter import Segmenter
+from .decoders import GraphDecoder, NumpyDecoder
 from .folder import open_folder
 from .graph import Graph
-from .options import RuntimeOptions
+from .manifest import size_name
+from .runtime_options import RuntimeOptions
 from .text import TextEncoder, TextTokenizer
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 import gem_fast
 from gem_fast import GemOptions, ModelError, pretrained_tags, supported_models
-from gem_fast.checkpoint import EMBEDDED, read_checkpoint
+from gem_fast.towers.checkpoint import EMBEDDED, read_checkpoint
 
 SMALL = "ViT-S-32-alt"
 
@@ -238,5 +238,5 @@ class TestLoad:
         torch.save(clip.state_dict(), tmp_path / "w.pt")
         first, second = (gem_fast.load(SMALL, weights=tmp_path / "w.pt", text_cache=tmp_path / "c") for _ in range(2))
         row = first.encode_text("cat")
-        monkeypatch.setattr("gem_fast.text.TextEncoder._embed", None)  # nothing may be left to encode
+        monkeypatch.setattr("gem_fast.towers.text.TextEncoder._embed", None)  # nothing may be left to encode
         assert torch.equal(second.encode_text("cat"), row)

@@ -7,9 +7,9 @@ import numpy as np
 import onnxruntime
 import pytest
 from gem_fast.export import ExportError
-from gem_fast.export.runtime import GemRuntime, RuntimeOptions
 
-from tests.export.runtime_exports import exported
+from gem_fast.runtime import GemRuntime, RuntimeOptions
+from tests.runtime.runtime_exports import exported
 
 CUDA, TENSORRT, CPU = "CUDAExecutionProvider", "TensorrtExecutionProvider", "CPUExecutionProvider"
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gem_fast.kernels import layer_norm_and_temperature, linear, query_key_attention, self_self_attention
 
-from .options import GemOptions
+from ..options import GemOptions
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from gem_fast import GemModel, segment_files
-from gem_fast.files import SUMMARY
+from gem_fast.batch.records import SUMMARY
 
 SETTINGS = {"size": 64, "batch_size": 2}
 

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .options import GemOptions
-from .vision import GemVisionTransformer, VisionConfig
+from ..options import GemOptions
+from .vit import GemVisionTransformer, VisionConfig
 
 # Settings of open_clip's vision towers that change the forward, with the value that our forward computes.
 _REQUIRED: dict[str, Any] = {

@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from .word_encoder import WordEncoder
-from .writing import write_whole
+from ..word_encoder import WordEncoder
+from ..writing import write_whole
 
 _CHUNK = 64  # texts a pass: of full length, 77 tokens, they took a ViT-B's text tower 120 MB
 

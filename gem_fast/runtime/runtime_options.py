@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime
-from gem_fast.export.options import ExportError
+
+from ..errors import ExportError
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",

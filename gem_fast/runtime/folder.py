@@ -5,10 +5,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from gem_fast.export.manifest import MANIFEST, files_of, read_manifest, verify_files
-from gem_fast.export.options import ExportError
-
-from gem_fast.options import Defaults
+from ..errors import ExportError
+from ..options import Defaults
+from .manifest import MANIFEST, files_of, read_manifest, verify_files
 
 ROLES = ("text_encoder", "cosines", "heatmaps", "labels", "tokenizer")  # one file each
 

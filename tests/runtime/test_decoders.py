@@ -5,14 +5,14 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from gem_fast.export.runtime import GemRuntime
-from gem_fast.export.runtime.decoding import GraphDecoder, NumpyDecoder, upsampling
-from gem_fast.export.runtime.graph import Graph
-from gem_fast.export.runtime.model import synonym_rows
-from gem_fast.export.runtime.options import RuntimeOptions
 from gem_fast.kernels.decoding.reference import labels_reference, upsample
 
-from tests.export.runtime_exports import exported
+from gem_fast.runtime import GemRuntime
+from gem_fast.runtime.decoders import GraphDecoder, NumpyDecoder, upsampling
+from gem_fast.runtime.engine import synonym_rows
+from gem_fast.runtime.graph import Graph
+from gem_fast.runtime.runtime_options import RuntimeOptions
+from tests.runtime.runtime_exports import exported
 
 SHAPES = [((4, 6), (20, 30)), ((1, 1), (5, 7)), ((28, 37), (3, 2)), ((2, 3), (1, 1)), ((3, 1), (64, 63))]
 

@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .errors import ModelError
-from .options import Defaults
+from ..errors import ModelError
+from ..options import Defaults
 from .packing import vision_config, why_unsupported
-from .vision import VisionConfig
+from .vit import VisionConfig
 
 EMBEDDED = {"gem-tiny": "gem_tiny"}
 

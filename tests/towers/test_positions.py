@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gem_fast.options import GemOptions
-from gem_fast.vision import GemVisionTransformer, VisionConfig
+from gem_fast.towers.vit import GemVisionTransformer, VisionConfig
 
 
 def tower(grid, width=6):

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from gem_fast.export.options import ExportError
 from tokenizers import Tokenizer
 
-from gem_fast.word_encoder import WordEncoder
-
+from ..errors import ExportError
+from ..word_encoder import WordEncoder
 from .graph import Graph
 
 _CHUNK = 64  # texts in a run

@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gem_fast import text as text_module
 from gem_fast.templates import TEMPLATES
-from gem_fast.text import TextEncoder, embed_tokens
-from tests.text_tower import letters, tiny_clip
+from gem_fast.towers import text as text_module
+from gem_fast.towers.text import TextEncoder, embed_tokens
+from tests.towers.text_tower import letters, tiny_clip
 
 PHOTO = TEMPLATES["photo"]
 

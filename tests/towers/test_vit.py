@@ -11,8 +11,8 @@ from gem_fast.bench.eager import eager_gem
 from gem_fast.kernels.attention import registry
 
 from gem_fast.options import GemOptions
-from gem_fast.packing import pack_vision, vision_config
-from gem_fast.vision import Block, GemVisionTransformer
+from gem_fast.towers.packing import pack_vision, vision_config
+from gem_fast.towers.vit import Block, GemVisionTransformer
 
 SUBSETS = ["q", "k", "v", "qk", "qv", "kv", "qkv"]
 L14_FEW_LAYERS = {

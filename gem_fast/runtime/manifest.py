@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .options import ExportError
+from ..errors import ExportError
 
 FORMAT = "gem_fast.export"
 FORMAT_VERSION = 1
@@ -74,3 +74,8 @@ def file_sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def size_name(size: tuple[int, int]) -> str:
+    """As in file names: 448x640, height first."""
+    return f"{size[0]}x{size[1]}"

@@ -7,13 +7,13 @@ import sys
 
 import numpy as np
 import pytest
-from gem_fast.export.runtime import GemRuntime
 from PIL import Image
 
 from gem_fast import segment_files
 from gem_fast.demo import SAMPLES
+from gem_fast.runtime import GemRuntime
 from tests.command_line import invoke
-from tests.export.runtime_exports import engine, exported
+from tests.runtime.runtime_exports import engine, exported
 
 # What a machine that only deploys does not have.
 FORBID = """
@@ -28,14 +28,14 @@ sys.meta_path.insert(0, Forbidden())
 """
 SEGMENT = """
 import numpy as np
-from gem_fast.export.runtime import GemRuntime
+from gem_fast.runtime import GemRuntime
 
 folder, image, out = sys.argv[1:]
 result = GemRuntime(folder, threads=1).segment(image, ["dog", ("bicycle", "bike")], background=["tree"])
 np.savez(out, labels=result.labels, heatmaps=result.heatmaps, confidence=result.confidence)
 """
 MODULES = """
-import gem_fast.decoding, gem_fast.files, gem_fast.images, gem_fast.options, gem_fast.preprocess, gem_fast.prompts
+import gem_fast.decoding, gem_fast.batch, gem_fast.images, gem_fast.options, gem_fast.preprocess, gem_fast.prompts
 import gem_fast.rendering, gem_fast.segmentation, gem_fast.segmenter
 from gem_fast import Defaults, ImageError, ModelError, Segmentation, segment_files
 
@@ -181,15 +181,14 @@ class TestCommand:
         assert "--provider can only go with --runtime" in done.stderr
 
     def test_a_missing_package_names_the_extra(self, run, monkeypatch):
-        monkeypatch.delitem(sys.modules, "gem_fast.export.runtime")
+        monkeypatch.delitem(sys.modules, "gem_fast.runtime")
         monkeypatch.setitem(sys.modules, "tokenizers", None)
-        for name in [name for name in sys.modules if name.startswith("gem_fast.export.runtime.")]:
+        for name in [name for name in sys.modules if name.startswith("gem_fast.runtime.")]:
             monkeypatch.delitem(sys.modules, name)
         done = run()
         assert done.exit_code == 2
         assert (
-            'gem_fast.export.runtime needs tokenizers, which is not installed: pip install "gem_fast[runtime]"'
-            in done.stderr
+            'gem_fast.runtime needs tokenizers, which is not installed: pip install "gem_fast[runtime]"' in done.stderr
         )
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gem_fast.files import find_images
+from gem_fast.batch.sources import find_images
 
 
 def touch(root, *names):

@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass
 
+from gem_fast.errors import ExportError
+from gem_fast.runtime.manifest import size_name
+
 OPSETS = range(18, 25)  # what the graphs are written for and ONNX Runtime runs
 ATTENTIONS = ("portable", "onnx", "ort", "tensorrt", "plugin")
 DTYPES = ("fp32", "fp16", "bf16")
 FIRST_ATTENTION_OPSET = 23
 _OPERATOR = ("onnx", "tensorrt", "plugin")  # those that use the operator of that opset
-
-
-class ExportError(ValueError):
-    """An export that can't be made, or an exported folder that can't be used; the message says what would be right."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +79,6 @@ class ExportOptions:
                 raise ExportError(f"size {height}x{width}: both sides must be positive multiples of the patch, {patch}")
         side = max(1, round(default / patch)) * patch
         return self.sizes or ((side, side),)
-
-
-def size_name(size: tuple[int, int]) -> str:
-    """As in file names: 448x640, height first."""
-    return f"{size[0]}x{size[1]}"
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -1,98 +1,24 @@
-"""Segmentation of many files: read ahead, segment in batches, write, and go on when one fails."""
+"""The loop over many files: read ahead, segment in batches, write, and go on when one fails."""
 
-import glob
 import json
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from .images import EXTENSIONS, ImageError, load_image
-from .prompts import parse_classes
-from .writing import write_whole
+from ..images import EXTENSIONS, ImageError, load_image
+from ..prompts import parse_classes
+from ..writing import write_whole
+from .records import SUMMARY, Record, finished_images
+from .sources import Job, find_images, with_distinct_stems
 
 if TYPE_CHECKING:
-    from .segmentation import Segmentation
-    from .segmenter import Segmenter
-
-SUMMARY = "summary.jsonl"
-_OWN_ENDINGS = (".overlay.png", ".labels.png")  # what Segmentation.save writes
-
-
-@dataclass(frozen=True)
-class Job:
-    """One image to segment, and the start of its output names, relative to the output folder."""
-
-    path: Path
-    stem: str
-
-
-@dataclass(frozen=True)
-class Record:
-    """One line of `summary.jsonl`."""
-
-    image: str
-    status: str  # ok or failed
-    error: str | None = None
-    height: int | None = None
-    width: int | None = None
-    areas: dict[str, float] = field(default_factory=dict)  # share of the pixels of each class that appears
-    files: dict[str, str] = field(default_factory=dict)  # relative to the output folder
-
-
-def find_images(inputs: str | os.PathLike | Iterable[str | os.PathLike]) -> list[Job]:
-    """Images that files, folders (searched with their subfolders) and glob patterns stand for, in sorted order.
-
-    A file that is named is taken whatever its ending; in folders, files with an image's ending are. Folders and
-    patterns pass over what is hidden, and over pictures that an earlier run wrote.
-
-    Raises:
-        ValueError: an input is neither a file nor a folder, and as a pattern matches nothing.
-    """
-    found: dict[Path, str] = {}
-    for given in [inputs] if isinstance(inputs, str | os.PathLike) else inputs:
-        text = os.fspath(given)
-        if os.path.isdir(text):
-            root = Path(text)
-            for path in sorted(root.rglob("*")):
-                inside = path.relative_to(root)
-                hidden = any(part.startswith(".") for part in inside.parts)
-                if path.suffix.lower() in EXTENSIONS and not hidden and not _is_own(path) and path.is_file():
-                    found.setdefault(path, str(inside.with_suffix("")))
-        else:
-            matches = sorted(glob.glob(text, recursive=True))
-            files = [Path(match) for match in matches if os.path.isfile(match) and not _is_own(Path(match))]
-            if os.path.isfile(text):
-                files = [Path(text)]
-            if not files:
-                raise ValueError(f"{text}: no such file or folder, and as a pattern it matches no file")
-            for path in files:
-                found.setdefault(path, path.stem)
-    return _with_distinct_stems(found)
-
-
-def _is_own(path: Path) -> bool:
-    return path.name.endswith(_OWN_ENDINGS)
-
-
-def _with_distinct_stems(found: dict[Path, str], reserved: Iterable[str] = ()) -> list[Job]:
-    """Where two images would write the same names, the ending is kept; where that is not enough, a number is added."""
-    shared = Counter(stem.casefold() for stem in found.values())
-    taken = {stem.casefold() for stem in reserved}
-    jobs = []
-    for path, stem in found.items():
-        base = stem if shared[stem.casefold()] == 1 else f"{stem}{path.suffix}"
-        unique, number = base, 2
-        while unique.casefold() in taken:
-            unique, number = f"{base}-{number}", number + 1
-        taken.add(unique.casefold())
-        jobs.append(Job(path, unique))
-    return jobs
+    from ..segmentation import Segmentation
+    from ..segmenter import Segmenter
 
 
 def segment_files(
@@ -146,7 +72,7 @@ def segment_files(
     finished = finished_images(out, {"labels", *(kind for kind, wanted in save.items() if wanted)}) if resume else {}
     # Names that the earlier run gave to other inputs stay theirs.
     kept = [json.loads(line)["files"]["labels"].removesuffix(".labels.png") for line in finished.values()]
-    jobs = _with_distinct_stems({job.path: job.stem for job in jobs if str(job.path) not in finished}, kept)
+    jobs = with_distinct_stems({job.path: job.stem for job in jobs if str(job.path) not in finished}, kept)
     # The kept records are written anew: a line cut off and failures that get another try are gone.
     write_whole(out / SUMMARY, "".join(finished.values()).encode(errors="backslashreplace"))
     if on_start:
@@ -164,25 +90,6 @@ def segment_files(
                 if on_record:
                     on_record(record)
     return records
-
-
-def finished_images(out: Path, kinds: Set[str]) -> dict[str, str]:
-    """Images of which an earlier run wrote these kinds of files, with their lines of its summary.
-
-    A line cut off counts as not written.
-    """
-    finished = {}
-    path = out / SUMMARY
-    if path.exists():
-        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-            try:
-                record = Record(**json.loads(line))
-            except (ValueError, TypeError):
-                continue
-            whole = all((out / name).exists() for name in record.files.values())
-            if record.status == "ok" and whole and kinds <= record.files.keys():
-                finished[record.image] = line + "\n"
-    return finished
 
 
 Loaded = tuple[Job, "Image.Image | ImageError"]

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gem_fast.decoding import label_type
-
+from ..decoding import label_type
 from .graph import Graph
 
 # Elements of one tile's scores: large enough to hide the calls, small enough to stay in the core's cache.

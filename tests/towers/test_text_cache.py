@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from gem_fast.templates import TEMPLATES
-from gem_fast.text import TextEncoder
-from tests.text_tower import letters, tiny_clip
+from gem_fast.towers.text import TextEncoder
+from tests.towers.text_tower import letters, tiny_clip
 
 PHOTO = TEMPLATES["photo"]
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from gem_fast.export.options import ExportError
 from onnxruntime import OrtValue
 
-from .options import RuntimeOptions
+from ..errors import ExportError
+from .runtime_options import RuntimeOptions
 
 
 class Graph:

@@ -7,14 +7,14 @@ import pytest
 import torch
 from gem_fast.bench import memory
 from gem_fast.export.checking import sample_images
-from gem_fast.export.runtime import GemRuntime
-from gem_fast.export.runtime import text as runtime_text
 from PIL import Image
 
 from gem_fast import ImageError
 from gem_fast.demo import SAMPLES, sample_prompts
 from gem_fast.preprocess import normalised
-from tests.export.runtime_exports import engine, exported
+from gem_fast.runtime import GemRuntime
+from gem_fast.runtime import text as runtime_text
+from tests.runtime.runtime_exports import engine, exported
 
 GRIDS = ((96, 96), (96, 128), (128, 96))
 
