@@ -6,6 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from gem_fast.terminal import say
+
 from .growth import growth_lines
 from .measure import ratio
 from .records import Row, by_group
@@ -34,7 +36,7 @@ def print_rows(console: Console, rows: Sequence[Row], columns: Sequence[str] = O
             table.add_row(*(values[name] for name in columns), str(ratio(figures[0].seconds, row.seconds)))
         console.print(table, no_wrap=True)
     for line in growth_lines(rows):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(line, to=console)
 
 
 def against(rows: Sequence[Row]) -> str:

@@ -14,6 +14,8 @@ from gem_fast.kernels.attention.triton.tiles import FAMILIES
 from gem_fast.kernels.attention.triton.tune_bench import arithmetic
 from rich.console import Console
 
+from gem_fast.terminal import say
+
 from .attention import attention_cases
 from .cases import Case
 from .decoding import decoding_cases
@@ -101,7 +103,7 @@ def main(given: Sequence[str] | None = None) -> int:
     chosen, console, progress = arguments(given), Console(), Console(stderr=True)
 
     def tell(text: str) -> None:
-        progress.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(text, to=progress)
 
     if not torch.cuda.is_available():
         tell("gpu_check needs a CUDA or ROCm device, and torch finds none here")
@@ -125,13 +127,13 @@ def check_all(
 ) -> int:
     """Check the cases, print the table, write the file; returns the exit status."""
     facts = machine()
-    console.print(machine_line(facts), markup=False, highlight=False, soft_wrap=True)
+    say(machine_line(facts), to=console)
     found = run(cases, device, clock, tell)
     print_table(found, console)
     write_json(file, found, facts, shlex.join(sys.argv))
     bad = sum(each.bad for each in found)
     verdict = f"{bad} of {sum(each.check.ours for each in found)} checks of kernels are wrong or failed"
-    console.print(f"{verdict}; written to {file}", markup=False, highlight=False, soft_wrap=True)
+    say(f"{verdict}; written to {file}", to=console)
     return 1 if bad else 0
 
 

@@ -10,6 +10,8 @@ from gem_fast.bench.records import Row, document, write_document
 from rich.console import Console
 from rich.table import Table
 
+from gem_fast.terminal import say
+
 from .cases import Case
 from .verify import RIGHT, Check
 
@@ -48,7 +50,7 @@ def print_table(found: Sequence[Found], console: Console) -> None:
     for each in found:
         if each.reason:
             line = f"{each.case}, {each.check.provider}: {each.check.verdict}, {each.reason}"
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            say(line, to=console)
 
 
 def _cells(each: Found, members: Sequence[Found]) -> list[str]:

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..terminal import console, errors, fail, say
 from .segment import Dtype
-from .terminal import console, errors, fail
 
 if TYPE_CHECKING:
     from gem_fast.bench.records import Row
@@ -88,7 +88,7 @@ def measure(
             plan=Plan(rounds, budget, calls=8 if mode == Mode.throughput else 1),
         )
         facts = machine(threads)
-        console.print(machine_line(facts), markup=False, highlight=False, soft_wrap=True)
+        say(machine_line(facts))
         steps = sweep.waterfall("cpu" if device == "cpu" else "triton") if waterfall else ()
         outcome = sweep.run(asked, steps=steps, tell=_progress)
     except (ValueError, OSError, ProviderError) as error:
@@ -182,7 +182,7 @@ def _write_html(content: dict, path: Path) -> None:
     from gem_fast.writing import write_whole
 
     write_whole(path, page(content).encode())
-    console.print(f"report in {path}", markup=False, highlight=False, soft_wrap=True)
+    say(f"report in {path}")
 
 
 def _wide() -> Console:
@@ -192,4 +192,4 @@ def _wide() -> Console:
 
 def _progress(row: "Row") -> None:
     told = f"{row.at(0.5):.3g} s" if row.seconds else f"no figure: {row.extra['refused']}"
-    errors.print(f"{row.name}: {told}", markup=False, highlight=False, soft_wrap=True)
+    say(f"{row.name}: {told}", to=errors)

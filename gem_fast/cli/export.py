@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .terminal import console, errors, fail
+from ..terminal import console, errors, fail, say
 
 
 class Format(str, Enum):
@@ -122,5 +122,5 @@ def export(
     except (ValueError, OSError) as error:
         fail(str(error))
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=isinstance(line, str))
-    console.print(f"{model} exported into {out}", markup=False, highlight=False, soft_wrap=True)
+        say(line) if isinstance(line, str) else console.print(line)
+    say(f"{model} exported into {out}")

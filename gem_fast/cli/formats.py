@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import RenderableType
 from rich.table import Table
 
-from .terminal import console
+from ..terminal import console
 
 if TYPE_CHECKING:
     from gem_fast.export.verdict import Comparison

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from rich.markup import escape
 from rich.table import Table
 
-from .terminal import console
+from ..terminal import console
 
 PACKAGES = (
     "gem_fast", "torch", "triton", "open_clip_torch", "onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy", "pillow",

@@ -1,6 +1,6 @@
 """`gem-fast models`."""
 
-from .terminal import console, fail
+from ..terminal import fail, say
 
 
 def models() -> None:
@@ -15,4 +15,4 @@ def models() -> None:
     for name in names:
         tags = ", ".join(pretrained_tags(name)) or ("(embedded)" if name == "gem-tiny" else "random")
         # A line each, whatever the width, so that grep finds the tags with the name.
-        console.print(f"{name:{max(map(len, names))}}  {tags}", markup=False, highlight=False, soft_wrap=True)
+        say(f"{name:{max(map(len, names))}}  {tags}")

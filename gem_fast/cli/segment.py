@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .terminal import console, errors, fail, progress_bar, short_warnings
+from ..terminal import errors, fail, progress_bar, say, short_warnings
 
 if TYPE_CHECKING:
     from gem_fast.segmenter import Segmenter
@@ -159,15 +159,13 @@ def segment(
         done = len(records) - len(failed)
     except KeyboardInterrupt:
         told = f"interrupted; what was finished is in {out}, and --resume goes on from there"
-        errors.print(told, markup=False, highlight=False, soft_wrap=True)
+        say(told, to=errors)
         raise typer.Exit(130) from None
     except (ValueError, OSError) as error:
         fail(str(error))
-    console.print(
-        f"{done} image{'s' * (done != 1)} segmented into {out}", markup=False, highlight=False, soft_wrap=True
-    )
+    say(f"{done} image{'s' * (done != 1)} segmented into {out}")
     for record in failed:
-        errors.print(f"failed: {record.error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        say(f"failed: {record.error}", "red", to=errors)
     if failed:
         errors.print(f"{len(failed)} of {len(records)} images failed", style="red")
         raise typer.Exit(1)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .terminal import console, errors, fail
+from ..terminal import console, errors, fail, say
 
 if TYPE_CHECKING:
     from gem_fast.kernels.attention.triton.tune import Problem, Trial
@@ -52,14 +52,11 @@ def tune(
     def report(problem: "Problem", trial: "Trial") -> None:
         if problem not in told:
             told.add(problem)
-            _say(f"{problem.kind}: {problem.B} × {problem.H} heads, {problem.N} tokens of {problem.D} channels")
+            say(f"{problem.kind}: {problem.B} × {problem.H} heads, {problem.N} tokens of {problem.D} channels")
         bad = trial.verdict in ("wrong", "failed")
         if bad or verbose:
             shown = f"{trial.ms:.4f} ms" if trial.ms is not None else trial.reason
-            (errors if bad else console).print(
-                f"  {trial.operation} {_tile(trial.tile)}: {trial.verdict}, {shown}", markup=False, highlight=False,
-                soft_wrap=True,
-            )  # fmt: skip
+            say(f"  {trial.operation} {_tile(trial.tile)}: {trial.verdict}, {shown}", to=errors if bad else console)
 
     try:
         if heads and tokens and head_width:
@@ -73,15 +70,11 @@ def tune(
     for entry in table.entries:
         if entry.shape in wanted:
             gain = f"{entry.ms:.4f} ms, built-in {entry.built_in_ms:.4f} ms"
-            _say(
+            say(
                 f"{entry.shape.kind} {entry.shape.heads}×{entry.shape.N} {entry.operation}: {_tile(entry.tile)}, {gain}"
             )
-    _say(f"written to {path}")
+    say(f"written to {path}")
 
 
 def _tile(tile: object) -> str:
     return str(tile) if tile else "none"
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

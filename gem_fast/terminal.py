@@ -1,4 +1,4 @@
-"""What the commands share: where they print, how they fail, the progress bar."""
+"""What commands share: where they print, how they fail, the progress bar."""
 
 import warnings
 from collections.abc import Iterator
@@ -14,9 +14,14 @@ console = Console()
 errors = Console(stderr=True)
 
 
+def say(text: str, style: str | None = None, *, to: Console = console) -> None:
+    """Print a line as it is: names of files are no markup, and a line is never broken."""
+    to.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 def fail(message: str) -> NoReturn:
     """Print an error of usage and leave with status 2."""
-    errors.print(f"gem-fast: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    say(f"gem-fast: {message}", "red", to=errors)
     raise typer.Exit(2)
 
 
@@ -25,7 +30,7 @@ def short_warnings() -> Iterator[None]:
     """Warnings as a line for users, without the place in the code."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        errors.print(f"gem-fast: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        say(f"gem-fast: {message}", "yellow", to=errors)
 
     with warnings.catch_warnings():
         warnings.showwarning = show
