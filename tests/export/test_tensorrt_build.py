@@ -13,7 +13,7 @@ from gem_fast.export import ExportError, ExportOptions
 from gem_fast.export.onnx_export import write_graphs
 from gem_fast.export.tensorrt import build
 from gem_fast.export.tensorrt.build import Extent, build_engine
-from gem_fast.export.tensorrt.export import build_engines, export_tensorrt
+from gem_fast.export.tensorrt.tensorrt_export import build_engines, export_tensorrt
 
 import gem_fast
 
