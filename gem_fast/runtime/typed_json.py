@@ -109,6 +109,8 @@ def from_json(kind: Any, value: Any, entry: str = "") -> Any:
         return _tuple(arguments, value, entry)
     if isinstance(get_origin(kind), type) and issubclass(get_origin(kind), Mapping):
         require(isinstance(value, dict), entry, "an object", value)
+        for key in value:
+            require(_is_text(key), member(entry, key), "a name in Unicode", key)
         return {key: from_json(arguments[1], each, member(entry, key)) for key, each in value.items()}
     if arguments:
         return _union(arguments, value, entry)
@@ -160,7 +162,17 @@ def _union(kinds: tuple[Any, ...], value: Any, entry: str) -> Any:
 def _scalar(kind: type, value: Any, entry: str) -> Any:
     """JSON writes 100.0 as 100 in some languages, so a whole number is a number; nothing else is taken for another."""
     known = type(value) is kind or (kind is float and type(value) is int)
-    if known and kind in (int, float):
-        known = math.isfinite(value) and (kind is float or abs(value) <= _LARGEST)
-    require(known, entry, _SCALARS[kind], value)
+    require(known and _fits(value), entry, _SCALARS[kind], value)
     return kind(value)
+
+
+def _fits(value: Any) -> bool:
+    """Whether a scalar is one that everything else can hold."""
+    if type(value) is int:
+        return abs(value) <= _LARGEST
+    return _is_text(value) if isinstance(value, str) else not isinstance(value, float) or math.isfinite(value)
+
+
+def _is_text(value: str) -> bool:
+    """Whether UTF-8 has it: JSON can also say half a character."""
+    return not re.search("[\ud800-\udfff]", value)
