@@ -69,12 +69,12 @@ KINDS = {
     "no templates of a name": ("text/templates/photo", [], "text.templates.photo must be one template"),
     "a template as a number": ("text/templates/photo", [1], "text.templates.photo[0] must be a text, got 1"),
     "templates as a list": ("text/templates", ["{}"], "text.templates must be an object, got a list of 1"),
-    "half a character": ("text/templates/photo", ["\ud800{}"], 'text.templates.photo[0] must be a text, got "\\ud800{}"'),
+    "half a character": ("text/templates/photo", ["\ud800{}"], "text.templates.photo[0] must be a text, got"),
     "a name of half a character": ("versions/\ud800", "1", 'versions["\\ud800"] must be a name in Unicode'),
     # the model and the export
     "an empty name": ("model/name", "", 'model.name must be a name in printable characters, got ""'),
     "a name of two lines": ("model/name", "a\nb", 'model.name must be a name in printable characters, got "a\\nb'),
-    "a surrogate": ("model/name", "\ud800", 'model.name must be a name in printable characters, got "\\ud800'),
+    "a surrogate": ("model/name", "\ud800", 'model.name must be a text, got "\\ud800"'),
     "a name as a list": ("model/name", [["x"] * 9] * 9, "model.name must be a text, got a list of 9"),
     "a short hash": ("model/weights_sha256", "abc", "model.weights_sha256 must be a SHA-256"),
     "an option as a list": (
