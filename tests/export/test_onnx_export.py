@@ -12,7 +12,7 @@ import pytest
 import torch
 from gem_fast.export import ExportOptions, export_onnx
 from gem_fast.export import onnx_export as module
-from gem_fast.export.builder import Weights
+from gem_fast.export.builder import GraphBuilder, Weights
 from gem_fast.export.checked_session import open_session
 
 import gem_fast
@@ -122,7 +122,15 @@ print(peak() - before)
     assert grown < 160
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize(("opset", "least"), [(18, 8), (19, 9), (21, 10), (23, 11), (24, 12)])
+def test_a_graph_asks_for_no_newer_format_than_its_opset(opset, least):
+    """The first release of ONNX with the opset reads it; a runtime refuses what is newer than it knows."""
+    graph = GraphBuilder(opset)
+    graph.output("y", graph.input("x", onnx.TensorProto.FLOAT, [1]), onnx.TensorProto.FLOAT, [1])
+    assert graph.model("g", {}).ir_version == least
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bfloat16"])
 def test_weights_above_the_limit_lie_beside_the_graphs(tiny, tmp_path, monkeypatch, dtype):
     monkeypatch.setattr(module, "_INLINE_LIMIT", 1_000_000)
     manifest = export_onnx(tiny, tmp_path / "out", ExportOptions(sizes=((48, 48),), dtype=dtype))
@@ -131,6 +139,7 @@ def test_weights_above_the_limit_lie_beside_the_graphs(tiny, tmp_path, monkeypat
         assert (tmp_path / "out" / f"{name}.onnx").stat().st_size < 300_000
     assert set(manifest.files) | {"manifest.json"} == set(os.listdir(tmp_path / "out"))
     assert (largest_error(manifest) <= 2e-6) == (dtype == "fp32")
+    assert manifest.export.dtype == {"fp32": "float32"}.get(dtype, dtype)
 
 
 def test_external_weights_are_aligned_and_equal(tmp_path):

@@ -137,6 +137,26 @@ def test_engines_of_an_exported_folder(model, tmp_path, monkeypatch):
         build_engines(tmp_path, print)
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"image_encoder": [{"batch": {"least": 1, "usual": 2}}]}', r"image_encoder\[0\]\.batch\.most is missing"),
+        (
+            '{"image_encoder": [{"batch": {"least": 2, "usual": 1, "most": 3}}]}',
+            "an extent must rise from 1",
+        ),
+        ('{"image_encoder": [{"batch": 4}]}', r"image_encoder\[0\]\.batch must be an object, got 4"),
+        (" " * (2 << 20), "more than 1,048,576 bytes"),
+    ],
+    ids=["deep", "short", "falling", "number", "large"],
+)
+def test_damaged_profiles(tmp_path, content, told):
+    (tmp_path / "tensorrt.json").write_text(content)
+    with pytest.raises(ExportError, match=rf"is no export for TensorRT: tensorrt\.json can't be read \(.*{told}"):
+        build_engines(tmp_path, print)
+
+
 def test_the_module_as_a_command(tmp_path):
     command = [sys.executable, "-m", "gem_fast.export.tensorrt", str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
