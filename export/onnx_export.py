@@ -1,7 +1,6 @@
 """From a model to a folder of ONNX graphs with their manifest and tokenizer, checked against torch."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable
 from importlib.metadata import version
@@ -159,7 +158,7 @@ def describe(model: GemModel, options: ExportOptions) -> dict[str, Any]:
         "model": {
             "name": model.name,
             "source": model.source,
-            "weights_sha256": weights_sha256(model),
+            "weights_sha256": model.weights_sha256,
             "options": gem,
         },
         "image": {
@@ -187,13 +186,3 @@ def describe(model: GemModel, options: ExportOptions) -> dict[str, Any]:
         "check": None,
         "files": {},
     }
-
-
-def weights_sha256(model: GemModel) -> str:
-    """Of names and values of both towers' weights, in the order of their names."""
-    digest = hashlib.sha256()
-    for tower in (model.vision, model.text.tower):
-        for name, value in sorted(tower.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
