@@ -46,13 +46,13 @@ PROMPTS = [
 class PlainDecoder(KernelDecoder):
     """Interpolate, softmax, argmax in torch, with every class at the image's size in memory."""
 
-    def heatmaps(self, cosines: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
-        return stretched(upsample(cosines, size)).numpy()
+    def heatmaps(self, scores: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
+        return stretched(upsample(scores, size)).numpy()
 
     def labels(
-        self, cosines: torch.Tensor, classes: int, size: tuple[int, int], logit_scale: float, threshold: float
+        self, scores: torch.Tensor, classes: int, size: tuple[int, int], logit_scale: float, threshold: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        labels, confidence = labels_reference(cosines, size, logit_scale=logit_scale, threshold=threshold)
+        labels, confidence = labels_reference(scores, size, logit_scale=logit_scale, threshold=threshold)
         return labels.masked_fill(labels > classes, 0).numpy().astype(label_type(classes)), confidence.numpy()
 
 

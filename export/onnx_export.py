@@ -149,8 +149,6 @@ def interface(proto: Any) -> dict[str, Any]:
 
 def describe(model: GemModel, options: ExportOptions) -> dict[str, Any]:
     """The manifest's facts about the model and the export; `files` is empty."""
-    gem = dataclasses.asdict(model.vision.options)
-    del gem["backend"]
     config, known = model.vision.config, model.text.known_tokens
     chosen = dataclasses.asdict(options) | {"opset": options.chosen_opset}
     return {
@@ -160,7 +158,7 @@ def describe(model: GemModel, options: ExportOptions) -> dict[str, Any]:
             "name": model.name,
             "source": model.source,
             "weights_sha256": weights_sha256(model),
-            "options": gem,
+            "options": dataclasses.asdict(model.vision.options),
         },
         "image": {
             "patch_size": config.patch_size,

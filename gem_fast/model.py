@@ -11,7 +11,7 @@ from torch import Tensor
 from .decoding import Decoder, KernelDecoder
 from .options import Defaults
 from .preprocess import ResizePolicy, input_size, to_pixels
-from .scores import class_scores
+from .scores import score_patches
 from .segmenter import Segmenter
 from .towers.text import TextEncoder
 from .towers.vit import GemVisionTransformer, VisionFeatures
@@ -67,15 +67,12 @@ class GemModel(Segmenter):
     def input_size(self, image_size: tuple[int, int], size: int | None, resize: ResizePolicy | None) -> tuple[int, int]:
         return input_size(image_size, size or self.defaults.size, resize or "shorter", self.vision.config.patch_size)
 
-    def embed(self, words: Sequence[str], templates: tuple[str, ...]) -> Tensor:
-        return self.text.encode(words, templates)
-
     def patch_features(self, pictures: Sequence[Image.Image], shape: tuple[int, int]) -> Tensor:
         return self.features(torch.stack([to_pixels(picture, shape, self.mean, self.std) for picture in pictures]))
 
-    def cosines(self, patches: Tensor, members: Sequence[int], words: Tensor, groups: Sequence[int]) -> Tensor:
-        return class_scores(patches[list(members)], words, list(groups))
+    def scores(self, patches: Tensor, members: Sequence[int], words: Tensor, groups: Sequence[int]) -> Tensor:
+        return score_patches(patches[list(members)], words, list(groups))
 
     @property
     def decoder(self) -> Decoder:
-        return KernelDecoder(self.vision.options.backend)
+        return KernelDecoder(self.vision.backend)

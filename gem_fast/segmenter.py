@@ -15,34 +15,38 @@ from .options import Defaults
 from .preprocess import ResizePolicy
 from .prompts import Prompts, TextClass, parse_classes, parse_templates
 from .segmentation import Segmentation
+from .word_encoder import WordEncoder
 
 
 class Segmenter(ABC):
-    """An engine: it supplies features, embeddings and scores as arrays of its own, and the decoder that reads them."""
+    """An engine: it supplies features, embeddings and scores as arrays of its own, and the decoder that reads them.
+
+    Attributes:
+        name: of the model.
+        defaults: input size and thresholds when the caller names none.
+        text: words to embeddings.
+    """
 
     name: str
     defaults: Defaults
+    text: WordEncoder[Any]
 
     @abstractmethod
     def input_size(self, image_size: tuple[int, int], size: int | None, resize: ResizePolicy | None) -> tuple[int, int]:
         """Height and width of the model's input for an image of that height and width."""
 
     @abstractmethod
-    def embed(self, words: Sequence[str], templates: tuple[str, ...]) -> Any:
-        """Unit embeddings `[len(words), E]` float32, each the mean over the templates."""
-
-    @abstractmethod
     def patch_features(self, pictures: Sequence[Image.Image], shape: tuple[int, int]) -> Any:
         """L2-normalised patch features `[B, h, w, E]` of RGB images, resized to height and width."""
 
     @abstractmethod
-    def cosines(self, patches: Any, members: Sequence[int], words: Any, groups: Sequence[int]) -> Any:
+    def scores(self, patches: Any, members: Sequence[int], words: Any, groups: Sequence[int]) -> Any:
         """Scores of some images of a batch, `[P, h, w]` each: of each class the maximum over its words.
 
         Args:
             patches: from `patch_features`.
             members: which images of the batch.
-            words: from `embed`, the words of a class next to each other.
+            words: their unit embeddings from `text`, those of a class next to each other.
             groups: number of words of each class.
         """
 
@@ -54,7 +58,7 @@ class Segmenter(ABC):
     def encode_text(self, prompts: Prompts, templates: str | Sequence[str] = "photo") -> Any:
         """Unit embeddings `[T, E]` float32 of all words of the prompts, a class's synonyms next to each other."""
         words = [word for text_class in parse_classes(prompts) for word in text_class.synonyms]
-        return self.embed(words, parse_templates(templates))
+        return self.text.encode(words, parse_templates(templates))
 
     @overload
     def segment(self, images: ImageLike, prompts: Prompts, **settings: Any) -> Segmentation: ...
@@ -109,7 +113,7 @@ class Segmenter(ABC):
         rest = parse_classes(background) if background else ()
         words: dict[tuple[TextClass, ...], Any] = {}
         for each in dict.fromkeys(asked):
-            words[each] = self.embed([word for c in (*each, *rest) for word in c.synonyms], template_set)
+            words[each] = self.text.encode([word for c in (*each, *rest) for word in c.synonyms], template_set)
         pictures = [load_image(image) for image in batch]
         results: dict[int, Segmentation] = {}
         shapes = [self.input_size((picture.height, picture.width), size, resize) for picture in pictures]
@@ -118,19 +122,17 @@ class Segmenter(ABC):
             for each in dict.fromkeys(asked[i] for i in chunk):
                 members = [k for k, i in enumerate(chunk) if asked[i] == each]
                 groups = [len(c.synonyms) for c in (*each, *rest)]
-                cosines = self.cosines(patches, members, words[each], groups)
-                alone = len(each) + len(rest) == 1
-                usual = self.defaults.heatmap_threshold if alone else self.defaults.threshold
-                for k, cosine in zip(members, cosines, strict=True):
+                for k, scores in zip(members, self.scores(patches, members, words[each], groups), strict=True):
                     source = batch[chunk[k]]
-                    results[chunk[k]] = Segmentation(
-                        image=pictures[chunk[k]],
-                        classes=tuple(c.name for c in each),
-                        cosines=cosine,
-                        threshold=usual if threshold is None else threshold,
-                        logit_scale=self.defaults.logit_scale if logit_scale is None else logit_scale,
+                    results[chunk[k]] = Segmentation.judged(
+                        pictures[chunk[k]],
+                        tuple(c.name for c in each),
+                        scores,
+                        self.decoder,
+                        self.defaults,
+                        threshold=threshold,
+                        logit_scale=logit_scale,
                         source=str(source) if isinstance(source, str | Path) else None,
-                        decoder=self.decoder,
                     )
         return results[0] if single else [results[i] for i in range(len(batch))]
 

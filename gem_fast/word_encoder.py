@@ -27,13 +27,13 @@ class WordEncoder(ABC, Generic[Array]):
         unseen = [word for word in dict.fromkeys(words) if (templates, word) not in self.memory]
         if unseen:
             self.warn_unknown(unseen)
-            rows = self.embed(unseen, templates)
+            rows = self.compute(unseen, templates)
             self.memory.update({(templates, word): row for word, row in zip(unseen, rows, strict=True)})
         return self.stack([self.memory[templates, word] for word in words])
 
     @abstractmethod
-    def embed(self, words: list[str], templates: tuple[str, ...]) -> Iterable[Array]:
-        """The embedding of each word, `[E]`."""
+    def compute(self, words: list[str], templates: tuple[str, ...]) -> Iterable[Array]:
+        """The embedding of each word, `[E]`, none of which is in memory."""
 
     @abstractmethod
     def stack(self, rows: list[Array]) -> Array:
@@ -52,5 +52,5 @@ class WordEncoder(ABC, Generic[Array]):
         if unknown:
             warnings.warn(
                 f"this model's vocabulary does not hold: {', '.join(unknown)}; its scores for them mean nothing",
-                stacklevel=5,
+                stacklevel=4,
             )

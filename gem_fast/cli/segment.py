@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..terminal import errors, fail, progress_bar, say, short_warnings
+from .dtype_option import dtype_option
 
 if TYPE_CHECKING:
     from gem_fast.segmenter import Segmenter
@@ -24,12 +25,6 @@ _ENGINE_ONLY = (
     "inverse_temperature",
 )
 _RUNTIME_ONLY = ("provider", "engine_cache", "threads")
-
-
-class Dtype(str, Enum):
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
 
 
 class Resize(str, Enum):
@@ -52,7 +47,7 @@ def segment(
     model: Annotated[str, typer.Option(help="Model name; `gem-fast models` lists them.")] = "gem-tiny",
     pretrained: Annotated[str | None, typer.Option(help="open_clip's tag of the weights.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Local .safetensors or .pt weights instead of a tag.")] = None,
-    dtype: Annotated[Dtype, typer.Option(help="Type of the vision transformer.")] = Dtype.float32,
+    dtype: Annotated[str, dtype_option("Type of the vision transformer")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 8,
     size: Annotated[
@@ -132,9 +127,9 @@ def segment(
             gem = GemRuntime(runtime, provider=provider, cache=engine_cache, threads=threads, max_batch=batch_size)
         else:
             options = {"gem_blocks": gem_blocks, "iterations": iterations, "inverse_temperature": inverse_temperature}
-            chosen = {name: value for name, value in options.items() if value is not None}
+            chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
             gem = gem_fast.load(
-                model, pretrained, weights=weights, device=device, dtype=dtype.value, text_cache=text_cache, **chosen
+                model, pretrained, weights=weights, device=device, dtype=dtype, text_cache=text_cache, **chosen
             )
         with progress_bar() as progress, short_warnings():
             bar = progress.add_task("segmenting", total=None)

@@ -61,8 +61,8 @@ class GemRuntime(Segmenter):
         self._encoders: dict[tuple[int, int] | None, Graph] = {}
 
     @cached_property
-    def scorer(self) -> Graph:
-        """Patch features and text embeddings to cosines."""
+    def score_graph(self) -> Graph:
+        """Patch features and text embeddings to scores."""
         inputs = {"patch_features": ("float", 4), "text_embeddings": ("float", 2), "synonyms": ("int64", 2)}
         return Graph(self.files.paths["cosines"], self.options, inputs, ("cosines",))
 
@@ -80,7 +80,7 @@ class GemRuntime(Segmenter):
         )
 
     @cached_property
-    def text(self) -> TextEncoder:
+    def text(self) -> TextEncoder:  # type: ignore[override]  # an attribute that is made when it is first needed
         """Words to embeddings."""
         paths = self.files.paths
         graph = Graph(paths["text_encoder"], self.options, {"token_ids": ("int64", 2)}, ("text_embeddings",))
@@ -122,9 +122,6 @@ class GemRuntime(Segmenter):
                 raise ValueError(f"size {size} was not exported; the exported sizes are {listed} (height x width)")
         return min(fitting, key=lambda each: sum(abs(log(a / b)) for a, b in zip(each, wanted, strict=True)))
 
-    def embed(self, words: Sequence[str], templates: tuple[str, ...]) -> np.ndarray:
-        return self.text.encode(words, templates)
-
     def patch_features(self, pictures: Sequence[Image.Image], shape: tuple[int, int]) -> list[OrtValue]:
         """Patch features `[n, h, w, E]` where the graphs run, of successive images that could go together."""
         encoder, files = self.image_encoder(shape), self.files
@@ -136,13 +133,13 @@ class GemRuntime(Segmenter):
         batches = [np.stack([np.asarray(p) for p in alike]) for _, alike in groupby(pictures, lambda p: p.size)]
         return [value for batch in batches for value in encoder.run({"image": batch}, "patch_features", stay=True)]
 
-    def cosines(
+    def scores(
         self, patches: list[OrtValue], members: Sequence[int], words: np.ndarray, groups: Sequence[int]
     ) -> np.ndarray:
         inputs: dict[str, Any] = {"text_embeddings": words}
         if max(groups) > 1:
             inputs["synonyms"] = synonym_rows(groups)
-        every = [self.scorer.run({"patch_features": part, **inputs}, "cosines")[0].numpy() for part in patches]
+        every = [self.score_graph.run({"patch_features": part, **inputs}, "cosines")[0].numpy() for part in patches]
         return np.concatenate(every)[list(members)]
 
 

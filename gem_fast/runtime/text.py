@@ -50,7 +50,7 @@ class TextEncoder(WordEncoder[np.ndarray]):
         self.graph = graph
         self.tokenizer = tokenizer
 
-    def embed(self, words: list[str], templates: tuple[str, ...]) -> np.ndarray:
+    def compute(self, words: list[str], templates: tuple[str, ...]) -> np.ndarray:
         texts = [template.replace("{}", word) for word in words for template in templates]
         parts = [self.run(texts[start : start + _CHUNK]) for start in range(0, len(texts), _CHUNK)]
         sums = np.concatenate(parts).reshape(len(words), len(templates), -1).sum(axis=1)

@@ -33,12 +33,12 @@ class TextEncoder(WordEncoder[Tensor]):
         self.tokenizer = tokenizer
         self.disk = None if cache is None else DiskCache(Path(cache), tower)
 
-    def embed(self, words: list[str], templates: tuple[str, ...]) -> list[Tensor]:
+    def compute(self, words: list[str], templates: tuple[str, ...]) -> list[Tensor]:
         """Embeddings of the words, each from the disk if it is there."""
         stored = self.disk.read(templates) if self.disk else {}
         missing = [word for word in words if word not in stored]
         if missing:
-            stored |= dict(zip(missing, self._embed(missing, templates).cpu(), strict=True))
+            stored |= dict(zip(missing, self.averaged(missing, templates).cpu(), strict=True))
             if self.disk:
                 self.disk.write(templates, stored)
         return [stored[word] for word in words]
@@ -51,7 +51,7 @@ class TextEncoder(WordEncoder[Tensor]):
         return self.tokenizer(words).tolist()
 
     @torch.inference_mode()
-    def _embed(self, words: list[str], templates: tuple[str, ...]) -> Tensor:
+    def averaged(self, words: list[str], templates: tuple[str, ...]) -> Tensor:
         """Unit means over the templates, [len(words), E] float32."""
         device = next(self.tower.parameters()).device
         count = len(words) * len(templates)
