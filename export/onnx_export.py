@@ -148,8 +148,6 @@ def interface(proto: Any) -> dict[str, Any]:
 
 def describe(model: GemModel, options: ExportOptions) -> dict[str, Any]:
     """The manifest's facts about the model and the export; `files` is empty."""
-    gem = dataclasses.asdict(model.vision.options)
-    del gem["backend"]
     config, known = model.vision.config, model.text.known_tokens
     chosen = dataclasses.asdict(options) | {"opset": options.chosen_opset}
     return {
@@ -159,7 +157,7 @@ def describe(model: GemModel, options: ExportOptions) -> dict[str, Any]:
             "name": model.name,
             "source": model.source,
             "weights_sha256": model.weights_sha256,
-            "options": gem,
+            "options": dataclasses.asdict(model.vision.options),
         },
         "image": {
             "patch_size": config.patch_size,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .decoding import Decoder, HostDecoder, KernelDecoder
+from .decoding import Decoder, KernelDecoder
 from .dtypes import dtype_name
 from .options import Defaults
 from .preprocess import ResizePolicy, input_size, normalised
@@ -96,8 +96,8 @@ class GemModel(Segmenter):
 
     @property
     def host_decoder(self) -> Decoder:
-        return HostDecoder(self.vision.options.backend)
+        return KernelDecoder(None if self.vision.backend == "triton" else self.vision.backend)
 
     @property
     def decoder(self) -> Decoder:
-        return KernelDecoder(self.vision.options.backend)
+        return KernelDecoder(self.vision.backend)

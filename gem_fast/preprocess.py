@@ -1,11 +1,14 @@
 """From RGB images to normalised pixels: the resize policy and CLIP's normalisation. Needs no torch."""
 
-from typing import Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 from PIL import Image
 
 from .images import MAX_PIXELS, ImageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ResizePolicy: TypeAlias = Literal["shorter", "squash", "exact"]
 
@@ -51,3 +54,10 @@ def normalised(pixels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ..
     values -= np.array(mean, np.float32)[:, None, None]
     values /= np.array(std, np.float32)[:, None, None]
     return values
+
+
+def to_pixels(image: Image.Image, size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...]) -> "Tensor":
+    """An RGB image resized to height and width, and normalised: `[3, H, W]` float32."""
+    import torch
+
+    return torch.from_numpy(normalised(resized(image, size)[None], mean, std))[0]

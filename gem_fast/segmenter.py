@@ -216,11 +216,10 @@ class Segmenter(ABC):
         self.check_input(size, resize)
         if batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
-        settings = {"templates": templates, "threshold": threshold, "logit_scale": logit_scale}
         batch, single = as_batch(images)
         rest = parse_classes(background) if background else ()
         asked = prompts_for_each(prompts, len(batch))
-        queries = {each: self._query(each, rest, **settings) for each in dict.fromkeys(asked)}
+        queries = {each: self._query(each, rest, templates, threshold, logit_scale) for each in set(asked)}
         pictures = [load_image(image) for image in batch]
         sources = [str(image) if isinstance(image, str | Path) else None for image in batch]
         shapes = [self.input_size((picture.height, picture.width), size, resize) for picture in pictures]

@@ -58,10 +58,11 @@ class TestSegment:
         assert done.exit_code == 0, done.output
         assert "Model initialized randomly" not in done.output
 
-    def test_what_load_is_given(self, run, loaded, tmp_path):
+    @pytest.mark.parametrize("dtype", ["bfloat16", "bf16"])
+    def test_what_load_is_given(self, run, loaded, tmp_path, dtype):
         weights = tmp_path / "w.pt"
         options = ["--gem-blocks", 4, "--iterations", 2, "--inverse-temperature", 12.5, "--text-cache", tmp_path / "c"]
-        assert run("--model", "ViT-B-16", "--weights", weights, "--dtype", "bfloat16", *options).exit_code == 0
+        assert run("--model", "ViT-B-16", "--weights", weights, "--dtype", dtype, *options).exit_code == 0
         assert loaded == [
             {
                 "name": "ViT-B-16",

@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -92,7 +92,7 @@ class Pipeline:
         self._groups: dict[Any, deque[int]] = {}  # of images that can share a batch
         self._bytes = 0
 
-    def run(self, sources: Iterable[tuple[int, Source]]) -> Iterator[tuple[int, Source, Any]]:
+    def run(self, sources: Iterable[tuple[int, Source]]) -> Generator[tuple[int, Source, Any], None, None]:
         """Position, source and record, or `Failure`, of each source with its position, in the order of finishing.
 
         Raises:
@@ -183,7 +183,7 @@ class Pipeline:
         self._encoding -= 1
         if isinstance(event.results, BaseException):
             raise event.results
-        self._progress.seconds["encode"] += event.seconds
+        self._progress.spent({"encode": event.seconds})
         for number, result in zip(event.tasks, event.results, strict=True):
             task = self._tasks.get(number)
             if task is None:
@@ -193,7 +193,7 @@ class Pipeline:
 
     def _answered(self, answer: Answer) -> Iterator[tuple[int, Source, Any]]:
         task, result = self._tasks[answer.task], answer.result
-        self._progress.seconds.update(answer.seconds)
+        self._progress.spent(answer.seconds)
         preparing = task.prepared is None
         if isinstance(result, Prepared):
             self._preparing -= 1

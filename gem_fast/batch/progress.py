@@ -1,7 +1,8 @@
 """What a run tells while it goes on, and what it has told at its end."""
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,9 +22,14 @@ class Progress:
     done: int = 0
     failed: int = 0
     kept: int = 0
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     reasons: Counter[str] = field(default_factory=Counter)
     started: float = field(default_factory=time.monotonic)
+
+    def spent(self, seconds: Mapping[str, float]) -> None:
+        """What stages took."""
+        for stage, value in seconds.items():
+            self.seconds[stage] += value
 
     def count(self, status: str, reason: str | None = None) -> None:
         """One more image, ok or failed for a reason."""

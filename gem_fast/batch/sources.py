@@ -129,12 +129,14 @@ class Listing:
         try:
             place = os.stat(folder)
             if (place.st_dev, place.st_ino) in entered:
-                return self._pass_over("folders that were listed already", folder)
+                self._pass_over("folders that were listed already", folder)
+                return
             entered.add((place.st_dev, place.st_ino))
             with os.scandir(folder) as scan:
                 entries = sorted(scan, key=lambda entry: entry.name)
         except OSError as error:
-            return self._pass_over(f"folders that can't be read ({error.strerror})", folder)
+            self._pass_over(f"folders that can't be read ({error.strerror})", folder)
+            return
         wanted = [entry for entry in entries if self._is_wanted(entry)]
         images = [entry.name for entry in wanted if not entry.is_dir()]
         called = dict(zip(images, _names(images), strict=True))

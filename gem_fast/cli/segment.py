@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..terminal import ended_by_signals, errors, fail, say, short_warnings
+from .dtype_option import dtype_option
 from .progress import Style, shown
 
 if TYPE_CHECKING:
@@ -34,12 +35,6 @@ _RUNTIME_ONLY = ("provider", "engine_cache", "threads")
 _MOST_SHOWN = 20  # failures on the terminal
 
 
-class Dtype(str, Enum):
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
 class Resize(str, Enum):
     shorter = "shorter"
     squash = "squash"
@@ -60,7 +55,7 @@ def segment(
     model: Annotated[str, typer.Option(help="Model name; `gem-fast models` lists them.")] = "gem-tiny",
     pretrained: Annotated[str | None, typer.Option(help="open_clip's tag of the weights.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Local .safetensors or .pt weights instead of a tag.")] = None,
-    dtype: Annotated[Dtype, typer.Option(help="Type of the vision transformer.")] = Dtype.float32,
+    dtype: Annotated[str, dtype_option("Type of the vision transformer")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 8,
     size: Annotated[
@@ -143,7 +138,11 @@ def segment(
         "threshold": threshold,
         "templates": templates or "photo",
     }
-    engine = {"gem_blocks": gem_blocks, "iterations": iterations, "inverse_temperature": inverse_temperature}
+    engine: dict[str, Any] = {
+        "gem_blocks": gem_blocks,
+        "iterations": iterations,
+        "inverse_temperature": inverse_temperature,
+    }
     engine = {name: value for name, value in engine.items() if value is not None}
 
     def load() -> "Segmenter":
@@ -154,7 +153,7 @@ def segment(
         import gem_fast
 
         return gem_fast.load(
-            model, pretrained, weights=weights, device=device, dtype=dtype.value, text_cache=text_cache, **engine
+            model, pretrained, weights=weights, device=device, dtype=dtype, text_cache=text_cache, **engine
         )
 
     _run(load, images, prompt or [], prompts_file, out, options, progress, stats)

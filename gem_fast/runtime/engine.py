@@ -67,7 +67,7 @@ class GemRuntime(Segmenter):
         return "shorter" if not self.files.sizes else "nearest exported"
 
     def identity(self) -> dict[str, Any]:
-        return self.files.identity
+        return dict(self.files.identity)
 
     @property
     def host_decoder(self) -> Decoder:
@@ -93,7 +93,7 @@ class GemRuntime(Segmenter):
         )
 
     @cached_property
-    def text(self) -> TextEncoder:
+    def text(self) -> TextEncoder:  # type: ignore[override]  # an attribute that is made when it is first needed
         """Words to embeddings."""
         paths = self.files.paths
         graph = Graph(paths["text_encoder"], self.options, {"token_ids": ("int64", 2)}, ("text_embeddings",))
