@@ -47,9 +47,9 @@ def write_whole(path: Path, content: bytes | Iterable[bytes], partial: Path | No
             os.unlink(temporary)
             raise
     except OSError as error:
-        if error.errno in _HOPELESS:
-            raise OutputError(error.errno, error.strerror, str(path)) from error
-        raise
+        # Not the temporary name: the file that was meant.
+        kind = OutputError if error.errno in _HOPELESS else OSError
+        raise kind(error.errno, error.strerror, str(path)) from error
 
 
 def is_whole(path: Path) -> bool:

@@ -173,8 +173,8 @@ def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator
 
 
 def _short(value: Any) -> str:
-    """A value as it is shown: of prompts the names."""
+    """A value as it is shown: of prompts the names, with the words where these are others."""
     if isinstance(value, list) and all(isinstance(each, list) and each for each in value):
-        value = [each[0] for each in value]
+        value = [each[0] if each[1:] == each[:1] else f"{each[0]} ({', '.join(map(str, each[1:]))})" for each in value]
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return (text if len(text) <= 80 else f"{text[:77]}...") or "none"

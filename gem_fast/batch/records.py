@@ -91,7 +91,7 @@ class Journal:
         self._file.seek(0)
         offset, line = 0, b"\n"
         for line in self._file:
-            record = parse_record(line) if line.endswith(b"\n") else None
+            record = parse_record(line)
             if record and record.status == "ok" and kinds <= record.files.keys() and self._is_whole(record):
                 key = fingerprint(os.path.realpath(record.image))
                 self._kept[key] = offset
