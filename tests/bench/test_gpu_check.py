@@ -197,9 +197,9 @@ def test_the_rest_goes_on_after_one_that_is_wrong_and_one_that_cannot_be_built(t
         assert words in text
     figures = {row.name: row.seconds for row in read_rows(content)}
     assert set(figures) == {
-        f"{c} 50 × 8 fp32 {p}" for c, p in (("labels", "fine"), ("heatmaps", "triton"), ("heatmaps", "torch"))
+        f"{c} 50 × 8 float32 {p}" for c, p in (("labels", "fine"), ("heatmaps", "triton"), ("heatmaps", "torch"))
     }
-    assert figures["heatmaps 50 × 8 fp32 torch"] == (1e-3,) * 50
+    assert figures["heatmaps 50 × 8 float32 torch"] == (1e-3,) * 50
     verdicts = [(check["provider"], check["verdict"]) for check in content["gem_fast"]["checks"]]
     assert verdicts[:3] == [("wrong", WRONG), ("fine", RIGHT), ("rival", FAILED)]
     assert content["gem_fast"]["checks"][0]["errors"]["out"]["mean"] == pytest.approx(0.1)
