@@ -1,6 +1,5 @@
 """From a model to a folder of ONNX graphs with their manifest and tokenizer, checked against torch."""
 
-import hashlib
 import json
 from dataclasses import asdict, replace
 from functools import partial
@@ -141,10 +140,8 @@ def weights_beside(path: Path, module: torch.nn.Module, shared: bool = False) ->
 def describe(model: GemModel, export: ExportFacts) -> Manifest:
     """The manifest's facts about the model and the export, without files."""
     config, defaults, known = model.vision.config, model.defaults, model.text.known_tokens
-    gem = asdict(model.vision.options)
-    del gem["backend"]
     return Manifest(
-        model=ModelFacts(model.name, model.source, weights_sha256(model), gem),
+        model=ModelFacts(model.name, model.source, model.weights_sha256, asdict(model.vision.options)),
         image=ImageFacts(
             patch_size=config.patch_size,
             embed_dim=config.embed_dim,
@@ -179,13 +176,3 @@ def export_facts(format: str, options: ExportOptions) -> ExportFacts:
         original=options.original,
         with_preprocess=options.with_preprocess,
     )
-
-
-def weights_sha256(model: GemModel) -> str:
-    """Of names and values of both towers' weights, in the order of their names."""
-    digest = hashlib.sha256()
-    for tower in (model.vision, model.text.tower):
-        for name, value in sorted(tower.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import groupby
 from math import log
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from onnxruntime import OrtValue
-from PIL import Image
 
 from ..decoding import Decoder
 from ..errors import ExportError
@@ -62,6 +60,27 @@ class GemRuntime(Segmenter):
         self._files = {entry.size: name for name, entry in encoders.items()}
         self._encoders: dict[tuple[int, int] | None, Graph] = {}
 
+    @property
+    def resizes(self) -> bool:  # type: ignore[override]  # a class constant elsewhere
+        return not self.manifest.export.with_preprocess
+
+    @property
+    def usual_resize(self) -> str:  # type: ignore[override]
+        return "nearest exported" if self.sizes else "shorter"
+
+    def identity(self) -> dict[str, Any]:
+        model, export = self.manifest.model, self.manifest.export
+        return {
+            "model": model.name,
+            "weights": model.weights_sha256,
+            "method": {"name": "gem", **model.options},
+            "dtype": export.quantize or export.dtype,
+        }
+
+    @property
+    def host_decoder(self) -> Decoder:
+        return NumpyDecoder()
+
     def graph(self, role: str) -> Graph:
         """The graph of a role that has a single file."""
         (name,) = self.manifest.of_role(role)
@@ -72,8 +91,8 @@ class GemRuntime(Segmenter):
         return Graph(self.folder / name, self.options, entry.inputs, entry.outputs, profile, model)
 
     @cached_property
-    def scorer(self) -> Graph:
-        """Patch features and text embeddings to cosines."""
+    def score_graph(self) -> Graph:
+        """Patch features and text embeddings to scores."""
         return self.graph("cosines")
 
     @cached_property
@@ -84,7 +103,7 @@ class GemRuntime(Segmenter):
         return GraphDecoder(self.graph("heatmaps"), self.graph("labels"))
 
     @cached_property
-    def text(self) -> TextEncoder:
+    def text(self) -> TextEncoder:  # type: ignore[override]  # an attribute that is made when it is first needed
         """Words to embeddings."""
         facts = self.manifest.text
         (tokenizer,) = self.manifest.of_role("tokenizer")
@@ -125,28 +144,19 @@ class GemRuntime(Segmenter):
                 raise ValueError(f"size {size} was not exported; the exported sizes are {listed} (height x width)")
         return min(fitting, key=lambda each: sum(abs(log(a / b)) for a, b in zip(each, wanted, strict=True)))
 
-    def embed(self, words: Sequence[str], templates: tuple[str, ...]) -> np.ndarray:
-        return self.text.encode(words, templates)
-
-    def patch_features(self, pictures: Sequence[Image.Image], shape: tuple[int, int]) -> list[OrtValue]:
-        """Patch features `[n, h, w, E]` where the graphs run, of successive images that could go together."""
+    def patch_features(self, pixels: np.ndarray, shape: tuple[int, int]) -> OrtValue:
+        """Patch features `[B, h, w, E]`, where the graphs run."""
         encoder, image = self.image_encoder(shape), self.manifest.image
-        if encoder.limit and len(pictures) > encoder.limit:
+        if encoder.limit and len(pixels) > encoder.limit:
             raise ValueError(f"batch_size must be at most the max_batch of the runtime, {encoder.limit}")
-        if not self.manifest.export.with_preprocess:
-            pixels = np.stack([normalised(picture, shape, image.mean, image.std) for picture in pictures])
-            return encoder.run({"pixels": pixels}, "patch_features", stay=True)
-        batches = [np.stack([np.asarray(p) for p in alike]) for _, alike in groupby(pictures, lambda p: p.size)]
-        return [value for batch in batches for value in encoder.run({"image": batch}, "patch_features", stay=True)]
+        inputs = {"pixels": normalised(pixels, image.mean, image.std)} if self.resizes else {"image": pixels}
+        return encoder.run(inputs, "patch_features", stay=True)[0]
 
-    def cosines(
-        self, patches: list[OrtValue], members: Sequence[int], words: np.ndarray, groups: Sequence[int]
-    ) -> np.ndarray:
+    def scores(self, patches: OrtValue, members: Sequence[int], words: np.ndarray, groups: Sequence[int]) -> np.ndarray:
         inputs: dict[str, Any] = {"text_embeddings": words}
         if max(groups) > 1:
             inputs["synonyms"] = synonym_rows(groups)
-        every = [self.scorer.run({"patch_features": part, **inputs}, "cosines")[0].numpy() for part in patches]
-        return np.concatenate(every)[list(members)]
+        return self.score_graph.run({"patch_features": patches, **inputs}, "cosines")[0].numpy()[list(members)]
 
 
 def usual_settings(manifest: Manifest, sizes: Sequence[tuple[int, int]]) -> Defaults:
