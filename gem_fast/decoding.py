@@ -30,7 +30,7 @@ class Decoder(Protocol):
 
 @dataclass(frozen=True)
 class KernelDecoder:
-    """Decoding by `gem_fast.kernels`, on the device that holds the scores.
+    """Decoding by `gem_fast.kernels`, on the device that holds the scores: tensors, or numpy arrays on the host.
 
     Attributes:
         backend: the model's, by name; None for what serves.
@@ -38,19 +38,20 @@ class KernelDecoder:
 
     backend: str | None = None
 
-    def scores(self, scores: "Tensor") -> np.ndarray:
-        return scores.float().cpu().numpy()
+    def scores(self, scores: "Tensor | np.ndarray") -> np.ndarray:
+        return _tensor(scores).float().cpu().numpy()
 
-    def heatmaps(self, scores: "Tensor", size: tuple[int, int]) -> np.ndarray:
+    def heatmaps(self, scores: "Tensor | np.ndarray", size: tuple[int, int]) -> np.ndarray:
         from gem_fast.kernels import decode_heatmaps
 
-        return decode_heatmaps(scores.float(), size, backend=self.backend).cpu().numpy()
+        return decode_heatmaps(_tensor(scores).float(), size, backend=self.backend).cpu().numpy()
 
     def labels(
-        self, scores: "Tensor", classes: int, size: tuple[int, int], logit_scale: float, threshold: float
+        self, scores: "Tensor | np.ndarray", classes: int, size: tuple[int, int], logit_scale: float, threshold: float
     ) -> tuple[np.ndarray, np.ndarray]:
         from gem_fast.kernels import decode_labels
 
+        scores = _tensor(scores)
         # Results are float32, and what is wider need not be served by every backend.
         scores = scores.float() if scores.dtype.itemsize > 4 else scores
         labels, confidence = decode_labels(
@@ -58,6 +59,12 @@ class KernelDecoder:
         )
         labels = labels.masked_fill_(labels > classes, 0)
         return labels.cpu().numpy().astype(label_type(classes)), confidence.float().cpu().numpy()
+
+
+def _tensor(scores: "Tensor | np.ndarray") -> "Tensor":
+    import torch
+
+    return torch.as_tensor(scores)
 
 
 def label_type(classes: int) -> type[np.unsignedinteger]:

@@ -4,7 +4,6 @@ Needs no torch: each engine brings the decoder of its own arrays.
 """
 
 import os
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +13,8 @@ import numpy as np
 from PIL import Image
 
 from .decoding import Decoder, label_type
-from .options import Defaults
 from .outputs import wanted_kinds
-from .rendering import blend_heatmap, blend_labels, class_colour, palette
+from .rendering import blend_heatmap, blend_labels, label_names, legend, palette
 from .writing import write_whole
 
 
@@ -42,25 +40,6 @@ class Segmentation:
     logit_scale: float
     decoder: Decoder = field(repr=False)
     source: str | None = None
-
-    @classmethod
-    def judged(
-        cls,
-        image: Image.Image,
-        classes: tuple[str, ...],
-        all_scores: Any,
-        decoder: Decoder,
-        defaults: Defaults,
-        *,
-        threshold: float | None = None,
-        logit_scale: float | None = None,
-        source: str | None = None,
-    ) -> "Segmentation":
-        """A result with the model's own threshold and logit scale where the caller names none."""
-        usual = defaults.heatmap_threshold if _is_alone(all_scores) else defaults.threshold
-        threshold = usual if threshold is None else threshold
-        logit_scale = defaults.logit_scale if logit_scale is None else logit_scale
-        return cls(image, classes, all_scores, threshold, logit_scale, decoder, source)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -90,7 +69,7 @@ class Segmentation:
     @cached_property
     def _decoded(self) -> tuple[np.ndarray, np.ndarray]:
         classes = len(self.classes)
-        if _is_alone(self.all_scores):
+        if is_alone(len(self.all_scores)):
             confidence = self.heatmap(self.classes[0])
             return (confidence >= self.threshold).astype(label_type(classes)), confidence
         return self.decoder.labels(self.all_scores, classes, self.size, self.logit_scale, self.threshold)
@@ -109,20 +88,14 @@ class Segmentation:
         return self._decoded[1]
 
     def areas(self) -> dict[str, float]:
-        """Share of the image that each class that appears covers, background among them."""
-        counts = np.bincount(self.labels.ravel(), minlength=len(self.classes) + 1)
-        shares: Counter[str] = Counter()  # a class may be called background too
-        for name, count in zip(("background", *self.classes), counts.tolist(), strict=True):
-            if count:
-                shares[name] += count / self.labels.size
-        return dict(shares)
+        """Share of the image that each class that appears covers, that of label 0 among them."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.classes) + 1).tolist()
+        named = zip(label_names(self.classes), counts, strict=True)
+        return {name: count / self.labels.size for name, count in named if count}
 
     def legend(self) -> dict[str, dict[str, str]]:
         """Name and colour of each label."""
-        names = ("background", *self.classes)
-        return {
-            str(i): {"name": n, "color": "#{:02x}{:02x}{:02x}".format(*class_colour(i))} for i, n in enumerate(names)
-        }
+        return legend(self.classes)
 
     def overlay(self, prompt: str | None = None) -> Image.Image:
         """The labels in colours over the image with a legend below, or the heat map of one prompt."""
@@ -162,9 +135,9 @@ class Segmentation:
         return paths
 
 
-def _is_alone(all_scores: Any) -> bool:
+def is_alone(count: int) -> bool:
     """Whether a single prompt without background has nothing to compete with: a softmax over it is 1 everywhere.
 
     Then its heat map, which tells where it is rather than is not, is the confidence, with a threshold of its own.
     """
-    return len(all_scores) == 1
+    return count == 1

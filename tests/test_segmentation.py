@@ -114,19 +114,30 @@ def test_scores_of_every_type_are_decoded_on_every_backend(backend, dtype, class
     np.testing.assert_allclose(seg.heatmaps, plain.heatmaps, atol=loss)
 
 
-def test_the_models_own_threshold_is_that_of_heat_maps_for_a_single_score():
+@pytest.mark.parametrize(("background", "usual"), [((), 0.4), (["sky"], 0.7)], ids=["alone", "not-alone"])
+def test_the_models_own_threshold_is_that_of_heat_maps_for_a_single_score(small_model, background, usual):
     """Where the caller names none; a background class makes it one of several."""
-    defaults = Defaults(threshold=0.7, heatmap_threshold=0.4, logit_scale=50.0)
-    for count, usual in ((1, 0.4), (2, 0.7)):
-        seg = result(count)
-        facts = seg.image, ("class 0",), seg.all_scores, seg.decoder, defaults
-        judged = Segmentation.judged(*facts)
-        assert (judged.threshold, judged.logit_scale) == (usual, 50.0)
-        assert np.array_equal(judged.confidence, seg.heatmap("class 0")) == (count == 1)
-        if count == 1:
-            assert np.array_equal(judged.labels, judged.confidence >= 0.4)
-        asked = Segmentation.judged(*facts, threshold=0.0, logit_scale=3.0)
-        assert (asked.threshold, asked.logit_scale) == (0.0, 3.0)
+    model = replace(small_model, defaults=Defaults(64, threshold=0.7, heatmap_threshold=0.4, logit_scale=50.0))
+    image = Image.linear_gradient("L").convert("RGB").resize((64, 64))
+    seg = model.segment(image, "cat", background=background)
+    assert (seg.threshold, seg.logit_scale) == (usual, 50.0)
+    assert np.array_equal(seg.confidence, seg.heatmap("cat")) == (not background)
+    if not background:
+        assert np.array_equal(seg.labels, seg.confidence >= 0.4)
+    asked = model.segment(image, "cat", background=background, threshold=0.0, logit_scale=3.0)
+    assert (asked.threshold, asked.logit_scale) == (0.0, 3.0)
+
+
+@pytest.mark.parametrize("name", ["background", "Background"])
+def test_a_class_called_background_is_told_from_label_0(small_model, name):
+    seg = small_model.segment(Image.linear_gradient("L").convert("RGB"), [name, "cat"], size=64, threshold=0.6)
+    assert [entry["name"] for entry in seg.legend().values()] == ["unlabelled", name, "cat"]
+    shares = [float((seg.labels == i).mean()) for i in range(3)]
+    assert seg.areas() == {
+        label: share for label, share in zip(("unlabelled", name, "cat"), shares, strict=True) if share
+    }
+    both = small_model.segment(Image.new("RGB", (64, 64)), [name, "unlabelled"], size=64)
+    assert both.legend()["0"]["name"] == "unlabelled 2"
 
 
 def test_a_result_needs_the_decoder_of_its_engine():

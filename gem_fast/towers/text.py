@@ -28,7 +28,7 @@ class TextEncoder(WordEncoder[Tensor]):
         known_tokens: Tensor | None = None,
         cache: str | Path | None = None,
     ) -> None:
-        super().__init__(None if known_tokens is None else frozenset(known_tokens.tolist()))
+        super().__init__(None if known_tokens is None else frozenset(known_tokens.tolist()), tokenizer.context_length)
         self.tower = tower
         self.tokenizer = tokenizer
         self.disk = None if cache is None else DiskCache(Path(cache), tower)
@@ -49,6 +49,9 @@ class TextEncoder(WordEncoder[Tensor]):
 
     def token_ids(self, words: list[str]) -> list[list[int]]:
         return self.tokenizer(words).tolist()
+
+    def token_count(self, text: str) -> int:
+        return len(self.tokenizer.encode(self.tokenizer.clean_fn(text))) + 2
 
     @torch.inference_mode()
     def averaged(self, words: list[str], templates: tuple[str, ...]) -> Tensor:
