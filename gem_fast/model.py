@@ -8,12 +8,13 @@ from typing import Any, Literal, overload
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from .decoding import Decoder, KernelDecoder
 from .dtypes import dtype_name
 from .options import Defaults
-from .preprocess import ResizePolicy, input_size, normalised
+from .preprocess import ResizePolicy, input_size, normalised, resized_by_torch
 from .scores import score_patches
 from .segmenter import Segmenter
 from .towers.text import TextEncoder
@@ -87,6 +88,10 @@ class GemModel(Segmenter):
                 digest.update(name.encode())
                 digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
+
+    def pixels(self, picture: Image.Image, shape: tuple[int, int]) -> np.ndarray:
+        """By torch, several times as fast as Pillow and within 1 of 255 of it."""
+        return resized_by_torch(picture, shape)
 
     def patch_features(self, pixels: np.ndarray, shape: tuple[int, int]) -> Tensor:
         return self.features(torch.from_numpy(normalised(pixels, self.mean, self.std)))

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,8 +33,12 @@ class OutputKind:
 
 
 def png_bytes(picture: Image.Image) -> bytes:
+    return _encoded(picture, "PNG", compress_level=3)
+
+
+def _encoded(picture: Image.Image, format: str, **settings: int) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=3)
+    picture.save(buffer, format, **settings)
     return buffer.getvalue()
 
 
@@ -51,22 +55,23 @@ def _heatmaps(result: "Segmentation") -> bytes:
 
 LABELS = OutputKind("labels", ".labels.png", lambda result: png_bytes(result.label_image()), always=True)
 LEGEND = OutputKind("legend", ".legend.json", lambda result: legend_bytes(result.legend()), always=True, once=True)
-KINDS = (
-    OutputKind("overlay", ".overlay.png", lambda result: png_bytes(result.overlay())),
-    LABELS,
-    LEGEND,
-    OutputKind("heatmaps", ".heatmaps.npz", _heatmaps),
-)
+HEATMAPS = OutputKind("heatmaps", ".heatmaps.npz", _heatmaps)
+# By format; WebP takes seven times as long as JPEG, and PNG thirty times.
+OVERLAYS = {
+    "jpeg": OutputKind("overlay", ".overlay.jpg", lambda result: _encoded(result.overlay(), "JPEG", quality=90)),
+    "png": OutputKind("overlay", ".overlay.png", lambda result: png_bytes(result.overlay())),
+    "webp": OutputKind("overlay", ".overlay.webp", lambda result: _encoded(result.overlay(), "WEBP", quality=80)),
+}
+KINDS = (*OVERLAYS.values(), LABELS, LEGEND, HEATMAPS)
 
 
-def wanted_kinds(names: Iterable[str] = ()) -> tuple[OutputKind, ...]:
-    """The kinds that are always written, and those of these names.
+def wanted_kinds(*, overlay: str | None, heatmaps: bool) -> tuple[OutputKind, ...]:
+    """Overlays of a format if there is one, what is always written, and heat maps if wanted.
 
     Raises:
-        ValueError: there is no kind of a name.
+        ValueError: there is no such format.
     """
-    asked = set(names)
-    if unknown := asked - {kind.name for kind in KINDS}:
-        known = ", ".join(kind.name for kind in KINDS)
-        raise ValueError(f"no kind of output is called {', '.join(sorted(unknown))}; there are {known}")
-    return tuple(kind for kind in KINDS if kind.always or kind.name in asked)
+    if overlay is not None and overlay not in OVERLAYS:
+        raise ValueError(f"overlays are written as {', '.join(OVERLAYS)}, got {overlay!r}")
+    asked = {OVERLAYS.get(overlay or ""), HEATMAPS if heatmaps else None}
+    return tuple(kind for kind in KINDS if kind.always or kind in asked)

@@ -4,7 +4,7 @@ Needs no torch: each engine brings the decoder of its own arrays.
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ class Segmentation:
         logit_scale: multiplier of the cosine before the softmax over classes.
         decoder: turns scores into labels and heat maps.
         source: the file, if the image came from one.
+        label_size: height and width of labels and heat maps, by default the image's.
     """
 
     image: Image.Image
@@ -40,11 +41,12 @@ class Segmentation:
     logit_scale: float
     decoder: Decoder = field(repr=False)
     source: str | None = None
+    label_size: tuple[int, int] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the original image in pixels."""
-        return self.image.height, self.image.width
+        """Height and width of labels and heat maps in pixels: those of the original image, unless others were asked."""
+        return self.label_size or (self.image.height, self.image.width)
 
     @property
     def scores(self) -> np.ndarray:
@@ -68,11 +70,15 @@ class Segmentation:
 
     @cached_property
     def _decoded(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._decode(self.size)
+
+    def _decode(self, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and confidences `[H, W]` at any size."""
         classes = len(self.classes)
         if is_alone(len(self.all_scores)):
-            confidence = self.heatmap(self.classes[0])
+            confidence = self.decoder.heatmaps(self.all_scores, size)[0]
             return (confidence >= self.threshold).astype(label_type(classes)), confidence
-        return self.decoder.labels(self.all_scores, classes, self.size, self.logit_scale, self.threshold)
+        return self.decoder.labels(self.all_scores, classes, size, self.logit_scale, self.threshold)
 
     @property
     def labels(self) -> np.ndarray:
@@ -99,9 +105,11 @@ class Segmentation:
 
     def overlay(self, prompt: str | None = None) -> Image.Image:
         """The labels in colours over the image with a legend below, or the heat map of one prompt."""
+        size = self.image.height, self.image.width
         if prompt is None:
-            return blend_labels(self.image, self.labels, self.classes)
-        return blend_heatmap(self.image, self.heatmap(prompt), prompt)
+            labels = self.labels if size == self.size else self._decode(size)[0]
+            return blend_labels(self.image, labels, self.classes)
+        return blend_heatmap(self.image, replace(self, label_size=size).heatmap(prompt), prompt)
 
     def label_image(self) -> Image.Image:
         """The labels as an image: a palette of the legend's colours, or 16-bit grey from 256 classes on."""
@@ -125,8 +133,7 @@ class Segmentation:
             Files by kind: `labels`, `legend`, perhaps `overlay` and `heatmaps`. Each appears whole or not at all.
         """
         stem = stem or (Path(self.source).stem if self.source else "image")
-        asked = {"overlay": overlay, "heatmaps": heatmaps}
-        kinds = wanted_kinds(name for name, wanted in asked.items() if wanted)
+        kinds = wanted_kinds(overlay="png" if overlay else None, heatmaps=heatmaps)
         contents = {kind: kind.content(self) for kind in kinds}
         paths = {}
         for kind, content in contents.items():

@@ -55,9 +55,16 @@ class Query:
         """Name and colour of each label."""
         return legend(self.names)
 
-    def result(self, image: Image.Image, scores: Any, decoder: Decoder, source: str | None = None) -> Segmentation:
+    def result(
+        self,
+        image: Image.Image,
+        scores: Any,
+        decoder: Decoder,
+        source: str | None = None,
+        label_size: tuple[int, int] | None = None,
+    ) -> Segmentation:
         """What the scores of an image, `[P + Q, h, w]`, say about it."""
-        return Segmentation(image, self.names, scores, self.threshold, self.logit_scale, decoder, source)
+        return Segmentation(image, self.names, scores, self.threshold, self.logit_scale, decoder, source, label_size)
 
 
 class Segmenter(ABC):

@@ -49,7 +49,7 @@ class TestSegment:
         assert done.exit_code == 0, done.output
         assert f"3 images segmented into {tmp_path / 'out'}" in done.stdout
         assert [line["status"] for line in summary(tmp_path / "out")] == ["ok"] * 3
-        assert (tmp_path / "out" / "sub" / "c.overlay.png").exists()
+        assert (tmp_path / "out" / "sub" / "c.overlay.jpg").exists()
         legend = json.loads((tmp_path / "out" / "legend.json").read_text())
         assert [entry["name"] for entry in legend.values()] == ["background", "cat", "dog"]
 
@@ -91,12 +91,16 @@ class TestSegment:
             return whole(model, images, prompts, out, progress=progress, **options)
 
         monkeypatch.setattr("gem_fast.batch.segment_files", segment_files)
+        drawn = ["--overlay-format", "webp", "--overlay-size", 900, "--label-size", 32]
         given = ["--threshold", 0.25, "--resize", "squash", "--batch-size", 3, "--workers", 2, "--timeout", 9]
-        assert run(*given, "--retries", 1, "--max-errors", 5, "--background", "sky").exit_code == 0
+        assert run(*given, "--retries", 1, "--max-errors", 5, *drawn, "--background", "sky").exit_code == 0
         ((prompts, options),) = calls
         assert prompts == ["cat", "dog"]
         assert options == {
             "overlays": True,
+            "overlay_format": "webp",
+            "overlay_size": 900,
+            "label_size": 32,
             "heatmaps": False,
             "resume": False,
             "overwrite": False,
@@ -222,7 +226,7 @@ class TestSegment:
 
     def test_overlays_can_be_left_out(self, run, tmp_path):
         assert run("--no-overlays").exit_code == 0
-        assert not list((tmp_path / "out").rglob("*.overlay.png"))
+        assert not list((tmp_path / "out").rglob("*.overlay.*"))
         assert (tmp_path / "out" / "sub" / "c.labels.png").exists()
 
     def test_heat_maps(self, run, tmp_path):

@@ -1,12 +1,14 @@
 """The size of the model's input, and pixels against torchvision's pipeline."""
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torchvision import transforms
 
+from gem_fast.demo import SAMPLES
 from gem_fast.images import ImageError
-from gem_fast.preprocess import input_size, to_pixels
+from gem_fast.preprocess import input_size, resized, resized_by_torch, to_pixels
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
 
@@ -72,3 +74,12 @@ def test_pixels_of_one_pixel():
     pixels = to_pixels(Image.new("RGB", (1, 1), (255, 0, 51)), (16, 32), (0.5,) * 3, (0.5,) * 3)
     assert pixels.shape == (3, 16, 32)
     torch.testing.assert_close(pixels.amax((1, 2)), torch.tensor([1.0, -1.0, -0.6]))
+
+
+@pytest.mark.parametrize("size", [(448, 597), (96, 128), (32, 640), (300, 451), (8, 8)], ids=str)
+def test_torchs_resize_is_pillows_within_a_value(size):
+    image = Image.open(SAMPLES / "chelsea.jpg").convert("RGB")
+    ours, pillows = resized_by_torch(image, size), resized(image, size)
+    assert (ours.shape, ours.dtype) == (pillows.shape, np.uint8)
+    assert (np.abs(ours.astype(int) - pillows) > 1).mean() < 1e-3
+    assert np.array_equal(ours, pillows) == (size == (300, 451))

@@ -7,13 +7,19 @@ from ..outputs import OutputKind, wanted_kinds
 from ..preprocess import ResizePolicy
 from ..prompts import Prompts
 
+_LEAST = {"batch_size": 1, "workers": 1, "retries": 0, "max_errors": 0, "overlay_size": 0}
+
 
 @dataclass(frozen=True)
 class BatchOptions:
     """How many files are segmented.
 
     Attributes:
-        overlays: off leaves out the overlays, each of which takes several times as long as its labels.
+        overlays: off leaves out the overlays.
+        overlay_format: `"jpeg"`, `"png"` or `"webp"`.
+        overlay_size: longest side of an overlay in pixels; larger photos are drawn smaller. 0 for their own size.
+        label_size: size of labels and heat maps: None for the photo's, `"model"` for that of the model's input, or
+            their shorter side in pixels.
         heatmaps: also write the heat maps, as `.npz`.
         resume: go on with an earlier run in the output folder, which must have asked the same: keep what it finished,
             try again what failed, and do the rest, further inputs among it.
@@ -27,6 +33,9 @@ class BatchOptions:
     """
 
     overlays: bool = True
+    overlay_format: str = "jpeg"
+    overlay_size: int = 1600
+    label_size: int | str | None = None
     heatmaps: bool = False
     resume: bool = False
     overwrite: bool = False
@@ -45,18 +54,20 @@ class BatchOptions:
     def __post_init__(self) -> None:
         if self.resume and self.overwrite:
             raise ValueError("resume keeps an earlier run and overwrite removes it: choose one")
-        for name, least in (("batch_size", 1), ("workers", 1), ("retries", 0), ("max_errors", 0)):
+        for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be {least} or more, got {value}")
+        if (isinstance(self.label_size, str) and self.label_size != "model") or self.label_size == 0:
+            raise ValueError(f"label_size must be model or a positive number of pixels, got {self.label_size!r}")
+        wanted_kinds(overlay=self.overlay_format, heatmaps=False)
         if self.timeout is not None and not self.timeout > 0:
             raise ValueError(f"timeout must be a positive number of seconds, got {self.timeout}")
 
     @property
     def kinds(self) -> tuple[OutputKind, ...]:
         """What is written of each image."""
-        asked = {"overlay": self.overlays, "heatmaps": self.heatmaps}
-        kinds = wanted_kinds(name for name, wanted in asked.items() if wanted)
+        kinds = wanted_kinds(overlay=self.overlay_format if self.overlays else None, heatmaps=self.heatmaps)
         return tuple(kind for kind in kinds if not kind.once)
 
 

@@ -108,7 +108,7 @@ def _run(
 ) -> Outcome:
     listing = Listing(images, journal.finished)
     count_in_background(images, progress)
-    work = ImageWork(model, query, options.size, options.resize, out, out / PARTIAL, options.kinds)
+    work = ImageWork(model, query, options, out)
     limits = Limits(
         batch_size=options.batch_size,
         workers=options.workers or _cores(),
@@ -152,6 +152,7 @@ def describe(model: "Segmenter", query: "Query", options: BatchOptions) -> dict[
             "logit_scale": query.logit_scale,
             "templates": list(query.templates),
             "dtype": identity["dtype"],
+            "label_size": options.label_size or "photo",
         },
         "output": {"format": "files", "kinds": [kind.name for kind in options.kinds]},
         "versions": {"gem_fast": version("gem_fast"), "pillow": version("pillow"), "numpy": version("numpy")},

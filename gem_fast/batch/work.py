@@ -11,10 +11,9 @@ import numpy as np
 from PIL import Image
 
 from ..images import load_image
-from ..outputs import OutputKind
-from ..preprocess import ResizePolicy
 from ..writing import write_whole
-from .records import Record
+from .options import BatchOptions
+from .records import PARTIAL, Record
 from .sources import Source
 from .workers import Seconds
 
@@ -24,14 +23,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Held:
-    """What a worker keeps of an image until its scores come."""
+    """What a worker keeps of an image until its scores come: the picture as an overlay needs it, if it does."""
 
     source: Source
-    picture: Image.Image
+    label_size: tuple[int, int]
+    picture: Image.Image | None
 
     @property
     def nbytes(self) -> int:
-        return self.picture.width * self.picture.height * len(self.picture.getbands())
+        return 0 if self.picture is None else 3 * self.picture.width * self.picture.height
 
 
 @dataclass(frozen=True)
@@ -41,41 +41,57 @@ class ImageWork:
     Attributes:
         model: gives the input's size, its pixels, and the decoder of its scores.
         query: what is looked for.
-        size, resize: of the model's input.
+        options: of the run.
         folder: the output folder.
-        partial: folder in it for files that are being written.
-        kinds: what is written of each image.
     """
 
     model: "Segmenter"
     query: "Query"
-    size: int | None
-    resize: ResizePolicy | None
+    options: BatchOptions
     folder: Path
-    partial: Path
-    kinds: tuple[OutputKind, ...]
 
     def prepare(self, source: Source, seconds: Seconds) -> tuple[Held, np.ndarray, tuple[int, int]]:
+        options = self.options
         with timed("read", seconds):
             picture = load_image(source.path)
         with timed("resize", seconds):
-            shape = self.model.input_size((picture.height, picture.width), self.size, self.resize)
+            size = picture.height, picture.width
+            shape = self.model.input_size(size, options.size, options.resize)
             pixels = self.model.pixels(picture, shape)
-        return Held(source, picture), pixels, shape
+            label_size = shape if options.label_size == "model" else _scaled(size, options.label_size)
+            shown = shrunk(picture, options.overlay_size) if options.overlays else None
+        return Held(source, label_size, shown), pixels, shape
 
     def finish(self, held: Held, scores: np.ndarray, seconds: Seconds) -> Record:
-        result = self.query.result(held.picture, scores, self.model.host_decoder, str(held.source.path))
+        path, picture = str(held.source.path), held.picture or Image.new("RGB", (1, 1))
+        result = self.query.result(picture, scores, self.model.host_decoder, path, held.label_size)
         with timed("decode scores", seconds):
             areas = result.areas()
         files = {}
-        for kind in self.kinds:
+        for kind in self.options.kinds:
             name = f"{held.source.name}{kind.ending}"
             with timed("encode files", seconds):
                 content = kind.content(result)
             with timed("write", seconds):
-                write_whole(self.folder / name, content, self.partial)
+                write_whole(self.folder / name, content, self.folder / PARTIAL)
             files[kind.name] = name
-        return Record(str(held.source.path), "ok", None, *result.size, areas=areas, files=files)
+        return Record(path, "ok", None, *result.size, areas=areas, files=files)
+
+
+def _scaled(size: tuple[int, int], shorter: "int | str | None") -> tuple[int, int]:
+    """Height and width with that shorter side, or as they are."""
+    if not isinstance(shorter, int):
+        return size
+    scale = shorter / min(size)
+    height, width = (max(1, round(side * scale)) for side in size)
+    return height, width
+
+
+def shrunk(picture: Image.Image, longest: int) -> Image.Image:
+    """The picture, made smaller in place if its longest side has more pixels than that; 0 for any."""
+    if longest and max(picture.size) > longest:
+        picture.thumbnail((longest, longest), Image.Resampling.BILINEAR)
+    return picture
 
 
 @contextmanager

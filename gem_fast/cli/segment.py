@@ -35,6 +35,12 @@ _RUNTIME_ONLY = ("provider", "engine_cache", "threads")
 _MOST_SHOWN = 20  # failures on the terminal
 
 
+class Overlay(str, Enum):
+    jpeg = "jpeg"
+    png = "png"
+    webp = "webp"
+
+
 class Resize(str, Enum):
     shorter = "shorter"
     squash = "squash"
@@ -79,9 +85,16 @@ def segment(
     overlays: Annotated[
         bool,
         typer.Option(
-            "--overlays/--no-overlays", help="Write overlays, each of which takes several times as long as its labels."
+            "--overlays/--no-overlays", help="Write overlays, each of which takes about as long as its labels."
         ),
     ] = True,
+    overlay_format: Annotated[Overlay, typer.Option(help="Of overlays.")] = Overlay.jpeg,
+    overlay_size: Annotated[
+        int, typer.Option(min=0, help="Longest side of an overlay in pixels; 0 for the photo's own.")
+    ] = 1600,
+    label_size: Annotated[
+        str | None, typer.Option(help="Of labels and heat maps: model, or their shorter side (default: the photo's).")
+    ] = None,
     heatmaps: Annotated[bool, typer.Option("--heatmaps", help="Also write heat maps as .npz.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an earlier run into --out that asked the same.")
@@ -124,6 +137,9 @@ def segment(
     _check_engine(context, runtime, images)
     options = {
         "overlays": overlays,
+        "overlay_format": overlay_format.value,
+        "overlay_size": overlay_size,
+        "label_size": int(label_size) if label_size and label_size.isdecimal() else label_size,
         "heatmaps": heatmaps,
         "resume": resume,
         "overwrite": overwrite,

@@ -52,7 +52,7 @@ class TestSegmentFiles:
         assert names(found) == ["a.png", "b.jpg", "c.png"]
         assert (progress.done, progress.failed, progress.kept) == (3, 0, 0)
         written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
-        kinds = ("overlay.png", "labels.png")
+        kinds = ("overlay.jpg", "labels.png")
         run_files = {SUMMARY, "run.json", "legend.json"}
         assert written == {*run_files, *(f"{stem}.{kind}" for stem in ("a", "b", "sub/c") for kind in kinds)}
         assert json.loads((out / "legend.json").read_text())["1"]["name"] == "cat"
@@ -94,6 +94,27 @@ class TestSegmentFiles:
         assert {path.name for path in out.iterdir()} == {SUMMARY, "run.json", "legend.json", "a.labels.png"}
         (record,) = run(small_model, folder / "a.png", "cat", tmp_path / "with")
         assert "an overlay was drawn" in record.error
+
+    @pytest.mark.parametrize(("format", "ending"), [("jpeg", "jpg"), ("png", "png"), ("webp", "webp")])
+    def test_overlays_are_made_for_looking_at(self, small_model, folder, tmp_path, picture, format, ending):
+        picture(60, 300).save(folder / "wide.png")
+        settings = {"overlay_format": format, "overlay_size": 100}
+        found = run(small_model, folder / "wide.png", "cat", tmp_path / "out", **settings)
+        overlay = Image.open(tmp_path / "out" / f"wide.overlay.{ending}")
+        assert (overlay.format, overlay.width) == (format.upper(), 160)  # the legend's least width
+        assert np.asarray(overlay.convert("RGB"))[:20, :100].std() > 0
+        assert (found[0].height, found[0].width) == (60, 300)
+        assert Image.open(tmp_path / "out" / "wide.labels.png").size == (300, 60)
+        whole = run(small_model, folder / "wide.png", "cat", tmp_path / "whole", **{**settings, "overlay_size": 0})
+        assert Image.open(tmp_path / "whole" / whole[0].files["overlay"]).width == 300
+
+    @pytest.mark.parametrize(("size", "expected"), [("model", (64, 96)), (20, (20, 32)), (None, (40, 64))], ids=str)
+    def test_labels_of_another_size(self, small_model, folder, tmp_path, size, expected):
+        (record,) = run(small_model, folder / "a.png", "cat", tmp_path, label_size=size, heatmaps=True)
+        assert (record.height, record.width) == expected
+        assert Image.open(tmp_path / "a.labels.png").size == expected[::-1]
+        with np.load(tmp_path / "a.heatmaps.npz") as stored:
+            assert stored["heatmaps"].shape == (1, *expected)
 
     def test_a_run_is_the_same_wherever_it_runs(self, small_model, folder, tmp_path, picture):
         """Nothing in the folder tells when, in which order or with how many hands it was made."""
@@ -183,7 +204,7 @@ class TestSegmentFiles:
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", replace)
-            with pytest.raises(OSError, match=r"No space left on device.*b\..*png"):
+            with pytest.raises(OSError, match=r"No space left on device.*out/b\."):
                 run(small_model, folder, "cat", tmp_path / "out", workers=1)
         assert not leftovers(tmp_path / "out")
         assert "b.jpg" in names(run(small_model, folder, "cat", tmp_path / "out", resume=True))
@@ -222,6 +243,9 @@ class TestSegmentFiles:
             ({"resize": "crop"}, "resize must be"),
             ({"size": -1}, "size must be"),
             ({"resume": True, "overwrite": True}, "choose one"),
+            ({"overlay_format": "gif"}, "overlays are written as jpeg, png, webp, got 'gif'"),
+            ({"overlay_size": -1}, "overlay_size must be 0 or more"),
+            ({"label_size": "photo"}, "label_size must be model or a positive number"),
             ({"treshold": 1}, "unknown options treshold; known are .*threshold"),
         ],
         ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -278,9 +302,9 @@ class TestResume:
         return names(found)
 
     def test_finished_images_are_kept(self, small_model, folder, out):
-        stamp = (out / "a.overlay.png").stat().st_mtime_ns
+        stamp = (out / "a.overlay.jpg").stat().st_mtime_ns
         assert self.again(small_model, folder, out) == []
-        assert (out / "a.overlay.png").stat().st_mtime_ns == stamp
+        assert (out / "a.overlay.jpg").stat().st_mtime_ns == stamp
 
     def test_a_lost_output_is_made_again(self, small_model, folder, out):
         (out / "b.labels.png").unlink()
@@ -324,11 +348,11 @@ class TestResume:
         segment_files(small_model, folder, "cat", out.with_name("other"), overlays=False, **SETTINGS)
         assert self.again(small_model, folder, out.with_name("other"), overlays=False) == []
         assert len(self.again(small_model, folder, out.with_name("other"))) == 3
-        assert (out.with_name("other") / "a.overlay.png").exists()
+        assert (out.with_name("other") / "a.overlay.jpg").exists()
 
-    @pytest.mark.parametrize("damage", [b"", b"\x89PNG\r\n\x1a\n", None], ids=["empty", "head", "cut"])
+    @pytest.mark.parametrize("damage", [b"", b"\xff\xd8\xff", None], ids=["empty", "head", "cut"])
     def test_an_output_that_is_not_whole_is_made_again(self, small_model, folder, out, damage):
-        path = out / "b.overlay.png"
+        path = out / "b.overlay.jpg"
         path.write_bytes(path.read_bytes()[:-5] if damage is None else damage)
         assert self.again(small_model, folder, out) == ["b.jpg"]
         Image.open(path).load()
@@ -342,7 +366,7 @@ class TestResume:
     def test_overwrite_leaves_nothing_of_the_earlier_run(self, small_model, folder, out):
         assert names(run(small_model, folder / "b.jpg", "dog", out, overwrite=True)) == ["b.jpg"]
         assert len(lines(out)) == 1
-        assert {path.name for path in out.rglob("*.png")} == {"b.labels.png", "b.overlay.png"}
+        assert {path.name for path in out.rglob("*.png")} == {"b.labels.png"}
 
     @pytest.mark.parametrize(
         ("asked", "told"),
