@@ -7,7 +7,7 @@ TYPED := build/typed
 # TensorRT's types, without TensorRT.
 STUBS := build/stubs
 
-.PHONY: demo test lint format bench bench-full bench-report bench-gate authors gpu-report gpu-check roofline rates scaling clean
+.PHONY: demo test lint format bench bench-full bench-report bench-gate authors gpu-report gpu-check roofline scaling clean
 
 demo: $(READY)
 	$(BIN)/python -m gem_fast.demo demo_output
@@ -49,7 +49,7 @@ bench-report: $(READY) authors
 	$(ENGINE) --size 1024 --against authors --against onnx-ort --rounds 3 --budget 30 --json $(RUNS)/1024.json
 	$(ENGINE) $(foreach side,224 336 672 896 1344 1792,--size $(side)) --rounds 5 --budget 20 --json $(RUNS)/sizes.json
 	$(BIN)/gem-fast bench report $(RUNS)/448.json $(RUNS)/1024.json $(RUNS)/sizes.json --json bench/reports/reference.json \
-	    --html bench/reports/reference.html --markdown bench/reports/reference.md --plots $(RUNS)
+	    --markdown bench/reports/reference.md --plots $(RUNS)
 	cp $(RUNS)/waterfall.png docs/bench.png
 
 # BASE: commit, branch or tag that the working tree must not be slower than.
@@ -70,11 +70,6 @@ gpu-report: $(READY)
 
 roofline: $(READY)
 	$(BIN)/python -m gem_fast.bench.roofline bench/reports
-	$(BIN)/python -m gem_fast.bench.exponential bench/reports
-
-# Measured on this machine, for `make scaling`.
-rates: $(READY)
-	$(BIN)/python -m gem_fast.bench.scaling.rates bench/reports
 
 scaling: $(READY)
 	$(BIN)/python -m gem_fast.bench.scaling bench/reports

@@ -18,14 +18,14 @@ from gem_fast.bench.turns import Work
 from gem_fast.towers.packing import vision_config
 
 PROVIDERS = {  # what a case is about, and then those that it is held against
-    "fp32": [
+    "float32": [
         Provider("engine", "engine"),
         Provider("authors", "authors"),
         Provider("eager", "eager"),
         Provider("sdpa", "engine", backend="sdpa"),
         rival("onnx-ort", "float32"),
     ],
-    "bf16": [
+    "bfloat16": [
         Provider("engine", "engine", "bfloat16"),
         Provider("authors", "authors"),
         Provider("eager", "eager", "bfloat16"),
@@ -34,16 +34,16 @@ PROVIDERS = {  # what a case is about, and then those that it is held against
     "compiled": [Provider("engine", "engine"), Provider("eager", "eager"), Provider("compiled", "compiled")],
 }
 CASES = [
-    pytest.param("fp32", 1, 448, 5, id="fp32-1x448"),
-    pytest.param("bf16", 1, 448, 5, id="bf16-1x448"),
+    pytest.param("float32", 1, 448, 5, id="float32-1x448"),
+    pytest.param("bfloat16", 1, 448, 5, id="bfloat16-1x448"),
     *(
         pytest.param(kind, batch, size, rounds, id=f"{kind}-{batch}x{size}", marks=pytest.mark.full)
         for kind, batch, size, rounds in (
             ("compiled", 1, 448, 5),
-            ("fp32", 4, 448, 3),
-            ("bf16", 4, 448, 3),
-            ("fp32", 1, 1024, 1),
-            ("bf16", 1, 1024, 1),
+            ("float32", 4, 448, 3),
+            ("bfloat16", 4, 448, 3),
+            ("float32", 1, 1024, 1),
+            ("bfloat16", 1, 1024, 1),
         )
     ),
 ]

@@ -13,7 +13,6 @@ import onnxruntime
 import open_clip
 import pytest
 import torch
-from gem_fast.bench.eager import _positions, eager_gem
 from gem_fast.bench.memory import peak_growth
 from gem_fast.bench.onnx_provider import write_graph
 from gem_fast.bench.turns import Work
@@ -27,6 +26,8 @@ from torch import Tensor, nn
 
 from gem_fast.options import GemOptions
 from gem_fast.preprocess import to_pixels
+from gem_fast.runtime.runtime_options import RuntimeOptions
+from gem_fast.towers.eager import eager_gem, positions
 from gem_fast.towers.packing import pack_vision, vision_config
 from gem_fast.towers.vit import GemVisionTransformer
 
@@ -69,36 +70,32 @@ def graph_file(name: str, side: int) -> Path:
 class Eager(nn.Module):
     """The eager model with the position embedding of one grid, since antialiased resampling does not export."""
 
-    def __init__(self, side: int, both: bool = False) -> None:
+    def __init__(self, side: int) -> None:
         super().__init__()
-        self.both = both
         self.visual = copy.deepcopy(open_clip_visual())
         grid = side // self.visual.patch_size[0]
-        self.visual.positional_embedding = nn.Parameter(_positions(self.visual, grid, grid), requires_grad=False)
+        self.visual.positional_embedding = nn.Parameter(positions(self.visual, grid, grid), requires_grad=False)
         self.visual.grid_size = (grid, grid)
 
-    def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        gem, original = eager_gem(self.visual, pixels)
-        return (gem[:, 1:], original) if self.both else gem[:, 1:]
+    def forward(self, pixels: Tensor) -> Tensor:
+        return eager_gem(self.visual, pixels)[0][:, 1:]
 
 
 @functools.cache
-def plain_export(batch: int, side: int, both: bool = False) -> Path:
-    """The eager model as `torch.onnx.export` writes it; unless `both`, what only the other path needs falls away."""
-    path = Path(folder().name, f"eager_{batch}_{side}_{both}.onnx")
+def plain_export(batch: int, side: int) -> Path:
+    """The eager model as `torch.onnx.export` writes it, without what only the other path needs."""
+    path = Path(folder().name, f"eager_{batch}_{side}.onnx")
     pixels = torch.zeros(batch, 3, side, side)
     torch.onnx.export(
-        Eager(side, both).eval(), (pixels,), str(path), input_names=["pixels"], external_data=False, verbose=False
+        Eager(side).eval(), (pixels,), str(path), input_names=["pixels"], external_data=False, verbose=False
     )
     return path
 
 
 def open_graph(path: Path) -> Callable[[Tensor], Tensor]:
     """Pixels to patch features `[B, h*w, E]` by the graph, on as many threads as torch has."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    options = RuntimeOptions(threads=torch.get_num_threads())
+    session = onnxruntime.InferenceSession(str(path), options.session_options(), providers=options.providers())
 
     def run(pixels: Tensor) -> Tensor:
         features = torch.from_numpy(session.run(None, {"pixels": pixels.numpy()})[0])
@@ -136,7 +133,7 @@ def test_latency(in_turns: Callable[..., Any], batch: int, side: int, rounds: in
 @pytest.mark.parametrize("kind", ["int8", "fp16"])
 @torch.inference_mode()
 def test_types(in_turns: Callable[..., Any], kind: str) -> None:
-    """Other types against fp32; `onnx_agreement` has their errors."""
+    """Other types against float32."""
     pixels = to_pixels(sample_images(1)[0], (448, 448), OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)[None]
     best, other = open_graph(graph_file("ort", 448)), open_graph(graph_file(kind, 448))
     truth, plain = engine()(pixels).patches.flatten(1, 2), plain_torch(engine(), kind)(pixels).patches.flatten(1, 2)

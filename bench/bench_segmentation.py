@@ -11,7 +11,6 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from gem_fast.bench.eager import eager_gem
 from gem_fast.bench.subjects import make_subject
 from gem_fast.bench.torch_provider import load_weights
 from gem_fast.bench.turns import Work
@@ -26,6 +25,7 @@ from gem_fast.decoding import KernelDecoder, label_type
 from gem_fast.model import GemModel
 from gem_fast.preprocess import to_pixels
 from gem_fast.runtime import GemRuntime
+from gem_fast.towers.eager import eager_gem
 
 PROMPTS = [
     "cat",

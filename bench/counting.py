@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from gem_fast.options import GemOptions
 from gem_fast.towers.vit import VisionConfig
 
@@ -9,7 +11,6 @@ from .work import Task, forward
 
 _ATTENTION = ("q·k attention", "iterations", "assignment")
 _DECODING = ("scores", "labels")
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ def forward_work(
     Products of self-self attention count in full, though p pᵀ is symmetric.
     """
     options = GemOptions(gem_blocks=gem_blocks, iterations=iterations, projections=projections)
-    works = [w for w in forward(Task(config, batch, size, options, BYTES[dtype])) if w.kernel not in _DECODING]
+    task = Task(config, batch, size, options, getattr(torch, dtype).itemsize)
+    works = [w for w in forward(task) if w.kernel not in _DECODING]
     attention = sum(w.times * w.flop for w in works if w.kernel in _ATTENTION)
     linear = sum(w.times * w.flop for w in works) - attention
     return ForwardWork(linear, attention, sum(w.times * w.bytes for w in works))

@@ -24,7 +24,15 @@ WORKER = ("-m", "gem_fast.bench.worker")
 
 
 class ProviderError(RuntimeError):
-    """A provider could not be loaded or failed; the message says why."""
+    """A provider could not be loaded or failed; the message says why.
+
+    Attributes:
+        lacks: code that it needs is not there, as on the older side of a comparison.
+    """
+
+    def __init__(self, message: str, lacks: bool = False) -> None:
+        super().__init__(message)
+        self.lacks = lacks
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class WorkerProcess:
         if received is None:
             raise ProviderError(f"{self.name}: its process ended ({self.process.wait()}): {self.last_lines()}")
         if "error" in received[0]:
-            raise ProviderError(f"{self.name}: {received[0]['error']}")
+            raise ProviderError(f"{self.name}: {received[0]['error']}", received[0]["lacks"])
         return received
 
     def last_lines(self) -> str:
@@ -106,18 +114,20 @@ class ProviderProcess(WorkerProcess):
         device: str = "cpu",
         threads: int | None = None,
         command: tuple[str, ...] = WORKER,
+        first: Sequence[Path] = (),
     ) -> None:
         """Start the process and load the provider.
 
         Args:
             threads: of the CPU; None is torch's own choice.
             command: Python's arguments that run the worker.
+            first: folders of packages that go before all others.
 
         Raises:
             ProviderError: it can't be loaded.
         """
         self.provider = provider
-        super().__init__(provider.key, command, _environment(provider, threads))
+        super().__init__(provider.key, command, _environment(provider, threads, first))
         try:
             request = {"command": "load", "provider": asdict(provider), "subject": asdict(subject), "device": device}
             loaded = self.ask({**request, "threads": threads})[0]
@@ -133,9 +143,9 @@ class ProviderProcess(WorkerProcess):
         return Answer(tuple(reply["seconds"]), reply["peak_mb"], features)
 
 
-def _environment(provider: Provider, threads: int | None) -> dict[str, str]:
+def _environment(provider: Provider, threads: int | None, first: Sequence[Path] = ()) -> dict[str, str]:
     """With the authors' packages first on the path of those that need them."""
-    return environment([authors.folder()] if provider.kind == "authors" else [], threads)
+    return environment([authors.folder(), *first] if provider.kind == "authors" else first, threads)
 
 
 def environment(first: Sequence[Path], threads: int | None) -> dict[str, str]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from gem_fast.dtypes import dtype_name
+
 from . import authors
 from .counting import forward_work
 from .measure import Figure, Plan, check, measure
@@ -30,7 +32,8 @@ class Sweep:
     """What to measure; each case is timed with all providers in turns.
 
     Attributes:
-        models, sizes, batches, dtypes: their product makes the cases; a size is the side of a square in pixels.
+        models, sizes, batches, dtypes: their product makes the cases; a size is the side of a square in pixels, a type
+            has torch's name or a short one.
         backends: of the engine's attention; `auto` is its own choice.
         against: rivals besides, of `RIVALS`; those that have none of the types compute float32.
         mode: `latency` takes forwards one by one, `throughput` several in a row.
@@ -60,6 +63,7 @@ class Sweep:
         for name in ("models", "dtypes"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must name at least one")
+        object.__setattr__(self, "dtypes", tuple(dtype_name(dtype) for dtype in self.dtypes))
 
     def providers(self) -> list[Provider]:
         """Rivals first, the authors' package before all, then the engine on each backend, in each type."""

@@ -99,6 +99,7 @@ def test_rivals_compute_the_types_that_they_have():
         "engine float16",
     ]
     assert Sweep(dtypes=("bfloat16",), against=("onnx-onnx",)).providers()[0].key == "onnx-onnx float32"
+    assert Sweep(dtypes=("bf16", "fp16")).providers() == Sweep(dtypes=("bfloat16", "float16")).providers()
 
 
 def test_a_graph_that_was_not_written_is_told():
@@ -136,6 +137,7 @@ def test_what_no_case_could_be_made_of_is_refused():
         ({"sizes": ()}, "sizes must name"),
         ({"batches": (0,)}, "batches must name"),
         ({"dtypes": ()}, "dtypes must name at least one"),
+        ({"dtypes": ("int8",)}, "dtype must be one of float32, bfloat16, float16"),
     ):
         with pytest.raises(ValueError, match=message):
             Sweep(**settings)
@@ -144,11 +146,11 @@ def test_what_no_case_could_be_made_of_is_refused():
 
 
 @pytest.mark.skipif(not find_spec("matplotlib"), reason="the report's plots need matplotlib")
-def test_the_command_measures_every_provider_that_is_here_and_writes_both_files(monkeypatch, tmp_path):
+def test_the_command_measures_every_provider_that_is_here_and_writes_its_files(monkeypatch, tmp_path):
     monkeypatch.setenv(authors.VARIABLE, str(tmp_path))
     command = ["bench", "--model", "gem-tiny", "--batch-size", "2", "--rounds", "2", "--threads", "1"]
     rivals = ["--against", "eager", "--against", "authors", "--against", "onnx-ort", "--mode", "throughput"]
-    files = ["--json", str(tmp_path / "run.json"), "--html", str(tmp_path / "run.html")]
+    files = ["--json", str(tmp_path / "run.json"), "--markdown", str(tmp_path / "run.md"), "--plots", str(tmp_path)]
     result = CliRunner().invoke(app, [*command, "--size", "32", "--size", "64", *rivals, *files])
     assert result.exit_code == 1, result.output  # one has no figure
     assert "throughput gem-tiny 2x64" in result.output
@@ -161,7 +163,8 @@ def test_the_command_measures_every_provider_that_is_here_and_writes_both_files(
         assert {entry["params"]["mode"] for entry in rows} == {"throughput"}
     refused = content["gem_fast"]["refused"]
     assert ["`make authors`" in entry["reason"] for entry in refused] == [True, True]
-    assert (tmp_path / "run.html").read_text().startswith("<!doctype html>")
+    assert "## throughput gem-tiny 2x64" in (tmp_path / "run.md").read_text()
+    assert {path.name for path in tmp_path.glob("*.png")} == {"resolution.png", "roofline.png"}
     assert "time per counted FLOP, engine float32, gem-tiny, batch 2, throughput: 32² 1.00, 64² " in result.output
     for bad in (["--model", "nothing"], ["--model", "gem-tiny", "--size", "60"]):
         assert CliRunner().invoke(app, ["bench", *bad]).exit_code == 2

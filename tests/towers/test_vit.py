@@ -7,10 +7,10 @@ from unittest import mock
 import open_clip
 import pytest
 import torch
-from gem_fast.bench.eager import eager_gem
 from gem_fast.kernels.attention import registry
 
 from gem_fast.options import GemOptions
+from gem_fast.towers.eager import eager_gem
 from gem_fast.towers.packing import pack_vision, vision_config
 from gem_fast.towers.vit import Block, GemVisionTransformer
 
