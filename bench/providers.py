@@ -40,7 +40,7 @@ class Provider:
 
     @property
     def key(self) -> str:
-        return f"{self.name} {self.dtype}"
+        return self.name if self.kind == "checkout" else f"{self.name} {self.dtype}"
 
 
 @dataclass(frozen=True)
