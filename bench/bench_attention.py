@@ -8,7 +8,7 @@ import torch
 from gem_fast.bench.providers import TOLERANCE
 from gem_fast.bench.turns import Work
 from gem_fast.kernels import query_key_attention, self_self_attention
-from gem_fast.kernels.attention.cpu import cpu, query_key_cpu
+from gem_fast.kernels.attention.cpu import query_key_cpu
 from gem_fast.kernels.attention.reference import reference
 from gem_fast.kernels.cpu_library import paths
 from torch import Tensor
@@ -67,26 +67,6 @@ def test_self_self(in_turns: Callable[..., Any], dtype: str, shape: tuple[int, i
         rounds=3 if shape[2] > 1000 else 9,
         work=work(shape, dtype, 2 * 2 * 3),
     )
-
-
-@pytest.mark.parametrize("path", paths())
-@torch.inference_mode()
-def test_paths(in_turns: Callable[..., Any], path: str) -> None:
-    """Each instruction set in its own type, against SDPA with all that the machine has."""
-    shape, dtype = SHAPES[0], "bfloat16" if path == "avx512_bf16" else "float32"
-    qkv, c = make_qkv(shape, dtype)
-    settings: dict[str, Any] = {"iterations": 1, "projections": QKV}
-    truth = reference(qkv[:1].double(), c[:1], **settings, normalize=True)
-    errors = [
-        distance(result, truth)
-        for result in (cpu(qkv[:1], c[:1], **settings, path=path), self_self_attention(qkv[:1], c[:1], backend="sdpa"))
-    ]
-    assert errors[0] <= max(errors[1], 1e-6)
-    providers = {
-        path: lambda: cpu(qkv, c, **settings, path=path),
-        "sdpa": lambda: self_self_attention(qkv, c, backend="sdpa"),
-    }
-    in_turns(providers, rounds=9, work=work(shape, dtype, 2 * 2 * 3))
 
 
 @pytest.mark.parametrize(("dtype", "shape"), CASES)

@@ -1,4 +1,4 @@
-"""Score decoding against the plain way: whole score maps in memory, softmax and maximum, minimum and maximum."""
+"""Score decoding: the kernel, the torch-free runtime, and the plain way with whole score maps in memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +11,8 @@ from gem_fast.kernels.decoding.heatmaps import stretched
 from gem_fast.kernels.decoding.labels import labels_in_tiles
 from gem_fast.kernels.decoding.reference import labels_reference, upsample
 from torch import Tensor
+
+from gem_fast.runtime.decoders import NumpyDecoder
 
 SIZE = (448, 448)
 PLAIN = {"logit_scale": 100.0, "threshold": 0.0}
@@ -29,6 +31,7 @@ def test_labels(in_turns: Callable[..., Any], classes: int) -> None:
         "kernel": lambda: decode_labels(scores, SIZE),
         "plain": lambda: labels_reference(scores, SIZE, **PLAIN),
         "in tiles": lambda: labels_in_tiles(scores, SIZE, **PLAIN),
+        "numpy": lambda: NumpyDecoder().labels(scores.numpy(), classes, SIZE, 100.0, 0.0),
     }
     check_labels(providers)
     rows = in_turns(providers, rounds=7, work=Work(images=1))
@@ -50,7 +53,7 @@ def test_labels_of_six_thousand_classes(in_turns: Callable[..., Any]) -> None:
 
 def check_labels(providers: dict[str, Callable[[], Any]]) -> None:
     """All give the first one's labels but where two classes are a hair apart."""
-    first, *others = (decode()[0] for decode in providers.values())
+    first, *others = (torch.as_tensor(decode()[0]) for decode in providers.values())
     assert all((first != other).float().mean() < 1e-4 for other in others)
 
 

@@ -4,8 +4,6 @@ import copy
 import functools
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -120,12 +118,13 @@ def test_latency(in_turns: Callable[..., Any], batch: int, side: int, rounds: in
     paths |= {name: graph_file(name, side) for name in ("portable", "onnx")}
     graphs = {name: open_graph(path) for name, path in paths.items()}
     truth = engine()(pixels).patches.flatten(1, 2)
+    added = {}
     for name, run in graphs.items():
+        added[name] = peak_growth(lambda: run(pixels))  # noqa: B023 - of a first run, called at once
         assert relative_error(run(pixels), truth) <= 2e-6, name
     providers: dict[str, Callable[[], Any]] = {name: functools.partial(run, pixels) for name, run in graphs.items()}
     providers["engine"] = lambda: engine()(pixels)
     providers["engine on sdpa"] = lambda: engine("sdpa")(pixels)
-    added = {name: memory_growth(path, batch, side) for name, path in paths.items()}
     in_turns(providers, rounds=rounds, work=Work(images=batch), added_mb=added)
 
 
@@ -144,18 +143,3 @@ def test_types(in_turns: Callable[..., Any], kind: str) -> None:
         work=Work(images=1),
         added_mb={kind: None, "fp32": None},  # ONNX Runtime keeps its memory from the first call on
     )
-
-
-def memory_growth(path: Path, batch: int, side: int) -> float | None:
-    """MB that the first run of a session adds to the peak of a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        from gem_fast.bench.bench_onnx import first_run_growth  # the name by which the process finds it
-
-        return pool.submit(first_run_growth, path, batch, side).result()
-
-
-def first_run_growth(path: Path, batch: int, side: int) -> float | None:
-    """The same of this process."""
-    run = open_graph(path)
-    pixels = torch.zeros(batch, 3, side, side)
-    return peak_growth(lambda: run(pixels))

@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ class Row:
         group: the case; rows of a group were timed in turns.
         seconds: a value a round.
         params, extra: what was measured and what was derived, as in the file.
+        whole: the seconds are those of all rounds, not quartiles in their place.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Row:
     seconds: tuple[float, ...]
     params: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    whole: bool = True
 
     def at(self, share: float) -> float:
         """A quantile of the seconds."""
@@ -99,15 +101,9 @@ def document(rows: Sequence[Row], facts: dict[str, Any], *, command: str, ceilin
 
 def _benchmark(row: Row) -> dict[str, Any]:
     return {
-        "group": row.group,
-        "name": row.name,
-        "fullname": row.name,
-        "params": row.params,
-        "param": row.provider,
-        "extra_info": row.extra,
-        "options": {},
-        "stats": stats_of(row.seconds),
-    }
+        "group": row.group, "name": row.name, "fullname": row.name, "params": row.params, "param": row.provider,
+        "extra_info": row.extra, "options": {}, "stats": stats_of(row.seconds),
+    }  # fmt: skip
 
 
 def stats_of(seconds: Sequence[float]) -> dict[str, Any]:
@@ -118,25 +114,11 @@ def stats_of(seconds: Sequence[float]) -> dict[str, Any]:
     mean, spread = statistics.fmean(data), statistics.stdev(data) if len(data) > 1 else 0.0
     far = sum(abs(value - mean) > spread for value in data)
     return {
-        "min": data[0],
-        "max": data[-1],
-        "mean": mean,
-        "stddev": spread,
-        "rounds": len(data),
-        "median": quantile(data, 0.5),
-        "iqr": q3 - q1,
-        "q1": q1,
-        "q3": q3,
-        "iqr_outliers": len(data) - len(within),
-        "stddev_outliers": far,
-        "outliers": f"{far};{len(data) - len(within)}",
-        "ld15iqr": within[0],
-        "hd15iqr": within[-1],
-        "ops": 1 / mean,
-        "total": sum(data),
-        "iterations": 1,
-        "data": list(seconds),
-    }
+        "min": data[0], "max": data[-1], "mean": mean, "stddev": spread, "median": quantile(data, 0.5),
+        "q1": q1, "q3": q3, "iqr": q3 - q1, "ld15iqr": within[0], "hd15iqr": within[-1],
+        "stddev_outliers": far, "iqr_outliers": len(data) - len(within), "outliers": f"{far};{len(data) - len(within)}",
+        "rounds": len(data), "iterations": 1, "ops": 1 / mean, "total": sum(data), "data": list(seconds),
+    }  # fmt: skip
 
 
 def write_document(path: Path, content: dict[str, Any]) -> None:
@@ -168,15 +150,16 @@ def read_rows(content: dict[str, Any]) -> list[Row]:
     rows = []
     for entry in content["benchmarks"]:
         stats, name = entry["stats"], entry["fullname"]
-        seconds = tuple(stats.get("data") or [stats["q1"], stats["median"], stats["q3"]])
+        whole = bool(stats.get("data"))
+        seconds = tuple(stats["data"] if whole else (stats["q1"], stats["median"], stats["q3"]))
         params, extra = entry.get("params") or {}, dict(entry.get("extra_info") or {})
         rivals, own = extra.pop("rivals", {}), extra.pop("provider", None)
         for rival, found in rivals.items():
             rows.append(Row(f"{name} {rival}", name, tuple(found["seconds"]), params | {"provider": rival}, found))
         if own is None:
-            rows.append(Row(name, entry.get("group") or "", seconds, params, extra))
+            rows.append(Row(name, entry.get("group") or name, seconds, params, extra, whole))
         else:
-            rows.append(Row(f"{name} {own}", name, seconds, params | {"provider": own}, extra))
+            rows.append(Row(f"{name} {own}", name, seconds, params | {"provider": own}, extra, whole))
     return rows
 
 
@@ -190,31 +173,29 @@ def merged(contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """
     _require_one_machine(contents)
     owns = [{"command": "", "ceilings": {}, "refused": []} | content.get("gem_fast", {}) for content in contents]
-    found: dict[str, list[dict[str, Any]]] = {}
-    for content in contents:
-        for entry in content["benchmarks"]:
-            found.setdefault(entry["fullname"], []).append(entry)
-    benchmarks = [_pooled(entries) for entries in found.values()]
     ceilings = _highest([own["ceilings"] for own in owns])
-    for entry in benchmarks:
-        extra, ceiling = entry.get("extra_info") or {}, ceilings.get(str((entry.get("params") or {}).get("dtype")))
-        if ceiling and "share_of_ceiling" in extra:
-            extra |= derived(entry["stats"]["data"], extra.get("flops", 0), extra.get("traffic", 0), ceiling)
+    cases: dict[str, list[list[Row]]] = {}
+    for content in contents:
+        for group, members in by_group(read_rows(content)).items():
+            cases.setdefault(group, []).append(members)
+    rows = [row for runs in cases.values() for row in _pooled(runs)]
+    for row in rows:
+        ceiling = ceilings.get(str(row.params.get("dtype")))
+        if ceiling and "share_of_ceiling" in row.extra:
+            row.extra.update(derived(row.seconds, row.extra.get("flops", 0), row.extra.get("traffic", 0), ceiling))
     commands = "\n".join(own["command"] for own in owns if own["command"])
-    refused = [entry for own in owns for entry in own["refused"]]
-    return {
-        **contents[0],
-        "benchmarks": benchmarks,
-        "gem_fast": {"command": commands, "ceilings": ceilings, "refused": refused},
-    }
+    content = document(rows, contents[0]["machine_info"], command=commands, ceilings=ceilings)
+    content["gem_fast"]["refused"] = [entry for own in owns for entry in own["refused"]]
+    return {**content, "datetime": contents[0]["datetime"]}
 
 
 def _require_one_machine(contents: Sequence[dict[str, Any]]) -> None:
+    """In what all tell: pytest-benchmark's own facts are beside ours in the files of the suites."""
     first, *others = (content["machine_info"] for content in contents)
     for other in others:
-        for name in sorted({*first, *other}):
-            if other.get(name) != first.get(name):
-                both = f"{first.get(name)} and {other.get(name)}"
+        for name in sorted({*first} & {*other}):
+            if other[name] != first[name]:
+                both = f"{first[name]} and {other[name]}"
                 raise ValueError(f"runs of different machines are no single report: {name} is {both}")
 
 
@@ -228,38 +209,32 @@ def _highest(measured: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[
     return ceilings
 
 
-def _pooled(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One benchmark of several runs, which are other processes at other times: their noise belongs to it.
+def _pooled(runs: Sequence[list[Row]]) -> list[Row]:
+    """A case's rows in several runs, which are other processes at other times: their noise belongs to it.
 
-    Rivals that not every run has are left out, since rounds are paired by turn.
+    Rows that not every one of them has are left out, since rounds are paired by turn; unless they share none.
     """
-    first = entries[0]
-    if len(entries) == 1:
-        return first
-    if not all(entry["stats"].get("data") for entry in entries):
-        raise ValueError(f"two runs hold {first['fullname']!r}, and one kept no rounds of it")
-    seconds, extra = _together([(entry["stats"]["data"], entry.get("extra_info") or {}) for entry in entries])
-    rivals = [(entry.get("extra_info") or {}).get("rivals", {}) for entry in entries]
-    if rivals[0]:
-        extra["rivals"] = {}
-        for name in [name for name in rivals[0] if all(name in others for others in rivals)]:
-            theirs, told = _together([(others[name]["seconds"], others[name]) for others in rivals])
-            extra["rivals"][name] = {**told, "seconds": theirs}
-    return {**first, "stats": stats_of(seconds), "extra_info": extra}
+    by_name = [{row.name: row for row in rows} for rows in runs]
+    shared = [name for name in by_name[0] if all(name in rows for rows in by_name)]
+    if len(runs) == 1 or not shared:
+        return [row for rows in runs for row in rows]
+    return [_together([rows[name] for rows in by_name]) for name in shared]
 
 
-def _together(parts: Sequence[tuple[list[float], dict[str, Any]]]) -> tuple[list[float], dict[str, Any]]:
+def _together(parts: Sequence[Row]) -> Row:
     """Seconds of several runs one after the other, and what follows from them."""
-    seconds, extra = [value for part, _ in parts for value in part], dict(parts[0][1])
+    if not all(row.whole for row in parts):
+        raise ValueError(f"two runs hold {parts[0].group!r}, and one kept no rounds of it")
+    seconds, extra = tuple(value for row in parts for value in row.seconds), dict(parts[0].extra)
     median = quantile(seconds, 0.5)
     extra |= derived(seconds, extra.get("flops", 0), extra.get("traffic", 0), {})
     if "latency_p50_p95_p99" in extra:
         extra["latency_p50_p95_p99"] = [quantile(seconds, share) for share in (0.5, 0.95, 0.99)]
     if "images_per_second" in extra:
-        extra["images_per_second"] *= quantile(parts[0][0], 0.5) / median
-    if all("share_of_ceiling" in told for _, told in parts):
-        extra["share_of_ceiling"] = min(told["share_of_ceiling"] * quantile(own, 0.5) for own, told in parts) / median
+        extra["images_per_second"] *= parts[0].at(0.5) / median
+    if all("share_of_ceiling" in row.extra for row in parts):
+        extra["share_of_ceiling"] = min(row.extra["share_of_ceiling"] * row.at(0.5) for row in parts) / median
     for name in ("added_mb", "peak_mb"):
-        if known := [told[name] for _, told in parts if told.get(name) is not None]:
+        if known := [row.extra[name] for row in parts if row.extra.get(name) is not None]:
             extra[name] = max(known)
-    return seconds, extra
+    return replace(parts[0], seconds=seconds, extra=extra)

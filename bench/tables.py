@@ -14,9 +14,8 @@ from .machine import machine_line
 from .measure import ratio
 from .records import Row, by_group, read_rows
 
-_FIRST, _LAST = ("provider", "p50 s", "20-80%", "p95 s", "p99 s", "images/s"), ("of ceiling", "MB added", "MB peak")
-HEADER = (*_FIRST, "TFLOP/s", "GB/s", *_LAST)
-ON_SCREEN = ("provider", "p50 s", "20-80%", "p95 s", "p99 s", "images/s", "TFLOP/s", "GB/s", "of ceiling", "MB added")
+_TIMES, _RATES = ("p50 s", "20-80%", "p95 s", "p99 s"), ("images/s", "TFLOP/s", "GB/s", "of ceiling")
+HEADER = ("provider", *_TIMES, *_RATES, "MB added", "MB peak")
 SHORT = ("provider", "p50 s", "20-80%", "images/s", "TFLOP/s", "GB/s", "of ceiling", "MB added")
 NOTES = (
     "Providers of a case were timed in turns, after their outputs were found to agree. Times are medians of "
@@ -26,7 +25,7 @@ NOTES = (
 )
 
 
-def print_rows(console: Console, rows: Sequence[Row], columns: Sequence[str] = ON_SCREEN) -> None:
+def print_rows(console: Console, rows: Sequence[Row], columns: Sequence[str] = HEADER[:-1]) -> None:
     """A table for each case with a figure, its last column how many times longer the first provider takes."""
     for group, members in by_group(rows).items():
         figures = [row for row in members if row.seconds]
@@ -93,19 +92,11 @@ def cells(row: Row) -> tuple[str, ...]:
     def shown(name: str, form: str) -> str:
         return "–" if extra.get(name) is None else format(extra[name], form)
 
-    return (
-        row.provider,
-        digits(row.at(0.5)),
-        f"{digits(row.at(0.2))}-{digits(row.at(0.8))}",
-        digits(row.at(0.95)),
-        digits(row.at(0.99)),
-        digits(extra["images_per_second"]) if "images_per_second" in extra else "–",
-        shown("tflops", ".3f"),
-        shown("gb_per_s", ".2f"),
-        shown("share_of_ceiling", ".0%"),
-        shown("added_mb", ".0f"),
-        shown("peak_mb", ".0f"),
-    )
+    low, middle, high, slow, slowest = (digits(row.at(share)) for share in (0.2, 0.5, 0.8, 0.95, 0.99))
+    images = digits(extra["images_per_second"]) if "images_per_second" in extra else "–"
+    rates = shown("tflops", ".3f"), shown("gb_per_s", ".2f"), shown("share_of_ceiling", ".0%")
+    memory = shown("added_mb", ".0f"), shown("peak_mb", ".0f")
+    return row.provider, middle, f"{low}-{high}", slow, slowest, images, *rates, *memory
 
 
 def digits(value: float) -> str:

@@ -102,11 +102,11 @@ def test_a_provider_that_is_not_one_is_refused():
 def test_threads_sleep_and_the_authors_packages_come_first(monkeypatch, tmp_path):
     monkeypatch.setenv(authors.VARIABLE, str(tmp_path))
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    env = processes._environment(Provider("authors", "authors"), 3)
+    env = processes.environment(Provider("authors", "authors"), 3)
     assert env["PYTHONPATH"].split(os.pathsep)[0] == str(tmp_path)
     assert env["OMP_NUM_THREADS"] == "3"
     assert "OMP_WAIT_POLICY" not in env
-    assert str(tmp_path) not in processes._environment(Provider("engine", "engine"), None)["PYTHONPATH"]
+    assert str(tmp_path) not in processes.environment(Provider("engine", "engine"), None)["PYTHONPATH"]
 
 
 def test_a_missing_package_names_the_command_that_installs_it(monkeypatch, tmp_path):

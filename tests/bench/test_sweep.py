@@ -2,19 +2,21 @@
 
 import functools
 import json
+import re
+from contextlib import ExitStack
 from importlib.util import find_spec
 
 import pytest
 import torch
 from gem_fast.bench import authors, sweep
-from gem_fast.bench.counting import forward_work
 from gem_fast.bench.measure import Plan, check
-from gem_fast.bench.onnx_provider import export_graph, export_here
+from gem_fast.bench.onnx_provider import export_graph
 from gem_fast.bench.processes import ProviderError, ProviderProcess
 from gem_fast.bench.providers import Provider, Subject
 from gem_fast.bench.subjects import make_subject, random_pixels
 from gem_fast.bench.sweep import Sweep
 from gem_fast.bench.torch_provider import build
+from gem_fast.bench.work import forward_work
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
@@ -22,7 +24,7 @@ from typer.testing import CliRunner
 from gem_fast.cli import app
 from gem_fast.cli.bench import Rival
 from gem_fast.options import GemOptions
-from gem_fast.towers.packing import pack_vision
+from gem_fast.towers.packing import pack_vision, vision_config
 from gem_fast.towers.vit import VisionConfig
 
 SMALL = VisionConfig(width=64, layers=4, heads=2, mlp_width=128, patch_size=8, grid=(6, 6), embed_dim=32)
@@ -44,7 +46,7 @@ def test_counted_operations_are_those_that_run(projections):
     # torch counts the products of SDPA only where they are plain ones.
     with FlopCounterMode(display=False) as counter, torch.inference_mode(), sdpa_kernel(SDPBackend.MATH):
         vision(torch.randn(2, 3, 48, 48))
-    counted = forward_work(SMALL, 2, 48, gem_blocks=3, iterations=2, projections=projections)
+    counted = forward_work(SMALL, 2, 48, options)
     assert counted.flops == counter.get_total_flops()
 
 
@@ -72,7 +74,7 @@ def test_steps_of_the_waterfall_are_measured_besides():
 def test_graphs_run_where_torch_cannot_be_imported(monkeypatch, tmp_path, gem_tiny, name, dtype):
     subject, truth = gem_tiny
     provider = sweep.rival(name, dtype)
-    export_here(provider, subject)
+    export_graph(provider, subject)
     (tmp_path / "torch.py").write_text("raise ImportError('torch is not for this process')")
     monkeypatch.syspath_prepend(tmp_path)
     with ProviderProcess(provider, subject, threads=1) as process:
@@ -103,8 +105,10 @@ def test_rivals_compute_the_types_that_they_have():
 
 
 def test_a_graph_that_was_not_written_is_told():
-    with pytest.raises(ProviderError, match=r"export of onnx-ort float32: .*no-such-file"):
-        export_graph(sweep.rival("onnx-ort", "float32"), Subject("none", {}, {}, "no-such-file.safetensors"))
+    provider, nowhere = sweep.rival("onnx-ort", "float32"), Subject("none", weights="no-such-file.safetensors")
+    started, ((refused, reason),) = sweep.start(ExitStack(), [provider], nowhere)
+    assert (started, refused) == ([], provider)
+    assert re.match(r"export of onnx-ort float32: .*no-such-file", reason)
 
 
 @pytest.mark.skipif(authors.why_missing() is not None, reason="the authors' package is not installed here")
@@ -126,7 +130,7 @@ def test_random_weights_leave_no_bias_at_zero(tmp_path):
     state = load_file(subject.weights)
     assert all(value.abs().max() > 0 for value in state.values())
     assert torch.equal(load_file(make_subject("ViT-S-16", tmp_path).weights)["conv1.weight"], state["conv1.weight"])
-    assert pack_vision(state, sweep._vision_config(subject), GemOptions()) is not None
+    assert pack_vision(state, vision_config(subject.model_cfg), GemOptions()) is not None
     assert (random_pixels(2, 32)[:1] == random_pixels(1, 32)).all()
 
 
