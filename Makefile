@@ -28,7 +28,7 @@ format: $(READY)
 # Both end with a table of ratios and their noise, and write JSON that `gem-fast bench compare` and `report` read.
 # What takes milliseconds is timed in three processes, minutes apart: caches and memory are another process's own.
 SUITES := $(BIN)/python -m pytest --benchmark-only --benchmark-quiet
-BRIEF := $(foreach name,attention decoding runtime,bench/bench_$(name).py)
+BRIEF := $(foreach name,attention decoding,bench/bench_$(name).py)
 BOTH := $(BIN)/gem-fast bench --dtype float32 --dtype bfloat16
 bench: $(READY) authors
 	mkdir -p build/bench

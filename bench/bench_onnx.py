@@ -54,7 +54,7 @@ def open_clip_visual() -> Any:
 @functools.cache
 def engine(backend: str | None = None) -> GemVisionTransformer:
     config = vision_config(open_clip.get_model_config(MODEL))
-    return pack_vision(open_clip_visual().state_dict(), config, GemOptions(backend=backend))
+    return pack_vision(open_clip_visual().state_dict(), config, GemOptions(), backend)
 
 
 @functools.cache

@@ -109,12 +109,7 @@ def measure(
                 _take(entry, plan)
             except ProviderError as error:
                 entry.figure = replace(entry.figure, refused=str(error))
-    return [
-        e.figure
-        if e.figure.refused
-        else replace(e.figure, seconds=tuple(e.seconds), peak_mb=max(e.peaks, default=None))
-        for e in entries
-    ]
+    return [_finish(entry) for entry in entries]
 
 
 def _first(process: ProviderProcess, pixels: np.ndarray, agrees: Callable[..., Any], pause: float) -> _Entry:
@@ -155,6 +150,12 @@ def _take(entry: _Entry, plan: Plan) -> None:
     entry.seconds.append(sum(answer.seconds) / plan.calls)
     if answer.peak_mb is not None:
         entry.peaks.append(answer.peak_mb)
+
+
+def _finish(entry: _Entry) -> Figure:
+    if entry.figure.refused:
+        return entry.figure
+    return replace(entry.figure, seconds=tuple(entry.seconds), peak_mb=max(entry.peaks, default=None))
 
 
 def distance(features: np.ndarray, reference: np.ndarray) -> float:

@@ -146,7 +146,9 @@ def estimate(model: str, B: int, gpu: GPU, compiled: dict[tuple[str, str], tuple
     task = Task(vision_config(open_clip.get_model_config(model)), B, SIZE)
     kernels: dict[str, dict[str, Any]] = {}
     for work in forward(task):
-        ms, bound = max((ms, resource) for resource, ms in floor(work, gpu).items())
+        limits = floor(work, gpu)
+        bound = max(limits, key=limits.__getitem__)
+        ms = limits[bound]
         entry = kernels.setdefault(work.kernel, {"gflop": 0.0, "mb": 0.0, "floor": 0.0, "bounds": []})
         entry["gflop"] += work.times * work.flop / B / 1e9
         entry["mb"] += work.times * work.bytes / B / 1e6

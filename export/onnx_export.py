@@ -1,7 +1,6 @@
 """From a model to a folder of ONNX graphs with their manifest and tokenizer, checked against torch."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable
 from importlib.metadata import version
@@ -149,8 +148,6 @@ def interface(proto: Any) -> dict[str, Any]:
 
 def describe(model: GemModel, options: ExportOptions) -> dict[str, Any]:
     """The manifest's facts about the model and the export; `files` is empty."""
-    gem = dataclasses.asdict(model.vision.options)
-    del gem["backend"]
     config, known = model.vision.config, model.text.known_tokens
     chosen = dataclasses.asdict(options) | {"opset": options.chosen_opset}
     return {
@@ -159,8 +156,8 @@ def describe(model: GemModel, options: ExportOptions) -> dict[str, Any]:
         "model": {
             "name": model.name,
             "source": model.source,
-            "weights_sha256": weights_sha256(model),
-            "options": gem,
+            "weights_sha256": model.weights_sha256,
+            "options": dataclasses.asdict(model.vision.options),
         },
         "image": {
             "patch_size": config.patch_size,
@@ -187,13 +184,3 @@ def describe(model: GemModel, options: ExportOptions) -> dict[str, Any]:
         "check": None,
         "files": {},
     }
-
-
-def weights_sha256(model: GemModel) -> str:
-    """Of names and values of both towers' weights, in the order of their names."""
-    digest = hashlib.sha256()
-    for tower in (model.vision, model.text.tower):
-        for name, value in sorted(tower.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()

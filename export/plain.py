@@ -1,7 +1,6 @@
 """The image encoder in a type by PyTorch alone: the loss of the type itself, by which an export in it is judged."""
 
 import copy
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +41,7 @@ class Int8Linear(Linear):
 def plain_torch(vision: GemVisionTransformer, kind: str) -> GemVisionTransformer:
     """A copy of the model, which is in float32, that computes in fp32, fp16, bf16 or int8."""
     plain = copy.deepcopy(vision)
-    plain.options = replace(vision.options, backend="sdpa")
+    plain.backend = "sdpa"
     if kind != "int8":
         return plain.to(TORCH_DTYPES[kind])
     for block in plain.blocks:

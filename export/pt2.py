@@ -49,7 +49,7 @@ def at_size(vision: "GemVisionTransformer", size: tuple[int, int]) -> "GemVision
     fixed = copy.copy(vision)
     fixed._parameters = dict(vision._parameters)
     fixed.config = replace(vision.config, grid=grid)
-    fixed.options = replace(vision.options, backend="sdpa")
+    fixed.backend = "sdpa"
     fixed.position_embedding = nn.Parameter(vision.positions(*grid), requires_grad=False)
     return fixed
 

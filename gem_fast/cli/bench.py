@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ..terminal import console, errors, fail
+from .dtype_option import dtype_option
 
 bench = typer.Typer(short_help="Measure latency and throughput here, and compare runs.", invoke_without_command=True)
 
@@ -31,9 +32,7 @@ def measure(
     model: Annotated[list[str], typer.Option(help="Model; repeatable, as are the next four.")] = ["ViT-B-16"],  # noqa: B006
     size: Annotated[list[int], typer.Option(min=1, help="Side of the input in pixels.")] = [448],  # noqa: B006
     batch_size: Annotated[list[int], typer.Option(min=1, help="Images in one forward.")] = [1],  # noqa: B006
-    dtype: Annotated[list[str], typer.Option(help="float32, bfloat16 or float16 of the vision transformer.")] = [  # noqa: B006
-        "float32"
-    ],
+    dtype: Annotated[list[str], dtype_option("Type of the vision transformer")] = ["float32"],  # noqa: B006
     backend: Annotated[list[str], typer.Option(help="Attention backend, or auto.")] = ["auto"],  # noqa: B006
     against: Annotated[
         list[Rival],

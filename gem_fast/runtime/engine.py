@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import groupby
 from math import log
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from onnxruntime import OrtValue
-from PIL import Image
 
 from ..decoding import Decoder
 from ..errors import ExportError
@@ -60,9 +58,24 @@ class GemRuntime(Segmenter):
             self.defaults = replace(self.defaults, size=shorter[0])
         self._encoders: dict[tuple[int, int] | None, Graph] = {}
 
+    @property
+    def resizes(self) -> bool:  # type: ignore[override]  # a class constant elsewhere
+        return not self.files.with_preprocess
+
+    @property
+    def usual_resize(self) -> str:  # type: ignore[override]
+        return "shorter" if not self.files.sizes else "nearest exported"
+
+    def identity(self) -> dict[str, Any]:
+        return dict(self.files.identity)
+
+    @property
+    def host_decoder(self) -> Decoder:
+        return NumpyDecoder()
+
     @cached_property
-    def scorer(self) -> Graph:
-        """Patch features and text embeddings to cosines."""
+    def score_graph(self) -> Graph:
+        """Patch features and text embeddings to scores."""
         inputs = {"patch_features": ("float", 4), "text_embeddings": ("float", 2), "synonyms": ("int64", 2)}
         return Graph(self.files.paths["cosines"], self.options, inputs, ("cosines",))
 
@@ -80,7 +93,7 @@ class GemRuntime(Segmenter):
         )
 
     @cached_property
-    def text(self) -> TextEncoder:
+    def text(self) -> TextEncoder:  # type: ignore[override]  # an attribute that is made when it is first needed
         """Words to embeddings."""
         paths = self.files.paths
         graph = Graph(paths["text_encoder"], self.options, {"token_ids": ("int64", 2)}, ("text_embeddings",))
@@ -122,28 +135,19 @@ class GemRuntime(Segmenter):
                 raise ValueError(f"size {size} was not exported; the exported sizes are {listed} (height x width)")
         return min(fitting, key=lambda each: sum(abs(log(a / b)) for a, b in zip(each, wanted, strict=True)))
 
-    def embed(self, words: Sequence[str], templates: tuple[str, ...]) -> np.ndarray:
-        return self.text.encode(words, templates)
-
-    def patch_features(self, pictures: Sequence[Image.Image], shape: tuple[int, int]) -> list[OrtValue]:
-        """Patch features `[n, h, w, E]` where the graphs run, of successive images that could go together."""
+    def patch_features(self, pixels: np.ndarray, shape: tuple[int, int]) -> OrtValue:
+        """Patch features `[B, h, w, E]`, where the graphs run."""
         encoder, files = self.image_encoder(shape), self.files
-        if encoder.limit and len(pictures) > encoder.limit:
+        if encoder.limit and len(pixels) > encoder.limit:
             raise ValueError(f"batch_size must be at most the max_batch of the runtime, {encoder.limit}")
-        if not files.with_preprocess:
-            pixels = np.stack([normalised(picture, shape, files.mean, files.std) for picture in pictures])
-            return encoder.run({"pixels": pixels}, "patch_features", stay=True)
-        batches = [np.stack([np.asarray(p) for p in alike]) for _, alike in groupby(pictures, lambda p: p.size)]
-        return [value for batch in batches for value in encoder.run({"image": batch}, "patch_features", stay=True)]
+        inputs = {"pixels": normalised(pixels, files.mean, files.std)} if self.resizes else {"image": pixels}
+        return encoder.run(inputs, "patch_features", stay=True)[0]
 
-    def cosines(
-        self, patches: list[OrtValue], members: Sequence[int], words: np.ndarray, groups: Sequence[int]
-    ) -> np.ndarray:
+    def scores(self, patches: OrtValue, members: Sequence[int], words: np.ndarray, groups: Sequence[int]) -> np.ndarray:
         inputs: dict[str, Any] = {"text_embeddings": words}
         if max(groups) > 1:
             inputs["synonyms"] = synonym_rows(groups)
-        every = [self.scorer.run({"patch_features": part, **inputs}, "cosines")[0].numpy() for part in patches]
-        return np.concatenate(every)[list(members)]
+        return self.score_graph.run({"patch_features": patches, **inputs}, "cosines")[0].numpy()[list(members)]
 
 
 def synonym_rows(groups: Sequence[int]) -> np.ndarray:

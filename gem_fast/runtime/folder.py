@@ -27,6 +27,7 @@ class ModelFiles:
         known_tokens: ids that the text encoder has rows for, or None for all.
         defaults: input size and thresholds when the caller names none.
         with_preprocess: the image encoder takes uint8 images of any size.
+        identity: what results depend on: model, weights, method and type.
     """
 
     folder: Path
@@ -40,6 +41,7 @@ class ModelFiles:
     known_tokens: frozenset[int] | None
     defaults: Defaults
     with_preprocess: bool
+    identity: Mapping[str, Any]
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
@@ -91,4 +93,10 @@ def _parse(folder: Path, manifest: dict[str, Any]) -> ModelFiles:
         known_tokens=None if known is None else frozenset(map(int, known)),
         defaults=Defaults(size=int(image["default_size"]), **usual),
         with_preprocess=bool(manifest["export"]["with_preprocess"]),
+        identity={
+            "model": str(manifest["model"]["name"]),
+            "weights": str(manifest["model"]["weights_sha256"]),
+            "method": {"name": "gem", **manifest["model"]["options"]},
+            "dtype": manifest["export"]["quantize"] or manifest["export"]["dtype"],
+        },
     )
