@@ -85,7 +85,7 @@ def _waterfall(rows: list[Row]) -> "Figure | None":
     axes.set_yticks(range(len(steps)), [row.params["name"] for row in steps])
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    axes.set_xlim(0, middle.max() * 1.18)
+    axes.set_xlim(0, max(row.at(0.8) for row in steps) * 1.18e3)
     params = steps[0].params
     axes.set_xlabel(f"ms a forward, {params['model']}, {params['batch']} × {params['size']}² (whiskers: 20-80%)")
     return figure
@@ -175,7 +175,7 @@ def _roofline(rows: list[Row], ceilings: dict[str, dict[str, float]]) -> "Figure
     span = np.geomspace(min(1.0, *intensity), max(intensity) * 3, 200)
     for dtype, ceiling in sorted(ceilings.items(), reverse=True):
         roof = np.minimum(ceiling["flops"], ceiling["bytes"] * span) / 1e12
-        label = f"{dtype}: {ceiling['flops'] / 1e12:.2f} TFLOP/s, {ceiling['bytes'] / 1e9:.0f} GB/s"
+        label = f"{dtype}: {ceiling['flops'] / 1e12:.3g} TFLOP/s, {ceiling['bytes'] / 1e9:.0f} GB/s"
         axes.plot(span, roof, _LINES[dtype]["linestyle"], color="#444444", label=label)
     for name, style, line in _by_provider(rows, "size"):
         points = [(row.extra["flops"] / row.extra["traffic"], row.extra["tflops"]) for row in line]
