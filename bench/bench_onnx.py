@@ -18,12 +18,12 @@ from gem_fast.export.checking import sample_images
 from gem_fast.export.comparison import relative_error
 from gem_fast.export.export_options import ExportOptions
 from gem_fast.export.plain import plain_torch
-from gem_fast.export.verdict import MARGIN
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 
 from gem_fast.options import GemOptions
 from gem_fast.preprocess import to_pixels
+from gem_fast.runtime.agreement import MARGIN
 from gem_fast.runtime.runtime_options import RuntimeOptions
 from gem_fast.towers.eager import eager_gem, positions
 from gem_fast.towers.packing import pack_vision, vision_config
@@ -34,7 +34,7 @@ GRAPHS: dict[str, dict[str, Any]] = {
     "ort": {"attention": "ort"},
     "onnx": {"attention": "onnx"},
     "portable": {"attention": "portable"},
-    "fp16": {"attention": "ort", "dtype": "fp16"},
+    "float16": {"attention": "ort", "dtype": "float16"},
     "int8": {"attention": "ort", "quantize": "int8"},
 }
 
@@ -112,7 +112,7 @@ def open_graph(path: Path) -> Callable[[Tensor], Tensor]:
 )
 @torch.inference_mode()
 def test_latency(in_turns: Callable[..., Any], batch: int, side: int, rounds: int) -> None:
-    """The best graph against the other attentions, the engine, and a plain export of the eager model, all in fp32."""
+    """The best graph against the other attentions, the engine, and a plain export of the eager model, all in float32."""
     pixels = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
     paths = {"ort": graph_file("ort", side), "plain export of eager": plain_export(batch, side)}
     paths |= {name: graph_file(name, side) for name in ("portable", "onnx")}
@@ -129,7 +129,7 @@ def test_latency(in_turns: Callable[..., Any], batch: int, side: int, rounds: in
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("kind", ["int8", "fp16"])
+@pytest.mark.parametrize("kind", ["int8", "float16"])
 @torch.inference_mode()
 def test_types(in_turns: Callable[..., Any], kind: str) -> None:
     """Other types against float32."""
@@ -138,8 +138,8 @@ def test_types(in_turns: Callable[..., Any], kind: str) -> None:
     truth, plain = engine()(pixels).patches.flatten(1, 2), plain_torch(engine(), kind)(pixels).patches.flatten(1, 2)
     assert relative_error(other(pixels), truth) <= MARGIN * relative_error(plain, truth)
     in_turns(
-        {kind: lambda: other(pixels), "fp32": lambda: best(pixels)},
+        {kind: lambda: other(pixels), "float32": lambda: best(pixels)},
         rounds=5,
         work=Work(images=1),
-        added_mb={kind: None, "fp32": None},  # ONNX Runtime keeps its memory from the first call on
+        added_mb={kind: None, "float32": None},  # ONNX Runtime keeps its memory from the first call on
     )

@@ -1,12 +1,9 @@
 """`gem-fast tune` as a function: choose Triton's tiles by measuring them on the GPU at hand; keep them in a file."""
 
 import functools
-import json
 from collections.abc import Callable, Sequence
-from importlib.resources import files
 from pathlib import Path
 
-import open_clip
 import torch
 
 from gem_fast.kernels.attention.triton.launch import device_of, why_not
@@ -17,7 +14,8 @@ from gem_fast.kernels.attention.triton.tiles import FAMILIES
 
 from .dtypes import dtype_name
 from .errors import ModelError
-from .towers.checkpoint import EMBEDDED, supported_models
+from .towers.checkpoint import supported_models
+from .towers.configs import find_config
 from .towers.packing import vision_config, why_unsupported
 from .towers.vit import VisionConfig
 from .writing import write_whole
@@ -25,13 +23,10 @@ from .writing import write_whole
 
 def config_of(model: str) -> VisionConfig:
     """The shape of a model's vision tower, without its weights; ModelError for a name that can't be served."""
-    if model in EMBEDDED:
-        settings = json.loads((files("gem_fast") / "embedded" / EMBEDDED[model] / "config.json").read_text())
-        return vision_config(settings["model_cfg"])
-    model_cfg = open_clip.get_model_config(model)
-    if model_cfg is None or why_unsupported(model_cfg):
+    config = find_config(model)
+    if config is None or why_unsupported(config.model_cfg):
         raise ModelError(f"no supported model is called {model!r}; supported are: {', '.join(supported_models())}")
-    return vision_config(model_cfg)
+    return vision_config(config.model_cfg)
 
 
 def problems_of(model: str, sizes: Sequence[int], batches: Sequence[int], kinds: Sequence[str]) -> list[Problem]:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from gem_fast.export.plain import Int8Linear, plain_torch
-from gem_fast.export.verdict import Comparison
 
 import gem_fast
+from gem_fast.runtime.agreement import Comparison
 from gem_fast.towers.vit import Linear
 
 

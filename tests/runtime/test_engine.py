@@ -128,6 +128,20 @@ def runtime_ids(text):
     return ids + [0] * (tokenizer.context - len(ids))
 
 
+@pytest.mark.parametrize(
+    "shapes", [[(90, 60), (120, 60)], [(60, 90), (60, 120)], [(80, 80), (80, 81), (80, 80)]], ids=str
+)
+def test_preprocessing_in_the_graph_takes_images_that_share_a_side(picture, shapes):
+    """One after the other in a batch, equal in width or in height alone."""
+    model = GemRuntime(exported(with_preprocess=True), threads=1)
+    images = [picture(*shape, seed) for seed, shape in enumerate(shapes)]
+    together = model.segment(images, ["cat", "dog"], threshold=0.2, batch_size=len(images))
+    for one, image in zip(together, images, strict=True):
+        alone = model.segment(image, ["cat", "dog"], threshold=0.2)
+        assert one.size == image.size[::-1]
+        np.testing.assert_allclose(one.scores, alone.scores, atol=2e-6)
+
+
 class TestSizes:
     @pytest.mark.parametrize(
         ("image", "expected"),

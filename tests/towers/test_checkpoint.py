@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 import gem_fast
 from gem_fast import GemOptions, ModelError, pretrained_tags, supported_models
-from gem_fast.towers.checkpoint import EMBEDDED, read_checkpoint
+from gem_fast.towers.checkpoint import read_checkpoint
+from gem_fast.towers.configs import EMBEDDED
 
 SMALL = "ViT-S-32-alt"
 
