@@ -7,6 +7,7 @@ import pytest
 import torch
 from gem_fast.bench.providers import TOLERANCE
 from gem_fast.bench.turns import Work
+from gem_fast.export.comparison import relative_error
 from gem_fast.kernels import query_key_attention, self_self_attention
 from gem_fast.kernels.attention.cpu import query_key_cpu
 from gem_fast.kernels.attention.reference import reference
@@ -39,10 +40,6 @@ def make_qkv(shape: tuple[int, int, int, int], dtype: str) -> tuple[Tensor, Tens
     return (qkv * norms).to(getattr(torch, dtype)), torch.linspace(2, 5, B)
 
 
-def distance(result: Tensor, truth: Tensor) -> float:
-    return ((result.double() - truth).norm() / truth.norm()).item()
-
-
 def work(shape: tuple[int, int, int, int], dtype: str, products: int) -> Work:
     """`products` N×N×D products a head; those that the symmetry of p pᵀ saves count as done. q, k, v are read once."""
     B, H, N, D = shape
@@ -57,11 +54,11 @@ def test_self_self(in_turns: Callable[..., Any], dtype: str, shape: tuple[int, i
     qkv, c = make_qkv(shape, dtype)
     if shape[2] < 1000:
         truth = reference(qkv[:1].double(), c[:1], iterations=1, projections=QKV, normalize=True)
-        errors = [distance(self_self_attention(qkv[:1], c[:1], backend=name), truth) for name in ("cpu", "sdpa")]
+        errors = [relative_error(self_self_attention(qkv[:1], c[:1], backend=name), truth) for name in ("cpu", "sdpa")]
         assert errors[0] <= max(errors[1], 1e-6)
     else:
         results = [self_self_attention(qkv, c, backend=name) for name in ("cpu", "sdpa")]
-        assert distance(results[0], results[1].double()) <= TOLERANCE[dtype]
+        assert relative_error(results[0], results[1].double()) <= TOLERANCE[dtype]
     in_turns(
         {name: lambda name=name: self_self_attention(qkv, c, backend=name) for name in ("cpu", "sdpa")},
         rounds=3 if shape[2] > 1000 else 9,
@@ -76,6 +73,7 @@ def test_query_key(in_turns: Callable[..., Any], dtype: str, shape: tuple[int, i
     qkv, _ = make_qkv(shape, dtype)
     sample = qkv[:1, :, :, :2]
     truth = query_key_attention(sample.double(), backend="sdpa")
-    assert distance(query_key_cpu(sample), truth) <= max(2 * distance(query_key_attention(sample, "sdpa"), truth), 1e-6)
+    allowed = 2 * relative_error(query_key_attention(sample, "sdpa"), truth)
+    assert relative_error(query_key_cpu(sample), truth) <= max(allowed, 1e-6)
     providers = {"cpu": lambda: query_key_cpu(qkv), "sdpa": lambda: query_key_attention(qkv, "sdpa")}
     in_turns(providers, rounds=3 if shape[2] > 1000 else 15, work=work(shape, dtype, 2))

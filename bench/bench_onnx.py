@@ -112,7 +112,7 @@ def open_graph(path: Path) -> Callable[[Tensor], Tensor]:
 )
 @torch.inference_mode()
 def test_latency(in_turns: Callable[..., Any], batch: int, side: int, rounds: int) -> None:
-    """The best graph against the other attentions, the engine, and a plain export of the eager model, all in float32."""
+    """The best graph against the other attentions, the engine, and a plain export of eager code, in float32."""
     pixels = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
     paths = {"ort": graph_file("ort", side), "plain export of eager": plain_export(batch, side)}
     paths |= {name: graph_file(name, side) for name in ("portable", "onnx")}
