@@ -87,8 +87,8 @@ def forward(task: Task) -> Iterator[Work]:
     yield linear(task, "out", 2 * task.tokens, C, C, beside=2 * task.tokens * C).scaled(gem - 1)
     yield linear(task, "MLP", task.tokens, C, config.mlp_width).scaled(whole)
     yield linear(task, "MLP", task.tokens, config.mlp_width, C, beside=task.tokens * C).scaled(whole)
-    yield elementwise(task, "head", 2 * patches * C)
-    yield linear(task, "head", patches, C, config.embed_dim)
+    yield elementwise(task, "head", 2 * task.tokens * C)  # of the class token too
+    yield linear(task, "head", task.tokens, C, config.embed_dim)
     yield linear(task, "scores", patches, config.embed_dim, task.classes)
     yield labels(task)
 

@@ -68,7 +68,7 @@ def test_bytes_are_weights_once_and_activations_once_out_and_once_in(options, at
         "q·k attention": 0,
         "out": B * N * C + C * C + 2 * B * N * C,  # its input, the residual and the sum
         "MLP": 0,
-        "head": 2 * patches * C + patches * C + C * E + patches * E,
+        "head": 2 * B * N * C + B * N * C + C * E + B * N * E,  # the class token's beside the patches'
         "scores": patches * E + E * classes + patches * classes,
         "labels": patches * classes * 4 + B * 64 * 8,
     }

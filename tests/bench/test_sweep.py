@@ -37,14 +37,16 @@ def gem_tiny(tmp_path_factory):
     return subject, functools.cache(lambda batch, size: sweep.reference(subject, batch, size))
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")  # of switching oneDNN off
 @pytest.mark.parametrize("projections", ["qkv", "qk", "v"])
 def test_counted_operations_are_those_that_run(projections):
     from gem_fast.towers.vit import GemVisionTransformer
 
     options = GemOptions(gem_blocks=3, iterations=2, projections=projections)
     vision = GemVisionTransformer(SMALL, options, "reference").eval()
-    # torch counts the products of SDPA only where they are plain ones.
-    with FlopCounterMode(display=False) as counter, torch.inference_mode(), sdpa_kernel(SDPBackend.MATH):
+    # torch counts the products of SDPA and of linear layers only where they are plain ones.
+    plain = torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode(), plain[0], plain[1]:
         vision(torch.randn(2, 3, 48, 48))
     counted = forward_work(SMALL, 2, 48, options)
     assert counted.flops == counter.get_total_flops()
