@@ -1,4 +1,4 @@
-"""The torch-free runtime: what its options cost, and its decoder against the engine's."""
+"""The torch-free runtime: what its options cost."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +12,7 @@ from gem_fast.export import ExportOptions, export_onnx
 from gem_fast.export.comparison import relative_error
 
 import gem_fast
-from gem_fast.decoding import KernelDecoder
 from gem_fast.runtime import GemRuntime
-from gem_fast.runtime.decoders import NumpyDecoder
 
 
 @pytest.fixture(scope="module")
@@ -49,17 +47,3 @@ def test_options(in_turns: Callable[..., Any], exported: Path) -> None:
         assert relative_error(features, torch.from_numpy(found["usual"])) <= 2e-6, name
     providers = {name: lambda model=model: model.patch_features(images, size) for name, model in models.items()}
     in_turns(providers, rounds=5, work=Work(images=1), added_mb=dict.fromkeys(models))
-
-
-@pytest.mark.parametrize("classes", [20, 150, pytest.param(1000, marks=pytest.mark.full)])
-def test_labels(in_turns: Callable[..., Any], classes: int) -> None:
-    """From 28×28 patch scores to labels at 448×448."""
-    scores = torch.randn(classes, 28, 28, generator=torch.Generator().manual_seed(0)) * 0.02
-    array, size = scores.numpy(), (448, 448)
-    providers = {
-        "numpy": lambda: NumpyDecoder().labels(array, classes, size, 100.0, 0.0),
-        "kernel": lambda: KernelDecoder().labels(scores, classes, size, 100.0, 0.0),
-    }
-    ours, theirs = (decode()[0] for decode in providers.values())
-    assert (ours == theirs).mean() > 0.9999
-    in_turns(providers, rounds=7, work=Work(images=1))

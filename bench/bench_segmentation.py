@@ -11,7 +11,6 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from gem_fast.bench.eager import eager_gem
 from gem_fast.bench.subjects import make_subject
 from gem_fast.bench.torch_provider import load_weights
 from gem_fast.bench.turns import Work
@@ -26,21 +25,9 @@ from gem_fast.decoding import KernelDecoder, label_type
 from gem_fast.model import GemModel
 from gem_fast.preprocess import normalised
 from gem_fast.runtime import GemRuntime
+from gem_fast.towers.eager import eager_gem
 
-PROMPTS = [
-    "cat",
-    "dog",
-    "sunflower",
-    "rocket",
-    "apple",
-    "banana",
-    "umbrella",
-    "elephant",
-    "car",
-    "tree",
-    "house",
-    "gift",
-]
+WORDS = "cat dog sunflower rocket apple banana umbrella elephant car tree house gift"
 
 
 class PlainDecoder(KernelDecoder):
@@ -109,7 +96,7 @@ def test_folder(in_turns: Callable[..., Any], tmp_path: Path, name: str, count: 
 
         def segment(provider: str) -> list[Any]:
             settings: dict[str, Any] = {"size": size, "resize": "squash", "threshold": 0.0, "overwrite": True}
-            outcome = gem_fast.segment_files(models[provider], images, PROMPTS, tmp_path / provider, **settings)
+            outcome = gem_fast.segment_files(models[provider], images, WORDS.split(), tmp_path / provider, **settings)
             return list(gem_fast.records(outcome.summary))
 
         found = {provider: [read_labels(tmp_path / provider, r) for r in segment(provider)] for provider in models}

@@ -1,14 +1,11 @@
-"""Our ONNX graph as a provider: written by a process of its own, and run by the runtime without torch."""
+"""Our ONNX graph as a provider: written by the process that measures, and run by the runtime without torch."""
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import memory
-from .processes import WorkerProcess, environment
-from .protocol import serve_parent
 from .providers import Loaded, Provider, Subject
 
 if TYPE_CHECKING:
@@ -17,7 +14,6 @@ if TYPE_CHECKING:
 
     from gem_fast.towers.vit import GemVisionTransformer
 
-EXPORTER = ("-m", "gem_fast.bench.onnx_provider")
 GRAPH_DTYPES = ("float32", "float16")  # those that ONNX Runtime's CPU kernels compute
 
 
@@ -27,19 +23,9 @@ def graph_path(provider: Provider, subject: Subject) -> Path:
 
 
 def export_graph(provider: Provider, subject: Subject) -> None:
-    """Write the provider's graph unless it is there; by another process, whose memory is gone with it.
-
-    Raises:
-        ProviderError: a package is missing, or the graph can't be written; the message says why.
-    """
+    """Write the provider's graph unless it is there."""
     if graph_path(provider, subject).exists():
         return
-    with WorkerProcess(f"export of {provider.key}", EXPORTER, environment((), None)) as process:
-        process.ask({"command": "export", "provider": asdict(provider), "subject": asdict(subject)})
-
-
-def export_here(provider: Provider, subject: Subject) -> None:
-    """The same by this process."""
     from gem_fast.export.export_options import ExportOptions
     from gem_fast.export.onnx_export import require_packages
 
@@ -115,12 +101,3 @@ class OnnxForward(Loaded):
 
     def peak(self) -> float | None:
         return None if self.on_gpu else super().peak()
-
-
-def _export(message: dict[str, Any], _: np.ndarray | None) -> tuple[dict[str, Any], None]:
-    export_here(Provider(**message["provider"]), Subject(**message["subject"]))
-    return {}, None
-
-
-if __name__ == "__main__":
-    serve_parent({"export": _export})

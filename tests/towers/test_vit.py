@@ -7,12 +7,12 @@ from unittest import mock
 import open_clip
 import pytest
 import torch
-from gem_fast.bench.eager import eager_gem
 from gem_fast.kernels.attention import self_self
 from gem_fast.kernels.backends import Backend, Operation
 from gem_fast.kernels.cpu_library import why_missing
 
 from gem_fast.options import GemOptions
+from gem_fast.towers.eager import eager_gem
 from gem_fast.towers.packing import pack_vision, vision_config
 from gem_fast.towers.vit import Block, GemVisionTransformer
 

@@ -1,11 +1,23 @@
-"""The model: stages of an image, machines, and which resource of a machine is spent first.
+"""What a million images cost, on paper: `python -m gem_fast.bench.scaling [folder]`.
 
-Throughput follows the bottleneck law: with independent processes enough, the resource that an image occupies longest
-sets the pace. Inside one process what runs on a single thread does not get faster with cores (Amdahl's law).
+Writes `scaling.md` from the stages of workloads in `workloads.json`. Throughput follows the bottleneck law: with
+independent processes enough, the resource that an image occupies longest sets the pace. Inside one process what runs
+on a single thread does not get faster with cores (Amdahl's law).
 """
 
+import json
 import math
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gem_fast.writing import write_whole
+
+from .tables import markdown_table
+
+STORAGE, MEMORY = 500e6, 80e9  # assumed, bytes a second: of storage, and of a larger machine's memory
 
 
 @dataclass(frozen=True)
@@ -84,14 +96,6 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Prices:
-    """Of an hour, in any currency; None where nobody gave one."""
-
-    core: float | None = None
-    gpu: float | None = None
-
-
-@dataclass(frozen=True)
 class Plan:
     """A workload on a machine, in processes of `threads` cores each.
 
@@ -120,26 +124,6 @@ class Plan:
     def hours(self, images: float) -> float:
         return images * self.seconds / 3600
 
-    def core_hours(self, images: float) -> float:
-        """Of all cores of the machine, which are held whether they work or wait."""
-        return self.hours(images) * self.machine.cores
-
-    def gpu_hours(self, images: float) -> float:
-        return self.hours(images) * self.machine.gpus
-
-    def terabytes(self, images: float) -> tuple[float, float]:
-        """Read and written."""
-        return images * self.workload.read / 1e12, images * self.workload.written / 1e12
-
-    def money(self, images: float, prices: Prices) -> float | None:
-        """None unless each resource that the machine has also has a price."""
-        held = [(self.core_hours(images), prices.core)]
-        if self.machine.gpus:
-            held.append((self.gpu_hours(images), prices.gpu))
-        if any(price is None for _, price in held):
-            return None
-        return sum(hours * price for hours, price in held if price is not None)
-
 
 def plan(workload: Workload, machine: Machine, threads: int) -> Plan:
     """Spread a workload over a machine's processes.
@@ -151,9 +135,8 @@ def plan(workload: Workload, machine: Machine, threads: int) -> Plan:
         raise ValueError(f"{machine.name} has {machine.cores} cores; a process can't have {threads}")
     if bool(workload.gpu_seconds) != bool(machine.gpus):
         raise ValueError(f"{workload.name} and {machine.name}: a workload has GPU seconds where a machine has a GPU")
-    processes = machine.cores // threads
     demands = {
-        "cores": workload.process_seconds(threads) / processes,
+        "cores": workload.process_seconds(threads) / (machine.cores // threads),
         "memory": workload.traffic / machine.memory,
         "storage": (workload.read + workload.written) / machine.storage,
     }
@@ -167,3 +150,67 @@ def serial_share(alone: float, together: float, cores: int) -> float:
     if cores == 1:
         return 1.0
     return min(1.0, max(0.0, (together / alone - 1 / cores) / (1 - 1 / cores)))
+
+
+def read_workloads(path: Path) -> tuple[dict[str, Any], list[Workload]]:
+    """A file's own words with the machine that it was measured on, and its workloads; ValueError names a bad one."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        loads = [
+            Workload(**{**each, "stages": tuple(Stage(**stage) for stage in each["stages"])})
+            for each in record.pop("workloads")
+        ]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path}: no file of workloads ({error})") from error
+    return record, loads
+
+
+INTRO = """# A million images, on paper
+
+Written by `make scaling` (`bench/scaling.py`) from `workloads.json`, measured on {machine}.
+
+{about}
+
+**Everything about more cores is predicted.** Images are shared out among processes of {cores} cores, each a
+`segment_files`: a thread decodes ahead, and all but encoding stays on one thread. A core of a larger machine is as
+fast as one here. Assumed are {memory:g} GB/s of memory there and {storage:g} MB/s of storage; start, the words'
+encoding, heat maps and failures are left out. *Core time* tells what takes most of it, *feeding* how many cores keep
+the GPU busy.
+"""
+
+
+def markdown(record: dict[str, Any], loads: list[Workload]) -> str:
+    """What the images take on the machine of the measurement and on one of 16 cores, or beside a GPU."""
+    cores = record["cores"]
+    here = Machine(f"{cores} cores", cores, record["memory"], STORAGE)
+    large, host = Machine("16 cores", 16, MEMORY, STORAGE), Machine("16 cores + GPU", 16, MEMORY, STORAGE, gpus=1)
+    plans = [
+        plan(load, machine, cores) for load in loads for machine in ((host,) if load.gpu_seconds else (here, large))
+    ]
+    about = "\n".join(record["about"])
+    intro = INTRO.format(**record | {"about": about, "memory": MEMORY / 1e9, "storage": STORAGE / 1e6})
+    heads = ["workload", "machine", "images/s", "bottleneck", "hours a million", "core time", "feeding"]
+    return "\n".join([intro, *markdown_table(heads, _rows(plans)), ""])
+
+
+def _rows(plans: list[Plan]) -> Iterator[list[str]]:
+    for p in plans:
+        load = p.workload
+        ordered = sorted(load.stages, key=lambda stage: -stage.core_seconds)[:2]
+        shares = ", ".join(f"{stage.core_seconds / load.core_seconds:.0%} {stage.name}" for stage in ordered)
+        feeding = str(load.cores_to_feed(p.threads)) if load.gpu_seconds else ""
+        speed, hours = f"{1 / p.seconds:,.2f}", f"{p.hours(1e6):,.1f}"
+        yield [load.name, p.machine.name, speed, p.bottleneck, hours, shares, feeding]
+
+
+def main(folder: str = "bench/reports") -> None:
+    """Write the page; a file that is missing or damaged ends it with its name."""
+    try:
+        page = markdown(*read_workloads(Path(folder) / "workloads.json"))
+    except ValueError as error:
+        sys.exit(f"scaling: {error}")
+    write_whole(Path(folder) / "scaling.md", page.encode())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

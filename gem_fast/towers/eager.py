@@ -33,7 +33,7 @@ def eager_gem(
     h, w = x.shape[2:]
     x = x.flatten(2).transpose(1, 2)
     x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], dim=1)
-    x = visual.ln_pre(x + _positions(visual, h, w))
+    x = visual.ln_pre(x + positions(visual, h, w))
     blocks = list(visual.transformer.resblocks)
     for block in blocks[:-gem_blocks]:
         x = block(x)
@@ -73,7 +73,8 @@ def _attention(
     return merged[0], merged[1]
 
 
-def _positions(visual: Any, h: int, w: int) -> Tensor:
+def positions(visual: Any, h: int, w: int) -> Tensor:
+    """The position embedding `[1 + h*w, C]` for a grid of h×w patches."""
     trained = visual.positional_embedding
     if (h, w) == tuple(visual.grid_size):
         return trained
