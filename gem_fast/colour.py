@@ -17,8 +17,8 @@ _MAX_PROFILE = 1 << 22  # bytes; printers' largest are about half of it
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """RGB of an image without alpha, by its profile with the perceptual intent.
 
-    Pixels stay as they are under a profile that is sRGB to within 1 of 255. A profile that is broken, or of another colour
-    space than the image, is ignored, as viewers do: the pixels are then what they would be without.
+    Pixels stay as they are under a profile that is sRGB to within 1 of 255. A profile that is broken, or of another
+    colour space than the image, is ignored, as viewers do: the pixels are then what they would be without.
     """
     if image.mode == "LAB":
         transform = _transform(b"", "LAB")

@@ -14,9 +14,11 @@ from .errors import ImageError as ImageError
 from .image_formats import EXTENSIONS as EXTENSIONS
 from .image_formats import format_of
 from .image_formats import sniff as sniff
+from .image_limits import MAX_PIXELS as MAX_PIXELS
+from .image_limits import check_file, check_size
 from .orientation import orientation, turned
 from .pixels import HALF_STEP, from_integers, to_rgb
-from .tiff_image import open_tiff
+from .tiff.reader import open_tiff
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
 ImageLike: TypeAlias = "str | os.PathLike | Image.Image | np.ndarray | Tensor"
 
-MAX_PIXELS = 89_478_485  # Pillow's own limit, 256 MB of RGB
 _MAX_REASON = 200  # characters of a decoder's message
 
 
@@ -34,22 +35,17 @@ def read_image(path: str | os.PathLike) -> Image.Image:
     Formats are told by their first bytes, never by the name; `docs/images.md` lists them and how samples become pixels.
 
     Raises:
-        ImageError: the file is missing, no regular file, empty, damaged, of another format, or larger than `MAX_PIXELS`.
+        ImageError: the file is missing, no regular file, empty, damaged, of another format, or too large.
     """
     path = Path(path)
     with _failures_named(str(path)):
         form = format_of(path)
         with open(path, "rb") as file:
-            image = open_tiff(file, MAX_PIXELS) if form.name == "TIFF" else Image.open(file, formats=(form.plugin,))
+            check_file(file, form.name)
+            image = open_tiff(file) if form.name == "TIFF" else Image.open(file, formats=(form.plugin,))
             with image:
-                _check_size(image)
+                check_size(*image.size)
                 return _upright_rgb(image)
-
-
-def _check_size(image: Image.Image) -> None:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"{width}×{height} is more than {MAX_PIXELS:,} pixels")
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
@@ -62,9 +58,10 @@ def _failures_named(name: str) -> Iterator[None]:
     """Whatever is raised, as an ImageError that starts with the image's name."""
     try:
         yield
-    except (KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    except BaseException as error:  # a decoder in Rust panics with what is no Exception
+    except BaseException as error:
+        # A decoder in Rust panics with what is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise ImageError(f"{name}: {_reason(error)}") from error
 
 
@@ -90,8 +87,8 @@ def load_image(source: ImageLike) -> Image.Image:
     """A path, PIL image, array or tensor to RGB.
 
     Arrays are `[H, W]`, or `[H, W, C]` with 1 (grey), 2 (grey, alpha), 3 or 4 channels; tensors `[C, H, W]`. They are
-    bool, uint8 or uint16 with the largest value white, or floating in 0..1; what exceeds that by rounding, less than half
-    an 8-bit step, is clipped.
+    bool, uint8 or uint16 with the largest value white, or floating in 0..1; what exceeds that by rounding, less than
+    half an 8-bit step, is clipped.
 
     Raises:
         ImageError: the image can't be read, or has a wrong shape, type or range.

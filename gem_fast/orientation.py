@@ -5,7 +5,7 @@ from io import BytesIO
 
 from PIL import Image, TiffImagePlugin
 
-from .tiff_tags import read_tags
+from .tiff.tags import read_tags
 
 ORIENTATION_TAG = 0x0112
 _XMP = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
@@ -33,7 +33,7 @@ def orientation(image: Image.Image) -> int:
         start = 6 if exif[:6] == b"Exif\0\0" else 0
         if exif:
             return read_tags(BytesIO(exif[start:]), frozenset({ORIENTATION_TAG})).one(ORIENTATION_TAG)
-    except Exception:  # noqa: S110 - hostile bytes may raise whatever they like
+    except Exception:
         pass
     xmp = info.get("xmp") or info.get("XML:com.adobe.xmp", b"")
     found = _XMP.search(xmp.encode(errors="replace") if isinstance(xmp, str) else bytes(xmp))

@@ -33,20 +33,22 @@ def from_integers(values: np.ndarray, bits: int) -> np.ndarray:
     return table[values]
 
 
-def from_floats(values: np.ndarray, colours: int | None = None) -> np.ndarray:
-    """Floats to uint8: the 99.9th percentile of the first `colours` channels tells whether white is 1, 255 or 65,535.
+def from_floats(values: np.ndarray, colours: int | None = None, whites: tuple[int, ...] = _WHITES) -> np.ndarray:
+    """Floats to uint8: the 99.9th percentile of the first `colours` channels tells which of `whites` is white.
 
     Raises:
         ImageError: a value is below 0, not finite, or the percentile above 65,535.
     """
+    values = values.astype(np.float32) if values.dtype == np.float16 else values
     shown = values[..., :colours] if colours else values
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
         raise ImageError("a floating image must be finite, this one has NaN or infinite values")
     most = float(np.percentile(shown, 99.9))
-    white = next((white for white in _WHITES if most <= white * (1 + HALF_STEP)), None)
+    white = next((white for white in whites if most <= white * (1 + HALF_STEP)), None)
     if white is None or low < -white * HALF_STEP:
-        raise ImageError(f"a floating image must lie in 0..1, 0..255 or 0..65,535, got {low:g}..{high:g}")
+        ranges = " or ".join(f"0..{white:,}" for white in whites)
+        raise ImageError(f"the image's values must lie in {ranges}, got {low:g}..{high:g}")
     return np.clip(np.round(values * (255 / white)), 0, 255).astype(np.uint8)
 
 
@@ -79,7 +81,7 @@ def to_8_bit(image: Image.Image) -> Image.Image:
         width = 16 if declared.bits <= 16 else 32
         grey = from_integers(values.astype(f"{'i' if declared.signed else 'u'}{width // 8}"), declared.bits)
     else:
-        grey = from_floats(values if values.max() > 1 else values * 1.0 / 255)
+        grey = from_floats(values, whites=_WHITES[1:])
     deep = Image.fromarray(255 - grey if declared.inverted else grey)
     key = image.info.get("transparency")
     if isinstance(key, int):

@@ -1,37 +1,36 @@
-"""A TIFF file to a Pillow image: by Pillow where it is right, else by `tiff`. Needs no torch."""
+"""A TIFF file to a Pillow image: by Pillow where it is right, else by its samples."""
 
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .errors import ImageError
-from .orientation import ORIENTATION_TAG, turned
-from .pixels import from_floats, from_integers, with_info
-from .tiff import Layout, layout, read_samples, suits_pillow
-from .tiff_tags import read_tags
+from ..image_limits import check_size
+from ..orientation import ORIENTATION_TAG, turned
+from ..pixels import from_floats, from_integers, with_info
+from .layout import LAYOUT_TAGS, STRIP_OFFSETS, TILE_OFFSETS, Layout, layout, suits_pillow
+from .samples import read_samples
+from .tags import read_tags
 
-_ICC_TAG = 34675
-_WANTED = frozenset({256, 257, 258, 259, 262, 266, ORIENTATION_TAG, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 338, 339, _ICC_TAG})  # fmt: skip
+_PROFILE_TAG = 34675
 
 
-def open_tiff(file: BinaryIO, max_pixels: int) -> Image.Image:
+def open_tiff(file: BinaryIO) -> Image.Image:
     """The first image of the file, its samples in 8 bits; Pillow's are not loaded yet.
 
     Raises:
-        ImageError: its samples can't be read, or it has more pixels than that. Whatever Pillow raises.
+        ImageError: its samples can't be read, or it is too large. Whatever Pillow raises.
     """
-    tags = read_tags(file, _WANTED)
-    if suits_pillow(tags):
+    tags = read_tags(file, LAYOUT_TAGS | {ORIENTATION_TAG, _PROFILE_TAG})
+    if suits_pillow(tags) and tags.array(TILE_OFFSETS if TILE_OFFSETS in tags else STRIP_OFFSETS).size:
         try:
             return Image.open(file, formats=("TIFF",))
         except UnidentifiedImageError:
             pass  # a kind that Pillow doesn't know: read below, or the reason told
     form = layout(tags)
-    if form.width * form.height > max_pixels:
-        raise ImageError(f"{form.width}×{form.height} is more than {max_pixels:,} pixels")
+    check_size(form.width, form.height)
     image = _to_image(read_samples(file, form), form)
-    profile = tags.entries[_ICC_TAG].tobytes() if _ICC_TAG in tags else None
+    profile = tags.entries[_PROFILE_TAG].tobytes() if _PROFILE_TAG in tags else None
     return turned(with_info(image, {"icc_profile": profile}), tags.one(ORIENTATION_TAG, 1))
 
 
