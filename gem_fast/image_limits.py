@@ -1,5 +1,6 @@
-"""What is checked before a decoder starts, so that no file costs more time or memory than its pixels. Needs no torch."""
+"""What is checked before a decoder starts: no file costs more time or memory than its pixels. Needs no torch."""
 
+import os
 import re
 from typing import BinaryIO
 
@@ -9,6 +10,7 @@ MAX_PIXELS = 89_478_485  # Pillow's own limit, 256 MB of RGB
 MAX_SCANS = 100  # of a progressive JPEG; encoders write about 10, and each is a pass over all pixels
 _HEAD = 1 << 16  # where the size of a JPEG XL file stands
 _JPEG = 1 << 28  # bytes of a JPEG that are looked through
+_SCAN = re.compile(rb"\xff\xda")
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 _RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
 
@@ -25,9 +27,9 @@ def check_file(file: BinaryIO, name: str) -> None:
         ImageError: a JPEG of more than `MAX_SCANS` scans, or a JPEG XL file of more than `MAX_PIXELS` pixels.
     """
     if name == "JPEG":
-        content = file.read(_JPEG)
+        content = file.read(min(os.fstat(file.fileno()).st_size, _JPEG))
         # The two bytes may also stand in metadata and in what follows the image, so that many are looked at closely.
-        if content.count(b"\xff\xda") > MAX_SCANS and jpeg_scans(content) > MAX_SCANS:
+        if len(_SCAN.findall(content)) > MAX_SCANS and jpeg_scans(content) > MAX_SCANS:
             raise ImageError(f"a JPEG of more than {MAX_SCANS} scans")
     elif name == "JPEG XL" and (codestream := _jxl_codestream(file.read(_HEAD))):
         check_size(*jxl_size(codestream))
