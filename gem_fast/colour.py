@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from PIL.ImageCms import ImageCmsTransform
 
 _SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}
+_EXACT = 0x100  # cmsFLAGS_NOOPTIMIZE: else a grey curve is sampled, 10 of 255 off where it is steep
 _MAX_PROFILE = 1 << 22  # bytes; printers' largest are about half of it
 
 
@@ -38,12 +39,12 @@ def _transform(profile: bytes, mode: str) -> "ImageCmsTransform | None":
     from PIL import ImageCms
 
     try:
-        source = ImageCms.ImageCmsProfile(BytesIO(profile)) if profile else ImageCms.createProfile("LAB")
+        source = ImageCms.ImageCmsProfile(BytesIO(profile) if profile else ImageCms.createProfile("LAB"))
         if profile and source.profile.xcolor_space != _SPACES[mode]:
             return None
-        transform = ImageCms.buildTransform(
-            source, ImageCms.createProfile("sRGB"), mode, "RGB", ImageCms.Intent.PERCEPTUAL
-        )
+        flags = _EXACT if mode == "L" else 0
+        srgb = ImageCms.createProfile("sRGB")
+        transform = ImageCms.buildTransform(source, srgb, mode, "RGB", ImageCms.Intent.PERCEPTUAL, flags)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
     return None if mode in ("RGB", "L") and _changes_nothing(transform, mode) else transform

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import ImageError
 
@@ -116,6 +117,13 @@ def _webp(head: bytes) -> str | None:
     return "WebP" if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else None
 
 
+_KINDS = {
+    stat.S_IFDIR: "a folder, not an image; segment_files and the command line take folders",
+    stat.S_IFIFO: "a FIFO (named pipe), not an image file",
+    stat.S_IFSOCK: "a socket, not an image file",
+    stat.S_IFCHR: "a device, not an image file",
+    stat.S_IFBLK: "a device, not an image file",
+}
 _TELLERS: tuple[Callable[[bytes], str | None], ...] = (_started, _webp, _bmp, _boxed)
 
 
@@ -130,32 +138,34 @@ def sniff(path: str | os.PathLike) -> str | None:
     if not stat.S_ISREG(os.stat(path).st_mode):
         return None
     with open(path, "rb") as file:
-        head = file.read(_HEAD)
+        return _told(file.read(_HEAD))
+
+
+def _told(head: bytes) -> str | None:
     return next((name for teller in _TELLERS if (name := teller(head))), None)
 
 
-_KINDS = {
-    stat.S_IFDIR: "a folder; segment_files and the command line take folders",
-    stat.S_IFIFO: "a FIFO (named pipe)",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
-
-
-def format_of(path: Path) -> Format:
-    """The format to read a file with.
+def check_regular(path: Path) -> None:
+    """Refuse, before it is opened, what is no file with something in it; without its name.
 
     Raises:
-        ImageError: it is no regular file, empty, no image, or of a format that is not read here; without its name.
-        OSError: there is no such file, or no permission to read it.
+        ImageError: it is a folder, FIFO, socket or device, or empty. OSError: there is no such file.
     """
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
-        raise ImageError(f"{_KINDS.get(stat.S_IFMT(status.st_mode), 'no regular file')}, not an image")
+        raise ImageError(_KINDS.get(stat.S_IFMT(status.st_mode), "no regular file"))
     if status.st_size == 0:
         raise ImageError("the file is empty")
-    name = sniff(path)
+
+
+def format_of(file: BinaryIO) -> Format:
+    """The format to read a file with.
+
+    Raises:
+        ImageError: it is no image, or of a format that is not read here; without the file's name.
+    """
+    name = _told(file.read(_HEAD))
+    file.seek(0)
     known = {each.name: each for each in FORMATS}
     if name is None:
         raise ImageError(f"not an image in a format that can be read: {', '.join(known)}")

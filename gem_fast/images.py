@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from .errors import ImageError as ImageError
 from .image_formats import EXTENSIONS as EXTENSIONS
-from .image_formats import format_of
+from .image_formats import check_regular, format_of
 from .image_formats import sniff as sniff
 from .image_limits import MAX_PIXELS as MAX_PIXELS
 from .image_limits import check_file, check_size
@@ -39,8 +39,9 @@ def read_image(path: str | os.PathLike) -> Image.Image:
     """
     path = Path(path)
     with _failures_named(str(path)):
-        form = format_of(path)
+        check_regular(path)
         with open(path, "rb") as file:
+            form = format_of(file)
             check_file(file, form.name)
             image = open_tiff(file) if form.name == "TIFF" else Image.open(file, formats=(form.plugin,))
             with image:

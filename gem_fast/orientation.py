@@ -27,6 +27,8 @@ def orientation(image: Image.Image) -> int:
     """
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return 1  # turned while it was loaded
+    if image.format == "JXL" and not getattr(image, "jpeg", False):
+        return 1  # turned by its decoder, and its EXIF is not to count; a JPEG inside is as it was
     info = image.info
     try:
         exif = info.get("exif") or bytes.fromhex("".join(info.get("Raw profile type exif", "").split("\n")[3:]))

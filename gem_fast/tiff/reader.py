@@ -8,7 +8,7 @@ from PIL import Image, UnidentifiedImageError
 from ..image_limits import check_size
 from ..orientation import ORIENTATION_TAG, turned
 from ..pixels import from_floats, from_integers, with_info
-from .layout import LAYOUT_TAGS, STRIP_OFFSETS, TILE_OFFSETS, Layout, layout, suits_pillow
+from .layout import HEIGHT, LAYOUT_TAGS, STRIP_OFFSETS, TILE_OFFSETS, WIDTH, Layout, layout, suits_pillow
 from .samples import read_samples
 from .tags import read_tags
 
@@ -22,13 +22,13 @@ def open_tiff(file: BinaryIO) -> Image.Image:
         ImageError: its samples can't be read, or it is too large. Whatever Pillow raises.
     """
     tags = read_tags(file, LAYOUT_TAGS | {ORIENTATION_TAG, _PROFILE_TAG})
+    check_size(tags.one(WIDTH), tags.one(HEIGHT))
     if suits_pillow(tags) and tags.array(TILE_OFFSETS if TILE_OFFSETS in tags else STRIP_OFFSETS).size:
         try:
             return Image.open(file, formats=("TIFF",))
         except UnidentifiedImageError:
             pass  # a kind that Pillow doesn't know: read below, or the reason told
     form = layout(tags)
-    check_size(form.width, form.height)
     image = _to_image(read_samples(file, form), form)
     profile = tags.entries[_PROFILE_TAG].tobytes() if _PROFILE_TAG in tags else None
     return turned(with_info(image, {"icc_profile": profile}), tags.one(ORIENTATION_TAG, 1))
