@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from PIL.ImageCms import ImageCmsTransform
 
 _SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}
-_EXACT = 0x100  # cmsFLAGS_NOOPTIMIZE: else a grey curve is sampled, 10 of 255 off where it is steep
 _MAX_PROFILE = 1 << 22  # bytes; printers' largest are about half of it
 
 
@@ -42,7 +41,8 @@ def _transform(profile: bytes, mode: str) -> "ImageCmsTransform | None":
         source = ImageCms.ImageCmsProfile(BytesIO(profile) if profile else ImageCms.createProfile("LAB"))
         if profile and source.profile.xcolor_space != _SPACES[mode]:
             return None
-        flags = _EXACT if mode == "L" else 0
+        # Else a grey curve is sampled: 10 of 255 off where it is steep.
+        flags = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE
         srgb = ImageCms.createProfile("sRGB")
         transform = ImageCms.buildTransform(source, srgb, mode, "RGB", ImageCms.Intent.PERCEPTUAL, flags)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
