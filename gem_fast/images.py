@@ -17,7 +17,7 @@ from .image_formats import sniff as sniff
 from .image_limits import MAX_PIXELS as MAX_PIXELS
 from .image_limits import check_file, check_size
 from .orientation import orientation, turned
-from .pixels import HALF_STEP, from_integers, to_rgb
+from .pixels import HALF_STEP, fit_transparency, from_integers, to_rgb
 from .tiff.reader import open_tiff
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def read_image(path: str | os.PathLike) -> Image.Image:
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
+    fit_transparency(image)
     image.load()
     return turned(to_rgb(image), orientation(image))
 

@@ -11,6 +11,7 @@ from .errors import ImageError
 # What lies outside a range by less than half an 8-bit step rounds to its end.
 HALF_STEP = 0.5 / 255
 _WHITES = (1, 255, 65_535)
+_KEY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}
 _ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
@@ -87,6 +88,18 @@ def to_8_bit(image: Image.Image) -> Image.Image:
     if isinstance(key, int):
         deep.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
     return with_info(deep, {"icc_profile": image.info.get("icc_profile")})
+
+
+def fit_transparency(image: Image.Image) -> None:
+    """Before a PNG is loaded: its transparent value in 8 bits, where Pillow leaves it in the file's."""
+    key, tile = image.info.get("transparency"), getattr(image, "tile", None)
+    if image.format != "PNG" or not tile or not isinstance(key, int | tuple):
+        return
+    kind = tile[0][3]
+    if isinstance(key, int) and kind in _KEY_STEPS:
+        image.info["transparency"] = key * _KEY_STEPS[kind]
+    elif isinstance(key, tuple) and kind == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in key)
 
 
 def with_info(image: Image.Image, info: dict) -> Image.Image:

@@ -180,21 +180,52 @@ def test_transparent_value_of_a_deep_grey_png_is_put_on_white(tmp_path):
     assert pixels(read_image(path))[0, :, 0].tolist() == [255, 100]
 
 
+def write_png(path, width, bits, colour_type, lines, key=None):
+    """A PNG of these lines' bytes, with that transparent value."""
+    header = struct.pack(">IIBBBBB", width, len(lines), bits, colour_type, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"".join(b"\0" + line for line in lines))), (b"IEND", b"")]
+    if key is not None:
+        chunks.insert(1, (b"tRNS", struct.pack(f">{len(key)}H", *key)))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+            for kind, content in chunks
+        )
+    )
+
+
 @pytest.mark.parametrize("colours", [1, 2, 3, 4], ids=["grey", "grey-alpha", "rgb", "rgb-alpha"])
 def test_sixteen_bit_png(tmp_path, colours):
     path = tmp_path / "deep.png"
     values = np.random.default_rng(0).integers(0, 65_536, (5, 7, colours))
-    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
-    header = struct.pack(">IIBBBBB", 7, 5, 16, {1: 0, 2: 4, 3: 2, 4: 6}[colours], 0, 0, 0)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + b"".join(
-            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-            for kind, content in ((b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
-        )
-    )  # fmt: skip
+    lines = [line.astype(">u2").tobytes() for line in values]
+    write_png(path, 7, 16, {1: 0, 2: 4, 3: 2, 4: 6}[colours], lines)
     alpha = values[..., -1:] / 65_535 if colours in (2, 4) else 1
     shown = values[..., : 3 if colours > 2 else 1] / 257 * alpha + 255 * (1 - alpha)
     assert np.abs(pixels(read_image(path)) - shown).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("bits", "line", "key", "expected"),
+    [
+        (1, 0b01000000, 0, [255, 255, 255, 255]),
+        (1, 0b01000000, 1, [0, 255, 0, 0]),
+        (2, 0b00011011, 1, [0, 255, 170, 255]),
+        (2, 0b00011011, 0, [255, 85, 170, 255]),
+    ],
+)
+def test_transparent_value_of_a_grey_png_of_few_bits(tmp_path, bits, line, key, expected):
+    path = tmp_path / "key.png"
+    write_png(path, 4, bits, 0, [bytes([line])], [key])
+    for read in (read_image(path), load_image(Image.open(path))):
+        assert pixels(read)[0, :, 0].tolist() == expected
+
+
+def test_transparent_colour_of_a_deep_png(tmp_path):
+    path = tmp_path / "key.png"
+    write_png(path, 2, 16, 2, [np.array([1000, 2000, 3000, 60_000, 0, 0], ">u2").tobytes()], [1000, 2000, 3000])
+    assert pixels(read_image(path))[0].tolist() == [[255] * 3, [234, 0, 0]]
 
 
 def test_integers_in_memory_are_8_bit_if_they_fit():
