@@ -20,7 +20,7 @@ from torchvision.io import decode_image as decode
 from torchvision.transforms.v2 import functional as V
 
 from gem_fast.images import load_image
-from gem_fast.preprocess import normalised
+from gem_fast.preprocess import to_pixels
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding")
 SIDE = (448, 448)
@@ -54,7 +54,7 @@ def test_reading(in_turns: Callable[..., Any], tmp_path: Path, kind: str, size: 
     path = write_photo(tmp_path, kind, SIZES[size])
     authors_way = image_transform(SIDE, is_train=False, resize_mode="squash", interpolation="bicubic")
     providers: dict[str, Callable[[], Any]] = {
-        "gem_fast": lambda: normalised(load_image(path), SIDE, MEAN, STD),
+        "gem_fast": lambda: to_pixels(load_image(path), SIDE, MEAN, STD),
         "open_clip": lambda: authors_way(Image.open(path)),
         "torchvision tensors": lambda: by_tensors(path),
     }
@@ -70,11 +70,11 @@ def test_stages(in_turns: Callable[..., Any], tmp_path: Path, size: str) -> None
     """What of it is reading the JPEG, and what is resizing and normalising."""
     path = write_photo(tmp_path, "jpeg", SIZES[size])
     image = load_image(path)
-    whole, apart = normalised(load_image(path), SIDE, MEAN, STD), normalised(image, SIDE, MEAN, STD)
+    whole, apart = to_pixels(load_image(path), SIDE, MEAN, STD), to_pixels(image, SIDE, MEAN, STD)
     np.testing.assert_array_equal(whole, apart)
     providers: dict[str, Callable[[], Any]] = {
-        "both": lambda: normalised(load_image(path), SIDE, MEAN, STD),
+        "both": lambda: to_pixels(load_image(path), SIDE, MEAN, STD),
         "read": lambda: load_image(path),
-        "resize, normalise": lambda: normalised(image, SIDE, MEAN, STD),
+        "resize, normalise": lambda: to_pixels(image, SIDE, MEAN, STD),
     }
     in_turns(providers, rounds=9, work=Work(images=1))

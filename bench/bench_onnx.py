@@ -21,12 +21,12 @@ from gem_fast.export.checking import sample_images
 from gem_fast.export.comparison import relative_error
 from gem_fast.export.export_options import ExportOptions
 from gem_fast.export.plain import plain_torch
-from gem_fast.export.verdict import MARGIN
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 
 from gem_fast.options import GemOptions
 from gem_fast.preprocess import to_pixels
+from gem_fast.runtime.agreement import MARGIN
 from gem_fast.towers.packing import pack_vision, vision_config
 from gem_fast.towers.vit import GemVisionTransformer
 
@@ -55,7 +55,7 @@ def open_clip_visual() -> Any:
 @functools.cache
 def engine(backend: str | None = None) -> GemVisionTransformer:
     config = vision_config(open_clip.get_model_config(MODEL))
-    return pack_vision(open_clip_visual().state_dict(), config, GemOptions(backend=backend))
+    return pack_vision(open_clip_visual().state_dict(), config, GemOptions(), backend)
 
 
 @functools.cache

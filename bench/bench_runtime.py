@@ -10,7 +10,6 @@ import torch
 from gem_fast.bench.turns import Work
 from gem_fast.export import ExportOptions, export_onnx
 from gem_fast.export.comparison import relative_error
-from PIL import Image
 
 import gem_fast
 from gem_fast.decoding import KernelDecoder
@@ -43,9 +42,9 @@ def test_options(in_turns: Callable[..., Any], exported: Path) -> None:
     size = (448, 448)
     # Of the model's own size, so that resizing takes no part.
     noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    images = [Image.fromarray(noise)]
+    images = noise[None]
     models = {name: GemRuntime(exported, verify=False, **chosen) for name, chosen in OPTIONS.items()}
-    found = {name: model.patch_features(images, size)[0].numpy() for name, model in models.items()}
+    found = {name: model.patch_features(images, size).numpy() for name, model in models.items()}
     for name, features in found.items():
         assert relative_error(features, torch.from_numpy(found["usual"])) <= 2e-6, name
     providers = {name: lambda model=model: model.patch_features(images, size) for name, model in models.items()}

@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from gem_fast.export.attention import make_layers
 from gem_fast.export.builder import GraphBuilder
+from gem_fast.export.checked_session import open_session
 from gem_fast.export.checking import sample_images
 from gem_fast.export.comparison import compare, labeller
 from gem_fast.export.export_options import FIRST_ATTENTION_OPSET, OPSETS
 from gem_fast.export.image_encoder import write_image_encoder
-from gem_fast.export.layers import Layers
 from gem_fast.export.plain import plain_torch
-from gem_fast.export.session import open_session
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor
 
@@ -33,7 +33,7 @@ LOGIT_SCALE = 100.0
 
 
 def ways() -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """Type, opset and what else `Layers` takes: every attention with every opset in fp32, then the other types."""
+    """Type, opset and what else `make_layers` takes: every attention with every opset in fp32, then the other types."""
     for attention in ("ort", "onnx", "portable"):
         for opset in OPSETS:
             if attention != "onnx" or opset >= FIRST_ATTENTION_OPSET:
@@ -63,7 +63,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         for kind, opset, options in ways():
             graph = GraphBuilder(opset)
-            write_image_encoder(Layers(graph, **options), engine(), SIZE, original=False)
+            write_image_encoder(make_layers(graph, **options), engine(), SIZE, original=False)
             path = Path(folder, "image_encoder.onnx")
             path.write_bytes(graph.model("image_encoder", {}).SerializeToString())
             session = open_session(path, emulated=kind == "bf16")

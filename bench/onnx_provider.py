@@ -58,15 +58,15 @@ def write_graph(
     vision: "GemVisionTransformer", path: Path, options: "ExportOptions", size: tuple[int, int] | None = None
 ) -> None:
     """The image encoder for one size of the pixels, or for every multiple of the patch; whole or not at all."""
+    from gem_fast.export.attention import make_layers
     from gem_fast.export.builder import GraphBuilder, Weights
     from gem_fast.export.image_encoder import write_image_encoder
-    from gem_fast.export.layers import Layers
     from gem_fast.export.onnx_export import weights_beside
 
     from gem_fast.writing import write_whole
 
     graph = GraphBuilder(options.chosen_opset, Weights(weights_beside(path.with_suffix(".weights"), vision)))
-    layers = Layers(graph, options.attention, options.dtype, options.quantize)
+    layers = make_layers(graph, options.attention, options.dtype, options.quantize)
     write_image_encoder(layers, vision, size, original=False)
     write_whole(path, graph.model("image_encoder", {}).SerializeToString())
 
@@ -82,14 +82,17 @@ class OnnxForward(Loaded):
         self.threads = threads or 0
         self.options = RuntimeOptions(provider=kind, device_id=int(index or 0), threads=threads)
         self.path = graph_path(provider, subject)
+        self.embed_dim = int(subject.model_cfg["embed_dim"])
         self.results: list[OrtValue] = []
         self.open()
 
     def open(self) -> None:
         """A session without what an earlier one left."""
         from gem_fast.runtime.graph import Graph
+        from gem_fast.runtime.interface import image_encoder
 
-        self.graph = Graph(self.path, self.options, {"pixels": ("float", 4)}, ("patch_features",))
+        inputs, outputs = image_encoder(self.embed_dim, 1, None, original=False, with_preprocess=False)
+        self.graph = Graph(self.path, self.options, inputs, outputs)
 
     def take(self, pixels: np.ndarray) -> None:
         del self.graph  # a session keeps what its largest forward needed

@@ -1,7 +1,6 @@
 """Providers that compute with torch: the engine, eager code, the same compiled, the authors' package."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -79,8 +78,8 @@ def _engine(provider: Provider, subject: Subject, device: str) -> Forward:
     from gem_fast.options import GemOptions
     from gem_fast.towers.packing import pack_vision, vision_config
 
-    options = replace(GemOptions(**subject.options), backend=provider.backend)
-    packed = pack_vision(load_weights(subject), vision_config(subject.model_cfg), options)
+    options = GemOptions(**subject.options)
+    packed = pack_vision(load_weights(subject), vision_config(subject.model_cfg), options, provider.backend)
     vision = packed.to(device, dtype_of(provider))
     return lambda pixels: vision(pixels, original=provider.finish_original).patches.flatten(1, 2)
 

@@ -130,15 +130,16 @@ _TELLERS: tuple[Callable[[bytes], str | None], ...] = (_started, _webp, _bmp, _b
 def sniff(path: str | os.PathLike) -> str | None:
     """The name of a file's image format by its first bytes, whether or not it can be read here.
 
-    None: no image that is known, or no regular file, which is not opened (opening a FIFO would wait for its writer).
-
-    Raises:
-        OSError: there is no such file, or no permission to read it.
+    None: no image that is known; a file that can't be read; or no regular file, which is not opened (opening a FIFO
+    would wait for its writer).
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return None
+        with open(path, "rb") as file:
+            return _told(file.read(_HEAD))
+    except OSError:
         return None
-    with open(path, "rb") as file:
-        return _told(file.read(_HEAD))
 
 
 def _told(head: bytes) -> str | None:

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,12 +22,14 @@ class OutputKind:
         ending: of its file names.
         content: of a segmentation.
         always: it is written whatever was asked for.
+        once: all images of a run share it.
     """
 
     name: str
     ending: str
     content: Callable[["Segmentation"], bytes]
     always: bool = False
+    once: bool = False
 
 
 def png_bytes(picture: Image.Image) -> bytes:
@@ -36,8 +38,8 @@ def png_bytes(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _legend(result: "Segmentation") -> bytes:
-    return json.dumps(result.legend(), indent=1, ensure_ascii=False).encode(errors="backslashreplace")
+def legend_bytes(legend: Mapping[str, Mapping[str, str]]) -> bytes:
+    return json.dumps(legend, indent=1, ensure_ascii=False).encode(errors="backslashreplace")
 
 
 def _heatmaps(result: "Segmentation") -> bytes:
@@ -47,10 +49,12 @@ def _heatmaps(result: "Segmentation") -> bytes:
     return buffer.getvalue()
 
 
+LABELS = OutputKind("labels", ".labels.png", lambda result: png_bytes(result.label_image()), always=True)
+LEGEND = OutputKind("legend", ".legend.json", lambda result: legend_bytes(result.legend()), always=True, once=True)
 KINDS = (
     OutputKind("overlay", ".overlay.png", lambda result: png_bytes(result.overlay())),
-    OutputKind("labels", ".labels.png", lambda result: png_bytes(result.label_image()), always=True),
-    OutputKind("legend", ".legend.json", _legend, always=True),
+    LABELS,
+    LEGEND,
     OutputKind("heatmaps", ".heatmaps.npz", _heatmaps),
 )
 

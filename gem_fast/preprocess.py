@@ -65,12 +65,14 @@ def input_size(image_size: tuple[int, int], size: int, policy: ResizePolicy, pat
     return height, width
 
 
-def normalised(
-    image: Image.Image, size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...]
-) -> np.ndarray:
-    """Resize an RGB image bicubically (antialiased) to height and width, and normalise: `[3, H, W]` float32."""
-    resized = image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
-    values = np.asarray(resized).transpose(2, 0, 1).astype(np.float32, order="C")
+def resized(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """An RGB image resized bicubically (antialiased) to height and width: `[H, W, 3]` uint8."""
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BICUBIC))
+
+
+def normalised(pixels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """RGB pixels `[B, H, W, 3]` uint8, normalised: `[B, 3, H, W]` float32."""
+    values = pixels.transpose(0, 3, 1, 2).astype(np.float32, order="C")
     values /= 255
     values -= np.array(mean, np.float32)[:, None, None]
     values /= np.array(std, np.float32)[:, None, None]
@@ -78,7 +80,7 @@ def normalised(
 
 
 def to_pixels(image: Image.Image, size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...]) -> "Tensor":
-    """What `normalised` gives, as a tensor."""
+    """An RGB image resized to height and width, and normalised: `[3, H, W]` float32."""
     import torch
 
-    return torch.from_numpy(normalised(image, size, mean, std))
+    return torch.from_numpy(normalised(resized(image, size)[None], mean, std))[0]

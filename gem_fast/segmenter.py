@@ -1,8 +1,11 @@
 """What every engine shares: from images and prompts of any kind to segmentations. Needs no torch."""
 
+import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
@@ -10,39 +13,98 @@ import numpy as np
 from PIL import Image
 
 from .decoding import Decoder
-from .images import ImageLike, is_tensor, load_image
+from .images import ImageError, ImageLike, is_tensor, load_image
 from .options import Defaults
-from .preprocess import ResizePolicy
+from .preprocess import ResizePolicy, resized
 from .prompts import Prompts, TextClass, parse_classes, parse_templates
-from .segmentation import Segmentation
+from .rendering import legend
+from .segmentation import Segmentation, is_alone
+from .word_encoder import WordEncoder
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """What images are asked for. Made by `Segmenter.query`.
+
+    Attributes:
+        classes: what is looked for; class i has the label i + 1.
+        background: what else the images may show; where it wins, the label is 0.
+        words: unit embeddings of all their words, `[T, E]`, the synonyms of a class next to each other.
+        templates: the sentences that the words were put into.
+        threshold: confidence below which a pixel is background.
+        logit_scale: multiplier of the cosine before the softmax over classes.
+    """
+
+    classes: tuple[TextClass, ...]
+    background: tuple[TextClass, ...]
+    words: Any
+    templates: tuple[str, ...]
+    threshold: float
+    logit_scale: float
+
+    @property
+    def groups(self) -> list[int]:
+        """Number of words of each class and then of each background class."""
+        return [len(each.synonyms) for each in (*self.classes, *self.background)]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(each.name for each in self.classes)
+
+    def legend(self) -> dict[str, dict[str, str]]:
+        """Name and colour of each label."""
+        return legend(self.names)
+
+    def result(self, image: Image.Image, scores: Any, decoder: Decoder, source: str | None = None) -> Segmentation:
+        """What the scores of an image, `[P + Q, h, w]`, say about it."""
+        return Segmentation(image, self.names, scores, self.threshold, self.logit_scale, decoder, source)
 
 
 class Segmenter(ABC):
-    """An engine: it supplies features, embeddings and scores as arrays of its own, and the decoder that reads them."""
+    """An engine: it supplies features, embeddings and scores as arrays of its own, and the decoder that reads them.
+
+    Attributes:
+        name: of the model.
+        defaults: input size and thresholds when the caller names none.
+        text: words to embeddings.
+        usual_resize: the resize policy when the caller names none.
+        resizes: whether `pixels` resizes; if not, the engine does, and takes images of any size.
+    """
 
     name: str
     defaults: Defaults
+    text: WordEncoder[Any]
+    usual_resize = "shorter"
+    resizes = True
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What its results depend on: `model`, `weights` (their sha256), `method` and `dtype`."""
 
     @abstractmethod
     def input_size(self, image_size: tuple[int, int], size: int | None, resize: ResizePolicy | None) -> tuple[int, int]:
-        """Height and width of the model's input for an image of that height and width."""
+        """Height and width of the model's input for an image of that height and width.
+
+        Raises:
+            ImageError: this image can't have one. ValueError: no image could.
+        """
+
+    def pixels(self, picture: Image.Image, shape: tuple[int, int]) -> np.ndarray:
+        """What `patch_features` takes of an RGB image: resized to height and width, `[H, W, 3]` uint8."""
+        return resized(picture, shape) if self.resizes else np.asarray(picture)
 
     @abstractmethod
-    def embed(self, words: Sequence[str], templates: tuple[str, ...]) -> Any:
-        """Unit embeddings `[len(words), E]` float32, each the mean over the templates."""
+    def patch_features(self, pixels: np.ndarray, shape: tuple[int, int]) -> Any:
+        """L2-normalised patch features `[B, h, w, E]` of what `pixels` gave for a shape, `[B, H, W, 3]` uint8."""
 
     @abstractmethod
-    def patch_features(self, pictures: Sequence[Image.Image], shape: tuple[int, int]) -> Any:
-        """L2-normalised patch features `[B, h, w, E]` of RGB images, resized to height and width."""
-
-    @abstractmethod
-    def cosines(self, patches: Any, members: Sequence[int], words: Any, groups: Sequence[int]) -> Any:
+    def scores(self, patches: Any, members: Sequence[int], words: Any, groups: Sequence[int]) -> Any:
         """Scores of some images of a batch, `[P, h, w]` each: of each class the maximum over its words.
 
         Args:
             patches: from `patch_features`.
             members: which images of the batch.
-            words: from `embed`, the words of a class next to each other.
+            words: their unit embeddings from `text`, those of a class next to each other.
             groups: number of words of each class.
         """
 
@@ -51,10 +113,59 @@ class Segmenter(ABC):
     def decoder(self) -> Decoder:
         """What decodes the scores."""
 
+    @property
+    @abstractmethod
+    def host_decoder(self) -> Decoder:
+        """What decodes scores that lie in numpy arrays, on one thread of any process."""
+
     def encode_text(self, prompts: Prompts, templates: str | Sequence[str] = "photo") -> Any:
         """Unit embeddings `[T, E]` float32 of all words of the prompts, a class's synonyms next to each other."""
         words = [word for text_class in parse_classes(prompts) for word in text_class.synonyms]
-        return self.embed(words, parse_templates(templates))
+        return self.text.encode(words, parse_templates(templates))
+
+    def query(
+        self,
+        prompts: Prompts,
+        *,
+        background: Prompts = (),
+        templates: str | Sequence[str] = "photo",
+        threshold: float | None = None,
+        logit_scale: float | None = None,
+    ) -> Query:
+        """Prompts and settings as `segment` takes them, made ready for any number of images.
+
+        Raises:
+            ValueError: an argument is wrong; the message says what would be right.
+        """
+        rest = parse_classes(background) if background else ()
+        return self._query(parse_classes(prompts), rest, templates, threshold, logit_scale)
+
+    def _query(
+        self,
+        classes: tuple[TextClass, ...],
+        rest: tuple[TextClass, ...],
+        templates: str | Sequence[str],
+        threshold: float | None,
+        logit_scale: float | None,
+    ) -> Query:
+        check_scores(threshold, logit_scale)
+        template_set = parse_templates(templates)
+        usual = self.defaults.heatmap_threshold if is_alone(len(classes) + len(rest)) else self.defaults.threshold
+        return Query(
+            classes,
+            rest,
+            self.text.encode([word for each in (*classes, *rest) for word in each.synonyms], template_set),
+            template_set,
+            usual if threshold is None else threshold,
+            self.defaults.logit_scale if logit_scale is None else logit_scale,
+        )
+
+    def check_input(self, size: int | None, resize: ResizePolicy | None) -> None:
+        """Raise ValueError for a size or a policy that no image could be resized by."""
+        if size is not None and size < 1:
+            raise ValueError(f"size must be a positive number of pixels, got {size}")
+        with suppress(ImageError):  # which would be that image's own
+            self.input_size((self.defaults.size, self.defaults.size), size, resize)
 
     @overload
     def segment(self, images: ImageLike, prompts: Prompts, **settings: Any) -> Segmentation: ...
@@ -102,57 +213,48 @@ class Segmenter(ABC):
         Raises:
             ImageError: an image can't be read. ValueError: an argument is wrong. The message says what would be right.
         """
-        check_settings(size, threshold, logit_scale, batch_size)
+        self.check_input(size, resize)
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
         batch, single = as_batch(images)
-        asked = prompts_for_each(prompts, len(batch))
-        template_set = parse_templates(templates)
         rest = parse_classes(background) if background else ()
-        words: dict[tuple[TextClass, ...], Any] = {}
-        for each in dict.fromkeys(asked):
-            words[each] = self.embed([word for c in (*each, *rest) for word in c.synonyms], template_set)
+        asked = prompts_for_each(prompts, len(batch))
+        queries = {each: self._query(each, rest, templates, threshold, logit_scale) for each in set(asked)}
         pictures = [load_image(image) for image in batch]
-        results: dict[int, Segmentation] = {}
+        sources = [str(image) if isinstance(image, str | Path) else None for image in batch]
         shapes = [self.input_size((picture.height, picture.width), size, resize) for picture in pictures]
-        for chunk, shape in chunks(shapes, batch_size):
-            patches = self.patch_features([pictures[i] for i in chunk], shape)
+        results: dict[int, Segmentation] = {}
+        for chunk in self._chunks(pictures, shapes, batch_size):
+            shape = shapes[chunk[0]]
+            patches = self.patch_features(np.stack([self.pixels(pictures[i], shape) for i in chunk]), shape)
             for each in dict.fromkeys(asked[i] for i in chunk):
-                members = [k for k, i in enumerate(chunk) if asked[i] == each]
-                groups = [len(c.synonyms) for c in (*each, *rest)]
-                cosines = self.cosines(patches, members, words[each], groups)
-                alone = len(each) + len(rest) == 1
-                usual = self.defaults.heatmap_threshold if alone else self.defaults.threshold
-                for k, cosine in zip(members, cosines, strict=True):
-                    source = batch[chunk[k]]
-                    results[chunk[k]] = Segmentation(
-                        image=pictures[chunk[k]],
-                        classes=tuple(c.name for c in each),
-                        cosines=cosine,
-                        threshold=usual if threshold is None else threshold,
-                        logit_scale=self.defaults.logit_scale if logit_scale is None else logit_scale,
-                        source=str(source) if isinstance(source, str | Path) else None,
-                        decoder=self.decoder,
-                    )
+                members, query = [k for k, i in enumerate(chunk) if asked[i] == each], queries[each]
+                scores = self.scores(patches, members, query.words, query.groups)
+                for i, own in zip((chunk[k] for k in members), scores, strict=True):
+                    results[i] = query.result(pictures[i], own, self.decoder, sources[i])
         return results[0] if single else [results[i] for i in range(len(batch))]
 
+    def _chunks(
+        self, pictures: Sequence[Image.Image], shapes: Sequence[tuple[int, int]], batch_size: int
+    ) -> Iterator[list[int]]:
+        """Indices of images that go through the model together, since their pixels and inputs are of one size."""
+        groups: dict[tuple, list[int]] = defaultdict(list)
+        for i, (picture, shape) in enumerate(zip(pictures, shapes, strict=True)):
+            groups[shape if self.resizes else (shape, picture.size)].append(i)
+        for members in groups.values():
+            yield from (members[start : start + batch_size] for start in range(0, len(members), batch_size))
 
-def chunks(shapes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[tuple[list[int], tuple[int, int]]]:
-    """Indices of images that go through the model together, and the height and width that they share."""
-    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for i, shape in enumerate(shapes):
-        groups[shape].append(i)
-    for shape, members in groups.items():
-        for start in range(0, len(members), batch_size):
-            yield members[start : start + batch_size], shape
+    def score_on_host(self, pixels: np.ndarray, shape: tuple[int, int], query: Query) -> list[np.ndarray]:
+        """Scores of a batch of pixels for one query, `[P + Q, h, w]` float32 each, as `host_decoder` takes them."""
+        patches = self.patch_features(pixels, shape)
+        scores = self.scores(patches, range(len(pixels)), query.words, query.groups)
+        return list(self.decoder.scores(scores))
 
 
-def check_settings(size: int | None, threshold: float | None, logit_scale: float | None, batch_size: int) -> None:
+def check_scores(threshold: float | None, logit_scale: float | None) -> None:
     """Raise ValueError for a number that no image could be segmented with."""
-    if logit_scale is not None and not logit_scale > 0:
+    if logit_scale is not None and not 0 < logit_scale < math.inf:
         raise ValueError(f"logit_scale must be positive, got {logit_scale}")
-    if size is not None and size < 1:
-        raise ValueError(f"size must be a positive number of pixels, got {size}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
     if threshold is not None and not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be in 0..1, got {threshold}")
 

@@ -67,6 +67,13 @@ def test_every_format_is_found_in_folders_and_told_by_its_first_bytes(tmp_path, 
         assert read_image(bare).size == (64, 48)
 
 
+def test_sniff_gives_none_for_what_cannot_be_told(tmp_path):
+    (tmp_path / "text").write_text("BMW and GIF are words, and so is PNG")
+    (tmp_path / "empty").touch()
+    for name in ("text", "empty", "missing"):
+        assert sniff(tmp_path / name) is None
+
+
 def test_mpo_is_its_first_photo(tmp_path):
     path = tmp_path / "stereo.mpo"
     left, right = (Image.new("RGB", (16, 16), colour) for colour in ("red", "blue"))

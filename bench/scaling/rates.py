@@ -58,10 +58,11 @@ def make_photo(name: str, folder: Path) -> Path:
 
 def stages(photo: Path, out: Path) -> dict[str, Callable[[], Any]]:
     """The stages before and after encoding, each a call; scores are random and smooth, of 150 classes."""
+    from gem_fast.decoding import KernelDecoder
     from gem_fast.images import load_image
     from gem_fast.outputs import png_bytes
     from gem_fast.preprocess import to_pixels
-    from gem_fast.scores import class_scores
+    from gem_fast.scores import score_patches
     from gem_fast.segmentation import Segmentation
 
     image, generator = load_image(photo), torch.Generator().manual_seed(0)
@@ -71,8 +72,8 @@ def stages(photo: Path, out: Path) -> dict[str, Callable[[], Any]]:
     words = torch.nn.functional.normalize(torch.randn(CLASSES, EMBEDDING, generator=generator), dim=-1)
 
     def segmentation() -> Segmentation:
-        cosines = class_scores(patches, words, [1] * CLASSES)[0]
-        return Segmentation(image, tuple(f"class {i}" for i in range(CLASSES)), cosines, 0.5, 100.0)
+        scores = score_patches(patches, words, [1] * CLASSES)[0]
+        return Segmentation(image, tuple(f"class {i}" for i in range(CLASSES)), scores, 0.5, 100.0, KernelDecoder())
 
     done = segmentation()
     mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..terminal import console, errors, fail, say
-from .segment import Dtype
+from .dtype_option import dtype_option
 
 if TYPE_CHECKING:
     from gem_fast.bench.records import Row
@@ -40,7 +40,7 @@ def measure(
     model: Annotated[list[str], typer.Option(help="Model; repeatable, as are the next four.")] = ["ViT-B-16"],  # noqa: B006
     size: Annotated[list[int], typer.Option(min=1, help="Side of the input in pixels.")] = [448],  # noqa: B006
     batch_size: Annotated[list[int], typer.Option(min=1, help="Images in one forward.")] = [1],  # noqa: B006
-    dtype: Annotated[list[Dtype], typer.Option(help="Type of the vision transformer.")] = [Dtype.float32],  # noqa: B006
+    dtype: Annotated[list[str], dtype_option("Type of the vision transformer")] = ["float32"],  # noqa: B006
     backend: Annotated[list[str], typer.Option(help="Attention backend, or auto.")] = ["auto"],  # noqa: B006
     against: Annotated[
         list[Rival],
@@ -79,7 +79,7 @@ def measure(
             models=model,
             sizes=size,
             batches=batch_size,
-            dtypes=[each.value for each in dtype],
+            dtypes=dtype,
             backends=backend,
             against=[each.value for each in against],
             mode=mode.value,

@@ -1,9 +1,7 @@
 """Finding and reading weights: open_clip's names and tags, a local file, or the model in this package."""
 
-import json
 import pickle
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,9 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from ..options import Defaults
+from .configs import EMBEDDED, embedded_folder, find_config
 from .packing import vision_config, why_unsupported
 from .vit import VisionConfig
-
-EMBEDDED = {"gem-tiny": "gem_tiny"}
 
 
 @dataclass(frozen=True)
@@ -145,11 +142,11 @@ def _text_tower(clip: Any) -> nn.Module:
 
 
 def _read_embedded(name: str) -> Checkpoint:
-    folder = files("gem_fast") / "embedded" / EMBEDDED[name]
-    settings = json.loads((folder / "config.json").read_text())
-    state = {key: value.float() for key, value in load_file(str(folder / "model.safetensors")).items()}
+    config = find_config(name)
+    assert config is not None
+    state = {key: value.float() for key, value in load_file(embedded_folder(name) / "model.safetensors").items()}
     rows = state.pop("token_embedding.rows").long()
-    model_cfg = settings["model_cfg"]
+    model_cfg = config.model_cfg
     embedding = torch.zeros(model_cfg["text_cfg"]["vocab_size"], model_cfg["text_cfg"]["width"])
     embedding[rows] = state.pop("token_embedding.values")
     clip = open_clip.CLIP(**model_cfg)
@@ -161,9 +158,9 @@ def _read_embedded(name: str) -> Checkpoint:
         vision_state=dict(clip.visual.state_dict()),
         text=_text_tower(clip),
         tokenizer=open_clip.SimpleTokenizer(context_length=model_cfg["text_cfg"]["context_length"]),
-        mean=tuple(settings["preprocess"]["mean"]),
-        std=tuple(settings["preprocess"]["std"]),
-        defaults=Defaults(**settings["defaults"]),
-        options=settings["options"],
+        mean=tuple(config.preprocess["mean"]),
+        std=tuple(config.preprocess["std"]),
+        defaults=Defaults(**config.defaults),
+        options=config.options,
         known_tokens=rows,
     )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gem_fast.batch.sources import find_images
+from gem_fast.batch.sources import Listing
 
 
 def touch(root, *names):
@@ -12,10 +12,10 @@ def touch(root, *names):
 
 
 def stems(inputs, root):
-    return {job.path.relative_to(root).as_posix(): job.stem for job in find_images(inputs)}
+    return {job.path.relative_to(root).as_posix(): job.name for job in Listing(inputs)}
 
 
-class TestFindImages:
+class TestListing:
     def test_folders_with_subfolders(self, tmp_path):
         touch(
             tmp_path, "b.JPG", "a.png", "sub/deep/c.webp", "notes.txt", "noending", "d.tif", "e.TIFF", "f.bmp", "g.gif"
@@ -29,7 +29,7 @@ class TestFindImages:
             "g.gif": "g",
             "sub/deep/c.webp": "sub/deep/c",
         }
-        assert [job.path for job in find_images([tmp_path])] == sorted(job.path for job in find_images([tmp_path]))
+        assert [job.path for job in Listing([tmp_path])] == sorted(job.path for job in Listing([tmp_path]))
 
     def test_hidden_files_and_folders_are_passed_over(self, tmp_path):
         touch(tmp_path, "a.png", "._a.png", ".hidden.jpg", ".thumbnails/a.png", "sub/.cache/deep/b.png")
@@ -62,7 +62,7 @@ class TestFindImages:
 
     def test_one_input_needs_no_list(self, tmp_path):
         touch(tmp_path, "a.png")
-        assert [job.path for one in (tmp_path, str(tmp_path)) for job in find_images(one)] == [tmp_path / "a.png"] * 2
+        assert [job.path for one in (tmp_path, str(tmp_path)) for job in Listing(one)] == [tmp_path / "a.png"] * 2
 
     def test_same_stem_with_two_endings(self, tmp_path):
         touch(tmp_path, "a.jpg", "a.png", "b.png")
@@ -71,7 +71,7 @@ class TestFindImages:
     def test_same_name_in_two_folders(self, tmp_path):
         touch(tmp_path, "one/a.jpg", "two/a.jpg", "two/b.jpg")
         found = stems([tmp_path / "one", tmp_path / "two"], tmp_path)
-        assert found == {"one/a.jpg": "a.jpg", "two/a.jpg": "a.jpg-2", "two/b.jpg": "b"}
+        assert found == {"one/a.jpg": "a", "two/a.jpg": "a-2", "two/b.jpg": "b"}
 
     def test_stems_differ_where_case_does_not_count(self, tmp_path):
         touch(tmp_path, "one/A.jpg", "two/a.jpg", "three/a.jpg.png", "four/a.jpg-2.png")
@@ -80,14 +80,14 @@ class TestFindImages:
 
     def test_given_twice_is_done_once(self, tmp_path):
         touch(tmp_path, "a.png")
-        assert len(find_images([tmp_path, tmp_path / "a.png", f"{tmp_path}/*.png"])) == 1
+        assert len(list(Listing([tmp_path, tmp_path / "a.png", f"{tmp_path}/*.png"]))) == 1
 
     @pytest.mark.parametrize("name", ["no.png", "no/folder", "*.jpg", "sub*"])
     def test_what_matches_nothing_is_named(self, tmp_path, name):
         touch(tmp_path, "a.png", "sub/b.png")
         with pytest.raises(ValueError, match=r"no such file or folder, and as a pattern") as error:
-            find_images([tmp_path, tmp_path / name])
+            Listing([tmp_path, tmp_path / name])
         assert name in str(error.value)
 
     def test_an_empty_folder(self, tmp_path):
-        assert find_images([tmp_path]) == []
+        assert list(Listing([tmp_path])) == []

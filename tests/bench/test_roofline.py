@@ -34,9 +34,8 @@ def test_products_are_those_that_torch_counts(name, options):
     """On the meta device, with attention taken apart into its products; scores are not part of the tower."""
     config = vision_config(open_clip.get_model_config(name))
     config = replace(config, grid=(448 // config.patch_size,) * 2)  # position embeddings are not resampled
-    on_sdpa = GemOptions(**{**vars(options), "backend": "sdpa"})
     with torch.device("meta"):
-        tower, pixels = GemVisionTransformer(config, on_sdpa), torch.empty(2, 3, 448, 448)
+        tower, pixels = GemVisionTransformer(config, options, "sdpa"), torch.empty(2, 3, 448, 448)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.inference_mode():
         tower(pixels)
     works = [work for work in forward(Task(config, 2, 448, options)) if work.kernel != "scores"]

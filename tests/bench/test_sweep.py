@@ -39,8 +39,8 @@ def gem_tiny(tmp_path_factory):
 def test_counted_operations_are_those_that_run(projections):
     from gem_fast.towers.vit import GemVisionTransformer
 
-    options = GemOptions(gem_blocks=3, iterations=2, projections=projections, backend="reference")
-    vision = GemVisionTransformer(SMALL, options).eval()
+    options = GemOptions(gem_blocks=3, iterations=2, projections=projections)
+    vision = GemVisionTransformer(SMALL, options, "reference").eval()
     # torch counts the products of SDPA only where they are plain ones.
     with FlopCounterMode(display=False) as counter, torch.inference_mode(), sdpa_kernel(SDPBackend.MATH):
         vision(torch.randn(2, 3, 48, 48))

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from gem_fast.kernels.attention.triton import tuned
+from gem_fast.kernels.attention.triton import tile_choice, tile_file
+from gem_fast.kernels.attention.triton.tile_file import Entry, Shape, TileFileError, TileTable
+from gem_fast.kernels.attention.triton.tile_search import candidates
 from gem_fast.kernels.attention.triton.tiles import Device, Tile, tile_for
-from gem_fast.kernels.attention.triton.tune import candidates
-from gem_fast.kernels.attention.triton.tuned import Entry, Shape, TileFileError, TileTable
 
 pytest.importorskip("triton")
 H100 = Device("sm_90", 132, "NVIDIA H100 80GB HBM3")
-SHAPE = Shape("bf16", 64, 785, 12)
+SHAPE = Shape("bfloat16", 64, 785, 12)
 MEASURED = Tile(64, 64, 4, 2)
 
 
@@ -26,26 +26,36 @@ def table_file(tmp_path, monkeypatch):
 
         path = tmp_path / "tiles.json"
         path.write_text(text if text is not None else TileTable(device, triton.__version__, entries).to_json())
-        monkeypatch.setenv(tuned.VARIABLE, str(path))
+        monkeypatch.setenv(tile_file.VARIABLE, str(path))
         return path
 
     return write
 
 
 def chosen(operation="refine", heads=12, N=785, width=64, dtype=torch.bfloat16):
-    return tuned.chosen_tile(H100, operation, heads, N, width, dtype)
+    return tile_choice.chosen_tile(H100, operation, heads, N, width, dtype)
 
 
 def test_a_table_is_read_back_as_it_was_written(tmp_path):
     table = TileTable("A GPU", "3.8.0", (entry(), entry("resident", Shape("tf32", 80, 50, 96), None)))
     path = tmp_path / "t.json"
     path.write_text(table.to_json())
-    assert tuned.read_table(path, "A GPU", "3.8.0") == table
+    assert tile_file.read_table(path, "A GPU", "3.8.0") == table
+
+
+@pytest.mark.parametrize(("before", "kind"), [("bf16", "bfloat16"), ("fp16", "float16"), ("fp32", "float32")])
+def test_a_table_of_earlier_versions_is_read(tmp_path, before, kind):
+    """They had the short names of types."""
+    table = TileTable("A GPU", "3.8.0", (entry(shape=Shape(kind, 64, 785, 12)),))
+    path = tmp_path / "t.json"
+    path.write_text(table.to_json().replace(f'"{kind}"', f'"{before}"'))
+    assert before in path.read_text()
+    assert tile_file.read_table(path, "A GPU", "3.8.0") == table
 
 
 def test_the_nearest_measured_shape_serves_and_only_within_a_factor_of_two(table_file):
     near = Tile(128, 32, 8, 2)
-    table_file(entry(), entry(shape=Shape("bf16", 64, 785, 96), tile=near))
+    table_file(entry(), entry(shape=Shape("bfloat16", 64, 785, 96), tile=near))
     built_in = tile_for(H100, "refine", 64, torch.bfloat16)
     assert built_in not in (MEASURED, near)
     assert chosen() == chosen(N=1025) == chosen(heads=24) == MEASURED
@@ -69,32 +79,32 @@ def test_tf32_and_exact_float32_have_entries_of_their_own(table_file):
 
 def test_whether_a_head_is_resident_is_measured_too(table_file):
     crowd = {"heads": 12, "N": 50, "width": 64, "dtype": torch.bfloat16}
-    assert tuned.is_resident(H100, **crowd)  # the rule of the built-in table
-    table_file(entry("resident", Shape("bf16", 64, 50, 12), None))
-    assert not tuned.is_resident(H100, **crowd)
-    table_file(entry("resident", Shape("bf16", 64, 100, 12), Tile(128, 128, 8, 1)))
-    assert tuned.is_resident(H100, **{**crowd, "N": 100})
-    assert not tuned.is_resident(H100, **{**crowd, "N": 130})  # near, but it does not fit the tile
+    assert tile_choice.is_resident(H100, **crowd)  # the rule of the built-in table
+    table_file(entry("resident", Shape("bfloat16", 64, 50, 12), None))
+    assert not tile_choice.is_resident(H100, **crowd)
+    table_file(entry("resident", Shape("bfloat16", 64, 100, 12), Tile(128, 128, 8, 1)))
+    assert tile_choice.is_resident(H100, **{**crowd, "N": 100})
+    assert not tile_choice.is_resident(H100, **{**crowd, "N": 130})  # near, but it does not fit the tile
 
 
 def test_precedence_of_the_files(table_file, tmp_path, monkeypatch):
     import triton
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv(tuned.VARIABLE, raising=False)
+    monkeypatch.delenv(tile_file.VARIABLE, raising=False)
     built_in = chosen()
-    assert tuned.describe(H100.name) == "built in"
-    own = tuned.default_path(H100.name, triton.__version__)
+    assert tile_choice.describe(H100.name) == "built in"
+    own = tile_file.default_path(H100.name, triton.__version__)
     assert own.is_relative_to(tmp_path / "cache" / "gem_fast")
     own.parent.mkdir(parents=True)
     own.write_text(TileTable(H100.name, triton.__version__, (entry(),)).to_json())
     assert chosen() == MEASURED != built_in
-    assert str(own) in tuned.describe(H100.name)
-    assert tuned.table_in_use("another GPU") is None
+    assert str(own) in tile_choice.describe(H100.name)
+    assert tile_choice.table_in_use("another GPU") is None
     named = table_file(entry(tile=Tile(32, 32, 4, 2)))
     assert chosen() == Tile(32, 32, 4, 2)
-    assert str(named) in tuned.describe(H100.name)
-    monkeypatch.setenv(tuned.VARIABLE, tuned.OFF)
+    assert str(named) in tile_choice.describe(H100.name)
+    monkeypatch.setenv(tile_file.VARIABLE, tile_file.OFF)
     assert chosen() == built_in
 
 
@@ -119,7 +129,7 @@ GOOD = TileTable(H100.name, "0", (entry(),)).to_json()
         ("[1]", "not a table"),
         (GOOD[:-9], "damaged"),
         (GOOD.replace("refine", "refined"), "'refined'"),
-        (GOOD.replace('"bf16"', '"int8"'), "int8"),
+        (GOOD.replace('"bfloat16"', '"int8"'), "int8"),
         (GOOD.replace("[64, 64, 4, 2]", "[64, 48, 4, 2]"), r"\[64, 48, 4, 2\] are not rows"),
         (GOOD.replace("[64, 64, 4, 2]", "[64, 64, 4]"), "damaged"),
         (GOOD.replace("[64, 64, 4, 2]", "null"), "has no tile"),
@@ -133,23 +143,23 @@ def test_a_damaged_or_foreign_file_is_named_with_what_helps(table_file, text, to
     path = table_file(text=text)
     with pytest.raises(TileFileError, match=told) as raised:
         chosen()
-    for words in (str(path), "gem-fast tune", f"{tuned.VARIABLE}=off"):
+    for words in (str(path), "gem-fast tune", f"{tile_file.VARIABLE}=off"):
         assert words in str(raised.value)
-    assert str(path) in tuned.describe(H100.name)
+    assert str(path) in tile_choice.describe(H100.name)
 
 
 def test_a_named_file_that_is_not_there_is_an_error(monkeypatch, tmp_path):
-    monkeypatch.setenv(tuned.VARIABLE, str(tmp_path / "none.json"))
+    monkeypatch.setenv(tile_file.VARIABLE, str(tmp_path / "none.json"))
     with pytest.raises(TileFileError, match=r"none\.json can't be read"):
         chosen()
 
 
-@pytest.mark.parametrize("kind", tuned.KINDS)
-@pytest.mark.parametrize("operation", tuned.OPERATIONS)
+@pytest.mark.parametrize("kind", tile_file.KINDS)
+@pytest.mark.parametrize("operation", tile_file.OPERATIONS)
 def test_the_file_takes_every_candidate(operation, kind, tmp_path):
     shape = Shape(kind, 64, 100, 12)
     table = TileTable("A GPU", "1", tuple(entry(operation, shape, tile) for tile in candidates(operation, shape)))
     path = tmp_path / "t.json"
     path.write_text(table.to_json())
-    assert tuned.read_table(path, "A GPU", "1") == table
+    assert tile_file.read_table(path, "A GPU", "1") == table
     assert len(table.entries) >= 2

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from .tile_file import Entry, Shape
 from .tiles import Device, Tile, split_width, tile_for
-from .tuned import Entry, Shape
 
 Tiles: TypeAlias = Mapping[str, Tile | None]
 _REGISTERS = 255  # of a thread, at most, on every architecture
@@ -22,7 +22,7 @@ class DoesNotFitError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Attention to tune for: B images, N tokens, H heads of D channels, `kind` bf16, fp16, fp32 or tf32."""
+    """Attention to tune for: B images, N tokens, H heads of D channels, `kind` one of `tile_file.KINDS`."""
 
     B: int
     N: int
@@ -93,7 +93,7 @@ def candidates(operation: str, shape: Shape) -> Iterator[Tile]:
 
 def why_not_fit(tile: Tile, operation: str, shape: Shape, limits: Limits) -> str | None:
     """Why a tile can't fit, from what it holds at the least, or None: the compiler has the last word."""
-    size = 4 if shape.kind in ("fp32", "tf32") else 2
+    size = 4 if shape.kind in ("float32", "tf32") else 2
     held = tile.rows * (shape.width + (shape.N if operation == "resident" else tile.keys))  # sums and logits, float32
     registers = held // (tile.warps * limits.warp)
     if registers > _REGISTERS:
@@ -102,7 +102,7 @@ def why_not_fit(tile: Tile, operation: str, shape: Shape, limits: Limits) -> str
     shared = (tile.stages - 1) * tile.keys * shape.width * size * streams
     if shared > limits.shared:
         return f"{shared:,} bytes of shared memory for {tile.stages} stages, of {limits.shared:,}"
-    if shape.kind == "fp32" and held * shape.width // (tile.warps * limits.warp) > _UNROLLED:
+    if shape.kind == "float32" and held * shape.width // (tile.warps * limits.warp) > _UNROLLED:
         return "too many float32 products to unroll"
     rows = max(16, 1 << (shape.N - 1).bit_length())
     if operation != "resident" and (tile.rows > rows or tile.keys > max(32, rows)):

@@ -9,9 +9,9 @@ from gem_fast.kernels.attention.reference import reference
 from torch import Tensor
 
 from .launch import launch_attention
-from .tune import Bench, DoesNotFitError, Problem, Tiles, Trial
+from .tile_search import Bench, DoesNotFitError, Problem, Tiles, Trial
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "tf32": torch.float32}
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32, "tf32": torch.float32}
 _FLOOR = 1e-6  # an error that is never too large, relative
 
 

@@ -4,11 +4,11 @@ import sys
 
 import pytest
 import torch
-from gem_fast.kernels.attention.triton import tuned
+from gem_fast.kernels.attention.triton import tile_file
 from typer.testing import CliRunner
 
 from gem_fast.cli import app
-from gem_fast.tuning import config_of, problems_of, tune_tiles
+from gem_fast.tile_tuning import config_of, problems_of, tune_tiles
 
 pytest.importorskip("triton")
 run = CliRunner().invoke
@@ -34,6 +34,7 @@ def test_without_a_gpu_tune_says_so_and_leaves_with_2(tmp_path, monkeypatch):
         (["--model", "ViT-Q-3"], "ViT-B-16"),
         (["--size", "450"], "a multiple of ViT-B-16's patch, 16, got 450"),
         (["--device", "abacus"], "abacus"),
+        (["--dtype", "int8"], "tf32"),
     ],
 )
 def test_bad_arguments_are_named(arguments, told):
@@ -43,27 +44,29 @@ def test_bad_arguments_are_named(arguments, told):
 
 
 def test_problems_are_those_of_the_model():
-    problems = problems_of("ViT-H-14", [224, 448], [1, 4], ["fp16"])
+    problems = problems_of("ViT-H-14", [224, 448], [1, 4], ["float16"])
     assert [(p.B, p.N, p.H, p.D) for p in problems] == [
         (1, 257, 16, 80),
         (4, 257, 16, 80),
         (1, 1025, 16, 80),
         (4, 1025, 16, 80),
     ]
-    assert problems[0].shape == tuned.Shape("fp16", 80, 257, 16)
+    assert problems[0].shape == tile_file.Shape("float16", 80, 257, 16)
+    assert problems == problems_of("ViT-H-14", [224, 448], [1, 4], ["fp16"])
+    assert [p.kind for p in problems_of("ViT-B-16", [224], [1], ["bf16", "tf32"])] == ["bfloat16", "tf32"]
     assert config_of("gem-tiny").patch_size
 
 
 def test_a_kind_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match=r"one of bf16, fp16, fp32, tf32, got 'int8'"):
+    with pytest.raises(ValueError, match=r"one of float32, bfloat16, float16 .*, got int8; tf32"):
         tune_tiles(problems_of("ViT-B-16", [224], [1], ["int8"]))
 
 
 @no_gpu
 def test_info_tells_of_the_variable(monkeypatch):
-    monkeypatch.delenv(tuned.VARIABLE, raising=False)
+    monkeypatch.delenv(tile_file.VARIABLE, raising=False)
     assert "GEM_FAST_TILES is not set" in run(app, ["info"]).output
-    monkeypatch.setenv(tuned.VARIABLE, "/some/tiles.json")
+    monkeypatch.setenv(tile_file.VARIABLE, "/some/tiles.json")
     assert "GEM_FAST_TILES is /some/tiles.json" in run(app, ["info"]).output
 
 
@@ -73,7 +76,7 @@ def test_info_names_the_table_of_each_gpu(monkeypatch, tmp_path):
 
     broken = tmp_path / "broken.json"
     broken.write_text("{")
-    monkeypatch.setenv(tuned.VARIABLE, str(broken))
+    monkeypatch.setenv(tile_file.VARIABLE, str(broken))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: "A GPU")
     monkeypatch.setattr(launch, "device_of", lambda device: Device("sm_90", 132, "A GPU"))
@@ -81,5 +84,5 @@ def test_info_names_the_table_of_each_gpu(monkeypatch, tmp_path):
     monkeypatch.setattr(sys.modules["gem_fast.cli.info"], "who_serves", lambda device: iter(()))
     shown = " ".join(run(app, ["info"], env={"COLUMNS": "400"}).output.split())
     assert f"cuda:0: the tile table {broken} is damaged or foreign" in shown
-    monkeypatch.setenv(tuned.VARIABLE, tuned.OFF)
+    monkeypatch.setenv(tile_file.VARIABLE, tile_file.OFF)
     assert "cuda:0: built in" in run(app, ["info"]).output

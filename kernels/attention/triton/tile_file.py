@@ -1,12 +1,9 @@
-"""Tiles measured on the GPU at hand by `gem-fast tune`: their file, and which entry serves a call.
+"""Tiles measured on the GPU at hand by `gem-fast tune`, and the file that holds them.
 
 The file is JSON: `{"gem_fast_tiles": 1, "device": …, "triton": …, "entries": [{"operation", "kind", "width", "N",
-"heads", "tile": [rows, keys, warps, stages] or null, "ms", "built_in_ms"}, …]}`. Where it lies, the first of:
-1. what the environment variable `GEM_FAST_TILES` names; `off` means the built-in table of `tiles.py`;
-2. `gem_fast/tiles-DEVICE-triton-VERSION.json` in `$XDG_CACHE_HOME` or `~/.cache`.
+"heads", "tile": [rows, keys, warps, stages] or null, "ms", "built_in_ms"}, …]}`, `kind` one of `KINDS`.
 """
 
-import functools
 import json
 import math
 import os
@@ -15,15 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from .tiles import TABLE, Device, Tile, precision, tile_for
-from .tiles import is_resident as is_resident_untuned
+from .tiles import TABLE, Tile
 
 VARIABLE = "GEM_FAST_TILES"
 OFF = "off"
 OPERATIONS = tuple(TABLE["wgmma"][16])
-KINDS = ("bf16", "fp16", "fp32", "tf32")
+KINDS = ("bfloat16", "float16", "float32", "tf32")
+_KINDS_BEFORE = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}  # as files of earlier versions have them
 _OPTIONAL = ("assign_in_place", "resident")  # null: another way was faster
 _FORMAT = 1
 
@@ -124,7 +119,8 @@ def read_table(path: Path, device: str, triton_version: str) -> TileTable:
 
 def _entry(record: dict[str, Any]) -> Entry:
     operation, tile = record["operation"], record["tile"]
-    shape = Shape(str(record["kind"]), *(int(record[key]) for key in ("width", "N", "heads")))
+    kind = str(record["kind"])
+    shape = Shape(_KINDS_BEFORE.get(kind, kind), *(int(record[key]) for key in ("width", "N", "heads")))
     if operation not in OPERATIONS or shape.kind not in KINDS or min(shape.width, shape.N, shape.heads) < 1:
         raise ValueError(f"an entry is for {operation!r} of {shape}")
     if tile is None and operation not in _OPTIONAL:
@@ -138,65 +134,3 @@ def _tile(numbers: list[int]) -> Tile:
     if not good or warps not in (1, 2, 4, 8, 16) or not 1 <= stages <= 8:
         raise ValueError(f"{numbers} are not rows, keys, warps and stages")
     return Tile(rows, keys, warps, stages)
-
-
-def path_in_use(device: str, triton_version: str) -> Path | None:
-    """The table file that serves a GPU, or None for the built-in table."""
-    named = os.environ.get(VARIABLE)
-    if named:
-        return None if named == OFF else Path(named)
-    path = default_path(device, triton_version)
-    return path if path.exists() else None
-
-
-def table_in_use(device: str) -> TileTable | None:
-    """The measured table for a GPU, or None for the built-in one; read anew only when its file has changed."""
-    import triton
-
-    path = path_in_use(device, triton.__version__)
-    if path is None:
-        return None
-    stamp = path.stat().st_mtime_ns if path.exists() else 0
-    return _read_once(path, stamp, device, triton.__version__)
-
-
-@functools.lru_cache(maxsize=16)
-def _read_once(path: Path, stamp: int, device: str, triton_version: str) -> TileTable:
-    return read_table(path, device, triton_version)
-
-
-def describe(device: str) -> str:
-    """Which table serves a GPU, in a line: `built in`, the measured one's file, or what is wrong with that."""
-    import triton
-
-    try:
-        table = table_in_use(device)
-    except TileFileError as error:
-        return str(error)
-    return f"{len(table.entries)} measured, {path_in_use(device, triton.__version__)}" if table else "built in"
-
-
-def kind_of(device: Device, dtype: torch.dtype) -> str:
-    """`bf16`, `fp16`, `fp32`, or `tf32` where torch's matmul precision allows it."""
-    if dtype == torch.float32:
-        return "tf32" if precision(device, dtype) == "tf32" else "fp32"
-    return "bf16" if dtype == torch.bfloat16 else "fp16"
-
-
-def _found(device: Device, operation: str, heads: int, N: int, width: int, dtype: torch.dtype) -> Entry | None:
-    table = table_in_use(device.name)
-    return table.find(operation, Shape(kind_of(device, dtype), width, N, heads)) if table else None
-
-
-def chosen_tile(device: Device, operation: str, heads: int, N: int, width: int, dtype: torch.dtype) -> Tile | None:
-    """The measured tile for a call, else the built-in one; None where the operation should not be used."""
-    entry = _found(device, operation, heads, N, width, dtype)
-    return entry.tile if entry else tile_for(device, operation, width, dtype)
-
-
-def is_resident(device: Device, heads: int, N: int, width: int, dtype: torch.dtype) -> bool:
-    """Whether one launch does everything: as measured, else by the rule of `tiles.is_resident`."""
-    entry = _found(device, "resident", heads, N, width, dtype)
-    if entry is None:
-        return is_resident_untuned(device, heads, N, width, dtype)
-    return entry.tile is not None and entry.tile.rows >= N

@@ -1,22 +1,21 @@
 """`gem-fast tune` as a function: choose Triton's tiles by measuring them on the GPU at hand; keep them in a file."""
 
 import functools
-import json
 from collections.abc import Callable, Sequence
-from importlib.resources import files
 from pathlib import Path
 
-import open_clip
 import torch
 
 from gem_fast.kernels.attention.triton.launch import device_of, why_not
+from gem_fast.kernels.attention.triton.tile_file import TileTable, default_path, read_table
+from gem_fast.kernels.attention.triton.tile_search import Limits, Problem, Trial, tune
+from gem_fast.kernels.attention.triton.tile_trials import DTYPES, make_bench, median_ms
 from gem_fast.kernels.attention.triton.tiles import FAMILIES
-from gem_fast.kernels.attention.triton.tune import Limits, Problem, Trial, tune
-from gem_fast.kernels.attention.triton.tune_bench import DTYPES, make_bench, median_ms
-from gem_fast.kernels.attention.triton.tuned import TileTable, default_path, read_table
 
+from .dtypes import dtype_name
 from .errors import ModelError
-from .towers.checkpoint import EMBEDDED, supported_models
+from .towers.checkpoint import supported_models
+from .towers.configs import find_config
 from .towers.packing import vision_config, why_unsupported
 from .towers.vit import VisionConfig
 from .writing import write_whole
@@ -24,20 +23,19 @@ from .writing import write_whole
 
 def config_of(model: str) -> VisionConfig:
     """The shape of a model's vision tower, without its weights; ModelError for a name that can't be served."""
-    if model in EMBEDDED:
-        settings = json.loads((files("gem_fast") / "embedded" / EMBEDDED[model] / "config.json").read_text())
-        return vision_config(settings["model_cfg"])
-    model_cfg = open_clip.get_model_config(model)
-    if model_cfg is None or why_unsupported(model_cfg):
+    config = find_config(model)
+    if config is None or why_unsupported(config.model_cfg):
         raise ModelError(f"no supported model is called {model!r}; supported are: {', '.join(supported_models())}")
-    return vision_config(model_cfg)
+    return vision_config(config.model_cfg)
 
 
 def problems_of(model: str, sizes: Sequence[int], batches: Sequence[int], kinds: Sequence[str]) -> list[Problem]:
     """The attention problems of a model on square images of some sizes, in some batches and kinds of arithmetic.
 
+    A kind is a type of `DTYPES`, by its name or its short name, or `tf32`.
+
     Raises:
-        ValueError: a size is no multiple of the model's patch, or there is no such model.
+        ValueError: a size is no multiple of the model's patch, or there is no such model or kind.
     """
     config = config_of(model)
     for size in sizes:
@@ -45,11 +43,21 @@ def problems_of(model: str, sizes: Sequence[int], batches: Sequence[int], kinds:
             raise ValueError(f"size must be a multiple of {model}'s patch, {config.patch_size}, got {size}")
     width = config.width // config.heads
     return [
-        Problem(batch, 1 + (size // config.patch_size) ** 2, config.heads, width, kind)
+        Problem(batch, 1 + (size // config.patch_size) ** 2, config.heads, width, kind_name(kind))
         for kind in kinds
         for size in sizes
         for batch in batches
     ]
+
+
+def kind_name(kind: str) -> str:
+    """`tf32`, or the name of a type; ValueError for anything else."""
+    if kind == "tf32":
+        return kind
+    try:
+        return dtype_name(kind)
+    except ValueError as error:
+        raise ValueError(f"{error}; tf32 is possible too") from error
 
 
 def tune_tiles(

@@ -4,10 +4,12 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gem_fast.errors import ExportError
-from gem_fast.runtime.manifest import file_sha256, write_manifest
+from gem_fast.runtime.folder import file_sha256
+from gem_fast.runtime.manifest import Manifest, write_manifest
+from gem_fast.runtime.typed_json import from_json, read_json
 
 from ..export_options import ExportOptions
 from ..folders import whole_folder
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 ATTENTIONS = {"onnx": "tensorrt", "plugin": "plugin", "portable": "portable"}
 PROFILES = "tensorrt.json"
 _TEXTS = (1, 64, 256)
+_LIMIT = 1 << 20  # bytes of the file of profiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class TensorRTExport:
         commands: what builds them on another machine, in the exported folder.
     """
 
-    manifest: dict[str, Any]
+    manifest: Manifest
     engines: tuple[str, ...]
     missing: str | None
     commands: tuple[str, ...]
@@ -72,13 +75,13 @@ def export_tensorrt(
         options, attention=ATTENTIONS[options.attention], dynamic_size=several, sizes=() if several else sizes
     )
     with whole_folder(out) as folder:
-        manifest = write_graphs(model, folder, chosen)
+        manifest = write_graphs(model, folder, chosen, "tensorrt")
         for name in ("image_encoder.onnx", "text_encoder.onnx"):
             fit_for_tensorrt(folder / name)
-            manifest["files"][name]["sha256"] = file_sha256(folder / name)
-        manifest["export"] |= {"format": "tensorrt", "sizes": [list(size) for size in sizes]}
+        files = {name: replace(entry, sha256=file_sha256(folder / name)) for name, entry in manifest.files.items()}
+        manifest = replace(manifest, export=replace(manifest.export, sizes=sizes), files=files)
         if options.check:
-            manifest["check"] = check_export(model, folder, manifest)
+            manifest = replace(manifest, check=check_export(model, folder, manifest))
         write_manifest(folder, manifest)
         profiles = make_profiles(sizes, max_batch, model.text.tokenizer.context_length)
         stored = {name: [{d: asdict(e) for d, e in p.items()} for p in each] for name, each in profiles.items()}
@@ -155,7 +158,9 @@ def build_commands(folder: Path, profiles: dict[str, list[Profile]]) -> tuple[st
 def build_engines(folder: Path, tell: Callable[[str], None] = print, names: tuple[str, ...] = ()) -> list[str]:
     """Build the engines of an exported folder, or those named; returns their files' names."""
     try:
-        stored = json.loads((folder / PROFILES).read_text(encoding="utf-8"))
+        stored: dict[str, tuple[Profile, ...]] = from_json(
+            dict[str, tuple[Profile, ...]], read_json(folder / PROFILES, _LIMIT)
+        )
     except (OSError, ValueError) as error:
         raise ExportError(f"{folder} is no export for TensorRT: {PROFILES} can't be read ({error})") from error
     unknown = set(names) - set(stored)
@@ -164,7 +169,6 @@ def build_engines(folder: Path, tell: Callable[[str], None] = print, names: tupl
     built = []
     for name in names or tuple(stored):
         tell(f"building {name}.engine, which takes minutes")
-        profiles = [{dim: Extent(**extent) for dim, extent in profile.items()} for profile in stored[name]]
-        build_engine(folder / f"{name}.onnx", folder / f"{name}.engine", profiles)
+        build_engine(folder / f"{name}.onnx", folder / f"{name}.engine", list(stored[name]))
         built.append(f"{name}.engine")
     return built

@@ -14,7 +14,11 @@ from .emulation import widen_bfloat16
 
 
 def open_session(path: Path, emulated: bool = False) -> Any:
-    """The graph in ONNX Runtime on the CPU, after ONNX's own checks; `emulated` runs bfloat16 through float32.
+    """The graph on ONNX Runtime's CPU as the runtime opens it, after ONNX's own checks.
+
+    Args:
+        path: the file.
+        emulated: run bfloat16 through float32.
 
     Raises:
         ExportError: the file is no valid graph, or ONNX Runtime does not run it.
@@ -22,17 +26,17 @@ def open_session(path: Path, emulated: bool = False) -> Any:
     import onnx
     import onnxruntime
 
+    from gem_fast.runtime.runtime_options import RuntimeOptions
+
     try:
         # By path, since a graph with more than 2 GB of weights beside it is no single protobuf.
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:  # the checker, protobuf and shape inference raise kinds of their own
         raise ExportError(f"{path} is not a valid ONNX graph: {error}") from error
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()
+    usual = RuntimeOptions(threads=torch.get_num_threads())
     try:
         with _runnable(path, emulated) as source:
-            return onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+            return onnxruntime.InferenceSession(str(source), usual.session_options(), providers=usual.providers())
     except Exception as error:
         raise ExportError(f"ONNX Runtime {onnxruntime.__version__} can't run {path}: {error}") from error
 

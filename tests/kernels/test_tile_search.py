@@ -2,14 +2,14 @@
 
 import pytest
 import torch
+from gem_fast.kernels.attention.triton.tile_file import Shape
+from gem_fast.kernels.attention.triton.tile_search import Bench, DoesNotFitError, Limits, Problem, tune, why_not_fit
 from gem_fast.kernels.attention.triton.tiles import Device, Tile, tile_for
-from gem_fast.kernels.attention.triton.tune import Bench, DoesNotFitError, Limits, Problem, tune, why_not_fit
-from gem_fast.kernels.attention.triton.tuned import Shape
 
 H100 = Device("sm_90", 132, "NVIDIA H100 80GB HBM3")
-SHAPE = Shape("bf16", 64, 785, 12)
+SHAPE = Shape("bfloat16", 64, 785, 12)
 LIMITS = Limits(232_448)
-PROBLEM = Problem(1, 785, 12, 64, "bf16")
+PROBLEM = Problem(1, 785, 12, 64, "bfloat16")
 
 
 def run(problem=PROBLEM, time=lambda operation, tile: 1.0, error=lambda operation, tile: 0.5):
@@ -91,7 +91,7 @@ def test_later_operations_are_tried_with_the_best_of_the_earlier():
 @pytest.mark.parametrize(("faster", "tile"), [(0.5, Tile(64, 64, 4, 1)), (2.0, None)])
 def test_one_launch_for_everything_is_held_against_the_tiled_kernels(faster, tile):
     entries, _ = run(
-        Problem(8, 50, 12, 64, "bf16"),
+        Problem(8, 50, 12, 64, "bfloat16"),
         time=lambda operation, tile: faster if operation == "resident" and tile else 1.0,
     )
     assert entries["resident"].tile == tile
@@ -102,5 +102,5 @@ def test_what_cannot_fit_is_not_compiled():
     assert "shared memory" in why_not_fit(Tile(64, 128, 8, 4), "assign", SHAPE, Limits(65_536))
     assert why_not_fit(Tile(64, 128, 8, 4), "refine", SHAPE, Limits(65_536)) is None
     assert "785 tokens" not in (why_not_fit(Tile(128, 128, 8, 1), "refine", SHAPE, LIMITS) or "")
-    assert "20 tokens" in why_not_fit(Tile(64, 32, 8, 1), "refine", Shape("bf16", 64, 20, 12), LIMITS)
-    assert "unroll" in why_not_fit(Tile(128, 128, 8, 1), "refine", Shape("fp32", 64, 785, 12), LIMITS)
+    assert "20 tokens" in why_not_fit(Tile(64, 32, 8, 1), "refine", Shape("bfloat16", 64, 20, 12), LIMITS)
+    assert "unroll" in why_not_fit(Tile(128, 128, 8, 1), "refine", Shape("float32", 64, 785, 12), LIMITS)

@@ -4,15 +4,15 @@ import itertools
 
 import pytest
 import torch
-from gem_fast.kernels.attention.triton import launch, triton_attention, tune, tuned
+from gem_fast.kernels.attention.triton import launch, tile_file, tile_search, triton_attention
+from gem_fast.kernels.attention.triton.tile_search import Problem
 from gem_fast.kernels.attention.triton.tiles import Tile
-from gem_fast.kernels.attention.triton.tune import Problem
 from triton.runtime.errors import OutOfResources
 
-from gem_fast.tuning import tune_tiles
+from gem_fast.tile_tuning import tune_tiles
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-PROBLEM = Problem(2, 20, 1, 16, "fp32")
+PROBLEM = Problem(2, 20, 1, 16, "float32")
 
 
 def make_clock():
@@ -35,9 +35,11 @@ def attention(N=20):
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
     """A handful of candidates: the interpreter takes its time."""
-    all_of = tune.candidates
+    all_of = tile_search.candidates
     some = (Tile(16, 32, 4, 1), Tile(16, 32, 8, 4), Tile(256, 128, 4, 4), Tile(32, 32, 8, 3), Tile(32, 32, 8, 4))
-    monkeypatch.setattr(tune, "candidates", lambda name, shape: all_of(name, shape) if name == "resident" else some)
+    monkeypatch.setattr(
+        tile_search, "candidates", lambda name, shape: all_of(name, shape) if name == "resident" else some
+    )
 
 
 @pytest.fixture
@@ -51,13 +53,13 @@ def wrong_tile(monkeypatch):
         result = correct(*args, tiles=tiles, **kwargs)
         return result * 1.01 if tiles.get("assign") == Tile(32, 32, 8, 4) else result
 
-    monkeypatch.setattr("gem_fast.kernels.attention.triton.tune_bench.launch_attention", attention)
+    monkeypatch.setattr("gem_fast.kernels.attention.triton.tile_trials.launch_attention", attention)
 
 
 @pytest.mark.usefixtures("wrong_tile")
 def test_tune_verifies_times_and_writes_what_the_engine_then_takes(tmp_path, monkeypatch):
     trials, path = [], tmp_path / "tiles.json"
-    monkeypatch.setenv(tuned.VARIABLE, tuned.OFF)
+    monkeypatch.setenv(tile_file.VARIABLE, tile_file.OFF)
     before = attention()
     clock = make_clock()
     written, table = tune_tiles(
@@ -71,7 +73,7 @@ def test_tune_verifies_times_and_writes_what_the_engine_then_takes(tmp_path, mon
     assert chosen["refine"] == Tile(32, 32, 8, 4)
     assert chosen["assign"] == Tile(32, 32, 8, 3)
     assert chosen["resident"] == Tile(32, 32, 4, 1)
-    monkeypatch.setenv(tuned.VARIABLE, str(written))
+    monkeypatch.setenv(tile_file.VARIABLE, str(written))
     launched = []
     resident = launch.Call.resident
     monkeypatch.setattr(launch.Call, "resident", lambda *a: (launched.append("resident"), resident(*a)))
@@ -82,11 +84,11 @@ def test_tune_verifies_times_and_writes_what_the_engine_then_takes(tmp_path, mon
 def test_a_second_run_keeps_the_entries_of_other_shapes(tmp_path):
     path = tmp_path / "tiles.json"
     for N in (3, 5):
-        _, table = tune_tiles([Problem(1, N, 1, 16, "fp32")], device=DEVICE, out=path, time=make_clock())
+        _, table = tune_tiles([Problem(1, N, 1, 16, "float32")], device=DEVICE, out=path, time=make_clock())
     assert {entry.shape.N for entry in table.entries} == {3, 5}
     path.write_text("something else")
-    with pytest.raises(tuned.TileFileError, match="damaged or foreign"):
-        tune_tiles([Problem(1, 3, 1, 16, "fp32")], device=DEVICE, out=path)
+    with pytest.raises(tile_file.TileFileError, match="damaged or foreign"):
+        tune_tiles([Problem(1, 3, 1, 16, "float32")], device=DEVICE, out=path)
     assert path.read_text() == "something else"
 
 
@@ -101,9 +103,9 @@ def test_a_candidate_that_leaves_memory_unwritten_is_wrong(tmp_path, monkeypatch
             else result
         )
 
-    monkeypatch.setattr("gem_fast.kernels.attention.triton.tune_bench.launch_attention", attention)
+    monkeypatch.setattr("gem_fast.kernels.attention.triton.tile_trials.launch_attention", attention)
     tune_tiles(
-        [Problem(1, 5, 1, 16, "fp32")], device=DEVICE, out=tmp_path / "t", time=lambda call: 1.0,
+        [Problem(1, 5, 1, 16, "float32")], device=DEVICE, out=tmp_path / "t", time=lambda call: 1.0,
         report=lambda problem, trial: trials.append(trial),
     )  # fmt: skip
     assert [t.verdict for t in trials if (t.operation, t.tile) == ("refine", Tile(16, 32, 4, 1))] == ["wrong"]
