@@ -30,7 +30,10 @@ def extensions() -> list[Extension]:
         sources=sorted(str(source) for native in natives for source in native.glob("*.cpp")),
         depends=sorted(str(header) for native in natives for header in native.glob("*.h")),
         # The instruction sets are chosen file by file in the sources, and at run time by what the CPU has.
-        extra_compile_args=["-std=c++17", "-O3", "-g0", "-Wno-uninitialized", "-Wno-maybe-uninitialized"],
+        extra_compile_args=[
+            *("-std=c++17", "-O3", "-g0", "-Wno-uninitialized", "-Wno-maybe-uninitialized"),
+            "-ffp-contract=off",  # what is fused is written so: bits may not depend on how a head is cut
+        ],
         language="c++",
         optional=True,
     )

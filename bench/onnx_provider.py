@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gem_fast.towers.vit import GemVisionTransformer
 
 EXPORTER = ("-m", "gem_fast.bench.onnx_provider")
-GRAPH_DTYPES = {"float32": "fp32", "float16": "fp16"}  # those that ONNX Runtime's CPU kernels compute
+GRAPH_DTYPES = ("float32", "float16")  # those that ONNX Runtime's CPU kernels compute
 
 
 def graph_path(provider: Provider, subject: Subject) -> Path:
@@ -49,7 +49,7 @@ def export_here(provider: Provider, subject: Subject) -> None:
     from .torch_provider import load_weights
 
     require_packages()
-    options = ExportOptions(attention=str(provider.backend), dtype=GRAPH_DTYPES[provider.dtype])
+    options = ExportOptions(attention=str(provider.backend), dtype=provider.dtype)
     vision = pack_vision(load_weights(subject), vision_config(subject.model_cfg), GemOptions(**subject.options))
     write_graph(vision, graph_path(provider, subject), options)
 

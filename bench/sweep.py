@@ -80,7 +80,7 @@ def _types(name: str, dtypes: Sequence[str]) -> Sequence[str]:
     """Those of the types that a rival computes, or float32."""
     if name in ("eager", "compiled"):
         return dtypes
-    able = tuple(GRAPH_DTYPES) if name in GRAPHS else ("float32",)
+    able = GRAPH_DTYPES if name in GRAPHS else ("float32",)
     return [dtype for dtype in dtypes if dtype in able] or ["float32"]
 
 

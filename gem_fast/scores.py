@@ -16,7 +16,8 @@ def score_patches(patches: Tensor, words: Tensor, groups: list[int]) -> Tensor:
         `[B, P, h, w]` with P classes, in -1..1.
     """
     words = words.to(patches.device, patches.dtype)
-    scores = torch.einsum("bhwe,te->bthw", patches, words)
+    # Image by image: a product's bits may depend on its number of rows, and an image's on its batch.
+    scores = torch.stack([torch.einsum("hwe,te->thw", image, words) for image in patches])
     if len(groups) == len(words):
         return scores
     return torch.stack([synonyms.amax(1) for synonyms in scores.split(groups, dim=1)], dim=1)

@@ -75,6 +75,7 @@ def test_info_says_what_a_gpu_would_run(monkeypatch):
         assert "self_self_attention, bfloat16 on cuda:0: sdpa" in text
         assert "decode_labels, float32 on cuda:0: sdpa" in text
         assert "triton serves by name only" in text
+        assert "triton serves by name only (" not in text  # in every type
         monkeypatch.setenv("GEM_FAST_BACKEND", "triton")
         text = info_text()
         assert "self_self_attention, bfloat16 on cuda:0: triton" in text
@@ -107,6 +108,6 @@ def test_help(command):
     assert " . " not in text  # square brackets in a help text are taken for markup, and vanish
     for expected in {
         (): COMMANDS,
-        ("segment",): ("--prompts-file", "--resume", "130 if interrupted", "default: the model's"),
+        ("segment",): ("--prompts-file", "--resume", "130 if interrupted", "bf16", "default: the model's"),
     }.get(command, ()):
         assert expected in text

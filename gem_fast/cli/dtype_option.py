@@ -16,8 +16,8 @@ def dtype_option(what: str, also: tuple[str, ...] = ()) -> Any:
         try:
             return dtype_name(text)
         except ValueError as error:
-            others = f"; and {', '.join(also)}" if also else ""
+            others = f"; {', '.join(also)} is possible too" if also else ""
             raise typer.BadParameter(f"{error}{others}") from error
 
-    told = f"{what}: {', '.join((*DTYPES, *also))}; fp32, bf16 and fp16 are the same."
+    told = f"{what}: {', '.join((*DTYPES, *also))}; fp32, bf16, fp16 for short."
     return typer.Option(parser=parse, metavar="TYPE", help=told)

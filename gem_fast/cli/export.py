@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ..terminal import console, errors, fail, say
+from .dtype_option import dtype_option
 
 
 class Format(str, Enum):
@@ -41,13 +42,7 @@ def export(
             "Runtime's own, fastest; the default elsewhere) or plugin (the fused kernels in a TensorRT engine)."
         ),
     ] = None,
-    dtype: Annotated[
-        str,
-        typer.Option(
-            help="Type of the image encoder: float32, bfloat16 or float16 (also fp32, bf16, fp16); what needs it "
-            "stays float32."
-        ),
-    ] = "float32",
+    dtype: Annotated[str, dtype_option("Type of the image encoder, of which what needs it stays float32")] = "float32",
     size: Annotated[
         list[str] | None, typer.Option(help="Input size, as 448 or 448x640 (height x width); repeatable.")
     ] = None,

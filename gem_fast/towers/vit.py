@@ -131,7 +131,8 @@ class GemVisionTransformer(nn.Module):
             g = g + block.out(self.gem_attention(qkv, inverse_temperature))
             if goes_on:
                 x = block.original(x, qkv, self.backend)
-        patches = self.head(g[:, 1:]).unflatten(1, (h, w))
+        # With the class token, so that one patch alone is no product of a single row, which has bits of its own.
+        patches = self.head(g)[:, 1:].unflatten(1, (h, w))
         if not original:
             return VisionFeatures(patches)
         finished = self.head(x)

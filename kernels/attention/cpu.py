@@ -1,6 +1,7 @@
 """Attention by the native CPU kernel of `native/`: vectorised, in one pass a head, on torch's threads."""
 
 import ctypes
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -119,7 +120,7 @@ def _call(computation: int, qkv: Tensor, c: Tensor, iterations: int, projections
         torch.get_num_threads(),
         parts,
     )
-    return out.mean(0).to(qkv.dtype) if separate else out
+    return functools.reduce(torch.Tensor.add_, out).to(qkv.dtype) if separate else out
 
 
 def _parts(heads: int, choices: Iterable[int]) -> int:

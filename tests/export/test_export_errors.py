@@ -45,6 +45,18 @@ def test_wrong_options_are_named(options, reason):
         ExportOptions(**options)
 
 
+@pytest.mark.parametrize("long", ["float32", "bfloat16", "float16"])
+def test_types_have_a_long_and_a_short_name(tiny, tmp_path, long):
+    short = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[long]
+    assert ExportOptions(dtype=short) == ExportOptions(dtype=long)
+    arguments = ["--size", "32", "--gem-blocks", "1", "--no-check", "--out"]
+    for name in (long, short):
+        done = CliRunner().invoke(app, ["export", "--dtype", name, *arguments, str(tmp_path / name)])
+        assert done.exit_code == 0, done.output
+        assert read_manifest(tmp_path / name).export.dtype == long
+    assert read_manifest(tmp_path / long).files == read_manifest(tmp_path / short).files
+
+
 @pytest.mark.parametrize("text", ["", "x", "64x", "4x4x4", "-8", "8.5"])
 def test_wrong_sizes_are_named(text):
     with pytest.raises(ExportError, match="like 448 or 448x640"):
@@ -138,6 +150,10 @@ class TestCommandLine:
         [
             (["--model", "no-such"], "no model is called 'no-such'"),
             (["--opset", "12"], "opset must be 18 to 24"),
+            (
+                ["--dtype", "float8"],
+                "dtype must be one of float32, bfloat16",
+            ),
             (["--size", "50"], "multiples of the patch"),
             (["--weights", "none.pt", "--model", "ViT-B-32"], "there is no file"),
         ],

@@ -16,6 +16,7 @@ from gem_fast.options import GemOptions
 from gem_fast.towers.packing import pack_vision, vision_config
 from gem_fast.towers.vit import Block, GemVisionTransformer
 
+needs_cpu = pytest.mark.skipif(why_missing() is not None, reason=f"cpu can't serve: {why_missing()}")
 SUBSETS = ["q", "k", "v", "qk", "qv", "kv", "qkv"]
 L14_FEW_LAYERS = {
     "embed_dim": 768,
@@ -230,8 +231,10 @@ def test_projections_left_out_do_not_change_those_that_are_not(projections):
 
 
 @pytest.mark.parametrize("original", [False, True], ids=["gem", "both"])
-def test_compiles_without_a_graph_break(original):
-    model, image = ours("small"), pixels(2, 64, 48)
+@pytest.mark.parametrize("backend", [None, "sdpa", "reference", pytest.param("cpu", marks=needs_cpu)])
+def test_compiles_without_a_graph_break(original, backend):
+    """By name too, though LayerNorm has no kernels of `cpu`."""
+    model, image = ours("small", backend=backend), pixels(2, 64, 48)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     for result, expected in zip(compiled(image, original), model(image, original), strict=True):
         if expected is not None:
