@@ -44,6 +44,8 @@ NAMES, FOLDERS = packages()
 ENGINE = ["torch>=2.4", "open_clip_torch>=3.0", "safetensors>=0.4"]
 RUNTIME = ["onnxruntime>=1.20", "tokenizers>=0.20"]
 EXPORT = [*ENGINE, *RUNTIME, "onnx>=1.18"]
+HEIC = ["pillow-heif>=0.16"]
+JXL = ["pillow-jxl-plugin>=1.3"]
 
 setup(
     name="gem_fast",
@@ -59,15 +61,19 @@ setup(
         "gem_fast.export.tensorrt": ["operators.json"],
     },
     # What the engine and the torch-free runtime share; each is an extra, so that deploying needs no torch.
-    install_requires=["numpy>=1.24", "pillow>=10.1", "typer>=0.12", "rich>=13"],
+    install_requires=["numpy>=1.24", "pillow>=10.3", "typer>=0.12", "rich>=13"],
     extras_require={
         "engine": ENGINE,
         "export": EXPORT,
         "runtime": RUNTIME,
         "runtime-gpu": ["onnxruntime-gpu[cuda,cudnn]>=1.21", "tokenizers>=0.20"],
+        "heic": HEIC,
+        "jxl": JXL,
         "bench": [*EXPORT, "onnxscript", "pytest>=8", "pytest-benchmark>=4", "matplotlib>=3.8"],
         "dev": [
             *EXPORT,
+            *HEIC,
+            *JXL,
             "onnxscript",  # what torch.onnx.export writes with, for the benchmark of a plain export
             "pytest>=8",
             "pytest-benchmark>=4",

@@ -9,6 +9,10 @@ class ModelError(ValueError):
     """A model that can't be loaded; the message says why and what would be right."""
 
 
+class ImageError(ValueError):
+    """An image that can't be used; the message names it and the reason."""
+
+
 class ExportError(ValueError):
     """An export that can't be made, or an exported folder that can't be used; the message says what would be right."""
 

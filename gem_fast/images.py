@@ -1,14 +1,24 @@
 """Images as people have them, to RGB in memory: files, PIL images, arrays and tensors. Needs no torch."""
 
 import os
-import struct
 import sys
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from .errors import ImageError as ImageError
+from .image_formats import EXTENSIONS as EXTENSIONS
+from .image_formats import check_regular, format_of
+from .image_formats import sniff as sniff
+from .image_limits import MAX_PIXELS as MAX_PIXELS
+from .image_limits import check_file, check_size
+from .orientation import orientation, turned
+from .pixels import HALF_STEP, fit_transparency, from_integers, to_rgb
+from .tiff.reader import open_tiff
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,99 +26,71 @@ if TYPE_CHECKING:
 
 ImageLike: TypeAlias = "str | os.PathLike | Image.Image | np.ndarray | Tensor"
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
-MAX_PIXELS = 89_478_485  # Pillow's own limit, 256 MB of RGB
-_DECODER_ERRORS = (OSError, ValueError, SyntaxError, EOFError, MemoryError, struct.error)  # what Pillow's raise
-_ORIENTATION_TAG = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-class ImageError(ValueError):
-    """An image that can't be used; the message names it and the reason."""
+_MAX_REASON = 200  # characters of a decoder's message
 
 
 def read_image(path: str | os.PathLike) -> Image.Image:
-    """Read the first frame of a file as RGB, upright by its EXIF orientation, transparency on white.
+    """Read the first frame of a file as RGB, upright by its orientation, colours in sRGB, transparency on white.
+
+    Formats are told by their first bytes, never by the name; `docs/images.md` lists them and how samples become pixels.
 
     Raises:
-        ImageError: the file is missing, empty, truncated, no image, or larger than `MAX_PIXELS`.
+        ImageError: the file is missing, no regular file, empty, damaged, of another format, or too large.
     """
     path = Path(path)
-    if path.is_dir():
-        raise ImageError(f"{path}: a folder, not an image; segment_files and the command line take folders")
-    try:
-        if path.is_file() and path.stat().st_size == 0:
-            raise ImageError(f"{path}: the file is empty")
-        with warnings.catch_warnings():
-            # The size is checked right below, with a message that names the file.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                check_size(image, path)
-                return to_rgb(upright(image))
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: not an image in a format that can be read") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{path}: more than {MAX_PIXELS:,} pixels") from error
-    except FileNotFoundError as error:
-        raise ImageError(f"{path}: there is no such file") from error
-    except PermissionError as error:
-        raise ImageError(f"{path}: no permission to read it") from error
-    except ImageError:
-        raise
-    except _DECODER_ERRORS as error:
-        raise ImageError(f"{path}: damaged or truncated ({error})") from error
+    with _failures_named(str(path)):
+        check_regular(path)
+        with open(path, "rb") as file:
+            form = format_of(file)
+            check_file(file, form.name)
+            image = open_tiff(file) if form.name == "TIFF" else Image.open(file, formats=(form.plugin,))
+            with image:
+                check_size(*image.size)
+                return _upright_rgb(image)
 
 
-def check_size(image: Image.Image, path: Path) -> None:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"{path}: {width}×{height} is more than {MAX_PIXELS:,} pixels")
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """Turn and mirror as the EXIF orientation says; Pillow's own way fails where it can't write the EXIF data back."""
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    fit_transparency(image)
     image.load()
+    return turned(to_rgb(image), orientation(image))
+
+
+@contextmanager
+def _failures_named(name: str) -> Iterator[None]:
+    """Whatever is raised, as an ImageError that starts with the image's name."""
     try:
-        orientation = image.getexif().get(_ORIENTATION_TAG)
-    except _DECODER_ERRORS:
-        return image  # damaged metadata say nothing about the picture
-    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image if method is None else image.transpose(method)
+        yield
+    except BaseException as error:
+        # A decoder in Rust panics with what is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ImageError(f"{name}: {_reason(error)}") from error
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow mode to RGB: 16-bit grey scaled to 8, transparency composited on white."""
-    if 0 in image.size:
-        raise ImageError(f"an image must have pixels, got {image.width}×{image.height}")
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        grey = np.asarray(image).astype(np.float64)
-        if not np.isfinite(grey).all():
-            raise ImageError("a floating image must be finite, this one has NaN or infinite values")
-        # Modes I and F do not say their range: 0..1 or 8-bit values if all fit, else 16-bit.
-        if image.mode == "F" and grey.max() <= 1:
-            grey *= 255
-        elif image.mode.startswith("I;16") or grey.max() > 255:
-            grey /= 257
-        return Image.fromarray(np.clip(np.round(grey), 0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
+def _reason(error: BaseException) -> str:
+    match error:
+        case ImageError():
+            return str(error)
+        case FileNotFoundError():
+            return "there is no such file"
+        case PermissionError():
+            return "no permission to read it"
+        case UnidentifiedImageError():
+            return "damaged or truncated (its header can't be read)"
+        case Image.DecompressionBombError() | Image.DecompressionBombWarning():
+            return f"more than {MAX_PIXELS:,} pixels"
+        case MemoryError():
+            return "damaged or truncated (decoding it takes more memory than there is)"
+    said = " ".join(str(getattr(error, "strerror", None) or error).split())[:_MAX_REASON]
+    return f"damaged or truncated ({said or type(error).__name__})"
 
 
 def load_image(source: ImageLike) -> Image.Image:
     """A path, PIL image, array or tensor to RGB.
 
-    Arrays are `[H, W]`, `[H, W, 1]`, `[H, W, 3]` or `[H, W, 4]`; tensors `[3, H, W]` or `[1, H, W]`. Both are uint8, or
-    floating in 0..1.
+    Arrays are `[H, W]`, or `[H, W, C]` with 1 (grey), 2 (grey, alpha), 3 or 4 channels; tensors `[C, H, W]`. They are
+    bool, uint8 or uint16 with the largest value white, or floating in 0..1; what exceeds that by rounding, less than
+    half an 8-bit step, is clipped.
 
     Raises:
         ImageError: the image can't be read, or has a wrong shape, type or range.
@@ -116,16 +98,13 @@ def load_image(source: ImageLike) -> Image.Image:
     if isinstance(source, str | os.PathLike):
         return read_image(source)
     if isinstance(source, Image.Image):
-        try:
-            return to_rgb(upright(source))
-        except ImageError:
-            raise
-        except _DECODER_ERRORS as error:
-            name = getattr(source, "filename", "") or "a PIL image"
-            raise ImageError(f"{name}: damaged or truncated ({error})") from error
+        with _failures_named(str(getattr(source, "filename", "") or "a PIL image")):
+            if source.format == "EPS":
+                raise ImageError("in the format EPS, which another program would have to read")
+            return _upright_rgb(source)
     if is_tensor(source):
-        if source.ndim != 3 or source.shape[0] not in (1, 3):
-            raise ImageError(f"a tensor image must be [3, H, W] or [1, H, W], got {list(source.shape)}")
+        if source.ndim != 3 or source.shape[0] not in (1, 2, 3, 4):
+            raise ImageError(f"a tensor image must be [3, H, W], or have 1, 2 or 4 channels, got {list(source.shape)}")
         wide = source.float() if source.is_floating_point() and source.dtype.itemsize < 4 else source
         return load_image(wide.detach().cpu().permute(1, 2, 0).numpy())
     if isinstance(source, np.ndarray):
@@ -142,18 +121,18 @@ def is_tensor(value: Any) -> "TypeIs[Tensor]":
 def _from_array(array: np.ndarray) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
-    if 0 in array.shape or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        raise ImageError(f"an array image must be [H, W], [H, W, 3] or [H, W, 4], got {list(array.shape)}")
+    if 0 in array.shape or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (2, 3, 4))):
+        raise ImageError(
+            f"an array image must be [H, W], or [H, W, 3] with 1, 2, 3 or 4 channels, got {list(array.shape)}"
+        )
     if np.issubdtype(array.dtype, np.floating):
-        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+        if not (array.min() >= -HALF_STEP and array.max() <= 1 + HALF_STEP):
             raise ImageError(f"a floating image must lie in 0..1, got {array.min():g}..{array.max():g}")
-        array = np.round(array * 255).astype(np.uint8)
+        array = np.round(array.clip(0, 1) * 255).astype(np.uint8)
+    elif array.dtype == bool:
+        array = array * np.uint8(255)
+    elif array.dtype == np.uint16:
+        array = from_integers(array, 16)
     if array.dtype != np.uint8:
-        raise ImageError(f"an image must be uint8 or floating in 0..1, got {array.dtype}")
+        raise ImageError(f"an image must be bool, uint8, uint16 or floating in 0..1, got {array.dtype}")
     return to_rgb(Image.fromarray(np.ascontiguousarray(array)))
-
-
-def sniff(path: str | os.PathLike) -> str | None:
-    """TEMPORARY until the images branch lands."""
-    with open(path, "rb") as file:
-        return "image" if file.read(4)[:2] in (b"\xff\xd8", b"\x89P") else None

@@ -68,7 +68,7 @@ def test_random_damage_is_read_or_reported(tmp_path, picture, ending):
     path = tmp_path / f"hurt.{ending}"
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture(16, 24).save(path, **({} if ending in ("bmp", "gif") else {"exif": exif}))
+    picture(16, 24).save(path, **({} if ending in ("bmp", "gif") else {"exif": exif.tobytes()}))
     whole, chance = path.read_bytes(), np.random.default_rng(0)
     for _ in range(60):
         hurt = bytearray(whole)

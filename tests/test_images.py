@@ -1,13 +1,14 @@
 """Reading of images: formats, modes and orientation."""
 
 import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from gem_fast.images import ImageError, load_image, read_image
-from tests.image_formats import FORMATS, LOSSLESS, pixels
+from tests.image_formats import FORMATS, LOSSLESS, OPTIONAL, pixels
 
 
 @pytest.mark.parametrize("ending", FORMATS)
@@ -28,7 +29,9 @@ def test_takes_the_first_frame(tmp_path, ending):
     assert np.abs(pixels(read_image(path)) - (255, 0, 0)).max() <= 3
 
 
-@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tiff"])
+@pytest.mark.parametrize(
+    "ending", ["jpg", "png", "webp", "tiff", *(each for each in ("avif", "heic") if OPTIONAL[each])]
+)
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_turns_upright_by_exif(tmp_path, orientation, ending):
     upright = np.zeros((16, 32, 3), np.uint8)
@@ -47,11 +50,28 @@ def test_turns_upright_by_exif(tmp_path, orientation, ending):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"turned.{ending}"
-    options = {"quality": 100, "subsampling": 0} if ending == "jpg" else {"lossless": True} if ending == "webp" else {}
-    Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif, **options)
+    options = {
+        "jpg": {"quality": 100, "subsampling": 0},
+        "webp": {"lossless": True},
+        "avif": {"quality": 100, "subsampling": "4:4:4"},
+        "heic": {"quality": 100, "chroma": 444},
+    }.get(ending, {})
+    Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif.tobytes(), **options)
     for image in (read_image(path), load_image(Image.open(path))):
         assert image.size == (32, 16)
         assert np.abs(pixels(image) - upright).max() <= 8
+
+
+@pytest.mark.skipif(not OPTIONAL["jxl"], reason="needs pillow-jxl-plugin")
+def test_exif_turns_a_jpeg_within_jpeg_xl_only(tmp_path, picture):
+    """The codestream of JPEG XL says its own orientation, and its decoder turns; EXIF is not to count."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture().save(tmp_path / "plain.jxl", exif=exif.tobytes())
+    assert read_image(tmp_path / "plain.jxl").size == (64, 48)
+    picture().save(tmp_path / "photo.jpg", exif=exif)
+    Image.open(tmp_path / "photo.jpg").save(tmp_path / "jpeg.jxl", lossless_jpeg=True)
+    assert np.array_equal(pixels(read_image(tmp_path / "jpeg.jxl")), pixels(read_image(tmp_path / "photo.jpg")))
 
 
 def test_exif_that_pillow_cannot_write_back_is_no_obstacle(tmp_path, picture, monkeypatch):
@@ -152,6 +172,70 @@ def test_floating_tiff_with_nan_is_refused(tmp_path):
     Image.fromarray(np.array([[0.5, np.nan]], np.float32)).save(path)
     with pytest.raises(ImageError, match="NaN"):
         read_image(path)
+
+
+def test_transparent_value_of_a_deep_grey_png_is_put_on_white(tmp_path):
+    path = tmp_path / "key.png"
+    Image.fromarray(np.array([[1000, 257 * 100]], np.uint16)).save(path, transparency=1000)
+    assert pixels(read_image(path))[0, :, 0].tolist() == [255, 100]
+
+
+def write_png(path, width, bits, colour_type, lines, key=None):
+    """A PNG of these lines' bytes, with that transparent value."""
+    header = struct.pack(">IIBBBBB", width, len(lines), bits, colour_type, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"".join(b"\0" + line for line in lines))), (b"IEND", b"")]
+    if key is not None:
+        chunks.insert(1, (b"tRNS", struct.pack(f">{len(key)}H", *key)))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+            for kind, content in chunks
+        )
+    )
+
+
+@pytest.mark.parametrize("colours", [1, 2, 3, 4], ids=["grey", "grey-alpha", "rgb", "rgb-alpha"])
+def test_sixteen_bit_png(tmp_path, colours):
+    path = tmp_path / "deep.png"
+    values = np.random.default_rng(0).integers(0, 65_536, (5, 7, colours))
+    lines = [line.astype(">u2").tobytes() for line in values]
+    write_png(path, 7, 16, {1: 0, 2: 4, 3: 2, 4: 6}[colours], lines)
+    alpha = values[..., -1:] / 65_535 if colours in (2, 4) else 1
+    shown = values[..., : 3 if colours > 2 else 1] / 257 * alpha + 255 * (1 - alpha)
+    assert np.abs(pixels(read_image(path)) - shown).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("bits", "line", "key", "expected"),
+    [
+        (1, 0b01000000, 0, [255, 255, 255, 255]),
+        (1, 0b01000000, 1, [0, 255, 0, 0]),
+        (2, 0b00011011, 1, [0, 255, 170, 255]),
+        (2, 0b00011011, 0, [255, 85, 170, 255]),
+    ],
+)
+def test_transparent_value_of_a_grey_png_of_few_bits(tmp_path, bits, line, key, expected):
+    path = tmp_path / "key.png"
+    write_png(path, 4, bits, 0, [bytes([line])], [key])
+    for read in (read_image(path), load_image(Image.open(path))):
+        assert pixels(read)[0, :, 0].tolist() == expected
+
+
+def test_transparent_colour_of_a_deep_png(tmp_path):
+    path = tmp_path / "key.png"
+    write_png(path, 2, 16, 2, [np.array([1000, 2000, 3000, 60_000, 0, 0], ">u2").tobytes()], [1000, 2000, 3000])
+    assert pixels(read_image(path))[0].tolist() == [[255] * 3, [234, 0, 0]]
+
+
+def test_integers_in_memory_are_8_bit_if_they_fit():
+    for values, expected in (
+        ([0, 100, 255], [0, 100, 255]),
+        ([0, 25_700, 65_535], [0, 100, 255]),
+        ([0, 1, 1], [0, 1, 1]),
+    ):
+        image = Image.fromarray(np.array([values], np.int32))
+        assert pixels(load_image(image))[0, :, 0].tolist() == expected
 
 
 def test_cmyk_jpeg(tmp_path):

@@ -13,7 +13,7 @@ from ..decoding import Decoder
 from ..errors import ExportError
 from ..images import ImageError
 from ..options import Defaults
-from ..preprocess import ResizePolicy, input_size, normalised
+from ..preprocess import ResizePolicy, input_size, normalised, unbounded_size
 from ..segmenter import Segmenter
 from .decoders import GraphDecoder, NumpyDecoder
 from .folder import open_folder
@@ -127,8 +127,11 @@ class GemRuntime(Segmenter):
             ImageError: this image would need a size that was not exported. ValueError: every image would.
         """
         patch, sizes = self.manifest.image.patch_size, self.sizes
-        wanted = input_size(image_size, size or self.defaults.size, resize or "shorter", patch)
-        if not sizes or wanted in sizes:
+        asked = (image_size, size or self.defaults.size, resize or "shorter", patch)
+        if not sizes:
+            return input_size(*asked)
+        wanted = unbounded_size(*asked)
+        if wanted in sizes:
             return wanted
         listed = ", ".join(map(size_name, sizes))
         if resize is not None:
