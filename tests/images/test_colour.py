@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from gem_fast.images import load_image, read_image
-from tests.image_formats import pixels
+from tests.images.image_formats import pixels
 
 # Primaries in XYZ under D50, as profiles hold them, columns red, green and blue.
 DISPLAY_P3 = [(0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407)]

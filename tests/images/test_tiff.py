@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from gem_fast.images import ImageError, load_image, read_image
-from tests.image_formats import pixels, write_tiff
+from tests.images.image_formats import pixels, write_tiff
 
 HEIGHT, WIDTH = 19, 23
 

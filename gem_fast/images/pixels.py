@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from ..errors import ImageError
 from .colour import to_srgb
-from .errors import ImageError
 
 # What lies outside a range by less than half an 8-bit step rounds to its end.
 HALF_STEP = 0.5 / 255

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from gem_fast.image_formats import FORMATS as TABLE
-from gem_fast.image_limits import MAX_SCANS, jpeg_scans, jxl_size
 from gem_fast.images import EXTENSIONS, ImageError, load_image, read_image, sniff
-from tests.image_formats import FORMATS, OPTIONAL, pixels
+from gem_fast.images.formats import FORMATS as TABLE
+from gem_fast.images.limits import MAX_SCANS, jpeg_scans, jxl_size
+from tests.images.image_formats import FORMATS, OPTIONAL, pixels
 
 STARTS = {
     "DDS": b"DDS \x7c\0\0\0",

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..errors import ImageError
+from ...errors import ImageError
 
 _TYPES = {
     1: "u1",

@@ -4,7 +4,7 @@ import os
 import re
 from typing import BinaryIO
 
-from .errors import ImageError
+from ..errors import ImageError
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit, 256 MB of RGB
 MAX_SCANS = 100  # of a progressive JPEG; encoders write about 10, and each is a pass over all pixels

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from ..errors import ImageError
+from ...errors import ImageError
 from .layout import COMPRESSIONS, Layout
 
 _UNPACKED_AT_ONCE = 1 << 22  # samples, each a byte a bit while it is unpacked

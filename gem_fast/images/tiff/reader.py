@@ -5,7 +5,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ..image_limits import check_size
+from ..limits import check_size
 from ..orientation import ORIENTATION_TAG, turned
 from ..pixels import from_floats, from_integers, with_info
 from .layout import HEIGHT, LAYOUT_TAGS, STRIP_OFFSETS, TILE_OFFSETS, WIDTH, Layout, layout, suits_pillow

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from gem_fast.images import MAX_PIXELS, ImageError, load_image, read_image
-from tests.image_formats import FORMATS
+from tests.images.image_formats import FORMATS
 
 
 def png_header(width, height):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from gem_fast.images import ImageError, load_image, read_image
-from tests.image_formats import FORMATS, LOSSLESS, OPTIONAL, pixels
+from tests.images.image_formats import FORMATS, LOSSLESS, OPTIONAL, pixels
 
 
 @pytest.mark.parametrize("ending", FORMATS)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from gem_fast.images import ImageError, load_image
-from tests.image_formats import pixels
+from tests.images.image_formats import pixels
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
 

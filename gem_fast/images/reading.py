@@ -10,12 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .errors import ImageError as ImageError
-from .image_formats import EXTENSIONS as EXTENSIONS
-from .image_formats import check_regular, format_of
-from .image_formats import sniff as sniff
-from .image_limits import MAX_PIXELS as MAX_PIXELS
-from .image_limits import check_file, check_size
+from ..errors import ImageError
+from .formats import check_regular, format_of
+from .limits import MAX_PIXELS, check_file, check_size
 from .orientation import orientation, turned
 from .pixels import HALF_STEP, fit_transparency, from_integers, to_rgb
 from .tiff.reader import open_tiff

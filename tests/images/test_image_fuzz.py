@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gem_fast.images import ImageError, read_image
-from tests.image_formats import FORMATS, write_tiff
+from tests.images.image_formats import FORMATS, write_tiff
 
 PLACES = st.floats(0, 1, exclude_max=True)
 MUTATIONS = st.lists(

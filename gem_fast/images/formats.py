@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import ImageError
+from ..errors import ImageError
 
 _HEAD = 64  # bytes that tell every format below
 
