@@ -74,11 +74,12 @@ def resized_by_torch(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     """The same by torch, whose rounding differs by 1 of 255 at a few pixels."""
     import torch
 
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]  # channels last, which its fast path takes
-    if tuple(pixels.shape[2:]) == tuple(size):
+    if (image.height, image.width) == tuple(size):
         return np.asarray(image)
+    # Channels last, which its fast path takes and keeps.
+    pixels = torch.from_numpy(np.array(image))[None].permute(0, 3, 1, 2)
     resized = torch.nn.functional.interpolate(pixels, size, mode="bicubic", antialias=True)
-    return resized[0].permute(1, 2, 0).contiguous().numpy()
+    return resized.permute(0, 2, 3, 1)[0].contiguous().numpy()
 
 
 def normalised(pixels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:

@@ -36,6 +36,7 @@ def class_colour(label: int) -> Colour:
     return (round(red * 255), round(green * 255), round(blue * 255))
 
 
+@cache
 def palette(count: int) -> np.ndarray:
     """Colours of labels 0 to count - 1: [count, 3] uint8."""
     return np.array([class_colour(label) for label in range(count)], np.uint8)

@@ -125,6 +125,15 @@ class Segmenter(ABC):
     def host_decoder(self) -> Decoder:
         """What decodes scores that lie in numpy arrays, on one thread of any process."""
 
+    @property
+    def engines(self) -> int:
+        """How many threads together are served faster than one, each on its share of the cores."""
+        return 1
+
+    def share_cores(self, engines: int) -> None:
+        """From now on, compute on one of so many shares of the cores where this thread calls the engine."""
+        assert engines == 1
+
     def encode_text(self, prompts: Prompts, templates: str | Sequence[str] = "photo") -> Any:
         """Unit embeddings `[T, E]` float32 of all words of the prompts, a class's synonyms next to each other."""
         words = [word for text_class in parse_classes(prompts) for word in text_class.synonyms]

@@ -23,6 +23,8 @@ from .workers import Answer, Failure, Lost, Memory, Pool, Prepared, Work, descri
 
 _LISTED_AHEAD = 1024
 _TICK = 0.5  # seconds between looks at the clock
+# Given how many engines there are, in the thread of each: what encodes.
+MakeEncode = Callable[[int], "Encode"]
 Encode = Callable[[np.ndarray, tuple[int, int]], Sequence[np.ndarray]]
 
 
@@ -33,6 +35,7 @@ class Limits:
     Attributes:
         batch_size: images in one forward.
         workers: that prepare and finish.
+        engines: threads that encode, each on its share of the cores.
         images: that are under way at a time; so far it looks ahead for images of one shape.
         nbytes: that pictures under way may take, in workers and on their way to the engine.
         place: bytes of an image's place in shared memory.
@@ -42,6 +45,7 @@ class Limits:
 
     batch_size: int = 8
     workers: int = 1
+    engines: int = 1
     images: int = 256
     nbytes: int = 1 << 29
     place: int = 1 << 21
@@ -72,20 +76,21 @@ class Encoded:
 class Pipeline:
     """Runs images through work and engine; results come as they are finished."""
 
-    def __init__(self, work: Work, encode: Encode, limits: Limits, progress: Progress) -> None:
+    def __init__(self, work: Work, make_encode: MakeEncode, limits: Limits, progress: Progress) -> None:
         """Set it up.
 
         Args:
             work: what is done with one image.
-            encode: the engine: pixels `[B, H, W, 3]` uint8 and the shape of their input to the scores of each image,
-                arrays on the host. Called in one thread.
+            make_encode: called in the thread of each engine with the number of engines. What it gives takes pixels
+                `[B, H, W, 3]` uint8 and the shape of their input to the scores of each image, arrays on the host.
             limits: see there.
             progress: is kept up to date with the stages' times.
         """
-        self._work, self._encode, self._limits, self._progress = work, encode, limits, progress
+        self._work, self._make_encode, self._limits, self._progress = work, make_encode, limits, progress
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._batches: queue.Queue[Any] = queue.Queue()
-        self._encoding = 0  # batches that the engine has
+        self._encoding = 0  # batches that the engines have
+        self._engines = 1
         self._preparing = 0
         self._tasks: dict[int, Task] = {}
         self._numbers = iter(range(1, 1 << 62))
@@ -99,22 +104,28 @@ class Pipeline:
             Whatever ends the run, such as an `OutputError`; then what is under way is dropped.
         """
         listed = ahead(sources, _LISTED_AHEAD)
-        first = list(islice(listed, self._limits.workers))
+        # A few images are done soonest by one engine on all cores.
+        first = list(islice(listed, max(self._limits.workers, self._limits.engines * self._limits.batch_size)))
         if not first:
             return
+        self._engines = max(1, min(self._limits.engines, len(first) // self._limits.batch_size))
         self._memory = Memory(self._limits.images, self._limits.place)
         self._places = list(range(self._limits.images))[::-1]
-        self._pool = Pool(len(first), self._work, self._memory, self._events, self._limits.timeout)
-        engine = threading.Thread(target=self._engine, name="engine", daemon=True)
-        engine.start()
+        workers = min(len(first), self._limits.workers)
+        self._pool = Pool(workers, self._work, self._memory, self._events, self._limits.timeout)
+        engines = [threading.Thread(target=self._engine, name="engine", daemon=True) for _ in range(self._engines)]
+        for engine in engines:
+            engine.start()
         finished = False
         try:
             yield from self._loop(chain(first, listed))
             finished = True
         finally:
-            self._batches.put(None)
+            for _ in engines:
+                self._batches.put(None)
             self._pool.close(at_once=not finished)
-            engine.join()
+            for engine in engines:
+                engine.join()
 
     def _loop(self, listed: Iterator[tuple[int, Source]]) -> Iterator[tuple[int, Source, Any]]:
         waiting = next(listed, None)
@@ -137,14 +148,17 @@ class Pipeline:
         self._pool.prepare(number, task.place, task.source)
 
     def _hand_out(self, last: bool) -> None:
-        """Give the engine batches, one more than it works on: full ones, or what there is where no more can come."""
-        while self._encoding < 2 and self._groups:
+        """Give the engines batches, one more than they work on: full ones, or what there is where no more can come."""
+        while self._encoding <= self._engines and self._groups:
             key = max(self._groups, key=lambda each: len(self._groups[each]))
-            group = self._groups[key]
-            idle = not self._encoding
-            if len(group) < self._limits.batch_size and (self._preparing or not (idle or last)):
+            group, size = self._groups[key], self._limits.batch_size
+            idle = self._encoding < self._engines
+            if len(group) < size and (self._preparing or not (idle or last)):
                 return
-            batch = [group.popleft() for _ in range(min(len(group), self._limits.batch_size))]
+            if last and not self._preparing:  # the last images are shared out, so that all engines end together
+                left = sum(map(len, self._groups.values()))
+                size = min(size, -(-left // self._engines))
+            batch = [group.popleft() for _ in range(min(len(group), size))]
             if not group:
                 del self._groups[key]
             self._encoding += 1
@@ -155,24 +169,15 @@ class Pipeline:
         return self._memory.get(task.prepared.pixels)
 
     def _engine(self) -> None:
+        encode = self._make_encode(self._engines)
         while batch := self._batches.get():
             start = time.perf_counter()
             numbers, pixels, shape = batch
             try:
-                results: Any = self._scores(np.stack(pixels), shape)
+                results: Any = scores_of(encode, np.stack(pixels), shape)
             except BaseException as error:  # to be raised where the run is waited for
                 results = error
             self._events.put(Encoded(numbers, results, time.perf_counter() - start))
-
-    def _scores(self, pixels: np.ndarray, shape: tuple[int, int]) -> list[Any]:
-        """Scores of each image, or what went wrong with it."""
-        try:
-            return list(self._encode(pixels, shape))
-        except Exception as error:
-            if len(pixels) == 1:
-                return [Failure(describe(error))]
-        # Something about one image broke the batch: find it by taking them one by one.
-        return [result for each in pixels for result in self._scores(each[None], shape)]
 
     def _handle(self, event: Any) -> Iterator[tuple[int, Source, Any]]:
         """What the engine or a worker has come with: images that are finished by it."""
@@ -228,3 +233,14 @@ class Pipeline:
     def _key(self, prepared: Prepared) -> Any:
         """What images of one batch share."""
         return self._memory.get(prepared.pixels).shape, prepared.shape
+
+
+def scores_of(encode: Encode, pixels: np.ndarray, shape: tuple[int, int]) -> list[Any]:
+    """Scores of each image, or what went wrong with it."""
+    try:
+        return list(encode(pixels, shape))
+    except Exception as error:
+        if len(pixels) == 1:
+            return [Failure(describe(error))]
+    # Something about one image broke the batch: find it by taking them one by one.
+    return [result for each in pixels for result in scores_of(encode, each[None], shape)]

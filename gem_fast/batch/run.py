@@ -14,7 +14,7 @@ from ..outputs import legend_bytes
 from ..writing import write_whole
 from .folder import LEGEND, check_output, enter, hold
 from .options import BatchOptions, parse_options
-from .pipeline import Limits, Pipeline
+from .pipeline import Encode, Limits, Pipeline
 from .progress import Progress
 from .records import PARTIAL, SUMMARY, Journal, Record
 from .sources import Inputs, Listing, Source, count_in_background
@@ -93,6 +93,7 @@ def segment_files(
         try:
             return _run(model, query, images, out, chosen, journal, progress, on_record)
         finally:
+            model.share_cores(1)  # what engines set may count for all threads
             journal.close()
 
 
@@ -112,10 +113,16 @@ def _run(
     limits = Limits(
         batch_size=options.batch_size,
         workers=options.workers or _cores(),
+        engines=model.engines,
         timeout=options.timeout,
         retries=options.retries,
     )
-    pipeline = Pipeline(work, lambda pixels, shape: model.score_on_host(pixels, shape, query), limits, progress)
+
+    def make_encode(engines: int) -> Encode:
+        model.share_cores(engines)
+        return lambda pixels, shape: model.score_on_host(pixels, shape, query)
+
+    pipeline = Pipeline(work, make_encode, limits, progress)
     stopped = None
     with closing(pipeline.run(_unfinished(listing, journal, progress))) as results:
         for position, source, result in results:
