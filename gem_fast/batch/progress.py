@@ -16,6 +16,7 @@ class Progress:
         done, failed, kept: images so far; kept are those of an earlier run.
         seconds: that each stage was busy, over all workers.
         reasons: failures by their reason.
+        started: when the first image was listed, on `time.monotonic`'s clock.
     """
 
     total: int | None = None

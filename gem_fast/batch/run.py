@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -107,6 +108,7 @@ def _run(
     progress: Progress,
     on_record: Callable[[Record], None] | None,
 ) -> Outcome:
+    progress.started = time.monotonic()
     listing = Listing(images, journal.finished)
     count_in_background(images, progress)
     work = ImageWork(model, query, options, out)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ..images import EXTENSIONS, sniff
 from ..outputs import KINDS
@@ -27,6 +27,14 @@ class Source:
     path: Path
     name: str
     key: int  # fingerprint of the real path, the same however the file is spelled
+
+
+class _Folder(NamedTuple):
+    """A folder: its path, real path, and name within the input."""
+
+    path: str
+    real: str
+    inside: str
 
 
 def as_list(inputs: Inputs) -> list[str]:
@@ -110,43 +118,36 @@ class Listing:
 
     def _below(self, root: str, entered: set[tuple[int, int]]) -> Iterator[tuple[str, str, str]]:
         """Images of a folder and of those below it, each folder in the order of its names."""
-        open_folders = [self._folder(root, "", entered)]
+        open_folders = [self._entries(_Folder(root, os.path.realpath(root), ""), entered)]
         while open_folders:
             for found in open_folders[-1]:
-                if isinstance(found, tuple):
-                    yield found
-                else:
-                    inside = os.path.relpath(found.path, root)
-                    open_folders.append(self._folder(found.path, inside, entered))
+                if isinstance(found, _Folder):
+                    open_folders.append(self._entries(found, entered))
                     break
+                yield found
             else:
                 open_folders.pop()
 
-    def _folder(
-        self, folder: str, inside: str, entered: set[tuple[int, int]]
-    ) -> Iterator["tuple[str, str, str] | os.DirEntry[str]"]:
-        """Images of one folder as `_paths` gives them, and its folders; `inside` is its name within the input."""
+    def _entries(self, folder: "_Folder", entered: set[tuple[int, int]]) -> Iterator["tuple[str, str, str] | _Folder"]:
+        """Images of one folder as `_paths` gives them, and its folders."""
         try:
-            place = os.stat(folder)
+            place = os.stat(folder.path)
             if (place.st_dev, place.st_ino) in entered:
-                self._pass_over("folders that were listed already", folder)
+                self._pass_over("folders that were listed already", folder.path)
                 return
             entered.add((place.st_dev, place.st_ino))
-            with os.scandir(folder) as scan:
+            with os.scandir(folder.path) as scan:
                 entries = sorted(scan, key=lambda entry: entry.name)
         except OSError as error:
-            self._pass_over(f"folders that can't be read ({error.strerror})", folder)
+            self._pass_over(f"folders that can't be read ({error.strerror})", folder.path)
             return
         wanted = [entry for entry in entries if self._is_wanted(entry)]
         images = [entry.name for entry in wanted if not entry.is_dir()]
         called = dict(zip(images, _names(images), strict=True))
-        real = os.path.realpath(folder)
         for entry in wanted:
-            if entry.name not in called:
-                yield entry
-            else:
-                place_of = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(real, entry.name)
-                yield entry.path, place_of, os.path.join(inside, called[entry.name])
+            real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(folder.real, entry.name)
+            inside = os.path.join(folder.inside, called.get(entry.name, entry.name))
+            yield (entry.path, real, inside) if entry.name in called else _Folder(entry.path, real, inside)
 
     def _is_wanted(self, entry: "os.DirEntry[str]") -> bool:
         """Whether what is in a folder is a folder or an image to segment; if not, it is counted."""

@@ -1,5 +1,7 @@
 """Which images files, folders and patterns stand for."""
 
+import os
+
 import pytest
 
 from gem_fast.batch.sources import Listing
@@ -91,3 +93,82 @@ class TestListing:
 
     def test_an_empty_folder(self, tmp_path):
         assert list(Listing([tmp_path])) == []
+
+
+class TestNothingIsPassedOverInSilence:
+    def test_every_ending_of_an_image(self, tmp_path):
+        names = ["a.jfif", "b.jpe", "c.AVIF", "d.heic", "e.jp2", "f.mpo", "g.jxl", "h.tiff"]
+        touch(tmp_path, *names)
+        assert list(stems([tmp_path], tmp_path)) == names
+
+    def test_a_file_without_an_ending_by_its_first_bytes(self, tmp_path, picture):
+        picture().save(tmp_path / "photo", "PNG")
+        touch(tmp_path, "notes", "README")
+        listing = Listing([tmp_path])
+        assert [source.name for source in listing] == ["photo"]
+        assert list(listing.told()) == [
+            f"passed over 2 files that are no images: {tmp_path / 'README'}, {tmp_path / 'notes'}"
+        ]
+
+    def test_what_is_no_image_is_counted_with_examples(self, tmp_path):
+        touch(tmp_path, *(f"{i}.txt" for i in range(5)), ".hidden.png", "a.labels.png", "a.overlay.jpg", "b.png")
+        os.mkfifo(tmp_path / "pipe.png")
+        (tmp_path / "broken.png").symlink_to(tmp_path / "nowhere")
+        listing = Listing([tmp_path])
+        assert [source.path.name for source in listing] == ["b.png"]
+        assert listing.passed_over == {
+            "files that are no images": 5,
+            "hidden files and folders": 1,
+            "pictures that a run wrote": 2,
+            "pipes, sockets and devices": 1,
+            "links that lead nowhere": 1,
+        }
+        told = f"{tmp_path / '0.txt'}, {tmp_path / '1.txt'}, {tmp_path / '2.txt'}, ..."
+        assert f"passed over 5 files that are no images: {told}" in listing.told()
+
+    def test_linked_folders_are_entered_once(self, tmp_path):
+        touch(tmp_path, "real/a.png", "data/b.png")
+        (tmp_path / "data" / "linked").symlink_to(tmp_path / "real")
+        (tmp_path / "data" / "again").symlink_to(tmp_path / "real")
+        (tmp_path / "data" / "loop").symlink_to(tmp_path / "data")
+        listing = Listing([tmp_path / "data"])
+        assert [source.name for source in listing] == ["again/a", "b"]
+        assert listing.passed_over == {"folders that were listed already": 2}
+
+    def test_a_link_to_an_image_is_that_image(self, tmp_path):
+        touch(tmp_path, "a.png")
+        (tmp_path / "b.png").symlink_to(tmp_path / "a.png")
+        assert [source.name for source in Listing([tmp_path])] == ["a"]
+
+    def test_a_folder_that_cannot_be_read(self, tmp_path, monkeypatch):
+        touch(tmp_path, "a.png", "private/b.png")
+        whole = os.scandir
+
+        def scandir(path):
+            if os.fspath(path).endswith("private"):
+                raise PermissionError(13, "Permission denied", path)
+            return whole(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)  # root reads everything
+        listing = Listing([tmp_path])
+        assert [source.name for source in listing] == ["a"]
+        assert listing.passed_over == {"folders that can't be read (Permission denied)": 1}
+
+    def test_folders_below_folders_without_end(self, tmp_path):
+        """As deep as a path may be, which is deeper than Python's recursion."""
+        place = os.open(tmp_path, os.O_RDONLY)
+        for _ in range(1500):
+            os.mkdir("d", dir_fd=place)
+            below = os.open("d", os.O_RDONLY, dir_fd=place)
+            os.close(place)
+            place = below
+        os.close(os.open("a.png", os.O_CREAT | os.O_WRONLY, dir_fd=place))
+        os.close(place)
+        assert len(list(Listing([tmp_path]))) == 1
+
+    def test_listing_streams(self, tmp_path):
+        touch(tmp_path, "a/a.png", "b/b.png")
+        listing = iter(Listing([tmp_path]))
+        assert next(listing).name == "a/a"
+        touch(tmp_path, "b/c.png")  # not listed yet
+        assert [source.name for source in listing] == ["b/b", "b/c"]
