@@ -1,11 +1,9 @@
 """What every engine shares: from images and prompts of any kind to segmentations. Needs no torch."""
 
-import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
@@ -17,54 +15,10 @@ from .images import ImageError, ImageLike, is_tensor, load_image
 from .options import Defaults
 from .preprocess import ResizePolicy, resized
 from .prompts import Prompts, TextClass, parse_classes, parse_templates
-from .rendering import legend
+from .query import Query, check_scores
 from .segmentation import Segmentation, is_alone
+from .streaming import stream
 from .word_encoder import WordEncoder
-
-
-@dataclass(frozen=True, eq=False)
-class Query:
-    """What images are asked for. Made by `Segmenter.query`.
-
-    Attributes:
-        classes: what is looked for; class i has the label i + 1.
-        background: what else the images may show; where it wins, the label is 0.
-        words: unit embeddings of all their words, `[T, E]`, the synonyms of a class next to each other.
-        templates: the sentences that the words were put into.
-        threshold: confidence below which a pixel is background.
-        logit_scale: multiplier of the cosine before the softmax over classes.
-    """
-
-    classes: tuple[TextClass, ...]
-    background: tuple[TextClass, ...]
-    words: Any
-    templates: tuple[str, ...]
-    threshold: float
-    logit_scale: float
-
-    @property
-    def groups(self) -> list[int]:
-        """Number of words of each class and then of each background class."""
-        return [len(each.synonyms) for each in (*self.classes, *self.background)]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(each.name for each in self.classes)
-
-    def legend(self) -> dict[str, dict[str, str]]:
-        """Name and colour of each label."""
-        return legend(self.names)
-
-    def result(
-        self,
-        image: Image.Image,
-        scores: Any,
-        decoder: Decoder,
-        source: str | None = None,
-        label_size: tuple[int, int] | None = None,
-    ) -> Segmentation:
-        """What the scores of an image, `[P + Q, h, w]`, say about it."""
-        return Segmentation(image, self.names, scores, self.threshold, self.logit_scale, decoder, source, label_size)
 
 
 class Segmenter(ABC):
@@ -240,7 +194,7 @@ class Segmenter(ABC):
         sources = [str(image) if isinstance(image, str | Path) else None for image in batch]
         shapes = [self.input_size((picture.height, picture.width), size, resize) for picture in pictures]
         results: dict[int, Segmentation] = {}
-        for chunk in self._chunks(pictures, shapes, batch_size):
+        for chunk in self.chunks(pictures, shapes, batch_size):
             shape = shapes[chunk[0]]
             patches = self.patch_features(np.stack([self.pixels(pictures[i], shape) for i in chunk]), shape)
             for each in dict.fromkeys(asked[i] for i in chunk):
@@ -250,7 +204,37 @@ class Segmenter(ABC):
                     results[i] = query.result(pictures[i], own, self.decoder, sources[i])
         return results[0] if single else [results[i] for i in range(len(batch))]
 
-    def _chunks(
+    def stream(
+        self,
+        images: Iterable[ImageLike],
+        prompts: Prompts,
+        *,
+        size: int | None = None,
+        resize: ResizePolicy | None = None,
+        batch_size: int = 8,
+        **query: Any,
+    ) -> Iterator[Segmentation | ImageError]:
+        """Segment images one after another, for a loop of your own: any number of them, read ahead in a thread.
+
+        Args:
+            images: as for `segment`, in any iterable, which may have no end.
+            prompts: the classes, for all images.
+            size, resize: as for `segment`.
+            batch_size: images in one forward: so many neighbours of one input size go together.
+            **query: background, templates, threshold and logit_scale, as for `segment`.
+
+        Yields:
+            For each image in turn its result, or the `ImageError` that says why it has none.
+
+        Raises:
+            ValueError: an argument is wrong, before the first image is read.
+        """
+        self.check_input(size, resize)
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
+        return stream(self, images, self.query(prompts, **query), size=size, resize=resize, batch_size=batch_size)
+
+    def chunks(
         self, pictures: Sequence[Image.Image], shapes: Sequence[tuple[int, int]], batch_size: int
     ) -> Iterator[list[int]]:
         """Indices of images that go through the model together, since their pixels and inputs are of one size."""
@@ -265,14 +249,6 @@ class Segmenter(ABC):
         patches = self.patch_features(pixels, shape)
         scores = self.scores(patches, range(len(pixels)), query.words, query.groups)
         return list(self.decoder.scores(scores))
-
-
-def check_scores(threshold: float | None, logit_scale: float | None) -> None:
-    """Raise ValueError for a number that no image could be segmented with."""
-    if logit_scale is not None and not 0 < logit_scale < math.inf:
-        raise ValueError(f"logit_scale must be positive, got {logit_scale}")
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise ValueError(f"threshold must be in 0..1, got {threshold}")
 
 
 def as_batch(images: Any) -> tuple[list[ImageLike], bool]:

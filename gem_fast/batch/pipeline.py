@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from ..ahead import ahead
 from ..writing import OutputError
-from .ahead import ahead
 from .progress import Progress
 from .sources import Source
 from .workers import Answer, Failure, Lost, Memory, Pool, Prepared, Work, describe

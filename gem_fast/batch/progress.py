@@ -16,7 +16,7 @@ class Progress:
         done, failed, kept: images so far; kept are those of an earlier run.
         seconds: that each stage was busy, over all workers.
         reasons: failures by their reason.
-        started: when the first image was listed, on `time.monotonic`'s clock.
+        started: when the run began, on `time.monotonic`'s clock; None before.
     """
 
     total: int | None = None
@@ -25,7 +25,7 @@ class Progress:
     kept: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     reasons: Counter[str] = field(default_factory=Counter)
-    started: float = field(default_factory=time.monotonic)
+    started: float | None = None
 
     def spent(self, seconds: Mapping[str, float]) -> None:
         """What stages took."""
@@ -42,7 +42,7 @@ class Progress:
 
     @property
     def elapsed(self) -> float:
-        return time.monotonic() - self.started
+        return 0.0 if self.started is None else time.monotonic() - self.started
 
     @property
     def images_per_second(self) -> float:

@@ -23,7 +23,8 @@ from .work import ImageWork
 from .workers import Failure
 
 if TYPE_CHECKING:
-    from ..segmenter import Query, Segmenter
+    from ..query import Query
+    from ..segmenter import Segmenter
 
 
 @dataclass(frozen=True)

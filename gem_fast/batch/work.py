@@ -18,7 +18,8 @@ from .sources import Source
 from .workers import Seconds
 
 if TYPE_CHECKING:
-    from ..segmenter import Query, Segmenter
+    from ..query import Query
+    from ..segmenter import Segmenter
 
 
 @dataclass(frozen=True)

@@ -227,7 +227,7 @@ def _run(
     except ValueError as error:
         fail(str(error))
     finally:
-        if stats:
+        if stats and progress.started is not None:
             write_whole(stats, (json.dumps(progress.told(), indent=1) + "\n").encode())
     tell(outcome, progress, out)
     if outcome.stopped or outcome.failed:
