@@ -22,6 +22,7 @@ from .sources import Source
 from .workers import Answer, Failure, Lost, Memory, Pool, Prepared, Work, describe
 
 _LISTED_AHEAD = 1024
+_PREPARED_AHEAD = 4  # images that wait for a worker, a worker
 _TICK = 0.5  # seconds between looks at the clock
 # Given how many engines there are, in the thread of each: what encodes.
 MakeEncode = Callable[[int], "Encode"]
@@ -139,7 +140,10 @@ class Pipeline:
             self._pool.end_hung()
 
     def _has_room(self) -> bool:
-        return bool(self._places) and (self._bytes < self._limits.nbytes or not self._tasks)
+        if not self._tasks:
+            return True
+        waiting = self._preparing < _PREPARED_AHEAD * self._limits.workers
+        return waiting and bool(self._places) and self._bytes < self._limits.nbytes
 
     def _start(self, task: Task) -> None:
         number = next(self._numbers)

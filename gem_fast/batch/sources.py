@@ -5,6 +5,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -185,7 +186,8 @@ def count_in_background(inputs: Inputs, progress: Progress) -> None:
     """Tell the progress how many images there are, as soon as they are counted."""
 
     def count() -> None:
-        progress.total = sum(1 for _ in Listing(inputs))
+        with suppress(ValueError):  # an input that is gone by now is the run's own to tell
+            progress.total = sum(1 for _ in Listing(inputs))
 
     threading.Thread(target=count, name="count", daemon=True).start()
 

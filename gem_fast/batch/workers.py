@@ -171,6 +171,8 @@ class ProcessWorker:
             while True:
                 hear(self.connection.recv())
         self.process.join()
+        self.connection.close()
+        self.send(None)  # so that what speaks to it ends too
         hear(None)
 
     def send(self, request: Any) -> None:
@@ -184,7 +186,6 @@ class ProcessWorker:
         self.process.join(timeout=5)
         self.process.kill()
         self._listener.join()
-        self.connection.close()
 
     @property
     def fate(self) -> str:
