@@ -4,13 +4,10 @@ import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from PIL import Image
-
-if TYPE_CHECKING:
-    from .segmentation import Segmentation
 
 
 @dataclass(frozen=True)
@@ -20,14 +17,14 @@ class OutputKind:
     Attributes:
         name: as `Segmentation.save` and a record's `files` have it.
         ending: of its file names.
-        content: of a segmentation.
+        content: of a `Segmentation`.
         always: it is written whatever was asked for.
         once: all images of a run share it.
     """
 
     name: str
     ending: str
-    content: Callable[["Segmentation"], bytes]
+    content: Callable[[Any], bytes]
     always: bool = False
     once: bool = False
 
@@ -46,7 +43,7 @@ def legend_bytes(legend: Mapping[str, Mapping[str, str]]) -> bytes:
     return json.dumps(legend, indent=1, ensure_ascii=False).encode(errors="backslashreplace")
 
 
-def _heatmaps(result: "Segmentation") -> bytes:
+def _heatmaps(result: Any) -> bytes:
     buffer = io.BytesIO()
     maps = result.heatmaps.astype(np.float16)
     np.savez_compressed(buffer, heatmaps=maps, scores=result.scores, classes=np.array(result.classes))

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from PIL import Image
@@ -19,6 +19,14 @@ from .query import Query, check_scores
 from .segmentation import Segmentation, is_alone
 from .streaming import stream
 from .word_encoder import WordEncoder
+
+
+class _Ready(NamedTuple):
+    """An RGB image, height and width of its input, and its file."""
+
+    picture: Image.Image
+    shape: tuple[int, int]
+    source: str | None
 
 
 class Segmenter(ABC):
@@ -190,19 +198,9 @@ class Segmenter(ABC):
         rest = parse_classes(background) if background else ()
         asked = prompts_for_each(prompts, len(batch))
         queries = {each: self._query(each, rest, templates, threshold, logit_scale) for each in set(asked)}
-        pictures = [load_image(image) for image in batch]
-        sources = [str(image) if isinstance(image, str | Path) else None for image in batch]
-        shapes = [self.input_size((picture.height, picture.width), size, resize) for picture in pictures]
-        results: dict[int, Segmentation] = {}
-        for chunk in self.chunks(pictures, shapes, batch_size):
-            shape = shapes[chunk[0]]
-            patches = self.patch_features(np.stack([self.pixels(pictures[i], shape) for i in chunk]), shape)
-            for each in dict.fromkeys(asked[i] for i in chunk):
-                members, query = [k for k, i in enumerate(chunk) if asked[i] == each], queries[each]
-                scores = self.scores(patches, members, query.words, query.groups)
-                for i, own in zip((chunk[k] for k in members), scores, strict=True):
-                    results[i] = query.result(pictures[i], own, self.decoder, sources[i])
-        return results[0] if single else [results[i] for i in range(len(batch))]
+        ready = [self._load(image, size, resize) for image in batch]
+        results = self._results(ready, [queries[each] for each in asked], batch_size)
+        return results[0] if single else results
 
     def stream(
         self,
@@ -232,17 +230,37 @@ class Segmenter(ABC):
         self.check_input(size, resize)
         if batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
-        return stream(self, images, self.query(prompts, **query), size=size, resize=resize, batch_size=batch_size)
+        asked = self.query(prompts, **query)
+        return stream(
+            images,
+            lambda image: self._load(image, size, resize),
+            lambda ready: self._results(ready, [asked] * len(ready), batch_size),
+            batch_size,
+        )
 
-    def chunks(
-        self, pictures: Sequence[Image.Image], shapes: Sequence[tuple[int, int]], batch_size: int
-    ) -> Iterator[list[int]]:
-        """Indices of images that go through the model together, since their pixels and inputs are of one size."""
-        groups: dict[tuple, list[int]] = defaultdict(list)
-        for i, (picture, shape) in enumerate(zip(pictures, shapes, strict=True)):
-            groups[shape if self.resizes else (shape, picture.size)].append(i)
-        for members in groups.values():
-            yield from (members[start : start + batch_size] for start in range(0, len(members), batch_size))
+    def _load(self, image: ImageLike, size: int | None, resize: ResizePolicy | None) -> "_Ready":
+        """An image, and the shape of its input; ImageError if it has none."""
+        picture = load_image(image)
+        shape = self.input_size((picture.height, picture.width), size, resize)
+        return _Ready(picture, shape, str(image) if isinstance(image, str | Path) else None)
+
+    def _results(self, ready: Sequence["_Ready"], queries: Sequence[Query], batch_size: int) -> list[Segmentation]:
+        """Results of images, each with its query; those whose pixels and inputs are of one size go together."""
+        groups: dict[Any, list[int]] = defaultdict(list)
+        for i, each in enumerate(ready):
+            groups[each.shape if self.resizes else (each.shape, each.picture.size)].append(i)
+        results: dict[int, Segmentation] = {}
+        for group in groups.values():
+            for start in range(0, len(group), batch_size):
+                chunk, shape = group[start : start + batch_size], ready[group[0]].shape
+                patches = self.patch_features(np.stack([self.pixels(ready[i].picture, shape) for i in chunk]), shape)
+                for query in dict.fromkeys(queries[i] for i in chunk):
+                    members = [k for k, i in enumerate(chunk) if queries[i] is query]
+                    scores = self.scores(patches, members, query.words, query.groups)
+                    for k, own in zip(members, scores, strict=True):
+                        each = ready[chunk[k]]
+                        results[chunk[k]] = query.result(each.picture, own, self.decoder, each.source)
+        return [results[i] for i in range(len(ready))]
 
     def score_on_host(self, pixels: np.ndarray, shape: tuple[int, int], query: Query) -> list[np.ndarray]:
         """Scores of a batch of pixels for one query, `[P + Q, h, w]` float32 each, as `host_decoder` takes them."""
