@@ -13,6 +13,7 @@ from torch import Tensor
 
 # oneDNN's name and variant of an activation; it has none for quick_gelu.
 _FUSED = {None: ("none", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh")}
+_LEAST = 2**14  # multiplications of an image: every layer of a model has more, even of a single patch
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None) -> Tensor:
@@ -47,13 +48,13 @@ def activate(x: Tensor, activation: str | None) -> Tensor:
 def _serves(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether oneDNN's product takes these: on an x86-64 CPU, and nothing has to see inside.
 
-    Of any size: its bits are those of any batch from two rows on, and MKL's are not.
+    Its bits are those of any batch from two rows on, and MKL's are not.
     """
     tensors = (x, weight) if bias is None else (x, weight, bias)
     return (
         x.device.type == "cpu"
         and not torch.compiler.is_compiling()  # first: a size that a traced program compares is fixed in it
-        and x.numel() > 0
+        and x[:1].numel() * weight.shape[0] >= _LEAST  # of one image: its bits may not depend on its batch
         and x.is_contiguous()
         and all(t.dtype == x.dtype for t in tensors)
         and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
