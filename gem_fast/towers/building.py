@@ -32,10 +32,15 @@ def build_clip(name: str, model_cfg: dict[str, Any], weights: Weights) -> nn.Mod
     scale = state.get("logit_scale")
     state["logit_scale"] = clip.logit_scale.new_ones((), device="cpu") if scale is None else scale.reshape(())
     _check_fit(name, clip.state_dict(), state, weights)
-    clip.load_state_dict({key: value.to(torch.float32, copy=True) for key, value in state.items()}, assign=True)
+    clip.load_state_dict({key: _own(value) for key, value in state.items()}, assign=True)
     length = clip.attn_mask.shape[0]
     clip.attn_mask = torch.full((length, length), float("-inf")).triu_(1)
     return clip.eval()
+
+
+def _own(value: Tensor) -> Tensor:
+    """A copy in float32: the file, which is mapped, may change or go away."""
+    return value.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
 
 
 def tokenizer_of(model_cfg: dict[str, Any]) -> Any:

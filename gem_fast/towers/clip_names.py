@@ -46,7 +46,8 @@ def to_clip(weights: Weights) -> Weights:
     """
     state = {name: value for name, value in weights.state.items() if not _IGNORED.fullmatch(name)}
     if kind := _other_kind(state):
-        raise ModelError(f"weights: {weights.path} holds {kind}")
+        archive = "is a TorchScript archive that " if weights.scripted else ""
+        raise ModelError(f"weights: {weights.path} {archive}holds {kind}")
     for name, value in state.items():
         if value.numel() and not _is_finite(value):
             raise ModelError(f"weights: {weights.path} is not usable: {name} holds NaN or infinite values")
@@ -63,8 +64,7 @@ def _other_kind(state: dict[str, Tensor]) -> str | None:
         return kind
     if {"visual.conv1.weight", "vision_model.embeddings.class_embedding"} & set(state):
         return None
-    some = ", ".join(list(state)[:3]) or "none but constants"
-    return f"{len(state)} tensors ({some}) that are of no CLIP"
+    return f"weights of no CLIP: {', '.join(name[:60] for name in list(state)[:3]) or 'only constants'}"
 
 
 def _is_finite(value: Tensor) -> bool:

@@ -29,8 +29,8 @@ _SIGNS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("prompt_learner.",), "learned prompts, without CLIP"),
     (("vision_model.embeddings.", "~text_model."), "the image tower of a CLIP alone, in Hugging Face's names"),
     (("text_model.embeddings.", "~vision_model."), "the text tower of a CLIP alone, in Hugging Face's names"),
-    (("visual.conv1.", "~token_embedding."), "the image tower of a CLIP alone"),
-    (("token_embedding.", "~visual."), "the text tower of a CLIP alone"),
+    (("\nvisual.conv1.", "~token_embedding."), "the image tower of a CLIP alone"),
+    (("\ntoken_embedding.", "~\nvisual."), "the text tower of a CLIP alone"),
     (("\nconv1.weight", "\nclass_embedding", "\ntransformer.resblocks."), "the image tower of a CLIP alone"),
     (
         ("text_model.embeddings.word_embeddings.", "vision_model."),

@@ -158,7 +158,7 @@ def read_pickle(stream: io.BytesIO) -> tuple[Any, dict[str, Storage]]:
         raise
     # Whatever a wrong order of operations runs into: too few items, items of another kind, no such memo.
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise damaged(str(error)[:100]) from error
+        raise damaged(f"its description breaks off or is wrong ({str(error)[:80]})") from error
 
 
 @dataclass

@@ -85,4 +85,4 @@ def described_model(name: str, pretrained: str | None, weights: str | Path | Non
         return Source(pretrained, described.model_cfg, None, described.preprocessing)
     path = find_weights(folder, name) if weights is None else Path(weights)
     label = name if name.startswith("hf-hub:") else str(path)
-    return Source(label, described.model_cfg, path, described.preprocessing)
+    return Source(label, described.model_cfg, path, described.preprocessing, knows_activation=weights is None)

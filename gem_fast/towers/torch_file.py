@@ -90,10 +90,8 @@ def _members(path: Path, mapped: mmap.mmap) -> dict[str, zipfile.ZipInfo]:
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
         raise damaged(f"the archive is cut short or damaged ({str(error)[:80]})") from error
     stored = {m.filename: m for m in listed if m.compress_type == zipfile.ZIP_STORED and not m.flag_bits & 1}
-    if any(m.filename not in stored and m.filename.endswith("data.pkl") for m in listed):
-        raise UnreadableError(
-            "is a compressed archive, which torch never writes; unpack it and pack it without compression"
-        )
+    if any(m.filename not in stored and (m.filename.endswith("/data.pkl") or "/data/" in m.filename) for m in listed):
+        raise UnreadableError("is a compressed archive, which torch never writes; pack it again without compression")
     if sum(member.file_size for member in stored.values()) > len(mapped):
         raise damaged("the archive's members are larger than the file")
     return stored

@@ -92,29 +92,50 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(str(path))
     except SafetensorError as error:
-        cut = "it is cut short, perhaps an unfinished download" if "IncompleteBuffer" in str(error) else str(error)
-        raise UnreadableError(f"is not a readable safetensors file: {cut[:200]}") from error
+        reason = "it is cut short, perhaps an unfinished download" if _is_cut(path) else str(error)[:200]
+        raise UnreadableError(f"is not a readable safetensors file: {reason}") from error
+
+
+def _is_cut(path: Path) -> bool:
+    """Whether a safetensors file ends before its header does, or before the last tensor that the header names."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if 8 + length > size:
+            return True
+        try:
+            entries = json.loads(file.read(length))
+            return 8 + length + max(entry["data_offsets"][1] for entry in entries.values() if "dtype" in entry) > size
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+            return False
 
 
 def _read_parts(path: Path) -> Weights:
-    """The tensors of all files that an index of Hugging Face's names, which lie beside it."""
-    if path.stat().st_size > _MOST_INDEX:
-        raise UnreadableError("is too large for an index of parts")
-    try:
-        parts = json.loads(path.read_text())["weight_map"]
-        names = sorted({str(name) for name in parts.values()})
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UnreadableError("is not an index of parts: it has no weight_map") from error
+    """The tensors of all files that an index of Hugging Face's names."""
     state: dict[str, Tensor] = {}
-    for name in names:
-        part = path.parent / name
-        if Path(name).name != name or not part.is_file():
-            raise UnreadableError(f"names a part {name[:80]!r}, which is not beside it")
+    for name in parts_of(path):
+        part = path.with_name(name)
+        if not part.is_file():
+            raise UnreadableError(f"names a part {name}, which is not beside it")
         try:
             state |= _read_as_named(part).state
         except UnreadableError as error:
             raise UnreadableError(f"names a part {name}, which {error}") from error
     return Weights(path, plain_names(state))
+
+
+def parts_of(index: Path) -> list[str]:
+    """The files that an index of Hugging Face's names, which lie beside it; UnreadableError if it is no index."""
+    if index.stat().st_size > _MOST_INDEX:
+        raise UnreadableError("is too large for an index of parts")
+    try:
+        names = sorted({str(name) for name in json.loads(index.read_text())["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UnreadableError("is not an index of parts: it has no weight_map") from error
+    for name in names:
+        if Path(name).name != name:
+            raise UnreadableError(f"names a part {name[:80]!r}, which is not beside it")
+    return names
 
 
 def _index_of(path: Path) -> str | None:

@@ -171,7 +171,7 @@ class TestLocalFile:
         ("content", "reason"),
         [
             ({}, "holds an empty dictionary, no tensors"),
-            ({"w": torch.zeros(2)}, r"holds 1 tensors \(w\) that are of no CLIP"),
+            ({"w": torch.zeros(2)}, "holds weights of no CLIP: w"),
             ([torch.zeros(2)], "holds a list, not a state dict"),
             (torch.zeros(2), "holds one tensor, not a state dict"),
             ({"epoch": 3, "lr": 0.1}, "holds no tensors by name, only 'epoch', 'lr'"),
