@@ -7,7 +7,7 @@ TYPED := build/typed
 # TensorRT's types, without TensorRT.
 STUBS := build/stubs
 
-.PHONY: demo test lint format bench bench-full bench-report bench-gate authors gpu-report gpu-check roofline rates scaling clean
+.PHONY: demo test lint format bench bench-full bench-report bench-gate authors gpu-report gpu-check roofline scaling clean
 
 demo: $(READY)
 	$(BIN)/python -m gem_fast.demo demo_output
@@ -28,28 +28,37 @@ format: $(READY)
 # Both end with a table of ratios and their noise, and write JSON that `gem-fast bench compare` and `report` read.
 # What takes milliseconds is timed in three processes, minutes apart: caches and memory are another process's own.
 SUITES := $(BIN)/python -m pytest --benchmark-only --benchmark-quiet
-BRIEF := $(foreach name,attention decoding images runtime,bench/bench_$(name).py)
+BRIEF := $(foreach name,attention decoding,bench/bench_$(name).py)
+BOTH := $(BIN)/gem-fast bench --dtype float32 --dtype bfloat16
 bench: $(READY) authors
 	mkdir -p build/bench
 	$(SUITES) $(BRIEF) -m "not full" --benchmark-json=build/bench/1.json
 	$(SUITES) bench -m "not full" --benchmark-json=build/bench/2.json
+	$(BOTH) --backend auto --backend sdpa --against authors --against eager --against onnx-ort --rounds 5 \
+	    --json build/bench/forward.json
 	$(SUITES) $(BRIEF) -m "not full" --benchmark-json=build/bench/3.json
-	$(BIN)/gem-fast bench report build/bench/1.json build/bench/2.json build/bench/3.json --json bench.json
+	$(BIN)/gem-fast bench report $(foreach run,1 2 3 forward,build/bench/$(run).json) --json bench.json
 
 bench-full: $(READY) authors
-	$(SUITES) bench -m full --benchmark-json=bench-full.json
+	mkdir -p build/bench-full
+	$(SUITES) bench -m full --benchmark-json=build/bench-full/suites.json
+	$(BIN)/gem-fast bench --against eager --against compiled --rounds 5 --json build/bench-full/compiled.json
+	$(BOTH) --batch-size 4 --backend auto --backend sdpa --against authors --against eager --against onnx-ort --rounds 3 \
+	    --json build/bench-full/four.json
+	$(BOTH) --size 1024 --backend auto --backend sdpa --against authors --against eager --against onnx-ort --rounds 1 \
+	    --json build/bench-full/1024.json
+	$(BIN)/gem-fast bench report $(foreach run,suites compiled four 1024,build/bench-full/$(run).json) --json bench-full.json
 
 # The report of the reference machine: under half an hour on 2 cores, and for nothing but it.
 RUNS := build/reference
-ENGINE := $(BIN)/gem-fast bench --dtype float32 --dtype bfloat16
 bench-report: $(READY) authors
 	mkdir -p $(RUNS)
-	$(ENGINE) --batch-size 1 --batch-size 4 --backend auto --backend sdpa \
+	$(BOTH) --batch-size 1 --batch-size 4 --backend auto --backend sdpa \
 	    --against authors --against eager --against onnx-ort --waterfall --rounds 7 --budget 30 --json $(RUNS)/448.json
-	$(ENGINE) --size 1024 --against authors --against onnx-ort --rounds 3 --budget 30 --json $(RUNS)/1024.json
-	$(ENGINE) $(foreach side,224 336 672 896 1344 1792,--size $(side)) --rounds 5 --budget 20 --json $(RUNS)/sizes.json
+	$(BOTH) --size 1024 --against authors --against onnx-ort --rounds 3 --budget 30 --json $(RUNS)/1024.json
+	$(BOTH) $(foreach side,224 336 672 896 1344 1792,--size $(side)) --rounds 5 --budget 20 --json $(RUNS)/sizes.json
 	$(BIN)/gem-fast bench report $(RUNS)/448.json $(RUNS)/1024.json $(RUNS)/sizes.json --json bench/reports/reference.json \
-	    --html bench/reports/reference.html --markdown bench/reports/reference.md --plots $(RUNS)
+	    --markdown bench/reports/reference.md --plots $(RUNS)
 	cp $(RUNS)/waterfall.png docs/bench.png
 
 # BASE: commit, branch or tag that the working tree must not be slower than.
@@ -70,11 +79,6 @@ gpu-report: $(READY)
 
 roofline: $(READY)
 	$(BIN)/python -m gem_fast.bench.roofline bench/reports
-	$(BIN)/python -m gem_fast.bench.exponential bench/reports
-
-# Measured on this machine, for `make scaling`.
-rates: $(READY)
-	$(BIN)/python -m gem_fast.bench.scaling.rates bench/reports
 
 scaling: $(READY)
 	$(BIN)/python -m gem_fast.bench.scaling bench/reports

@@ -30,7 +30,10 @@ def extensions() -> list[Extension]:
         sources=sorted(str(source) for native in natives for source in native.glob("*.cpp")),
         depends=sorted(str(header) for native in natives for header in native.glob("*.h")),
         # The instruction sets are chosen file by file in the sources, and at run time by what the CPU has.
-        extra_compile_args=["-std=c++17", "-O3", "-g0", "-Wno-uninitialized", "-Wno-maybe-uninitialized"],
+        extra_compile_args=[
+            *("-std=c++17", "-O3", "-g0", "-Wno-uninitialized", "-Wno-maybe-uninitialized"),
+            "-ffp-contract=off",  # what is fused is written so: bits may not depend on how a head is cut
+        ],
         language="c++",
         optional=True,
     )
@@ -41,6 +44,8 @@ NAMES, FOLDERS = packages()
 ENGINE = ["torch>=2.4", "open_clip_torch>=3.0", "safetensors>=0.4"]
 RUNTIME = ["onnxruntime>=1.20", "tokenizers>=0.20"]
 EXPORT = [*ENGINE, *RUNTIME, "onnx>=1.18"]
+HEIC = ["pillow-heif>=0.16"]
+JXL = ["pillow-jxl-plugin>=1.3"]
 
 setup(
     name="gem_fast",
@@ -56,15 +61,19 @@ setup(
         "gem_fast.export.tensorrt": ["operators.json"],
     },
     # What the engine and the torch-free runtime share; each is an extra, so that deploying needs no torch.
-    install_requires=["numpy>=1.24", "pillow>=10.1", "typer>=0.12", "rich>=13"],
+    install_requires=["numpy>=1.24", "pillow>=10.3", "typer>=0.12", "rich>=13"],
     extras_require={
         "engine": ENGINE,
         "export": EXPORT,
         "runtime": RUNTIME,
         "runtime-gpu": ["onnxruntime-gpu[cuda,cudnn]>=1.21", "tokenizers>=0.20"],
+        "heic": HEIC,
+        "jxl": JXL,
         "bench": [*EXPORT, "onnxscript", "pytest>=8", "pytest-benchmark>=4", "matplotlib>=3.8"],
         "dev": [
             *EXPORT,
+            *HEIC,
+            *JXL,
             "onnxscript",  # what torch.onnx.export writes with, for the benchmark of a plain export
             "pytest>=8",
             "pytest-benchmark>=4",

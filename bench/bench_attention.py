@@ -5,14 +5,15 @@ from typing import Any
 
 import pytest
 import torch
+from gem_fast.bench.providers import TOLERANCE
 from gem_fast.bench.turns import Work
+from gem_fast.export.comparison import relative_error
 from gem_fast.kernels import query_key_attention, self_self_attention
-from gem_fast.kernels.attention.cpu import cpu, query_key_cpu
+from gem_fast.kernels.attention.cpu import query_key_cpu
 from gem_fast.kernels.attention.reference import reference
 from gem_fast.kernels.cpu_library import paths
 from torch import Tensor
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Images, heads, tokens, head width: ViT-B/16 at 448×448 (batch 3 and 1), 224×224 and 1024×1024; ViT-H/14 at 224×224.
 SHAPES = [(3, 12, 785, 64), (1, 12, 785, 64), (8, 12, 197, 64), (1, 12, 4097, 64), (2, 16, 257, 80)]
 CASES = [
@@ -20,9 +21,9 @@ CASES = [
         dtype,
         shape,
         id=f"{dtype}-{'x'.join(map(str, shape))}",
-        marks=pytest.mark.full if dtype == "fp16" or shape[2] > 1000 else (),
+        marks=pytest.mark.full if dtype == "float16" or shape[2] > 1000 else (),
     )
-    for dtype in DTYPES
+    for dtype in TOLERANCE
     for shape in SHAPES
 ]
 QKV = (0, 1, 2)
@@ -36,18 +37,14 @@ def make_qkv(shape: tuple[int, int, int, int], dtype: str) -> tuple[Tensor, Tens
     generator = torch.Generator().manual_seed(0)
     qkv = torch.randn(B, N, 3, H, D, generator=generator) / D**0.5
     norms = torch.empty(B, N, 3, H, 1).uniform_(0.2, 5, generator=generator)
-    return (qkv * norms).to(DTYPES[dtype]), torch.linspace(2, 5, B)
-
-
-def distance(result: Tensor, truth: Tensor) -> float:
-    return ((result.double() - truth).norm() / truth.norm()).item()
+    return (qkv * norms).to(getattr(torch, dtype)), torch.linspace(2, 5, B)
 
 
 def work(shape: tuple[int, int, int, int], dtype: str, products: int) -> Work:
     """`products` N×N×D products a head; those that the symmetry of p pᵀ saves count as done. q, k, v are read once."""
     B, H, N, D = shape
-    kind = DTYPES[dtype]
-    return Work(2 * products * B * H * N * N * D, 4 * B * H * N * D * kind.itemsize, B, str(kind).split(".")[1])
+    item = getattr(torch, dtype).itemsize
+    return Work(2 * products * B * H * N * N * D, 4 * B * H * N * D * item, B, dtype)
 
 
 @pytest.mark.parametrize(("dtype", "shape"), CASES)
@@ -57,36 +54,16 @@ def test_self_self(in_turns: Callable[..., Any], dtype: str, shape: tuple[int, i
     qkv, c = make_qkv(shape, dtype)
     if shape[2] < 1000:
         truth = reference(qkv[:1].double(), c[:1], iterations=1, projections=QKV, normalize=True)
-        errors = [distance(self_self_attention(qkv[:1], c[:1], backend=name), truth) for name in ("cpu", "sdpa")]
+        errors = [relative_error(self_self_attention(qkv[:1], c[:1], backend=name), truth) for name in ("cpu", "sdpa")]
         assert errors[0] <= max(errors[1], 1e-6)
     else:
         results = [self_self_attention(qkv, c, backend=name) for name in ("cpu", "sdpa")]
-        assert distance(results[0], results[1].double()) <= {"fp32": 1e-5, "bf16": 2e-2, "fp16": 3e-3}[dtype]
+        assert relative_error(results[0], results[1].double()) <= TOLERANCE[dtype]
     in_turns(
         {name: lambda name=name: self_self_attention(qkv, c, backend=name) for name in ("cpu", "sdpa")},
         rounds=3 if shape[2] > 1000 else 9,
         work=work(shape, dtype, 2 * 2 * 3),
     )
-
-
-@pytest.mark.parametrize("path", paths())
-@torch.inference_mode()
-def test_paths(in_turns: Callable[..., Any], path: str) -> None:
-    """Each instruction set in its own type, against SDPA with all that the machine has."""
-    shape, dtype = SHAPES[0], "bf16" if path == "avx512_bf16" else "fp32"
-    qkv, c = make_qkv(shape, dtype)
-    settings: dict[str, Any] = {"iterations": 1, "projections": QKV}
-    truth = reference(qkv[:1].double(), c[:1], **settings, normalize=True)
-    errors = [
-        distance(result, truth)
-        for result in (cpu(qkv[:1], c[:1], **settings, path=path), self_self_attention(qkv[:1], c[:1], backend="sdpa"))
-    ]
-    assert errors[0] <= max(errors[1], 1e-6)
-    providers = {
-        path: lambda: cpu(qkv, c, **settings, path=path),
-        "sdpa": lambda: self_self_attention(qkv, c, backend="sdpa"),
-    }
-    in_turns(providers, rounds=9, work=work(shape, dtype, 2 * 2 * 3))
 
 
 @pytest.mark.parametrize(("dtype", "shape"), CASES)
@@ -96,6 +73,7 @@ def test_query_key(in_turns: Callable[..., Any], dtype: str, shape: tuple[int, i
     qkv, _ = make_qkv(shape, dtype)
     sample = qkv[:1, :, :, :2]
     truth = query_key_attention(sample.double(), backend="sdpa")
-    assert distance(query_key_cpu(sample), truth) <= max(2 * distance(query_key_attention(sample, "sdpa"), truth), 1e-6)
+    allowed = 2 * relative_error(query_key_attention(sample, "sdpa"), truth)
+    assert relative_error(query_key_cpu(sample), truth) <= max(allowed, 1e-6)
     providers = {"cpu": lambda: query_key_cpu(qkv), "sdpa": lambda: query_key_attention(qkv, "sdpa")}
     in_turns(providers, rounds=3 if shape[2] > 1000 else 15, work=work(shape, dtype, 2))

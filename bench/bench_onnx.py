@@ -4,8 +4,6 @@ import copy
 import functools
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,6 @@ import onnxruntime
 import open_clip
 import pytest
 import torch
-from gem_fast.bench.eager import _positions, eager_gem
 from gem_fast.bench.memory import peak_growth
 from gem_fast.bench.onnx_provider import write_graph
 from gem_fast.bench.turns import Work
@@ -21,12 +18,14 @@ from gem_fast.export.checking import sample_images
 from gem_fast.export.comparison import relative_error
 from gem_fast.export.export_options import ExportOptions
 from gem_fast.export.plain import plain_torch
-from gem_fast.export.verdict import MARGIN
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 
 from gem_fast.options import GemOptions
 from gem_fast.preprocess import to_pixels
+from gem_fast.runtime.agreement import MARGIN
+from gem_fast.runtime.runtime_options import RuntimeOptions
+from gem_fast.towers.eager import eager_gem, positions
 from gem_fast.towers.packing import pack_vision, vision_config
 from gem_fast.towers.vit import GemVisionTransformer
 
@@ -35,7 +34,7 @@ GRAPHS: dict[str, dict[str, Any]] = {
     "ort": {"attention": "ort"},
     "onnx": {"attention": "onnx"},
     "portable": {"attention": "portable"},
-    "fp16": {"attention": "ort", "dtype": "fp16"},
+    "float16": {"attention": "ort", "dtype": "float16"},
     "int8": {"attention": "ort", "quantize": "int8"},
 }
 
@@ -55,7 +54,7 @@ def open_clip_visual() -> Any:
 @functools.cache
 def engine(backend: str | None = None) -> GemVisionTransformer:
     config = vision_config(open_clip.get_model_config(MODEL))
-    return pack_vision(open_clip_visual().state_dict(), config, GemOptions(backend=backend))
+    return pack_vision(open_clip_visual().state_dict(), config, GemOptions(), backend)
 
 
 @functools.cache
@@ -69,36 +68,32 @@ def graph_file(name: str, side: int) -> Path:
 class Eager(nn.Module):
     """The eager model with the position embedding of one grid, since antialiased resampling does not export."""
 
-    def __init__(self, side: int, both: bool = False) -> None:
+    def __init__(self, side: int) -> None:
         super().__init__()
-        self.both = both
         self.visual = copy.deepcopy(open_clip_visual())
         grid = side // self.visual.patch_size[0]
-        self.visual.positional_embedding = nn.Parameter(_positions(self.visual, grid, grid), requires_grad=False)
+        self.visual.positional_embedding = nn.Parameter(positions(self.visual, grid, grid), requires_grad=False)
         self.visual.grid_size = (grid, grid)
 
-    def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        gem, original = eager_gem(self.visual, pixels)
-        return (gem[:, 1:], original) if self.both else gem[:, 1:]
+    def forward(self, pixels: Tensor) -> Tensor:
+        return eager_gem(self.visual, pixels)[0][:, 1:]
 
 
 @functools.cache
-def plain_export(batch: int, side: int, both: bool = False) -> Path:
-    """The eager model as `torch.onnx.export` writes it; unless `both`, what only the other path needs falls away."""
-    path = Path(folder().name, f"eager_{batch}_{side}_{both}.onnx")
+def plain_export(batch: int, side: int) -> Path:
+    """The eager model as `torch.onnx.export` writes it, without what only the other path needs."""
+    path = Path(folder().name, f"eager_{batch}_{side}.onnx")
     pixels = torch.zeros(batch, 3, side, side)
     torch.onnx.export(
-        Eager(side, both).eval(), (pixels,), str(path), input_names=["pixels"], external_data=False, verbose=False
+        Eager(side).eval(), (pixels,), str(path), input_names=["pixels"], external_data=False, verbose=False
     )
     return path
 
 
 def open_graph(path: Path) -> Callable[[Tensor], Tensor]:
     """Pixels to patch features `[B, h*w, E]` by the graph, on as many threads as torch has."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    options = RuntimeOptions(threads=torch.get_num_threads())
+    session = onnxruntime.InferenceSession(str(path), options.session_options(), providers=options.providers())
 
     def run(pixels: Tensor) -> Tensor:
         features = torch.from_numpy(session.run(None, {"pixels": pixels.numpy()})[0])
@@ -117,48 +112,34 @@ def open_graph(path: Path) -> Callable[[Tensor], Tensor]:
 )
 @torch.inference_mode()
 def test_latency(in_turns: Callable[..., Any], batch: int, side: int, rounds: int) -> None:
-    """The best graph against the other attentions, the engine, and a plain export of the eager model, all in fp32."""
+    """The best graph against the other attentions, the engine, and a plain export of eager code, in float32."""
     pixels = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
     paths = {"ort": graph_file("ort", side), "plain export of eager": plain_export(batch, side)}
     paths |= {name: graph_file(name, side) for name in ("portable", "onnx")}
     graphs = {name: open_graph(path) for name, path in paths.items()}
     truth = engine()(pixels).patches.flatten(1, 2)
+    added = {}
     for name, run in graphs.items():
+        added[name] = peak_growth(lambda: run(pixels))  # noqa: B023 - of a first run, called at once
         assert relative_error(run(pixels), truth) <= 2e-6, name
     providers: dict[str, Callable[[], Any]] = {name: functools.partial(run, pixels) for name, run in graphs.items()}
     providers["engine"] = lambda: engine()(pixels)
     providers["engine on sdpa"] = lambda: engine("sdpa")(pixels)
-    added = {name: memory_growth(path, batch, side) for name, path in paths.items()}
     in_turns(providers, rounds=rounds, work=Work(images=batch), added_mb=added)
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("kind", ["int8", "fp16"])
+@pytest.mark.parametrize("kind", ["int8", "float16"])
 @torch.inference_mode()
 def test_types(in_turns: Callable[..., Any], kind: str) -> None:
-    """Other types against fp32; `onnx_agreement` has their errors."""
+    """Other types against float32."""
     pixels = to_pixels(sample_images(1)[0], (448, 448), OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)[None]
     best, other = open_graph(graph_file("ort", 448)), open_graph(graph_file(kind, 448))
     truth, plain = engine()(pixels).patches.flatten(1, 2), plain_torch(engine(), kind)(pixels).patches.flatten(1, 2)
     assert relative_error(other(pixels), truth) <= MARGIN * relative_error(plain, truth)
     in_turns(
-        {kind: lambda: other(pixels), "fp32": lambda: best(pixels)},
+        {kind: lambda: other(pixels), "float32": lambda: best(pixels)},
         rounds=5,
         work=Work(images=1),
-        added_mb={kind: None, "fp32": None},  # ONNX Runtime keeps its memory from the first call on
+        added_mb={kind: None, "float32": None},  # ONNX Runtime keeps its memory from the first call on
     )
-
-
-def memory_growth(path: Path, batch: int, side: int) -> float | None:
-    """MB that the first run of a session adds to the peak of a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        from gem_fast.bench.bench_onnx import first_run_growth  # the name by which the process finds it
-
-        return pool.submit(first_run_growth, path, batch, side).result()
-
-
-def first_run_growth(path: Path, batch: int, side: int) -> float | None:
-    """The same of this process."""
-    run = open_graph(path)
-    pixels = torch.zeros(batch, 3, side, side)
-    return peak_growth(lambda: run(pixels))

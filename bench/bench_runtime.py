@@ -1,4 +1,4 @@
-"""The torch-free runtime: what its options cost, and its decoder against the engine's."""
+"""The torch-free runtime: what its options cost."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +10,9 @@ import torch
 from gem_fast.bench.turns import Work
 from gem_fast.export import ExportOptions, export_onnx
 from gem_fast.export.comparison import relative_error
-from PIL import Image
 
 import gem_fast
-from gem_fast.decoding import KernelDecoder
 from gem_fast.runtime import GemRuntime
-from gem_fast.runtime.decoders import NumpyDecoder
 
 
 @pytest.fixture(scope="module")
@@ -43,24 +40,10 @@ def test_options(in_turns: Callable[..., Any], exported: Path) -> None:
     size = (448, 448)
     # Of the model's own size, so that resizing takes no part.
     noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    images = [Image.fromarray(noise)]
+    images = noise[None]
     models = {name: GemRuntime(exported, verify=False, **chosen) for name, chosen in OPTIONS.items()}
-    found = {name: model.patch_features(images, size)[0].numpy() for name, model in models.items()}
+    found = {name: model.patch_features(images, size).numpy() for name, model in models.items()}
     for name, features in found.items():
         assert relative_error(features, torch.from_numpy(found["usual"])) <= 2e-6, name
     providers = {name: lambda model=model: model.patch_features(images, size) for name, model in models.items()}
     in_turns(providers, rounds=5, work=Work(images=1), added_mb=dict.fromkeys(models))
-
-
-@pytest.mark.parametrize("classes", [20, 150, pytest.param(1000, marks=pytest.mark.full)])
-def test_labels(in_turns: Callable[..., Any], classes: int) -> None:
-    """From 28×28 patch scores to labels at 448×448."""
-    scores = torch.randn(classes, 28, 28, generator=torch.Generator().manual_seed(0)) * 0.02
-    array, size = scores.numpy(), (448, 448)
-    providers = {
-        "numpy": lambda: NumpyDecoder().labels(array, classes, size, 100.0, 0.0),
-        "kernel": lambda: KernelDecoder().labels(scores, classes, size, 100.0, 0.0),
-    }
-    ours, theirs = (decode()[0] for decode in providers.values())
-    assert (ours == theirs).mean() > 0.9999
-    in_turns(providers, rounds=7, work=Work(images=1))

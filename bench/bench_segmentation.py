@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from gem_fast.bench.eager import eager_gem
 from gem_fast.bench.subjects import make_subject
 from gem_fast.bench.torch_provider import load_weights
 from gem_fast.bench.turns import Work
@@ -24,35 +23,23 @@ from safetensors.torch import save_file
 import gem_fast
 from gem_fast.decoding import KernelDecoder, label_type
 from gem_fast.model import GemModel
-from gem_fast.preprocess import to_pixels
+from gem_fast.preprocess import normalised
 from gem_fast.runtime import GemRuntime
+from gem_fast.towers.eager import eager_gem
 
-PROMPTS = [
-    "cat",
-    "dog",
-    "sunflower",
-    "rocket",
-    "apple",
-    "banana",
-    "umbrella",
-    "elephant",
-    "car",
-    "tree",
-    "house",
-    "gift",
-]
+WORDS = "cat dog sunflower rocket apple banana umbrella elephant car tree house gift"
 
 
 class PlainDecoder(KernelDecoder):
     """Interpolate, softmax, argmax in torch, with every class at the image's size in memory."""
 
-    def heatmaps(self, cosines: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
-        return stretched(upsample(cosines, size)).numpy()
+    def heatmaps(self, scores: Any, size: tuple[int, int]) -> np.ndarray:
+        return stretched(upsample(scores, size)).numpy()
 
     def labels(
-        self, cosines: torch.Tensor, classes: int, size: tuple[int, int], logit_scale: float, threshold: float
+        self, scores: Any, classes: int, size: tuple[int, int], logit_scale: float, threshold: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        labels, confidence = labels_reference(cosines, size, logit_scale=logit_scale, threshold=threshold)
+        labels, confidence = labels_reference(scores, size, logit_scale=logit_scale, threshold=threshold)
         return labels.masked_fill(labels > classes, 0).numpy().astype(label_type(classes)), confidence.numpy()
 
 
@@ -63,11 +50,11 @@ class PlainModel(GemModel):
     visual: Any = None
 
     @torch.inference_mode()
-    def patch_features(self, pictures: Sequence[Image.Image], shape: tuple[int, int]) -> torch.Tensor:
-        pixels = torch.stack([to_pixels(picture, shape, self.mean, self.std) for picture in pictures])
+    def patch_features(self, pixels: np.ndarray, shape: tuple[int, int]) -> torch.Tensor:
+        inputs = torch.from_numpy(normalised(pixels, self.mean, self.std))
         patch, options = self.vision.config.patch_size, self.vision.options
         names = ("gem_blocks", "iterations", "inverse_temperature", "projections", "normalize")
-        features, _ = eager_gem(self.visual, pixels, **{name: getattr(options, name) for name in names})
+        features, _ = eager_gem(self.visual, inputs, **{name: getattr(options, name) for name in names})
         return features[:, 1:].unflatten(1, (shape[0] // patch, shape[1] // patch))
 
     @property
@@ -108,10 +95,9 @@ def test_folder(in_turns: Callable[..., Any], tmp_path: Path, name: str, count: 
         size = models["engine"].defaults.size
 
         def segment(provider: str) -> list[Any]:
-            out = tmp_path / provider
-            return gem_fast.segment_files(
-                models[provider], images, PROMPTS, out, size=size, resize="squash", threshold=0.0
-            )
+            settings: dict[str, Any] = {"size": size, "resize": "squash", "threshold": 0.0, "overwrite": True}
+            outcome = gem_fast.segment_files(models[provider], images, WORDS.split(), tmp_path / provider, **settings)
+            return list(gem_fast.records(outcome.summary))
 
         found = {provider: [read_labels(tmp_path / provider, r) for r in segment(provider)] for provider in models}
         for provider, labels in found.items():

@@ -27,7 +27,7 @@ def pytest_report_header() -> str:
 
 def pytest_terminal_summary(config: pytest.Config) -> None:
     rows = config.stash[ROWS]
-    print_rows(Console(width=160), rows, SHORT)
+    print_rows(Console(), rows, SHORT)
 
 
 @pytest.fixture

@@ -3,16 +3,16 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from .processes import ProviderError, ProviderProcess
-from .providers import Provider
+from .providers import TOLERANCE, Provider
 
-# Largest relative distance of features from float32's: twice what eager code in that type showed on ViT-B/16.
-TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 3e-3}
 LONG = 30.0  # seconds of a forward that is not repeated to warm up
-PAUSE = 0.05  # seconds in which the threads of the one before go to sleep
+FIRST_AND_LAST = [0, -1]
+PAUSE = 0.05  # seconds: see `Plan.pause`
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,13 @@ class Plan:
         budget: seconds after which a provider takes no further turns, so that one that needs minutes does not stop
             the others from having theirs.
         calls: forwards in a row in each turn; their mean is the turn's value.
+        pause: seconds before each turn, in which the threads of the one before go to sleep.
     """
 
     rounds: int = 5
     budget: float = 60.0
     calls: int = 1
+    pause: float = PAUSE
 
 
 @dataclass
@@ -76,47 +78,51 @@ def measure(
     pixels: np.ndarray,
     reference: np.ndarray,
     plan: Plan | None = None,
-    tell: Callable[[Figure], None] = lambda _: None,
+    *,
+    images: slice | list[int] = FIRST_AND_LAST,
+    allowed: float | None = None,
 ) -> list[Figure]:
     """Time the providers in turns on the same pixels.
 
     Args:
         processes: loaded providers; only one works at a time.
         pixels: `[B, 3, S, S]` float32, normalised.
-        reference: features that all must agree with, of the first image and of the last, `[2, h*w, E]`.
-        tell: called with each figure when it is final.
+        reference: features that all must agree with, `[len(images), h*w, E]`.
+        images: those of the pixels that the reference has; by default the first and the last.
+        allowed: largest relative distance from the reference; None is what each one's type allows.
 
     Returns:
         A figure for each process, in their order. A provider that fails or whose features are wrong has no seconds.
     """
     plan = plan or Plan()
-    entries = [_first(process, pixels, reference, plan) for process in processes]
+
+    def agrees(provider: Provider, features: np.ndarray) -> tuple[float, str | None]:
+        return check(provider, features[images], reference, allowed)
+
+    entries = [_first(process, pixels, agrees, plan.pause) for process in processes]
     for turn in range(plan.rounds):
         running = [e for e in entries if e.figure.refused is None and len(e.seconds) <= turn < _last_turn(e, plan)]
         shift = turn % max(1, len(running))
         for entry in running[shift:] + running[:shift]:
-            time.sleep(PAUSE)
+            time.sleep(plan.pause)
             try:
                 _take(entry, plan)
             except ProviderError as error:
                 entry.figure = replace(entry.figure, refused=str(error))
-    figures = [_finish(entry) for entry in entries]
-    for figure in figures:
-        tell(figure)
-    return figures
+    return [_finish(entry) for entry in entries]
 
 
-def _first(process: ProviderProcess, pixels: np.ndarray, reference: np.ndarray, plan: Plan) -> _Entry:
+def _first(process: ProviderProcess, pixels: np.ndarray, agrees: Callable[..., Any], pause: float) -> _Entry:
     """The check, which warms up; a long one counts as the first turn, unless it compiled."""
     entry = _Entry(process, Figure(process.provider, len(pixels), pixels.shape[-1], resting_mb=process.resting_mb))
-    time.sleep(PAUSE)
+    time.sleep(pause)
     try:
         answer = process.forward(pixels, answer=True)
     except ProviderError as error:
         entry.figure = replace(entry.figure, refused=str(error))
         return entry
     assert answer.features is not None
-    off, wrong = check(process.provider, answer.features[[0, -1]], reference)
+    off, wrong = agrees(process.provider, answer.features)
     entry.figure = replace(entry.figure, error=off, refused=wrong)
     if answer.peak_mb is not None:
         entry.peaks.append(answer.peak_mb)
@@ -125,9 +131,11 @@ def _first(process: ProviderProcess, pixels: np.ndarray, reference: np.ndarray, 
     return entry
 
 
-def check(provider: Provider, features: np.ndarray, reference: np.ndarray) -> tuple[float, str | None]:
-    """The features' distance from the reference, and what is wrong if it is more than their type allows."""
-    off, allowed = distance(features, reference), TOLERANCE[provider.dtype]
+def check(
+    provider: Provider, features: np.ndarray, reference: np.ndarray, allowed: float | None = None
+) -> tuple[float, str | None]:
+    """The features' distance from the reference, and what is wrong if that is beyond `allowed` (None: their type's)."""
+    off, allowed = distance(features, reference), TOLERANCE[provider.dtype] if allowed is None else allowed
     return off, None if off <= allowed else f"wrong output: off by {off:.1e}, and {allowed:.0e} is allowed"
 
 

@@ -1,14 +1,11 @@
-"""Our ONNX graph as a provider: written by a process of its own, and run by the runtime without torch."""
+"""Our ONNX graph as a provider: written by the process that measures, and run by the runtime without torch."""
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import memory
-from .processes import WorkerProcess, environment
-from .protocol import serve_parent
 from .providers import Loaded, Provider, Subject
 
 if TYPE_CHECKING:
@@ -17,8 +14,7 @@ if TYPE_CHECKING:
 
     from gem_fast.towers.vit import GemVisionTransformer
 
-EXPORTER = ("-m", "gem_fast.bench.onnx_provider")
-GRAPH_DTYPES = {"float32": "fp32", "float16": "fp16"}  # those that ONNX Runtime's CPU kernels compute
+GRAPH_DTYPES = ("float32", "float16")  # those that ONNX Runtime's CPU kernels compute
 
 
 def graph_path(provider: Provider, subject: Subject) -> Path:
@@ -27,19 +23,9 @@ def graph_path(provider: Provider, subject: Subject) -> Path:
 
 
 def export_graph(provider: Provider, subject: Subject) -> None:
-    """Write the provider's graph unless it is there; by another process, whose memory is gone with it.
-
-    Raises:
-        ProviderError: a package is missing, or the graph can't be written; the message says why.
-    """
+    """Write the provider's graph unless it is there."""
     if graph_path(provider, subject).exists():
         return
-    with WorkerProcess(f"export of {provider.key}", EXPORTER, environment((), None)) as process:
-        process.ask({"command": "export", "provider": asdict(provider), "subject": asdict(subject)})
-
-
-def export_here(provider: Provider, subject: Subject) -> None:
-    """The same by this process."""
     from gem_fast.export.export_options import ExportOptions
     from gem_fast.export.onnx_export import require_packages
 
@@ -49,7 +35,7 @@ def export_here(provider: Provider, subject: Subject) -> None:
     from .torch_provider import load_weights
 
     require_packages()
-    options = ExportOptions(attention=str(provider.backend), dtype=GRAPH_DTYPES[provider.dtype])
+    options = ExportOptions(attention=str(provider.backend), dtype=provider.dtype)
     vision = pack_vision(load_weights(subject), vision_config(subject.model_cfg), GemOptions(**subject.options))
     write_graph(vision, graph_path(provider, subject), options)
 
@@ -58,15 +44,15 @@ def write_graph(
     vision: "GemVisionTransformer", path: Path, options: "ExportOptions", size: tuple[int, int] | None = None
 ) -> None:
     """The image encoder for one size of the pixels, or for every multiple of the patch; whole or not at all."""
+    from gem_fast.export.attention import make_layers
     from gem_fast.export.builder import GraphBuilder, Weights
     from gem_fast.export.image_encoder import write_image_encoder
-    from gem_fast.export.layers import Layers
     from gem_fast.export.onnx_export import weights_beside
 
     from gem_fast.writing import write_whole
 
     graph = GraphBuilder(options.chosen_opset, Weights(weights_beside(path.with_suffix(".weights"), vision)))
-    layers = Layers(graph, options.attention, options.dtype, options.quantize)
+    layers = make_layers(graph, options.attention, options.dtype, options.quantize)
     write_image_encoder(layers, vision, size, original=False)
     write_whole(path, graph.model("image_encoder", {}).SerializeToString())
 
@@ -82,14 +68,17 @@ class OnnxForward(Loaded):
         self.threads = threads or 0
         self.options = RuntimeOptions(provider=kind, device_id=int(index or 0), threads=threads)
         self.path = graph_path(provider, subject)
+        self.embed_dim = int(subject.model_cfg["embed_dim"])
         self.results: list[OrtValue] = []
         self.open()
 
     def open(self) -> None:
         """A session without what an earlier one left."""
         from gem_fast.runtime.graph import Graph
+        from gem_fast.runtime.interface import image_encoder
 
-        self.graph = Graph(self.path, self.options, {"pixels": ("float", 4)}, ("patch_features",))
+        inputs, outputs = image_encoder(self.embed_dim, 1, None, original=False, with_preprocess=False)
+        self.graph = Graph(self.path, self.options, inputs, outputs)
 
     def take(self, pixels: np.ndarray) -> None:
         del self.graph  # a session keeps what its largest forward needed
@@ -112,12 +101,3 @@ class OnnxForward(Loaded):
 
     def peak(self) -> float | None:
         return None if self.on_gpu else super().peak()
-
-
-def _export(message: dict[str, Any], _: np.ndarray | None) -> tuple[dict[str, Any], None]:
-    export_here(Provider(**message["provider"]), Subject(**message["subject"]))
-    return {}, None
-
-
-if __name__ == "__main__":
-    serve_parent({"export": _export})

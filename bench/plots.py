@@ -1,4 +1,4 @@
-"""The report's plots, drawn with matplotlib as SVG or PNG: waterfall, batch, resolution, roofline."""
+"""The report's plots, drawn with matplotlib as PNG: waterfall, batch, resolution, roofline."""
 
 import io
 from collections import Counter
@@ -20,8 +20,6 @@ _LINES: dict[str, dict[str, Any]] = {
     "float16": {"linestyle": ":", "marker": "^"},
 }
 _STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "gem_fast",  # the same names of elements in every run
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -32,10 +30,9 @@ _STYLE: dict[Any, Any] = {
 
 def plots(rows: Sequence[Row], ceilings: dict[str, dict[str, float]]) -> Iterator[tuple[str, "Figure"]]:
     """Names and figures of those plots that the rows have something for."""
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        raise ValueError("plots need matplotlib: pip install 'gem_fast[bench]'") from error
+    require_matplotlib()
+    import matplotlib as mpl
+
     with mpl.rc_context(_STYLE):
         for name, draw in (("waterfall", _waterfall), ("batch", _batch), ("resolution", _resolution)):
             figure = draw([row for row in rows if row.seconds and "mode" in row.params])
@@ -45,19 +42,16 @@ def plots(rows: Sequence[Row], ceilings: dict[str, dict[str, float]]) -> Iterato
             yield "roofline", figure
 
 
+def require_matplotlib() -> None:
+    """ValueError, with what to install, where plots can't be drawn."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ValueError("plots need matplotlib: pip install 'gem_fast[bench]'") from error
+
+
 def _has_rate(row: Row) -> bool:
     return "tflops" in row.extra and row.params.get("mode", "waterfall") != "waterfall"
-
-
-def to_svg(figure: "Figure") -> str:
-    """An `<svg>` element to put into a page."""
-    import matplotlib as mpl
-
-    buffer = io.StringIO()
-    with mpl.rc_context(_STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
 
 
 def to_png(figure: "Figure") -> bytes:
@@ -91,7 +85,7 @@ def _waterfall(rows: list[Row]) -> "Figure | None":
     axes.set_yticks(range(len(steps)), [row.params["name"] for row in steps])
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    axes.set_xlim(0, middle.max() * 1.18)
+    axes.set_xlim(0, max(row.at(0.8) for row in steps) * 1.18e3)
     params = steps[0].params
     axes.set_xlabel(f"ms a forward, {params['model']}, {params['batch']} × {params['size']}² (whiskers: 20-80%)")
     return figure
@@ -181,7 +175,7 @@ def _roofline(rows: list[Row], ceilings: dict[str, dict[str, float]]) -> "Figure
     span = np.geomspace(min(1.0, *intensity), max(intensity) * 3, 200)
     for dtype, ceiling in sorted(ceilings.items(), reverse=True):
         roof = np.minimum(ceiling["flops"], ceiling["bytes"] * span) / 1e12
-        label = f"{dtype}: {ceiling['flops'] / 1e12:.2f} TFLOP/s, {ceiling['bytes'] / 1e9:.0f} GB/s"
+        label = f"{dtype}: {ceiling['flops'] / 1e12:.3g} TFLOP/s, {ceiling['bytes'] / 1e9:.0f} GB/s"
         axes.plot(span, roof, _LINES[dtype]["linestyle"], color="#444444", label=label)
     for name, style, line in _by_provider(rows, "size"):
         points = [(row.extra["flops"] / row.extra["traffic"], row.extra["tflops"]) for row in line]

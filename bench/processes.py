@@ -24,7 +24,15 @@ WORKER = ("-m", "gem_fast.bench.worker")
 
 
 class ProviderError(RuntimeError):
-    """A provider could not be loaded or failed; the message says why."""
+    """A provider could not be loaded or failed; the message says why.
+
+    Attributes:
+        lacks: code that it needs is not there, as on the older side of a comparison.
+    """
+
+    def __init__(self, message: str, lacks: bool = False) -> None:
+        super().__init__(message)
+        self.lacks = lacks
 
 
 @dataclass(frozen=True)
@@ -43,16 +51,47 @@ class Answer:
     features: np.ndarray | None
 
 
-class WorkerProcess:
-    """A Python process that answers requests over its pipes (`protocol.serve_parent`); use it as a context manager."""
+class ProviderProcess:
+    """A provider in a process of its own, which answers over its pipes (`protocol`); use it as a context manager."""
 
-    def __init__(self, name: str, arguments: Sequence[str], env: dict[str, str]) -> None:
-        self.name = name
+    def __init__(
+        self,
+        provider: Provider,
+        subject: Subject,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        command: tuple[str, ...] = WORKER,
+        first: Sequence[Path] = (),
+    ) -> None:
+        """Start the process and load the provider.
+
+        Args:
+            threads: of the CPU; None is torch's own choice.
+            command: Python's arguments that run the worker.
+            first: folders of packages that go before all others.
+
+        Raises:
+            ProviderError: it can't be loaded.
+        """
+        self.provider = provider
         # What the process prints; a pipe that nobody reads would block it.
         self.log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        self.process = subprocess.Popen(
-            [sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, env=env
-        )
+        pipe, env = subprocess.PIPE, environment(provider, threads, first)
+        self.process = subprocess.Popen([sys.executable, *command], stdin=pipe, stdout=pipe, stderr=self.log, env=env)
+        try:
+            request = {"command": "load", "provider": asdict(provider), "subject": asdict(subject), "device": device}
+            loaded = self.ask({**request, "threads": threads})[0]
+        except BaseException:
+            self.close()
+            raise
+        self.threads: int = loaded["threads"]
+        self.resting_mb: float | None = loaded["resting_mb"]  # memory with the weights loaded, before any forward
+
+    def forward(self, pixels: np.ndarray | None = None, *, calls: int = 1, answer: bool = False) -> Answer:
+        """Run the pixels [B, 3, H, W], float32, normalised, or those given last; ProviderError if it fails."""
+        reply, features = self.ask({"command": "forward", "calls": calls, "answer": answer}, pixels)
+        return Answer(tuple(reply["seconds"]), reply["peak_mb"], features)
 
     def ask(self, message: dict[str, Any], array: np.ndarray | None = None) -> tuple[dict[str, Any], np.ndarray | None]:
         """Send a request and wait for its reply; ProviderError if it tells of an error, or if the process ends."""
@@ -64,9 +103,9 @@ class WorkerProcess:
         except (OSError, EOFError):
             received = None
         if received is None:
-            raise ProviderError(f"{self.name}: its process ended ({self.process.wait()}): {self.last_lines()}")
+            raise ProviderError(f"{self.provider.key}: its process ended ({self.process.wait()}): {self.last_lines()}")
         if "error" in received[0]:
-            raise ProviderError(f"{self.name}: {received[0]['error']}")
+            raise ProviderError(f"{self.provider.key}: {received[0]['error']}", received[0]["lacks"])
         return received
 
     def last_lines(self) -> str:
@@ -95,51 +134,13 @@ class WorkerProcess:
         self.close()
 
 
-class ProviderProcess(WorkerProcess):
-    """A provider in a process of its own."""
+def environment(provider: Provider, threads: int | None, first: Sequence[Path] = ()) -> dict[str, str]:
+    """Ours, with threads that sleep when they have nothing to do, and packages in `first` before all others.
 
-    def __init__(
-        self,
-        provider: Provider,
-        subject: Subject,
-        *,
-        device: str = "cpu",
-        threads: int | None = None,
-        command: tuple[str, ...] = WORKER,
-    ) -> None:
-        """Start the process and load the provider.
-
-        Args:
-            threads: of the CPU; None is torch's own choice.
-            command: Python's arguments that run the worker.
-
-        Raises:
-            ProviderError: it can't be loaded.
-        """
-        self.provider = provider
-        super().__init__(provider.key, command, _environment(provider, threads))
-        try:
-            request = {"command": "load", "provider": asdict(provider), "subject": asdict(subject), "device": device}
-            loaded = self.ask({**request, "threads": threads})[0]
-        except BaseException:
-            self.close()
-            raise
-        self.threads: int = loaded["threads"]
-        self.resting_mb: float | None = loaded["resting_mb"]  # memory with the weights loaded, before any forward
-
-    def forward(self, pixels: np.ndarray | None = None, *, calls: int = 1, answer: bool = False) -> Answer:
-        """Run the pixels [B, 3, H, W], float32, normalised, or those given last; ProviderError if it fails."""
-        reply, features = self.ask({"command": "forward", "calls": calls, "answer": answer}, pixels)
-        return Answer(tuple(reply["seconds"]), reply["peak_mb"], features)
-
-
-def _environment(provider: Provider, threads: int | None) -> dict[str, str]:
-    """With the authors' packages first on the path of those that need them."""
-    return environment([authors.folder()] if provider.kind == "authors" else [], threads)
-
-
-def environment(first: Sequence[Path], threads: int | None) -> dict[str, str]:
-    """Ours, with threads that sleep when they have nothing to do, and packages in `first` before all others."""
+    The authors' packages are first on the path of those that need them.
+    """
+    if provider.kind == "authors":
+        first = (authors.folder(), *first)
     env = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     env["KMP_BLOCKTIME"] = "1"  # ms; OpenMP runtimes of Intel and LLVM would spin for 200
     env["PYTHONSAFEPATH"] = "1"

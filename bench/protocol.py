@@ -41,13 +41,14 @@ def receive(stream: IO[bytes]) -> tuple[dict[str, Any], np.ndarray | None] | Non
 
 
 def serve(requests: IO[bytes], replies: IO[bytes], commands: Mapping[str, Command]) -> None:
-    """Answer until the requests end; what fails is told, and the next request is taken."""
+    """Answer until the requests end; what fails is told, also whether code is lacking; the next request is taken."""
     while (received := receive(requests)) is not None:
         message, array = received
         try:
             reply, answer = commands[message["command"]](message, array)
         except Exception as error:  # whatever a provider raises belongs to its figure, not to the run
-            send(replies, {"error": f"{type(error).__name__}: {error}"})
+            lacks = isinstance(error, (ImportError, AttributeError))
+            send(replies, {"error": f"{type(error).__name__}: {error}", "lacks": lacks})
         else:
             send(replies, reply, answer)
 

@@ -1,7 +1,5 @@
 """What is measured: a model with weights on disk that every provider's process reads, and its input."""
 
-import json
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -18,26 +16,23 @@ def make_subject(model: str, folder: Path) -> Subject:
     Raises:
         ModelError: there is no such model, or it is not supported.
     """
-    import open_clip
     import torch
     from safetensors.torch import save_file
 
-    from gem_fast.towers.checkpoint import EMBEDDED, read_checkpoint
+    from gem_fast.towers.checkpoint import read_checkpoint
+    from gem_fast.towers.configs import EMBEDDED, find_config
 
     torch.manual_seed(0)
-    checkpoint = read_checkpoint(model, None if model in EMBEDDED else "random")
+    checkpoint, config = read_checkpoint(model, None if model in EMBEDDED else "random"), find_config(model)
+    assert config is not None  # or there would be no checkpoint
     state = {name: value.contiguous() for name, value in checkpoint.vision_state.items()}
-    if model in EMBEDDED:
-        settings = json.loads((files("gem_fast") / "embedded" / EMBEDDED[model] / "config.json").read_text())
-        model_cfg, options = settings["model_cfg"], settings["options"]
-    else:
-        model_cfg, options = open_clip.get_model_config(model), {}
+    if model not in EMBEDDED:
         for value in state.values():
             if value.ndim == 1:  # new biases are 0 and scales are 1: a provider that left them out would go unnoticed
                 value.add_(torch.randn_like(value), alpha=0.02)
     path = folder / f"{model}.safetensors"
     save_file(state, path)
-    return Subject(model, model_cfg, options, str(path))
+    return Subject(model, config.model_cfg, config.options, str(path))
 
 
 def random_pixels(batch: int, size: int) -> np.ndarray:

@@ -7,18 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from gem_fast.dtypes import dtype_name
+
 from . import authors
-from .counting import forward_work
 from .measure import Figure, Plan, check, measure
 from .onnx_provider import GRAPH_DTYPES, export_graph
 from .processes import ProviderError, ProviderProcess
 from .providers import Provider, Subject
 from .records import Row, row_of
 from .subjects import make_subject, random_pixels
+from .work import forward_work
 
 GRAPHS = {f"onnx-{attention}": attention for attention in ("ort", "onnx", "portable")}  # the export's `attention`
 RIVALS = ("authors", "eager", "compiled", *GRAPHS)
@@ -30,7 +31,8 @@ class Sweep:
     """What to measure; each case is timed with all providers in turns.
 
     Attributes:
-        models, sizes, batches, dtypes: their product makes the cases; a size is the side of a square in pixels.
+        models, sizes, batches, dtypes: their product makes the cases; a size is the side of a square in pixels, a type
+            has torch's name or a short one.
         backends: of the engine's attention; `auto` is its own choice.
         against: rivals besides, of `RIVALS`; those that have none of the types compute float32.
         mode: `latency` takes forwards one by one, `throughput` several in a row.
@@ -60,12 +62,13 @@ class Sweep:
         for name in ("models", "dtypes"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must name at least one")
+        object.__setattr__(self, "dtypes", tuple(dtype_name(dtype) for dtype in self.dtypes))
 
     def providers(self) -> list[Provider]:
         """Rivals first, the authors' package before all, then the engine on each backend, in each type."""
         rivals = sorted(self.against, key=lambda name: name != "authors")
         return [rival(name, dtype) for name in rivals for dtype in _types(name, self.dtypes)] + [
-            Provider("engine" if backend == "auto" else backend, "engine", dtype, _named(backend))
+            Provider("engine", "engine", dtype) if backend == "auto" else Provider(backend, "engine", dtype, backend)
             for dtype in self.dtypes
             for backend in self.backends
         ]
@@ -80,12 +83,8 @@ def _types(name: str, dtypes: Sequence[str]) -> Sequence[str]:
     """Those of the types that a rival computes, or float32."""
     if name in ("eager", "compiled"):
         return dtypes
-    able = tuple(GRAPH_DTYPES) if name in GRAPHS else ("float32",)
+    able = GRAPH_DTYPES if name in GRAPHS else ("float32",)
     return [dtype for dtype in dtypes if dtype in able] or ["float32"]
-
-
-def _named(backend: str) -> str | None:
-    return None if backend == "auto" else backend
 
 
 def waterfall(fastest: str = "cpu", dtype: str = "bfloat16") -> list[Provider]:
@@ -134,7 +133,10 @@ def _run(
     outcome: Outcome,
     tell: Callable[[Row], None],
 ) -> None:
-    config, dtypes = _vision_config(subject), sorted({p.dtype for p in providers})
+    from gem_fast.options import GemOptions
+    from gem_fast.towers.packing import vision_config
+
+    config, dtypes = vision_config(subject.model_cfg), sorted({p.dtype for p in providers})
     for _, size in cases:
         if size % config.patch_size:
             raise ValueError(f"size {size} is no multiple of {subject.name}'s patch, {config.patch_size}")
@@ -150,7 +152,7 @@ def _run(
             figures += [Figure(p, batch, size, refused=reason) for p, reason in refused]
             for figure in sorted(figures, key=lambda f: providers.index(f.provider)):
                 dtype = figure.provider.dtype
-                work = forward_work(config, batch, size, dtype=dtype, **_counted(subject.options))
+                work = forward_work(config, batch, size, GemOptions(**subject.options), dtype)
                 ceiling = outcome.ceilings.get(dtype, {})
                 outcome.rows.append(row_of(figure, subject.name, mode, work.flops, work.traffic, ceiling))
                 tell(outcome.rows[-1])
@@ -163,9 +165,12 @@ def start(
     import torch
 
     def load(provider: Provider) -> ProviderProcess | str:
-        try:
-            if provider.kind == "onnx":
+        if provider.kind == "onnx":
+            try:
                 export_graph(provider, subject)
+            except Exception as error:  # a package that is missing, or whatever the export meets
+                return f"export of {provider.key}: {error}"
+        try:
             return ProviderProcess(provider, subject, device=device, threads=threads or torch.get_num_threads())
         except ProviderError as error:
             return str(error)
@@ -209,13 +214,3 @@ def reference(subject: Subject, batch: int, size: int, device: str = "cpu", thre
             raise ProviderError(f"the engine on sdpa is no reference: {wrong}")
         found = features(by_sdpa, pixels)
     return found[[0, -1]]
-
-
-def _vision_config(subject: Subject) -> Any:
-    from gem_fast.towers.packing import vision_config
-
-    return vision_config(subject.model_cfg)
-
-
-def _counted(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: options[name] for name in ("gem_blocks", "iterations", "projections") if name in options}

@@ -1,11 +1,11 @@
 """Providers that compute with torch: the engine, eager code, the same compiled, the authors' package."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import memory
@@ -79,8 +79,8 @@ def _engine(provider: Provider, subject: Subject, device: str) -> Forward:
     from gem_fast.options import GemOptions
     from gem_fast.towers.packing import pack_vision, vision_config
 
-    options = replace(GemOptions(**subject.options), backend=provider.backend)
-    packed = pack_vision(load_weights(subject), vision_config(subject.model_cfg), options)
+    options = GemOptions(**subject.options)
+    packed = pack_vision(load_weights(subject), vision_config(subject.model_cfg), options, provider.backend)
     vision = packed.to(device, dtype_of(provider))
     return lambda pixels: vision(pixels, original=provider.finish_original).patches.flatten(1, 2)
 
@@ -92,7 +92,8 @@ def _eager(provider: Provider, subject: Subject, device: str) -> Forward:
 def eager_forward(subject: Subject, device: str, dtype: torch.dtype) -> Forward:
     """The eager way in any floating type; features are float32 or wider."""
     import open_clip
-    from gem_fast.bench.eager import eager_gem
+
+    from gem_fast.towers.eager import eager_gem
 
     visual = open_clip.CLIP(**subject.model_cfg).visual
     visual.load_state_dict(load_weights(subject))
@@ -107,9 +108,23 @@ def _compiled(provider: Provider, subject: Subject, device: str) -> Forward:
 
 
 def _authors(provider: Provider, subject: Subject, device: str) -> Forward:
-    from gem_fast.bench.authors import build_authors
+    """Their wrapper over our weights; runs only in a process whose path starts with `authors.folder()`."""
+    import open_clip
+    from gem.gem_wrapper import GEMWrapper
 
-    return build_authors(subject, dtype_of(provider), device)
+    options, dtype = dict(subject.options), dtype_of(provider)
+    settings = {
+        "depth": options.pop("gem_blocks", 6) + 1,  # theirs changes the blocks of range(1, depth)
+        "ss_attn_iter": options.pop("iterations", 1),
+        "ss_attn_temp": options.pop("inverse_temperature", None),
+    }
+    if options:
+        raise ValueError(f"the authors' package has no such options: {', '.join(options)}")
+    clip = open_clip.CLIP(**subject.model_cfg)
+    clip.visual.load_state_dict(load_weights(subject))
+    visual = GEMWrapper(clip, tokenizer=None, **settings).model.visual
+    visual = visual.eval().requires_grad_(False).to(device, dtype)
+    return lambda pixels: F.normalize(visual(pixels.to(dtype))[0][:, 1:].float(), dim=-1)
 
 
 _BUILDERS = {"engine": _engine, "eager": _eager, "compiled": _compiled, "authors": _authors}

@@ -40,7 +40,6 @@ def take_turns(
     rounds: int,
     work: Work | Mapping[str, Work] | None = None,
     added_mb: Mapping[str, float | None] | None = None,
-    pause: float = 0.0,
 ) -> dict[str, Row]:
     """Time the first provider and its rivals in turns: rivals, first, rivals, first…
 
@@ -54,7 +53,6 @@ def take_turns(
         work: of a call, the same for all or by provider.
         added_mb: what a call adds to its process's peak memory, by provider, None where that is not known; of those
             that are not named it is measured here, in a call after a first one.
-        pause: seconds before each call, in which the threads of another process go to sleep.
 
     Returns:
         A row for each provider, rivals first.
@@ -67,11 +65,9 @@ def take_turns(
 
     def time_rivals() -> None:
         for name in rivals:
-            time.sleep(pause)
             start = time.perf_counter()
             providers[name]()
             seconds[name].append(time.perf_counter() - start)
-        time.sleep(pause)
 
     benchmark.pedantic(providers[own], setup=time_rivals, rounds=rounds, iterations=1)
     seconds[own] = list(benchmark.stats.stats.data)

@@ -10,8 +10,13 @@ leaves for the next need leave the chip, as the native and the resident kernel s
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from gem_fast.options import GemOptions
 from gem_fast.towers.vit import VisionConfig
+
+_ATTENTION = ("q·k attention", "iterations", "assignment")
+_DECODING = ("scores", "labels")
 
 
 @dataclass(frozen=True)
@@ -82,8 +87,8 @@ def forward(task: Task) -> Iterator[Work]:
     yield linear(task, "out", 2 * task.tokens, C, C, beside=2 * task.tokens * C).scaled(gem - 1)
     yield linear(task, "MLP", task.tokens, C, config.mlp_width).scaled(whole)
     yield linear(task, "MLP", task.tokens, config.mlp_width, C, beside=task.tokens * C).scaled(whole)
-    yield elementwise(task, "head", 2 * patches * C)
-    yield linear(task, "head", patches, C, config.embed_dim)
+    yield elementwise(task, "head", 2 * task.tokens * C)  # of the class token too
+    yield linear(task, "head", task.tokens, C, config.embed_dim)
     yield linear(task, "scores", patches, config.embed_dim, task.classes)
     yield labels(task)
 
@@ -111,3 +116,36 @@ def labels(task: Task) -> Work:
     pixels = task.B * task.size**2
     read = task.B * task.patches * task.classes * 4
     return Work("labels", 0, read + pixels * 8, exp=pixels * task.classes, fma=4 * pixels * task.classes)
+
+
+@dataclass(frozen=True)
+class ForwardWork:
+    """Operations (a multiply-add is two) and bytes of a forward.
+
+    Attributes:
+        linear: of the patch embedding and the linear layers.
+        attention: of the products of attention, original and self-self.
+        traffic: bytes that must move at the least, by the rule above.
+    """
+
+    linear: float
+    attention: float
+    traffic: float
+
+    @property
+    def flops(self) -> float:
+        return self.linear + self.attention
+
+
+def forward_work(
+    config: VisionConfig, batch: int, size: int, options: GemOptions | None = None, dtype: str = "float32"
+) -> ForwardWork:
+    """Work of GEM's patch features of `batch` images of `size`×`size`; what only the unchanged path needs left out.
+
+    Products of self-self attention count in full, though p pᵀ is symmetric.
+    """
+    task = Task(config, batch, size, options or GemOptions(), getattr(torch, dtype).itemsize)
+    works = [w for w in forward(task) if w.kernel not in _DECODING]
+    attention = sum(w.times * w.flop for w in works if w.kernel in _ATTENTION)
+    linear = sum(w.times * w.flop for w in works) - attention
+    return ForwardWork(linear, attention, sum(w.times * w.bytes for w in works))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,37 +16,34 @@ from torch import Tensor
 from gem_fast.images import read_image
 from gem_fast.model import GemModel
 from gem_fast.preprocess import to_pixels
-from gem_fast.runtime.manifest import files_of, size_name
+from gem_fast.runtime.agreement import Comparison
+from gem_fast.runtime.manifest import Manifest, size_name
 from gem_fast.towers.text import embed_tokens
 
-from .comparison import compare, labeller, rows
+from .checked_session import open_session
+from .comparison import agreed, compare, labeller
 from .plain import plain_torch
-from .session import open_session
-from .verdict import Comparison
 
 _WORDS = ["cat", "dog", "car", "tree", "house", "rocket", "apple", "umbrella"]
 _DECODED_ERROR = 1e-5  # relative; contrast and logit scale enlarge the rounding of cosines
 _TURNED = 2e-4  # share of values that Pillow's fixed point may round the other way
 
 
-def check_export(model: GemModel, folder: Path, manifest: dict[str, Any]) -> list[dict[str, Any]]:
+def check_export(model: GemModel, folder: Path, manifest: Manifest) -> tuple[Comparison, ...]:
     """Run every graph of the folder and compare it with the engine in float32.
 
     In another type an error may be twice what PyTorch alone shows in that type on the same input.
-
-    Returns:
-        The comparisons, as the manifest holds them.
 
     Raises:
         ExportError: a graph is invalid or does not run, or a difference is above its bound.
     """
     words = model.encode_text(_WORDS)
-    return rows(
-        [
-            *_image_encoders(model, folder, manifest, words),
-            *_text_encoder(model, folder / "text_encoder.onnx"),
-            *_head(model, folder, words),
-        ]
+    return agreed(
+        chain(
+            _image_encoders(model, folder, manifest, words),
+            _text_encoder(model, folder / "text_encoder.onnx"),
+            _head(model, folder, words),
+        )
     )
 
 
@@ -56,22 +54,22 @@ def sample_images(count: int = 8) -> list[Image.Image]:
     return [read_image(str(folder / name)) for name in names[:count]]
 
 
-def _image_encoders(model: GemModel, folder: Path, manifest: dict[str, Any], words: Tensor) -> Iterator[Comparison]:
-    made = manifest["export"]
-    kind = made["quantize"] or made["dtype"]
-    plain = plain_torch(model.vision, kind) if kind != "fp32" or made["with_preprocess"] else None
+def _image_encoders(model: GemModel, folder: Path, manifest: Manifest, words: Tensor) -> Iterator[Comparison]:
+    made = manifest.export
+    kind = made.quantize or made.dtype
+    plain = plain_torch(model.vision, kind) if kind != "float32" or made.with_preprocess else None
     patch = model.vision.config.patch_size
     side = max(1, round(model.defaults.size / patch)) * patch
-    for name, entry in files_of(manifest, "image_encoder").items():
-        session = open_session(folder / name, emulated=kind == "bf16")
-        for size in [tuple(entry["size"])] if entry["size"] else [(side, side), (5 * patch, 7 * patch)]:
+    for name, entry in manifest.of_role("image_encoder").items():
+        session = open_session(folder / name, emulated=kind == "bfloat16")
+        for size in [entry.size] if entry.size else [(side, side), (5 * patch, 7 * patch)]:
             labels = labeller(words, size, model.defaults.logit_scale)
-            for told, feed, pixels in _feeds(model, size, made["with_preprocess"]):
-                results = dict(zip(entry["outputs"], session.run(None, feed), strict=True))
+            for told, feed, pixels in _feeds(model, size, made.with_preprocess):
+                results = dict(zip(entry.outputs, session.run(None, feed), strict=True))
                 where: dict[str, Any] = {"graph": name, "size": size_name(size), "batch": len(pixels), "input": told}
-                truth = _features(model.vision, pixels, made["original"])
-                turned = _turned(model, pixels) if made["with_preprocess"] else pixels
-                alone = plain and _features(plain, turned, made["original"])
+                truth = _features(model.vision, pixels, made.original)
+                turned = _turned(model, pixels) if made.with_preprocess else pixels
+                alone = plain and _features(plain, turned, made.original)
                 for output, result in results.items():
                     against = {"labelled": labels if output == "patch_features" else None, "output": output, **where}
                     found = compare(result, truth[output], **against)

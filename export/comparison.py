@@ -1,7 +1,6 @@
 """How far what was exported is from the engine, and how far it may be."""
 
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -9,17 +8,19 @@ from gem_fast.kernels import decode_labels
 from torch import Tensor
 
 from gem_fast.errors import ExportError
+from gem_fast.runtime.agreement import Comparison
 
-from .verdict import Comparison, DisagreementError
+from .verdict import DisagreementError
 
 Labeller = Callable[[Tensor], Tensor]
 
 
-def rows(comparisons: list[Comparison]) -> list[dict[str, Any]]:
-    """The comparisons as the manifest holds them; DisagreementError if one does not hold."""
-    if not all(each.holds for each in comparisons):
-        raise DisagreementError(comparisons)
-    return [asdict(each) for each in comparisons]
+def agreed(comparisons: Iterable[Comparison]) -> tuple[Comparison, ...]:
+    """All of the comparisons; DisagreementError if one does not hold."""
+    every = tuple(comparisons)
+    if not all(each.holds for each in every):
+        raise DisagreementError(every)
+    return every
 
 
 def compare(result: Any, truth: Tensor, labelled: Labeller | None = None, **where: Any) -> Comparison:

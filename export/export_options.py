@@ -2,14 +2,20 @@
 
 from dataclasses import dataclass
 
+from gem_fast.dtypes import dtype_name
 from gem_fast.errors import ExportError
 from gem_fast.runtime.manifest import size_name
 
 OPSETS = range(18, 25)  # what the graphs are written for and ONNX Runtime runs
-ATTENTIONS = ("portable", "onnx", "ort", "tensorrt", "plugin")
-DTYPES = ("fp32", "fp16", "bf16")
-FIRST_ATTENTION_OPSET = 23
-_OPERATOR = ("onnx", "tensorrt", "plugin")  # those that use the operator of that opset
+FIRST_ATTENTION_OPSET = 23  # the first with the `Attention` operator
+# The least opset of each, which is what is written where none is asked for.
+ATTENTIONS = {
+    "portable": OPSETS[0],
+    "onnx": FIRST_ATTENTION_OPSET,
+    "ort": OPSETS[0],
+    "tensorrt": FIRST_ATTENTION_OPSET,
+    "plugin": FIRST_ATTENTION_OPSET,
+}
 
 
 @dataclass(frozen=True)
@@ -23,11 +29,11 @@ class ExportOptions:
         attention: `"portable"` (MatMul and Softmax, N×N in memory), `"onnx"` (the `Attention` operator of opset 23),
             `"ort"` (`MultiHeadAttention` of ONNX Runtime, which never holds N×N), `"tensorrt"` (`Attention` in the form
             that TensorRT takes) or `"plugin"` (the same, and GEM's own attention by our TensorRT plugins).
-        dtype: `"fp32"`, `"fp16"` or `"bf16"` for the image encoder's weights and products; LayerNorm, softmax,
-            normalisation, the residual stream, inputs and outputs stay float32. The text encoder and the head are
-            float32 always, as in the engine.
+        dtype: `"float32"`, `"bfloat16"` or `"float16"` for the image encoder's weights and products; LayerNorm,
+            softmax, normalisation, the residual stream, inputs and outputs stay float32. The text encoder and the head
+            are float32 always, as in the engine.
         quantize: None, or `"int8"` for the image encoder's linear layers (weights ahead of time, activations at run
-            time; fp32 only).
+            time; float32 only).
         original: a second output of the image encoder with the unchanged path's patch features.
         with_preprocess: the image encoder takes uint8 images of any size, and resizes and normalises them itself.
         check: run the graphs under ONNX Runtime and compare them with torch.
@@ -37,7 +43,7 @@ class ExportOptions:
     dynamic_size: bool = False
     opset: int | None = None
     attention: str = "ort"
-    dtype: str = "fp32"
+    dtype: str = "float32"
     quantize: str | None = None
     original: bool = False
     with_preprocess: bool = False
@@ -46,19 +52,21 @@ class ExportOptions:
     def __post_init__(self) -> None:
         if self.attention not in ATTENTIONS:
             raise ExportError(f"attention must be one of {', '.join(ATTENTIONS)}, got {self.attention!r}")
-        if self.dtype not in DTYPES:
-            raise ExportError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        try:
+            object.__setattr__(self, "dtype", dtype_name(self.dtype))
+        except ValueError as error:
+            raise ExportError(str(error)) from error
         if self.opset is not None and self.opset not in OPSETS:
             raise ExportError(f"opset must be {OPSETS[0]} to {OPSETS[-1]}, got {self.opset}")
-        if self.attention in _OPERATOR and self.chosen_opset < FIRST_ATTENTION_OPSET:
+        if self.chosen_opset < ATTENTIONS[self.attention]:
             raise ExportError(
-                f"attention {self.attention} needs opset {FIRST_ATTENTION_OPSET} or newer, got {self.opset}; "
+                f"attention {self.attention} needs opset {ATTENTIONS[self.attention]} or newer, got {self.opset}; "
                 "portable and ort serve every opset"
             )
         if self.quantize not in (None, "int8"):
             raise ExportError(f"quantize must be int8 or left out, got {self.quantize!r}")
-        if self.quantize and self.dtype != "fp32":
-            raise ExportError(f"quantize int8 goes with dtype fp32, got {self.dtype}")
+        if self.quantize and self.dtype != "float32":
+            raise ExportError(f"quantize int8 goes with dtype float32, got {self.dtype}")
         if self.dynamic_size and self.sizes:
             raise ExportError("dynamic_size serves every size; leave out sizes, or name sizes alone")
         if self.dynamic_size and self.with_preprocess:
@@ -68,7 +76,7 @@ class ExportOptions:
 
     @property
     def chosen_opset(self) -> int:
-        return self.opset or (FIRST_ATTENTION_OPSET if self.attention in _OPERATOR else OPSETS[0])
+        return self.opset or ATTENTIONS[self.attention]
 
     def grid_sizes(self, default: int, patch: int) -> tuple[tuple[int, int], ...]:
         """The sizes to write graphs for, each checked against the patch; empty for a dynamic size."""

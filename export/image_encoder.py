@@ -57,12 +57,14 @@ class ImageEncoderWriter:
         for index, block in enumerate(self.blocks):
             name = f"blocks.{index}"
             goes_on = original or index + 1 < len(self.blocks)
-            whole = goes_on or self.layers.attention == "plugin"
-            letters = "qkv" if whole else "".join(sorted({*vision.options.projections, "v"}))
+            packed = goes_on or self.layers.attention.packed
+            letters = "qkv" if packed else "".join(sorted({*vision.options.projections, "v"}))
             normed = self.layers.layer_norm(x, f"{name}.ln_1", block.ln_1)
             projections = self.project(normed, name, block, letters)
             if index >= first_gem:
-                own = self.gem_attention(normed, projections, block.heads)
+                head_width = vision.config.width // block.heads
+                gem = self.layers.attention.gem
+                own = gem(self.layers, vision.options, normed, projections, block.heads, head_width)
                 merged = self.layers.linear(own, f"{name}.out", block.out.weight, block.out.bias)
                 g = op("Add", x if index == first_gem else g, self.layers.wide(merged))
             if goes_on:
@@ -120,48 +122,6 @@ class ImageEncoderWriter:
             return {letters: packed}
         parts = self.graph.ops("Split", (packed,), len(letters), axis=-1, num_outputs=len(letters))
         return {**dict(zip(letters, parts, strict=True)), letters: packed}
-
-    def gem_attention(self, normed: str, projections: dict[str, str], heads: int) -> str:
-        """Eq. 3-7 of GEM: self-self attention of each projection, averaged; `[B, N, C]` of the products' type."""
-        op, layers = self.graph.op, self.layers
-        if layers.attention == "plugin":
-            from .tensorrt.nodes import plugin_attention
-
-            return plugin_attention(self, normed, projections["qkv"], heads)
-        letters = self.vision.options.projections
-        root = op("Sqrt", self.inverse_temperature(normed, self.vision.config.width // heads))
-        # One after the other: less is held than with the heads of all side by side, in the same time.
-        outputs = [self.self_self_attention(projections[letter], projections["v"], root, heads) for letter in letters]
-        return outputs[0] if len(letters) == 1 else layers.low(op("Mean", *map(layers.wide, outputs)))  # Eq. 7
-
-    def self_self_attention(self, p: str, value: str, root: str, heads: int) -> str:
-        """Eq. 5 and 6 of one projection, `[B, N, C]` in and out; `root` is the square root of the inverse temperature.
-
-        One tensor is query, key and value of an iteration: (√c·p)(√c·p)ᵀ = c·p pᵀ, and the output's factor of √c is
-        what the next one needs, or falls away where rows are normalised.
-        """
-        keys = self.scaled(p, root, heads)
-        for _ in range(self.vision.options.iterations):
-            refined = self.layers.attend(keys, keys, keys, heads, 1.0)  # Eq. 5
-            keys = self.scaled(refined, root, heads) if self.vision.options.normalize else refined
-        return self.layers.attend(keys, keys, value, heads, 1.0)  # Eq. 6
-
-    def inverse_temperature(self, normed: str, head_width: int) -> str:
-        """Eq. 4: the mean norm of an image's tokens over sqrt(D), `[B, 1, 1, 1]` float32; or the fixed one."""
-        op, constant, options = self.graph.op, self.graph.constant, self.vision.options
-        if options.inverse_temperature is not None:
-            return self.graph.scalar(options.inverse_temperature)
-        norms = op("ReduceL2", normed, constant([-1]), keepdims=1)
-        mean = op("ReduceMean", norms, constant([1]), keepdims=1)
-        return op("Unsqueeze", op("Mul", mean, self.graph.scalar(head_width**-0.5)), constant([3]))
-
-    def scaled(self, p: str, factor: str, heads: int) -> str:
-        """p `[B, N, heads*D]`, normalised for each head where GEM does, times a factor; of the products' type."""
-        op, constant, layers = self.graph.op, self.graph.constant, self.layers
-        apart = op("Reshape", layers.wide(p), constant([0, 0, heads, -1]))
-        if self.vision.options.normalize:
-            factor = op("Mul", layers.reciprocal_norm(apart), factor)
-        return layers.low(op("Reshape", op("Mul", apart, factor), constant([0, 0, -1])))
 
     def original_block(self, x: str, projections: dict[str, str], name: str, block: Block) -> str:
         """The unchanged block, given its projections: `[B, N, C]` float32 in and out."""

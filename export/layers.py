@@ -1,5 +1,6 @@
 """Layers of a transformer as ONNX nodes, in the types and with the attention that were asked for."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,34 +9,58 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from .builder import ORT_DOMAIN, GraphBuilder
+from gem_fast.dtypes import dtype_name
+from gem_fast.options import GemOptions
 
-TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-ONNX_DTYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+from .builder import ELEMENT_TYPES, GraphBuilder
+
 _SMALLEST_NORM = 1e-12  # torch.nn.functional.normalize's
 _GELU_OPSET = 20
 
 
 @dataclass(frozen=True)
+class Attention:
+    """How a kind of attention is written.
+
+    Attributes:
+        attend: what `Layers.attend` does, with the layers first.
+        gem: GEM's own attention, see `gem_attention.decomposed_gem`.
+        packed: `gem` needs q, k and v in one tensor.
+    """
+
+    attend: Callable[["Layers", str, str, str, int, float, bool], str]
+    gem: Callable[["Layers", GemOptions, str, Mapping[str, str], int, int], str]
+    packed: bool = False
+
+
+@dataclass(frozen=True)
 class Layers:
-    """Nodes on one graph. Values are float32 `wide` or of the products' type, `low`; in fp32 both are the same."""
+    """Nodes on one graph. Values are float32 `wide` or of the products' type, `low`; in float32 both are the same."""
 
     graph: GraphBuilder
-    attention: str = "portable"
-    dtype: str = "fp32"
+    attention: Attention
+    dtype: str = "float32"
     quantize: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", dtype_name(self.dtype))
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The type of the products."""
+        return getattr(torch, self.dtype)
 
     def low(self, x: str) -> str:
         """To the type of the products."""
-        return x if self.dtype == "fp32" else self.graph.op("Cast", x, to=ONNX_DTYPES[self.dtype])
+        return x if self.dtype == "float32" else self.graph.op("Cast", x, to=ELEMENT_TYPES[self.torch_dtype])
 
     def wide(self, x: str) -> str:
         """To float32."""
-        return x if self.dtype == "fp32" else self.graph.op("Cast", x, to=TensorProto.FLOAT)
+        return x if self.dtype == "float32" else self.graph.op("Cast", x, to=TensorProto.FLOAT)
 
     def low_weight(self, name: str, value: Tensor) -> str:
         """A weight in the type of the products."""
-        return self.graph.weight(name, value.to(TORCH_DTYPES[self.dtype]))
+        return self.graph.weight(name, value.to(self.torch_dtype))
 
     def layer_norm(self, x: str, name: str, norm: Any) -> str:
         """LayerNorm over the last axis, float32 in and out."""
@@ -67,7 +92,7 @@ class Layers:
 
     def activate(self, x: str, activation: str) -> str:
         """gelu, gelu_tanh or quick_gelu."""
-        op, scalar = self.graph.op, self._scalar
+        op, scalar = self.graph.op, self.scalar
         if activation == "quick_gelu":
             return op("Mul", x, op("Sigmoid", op("Mul", x, scalar(1.702))))
         if self.graph.opset >= _GELU_OPSET:
@@ -79,9 +104,9 @@ class Layers:
         erf = op("Erf", op("Div", x, scalar(2**0.5)))
         return op("Mul", op("Mul", x, op("Add", erf, scalar(1.0))), scalar(0.5))
 
-    def _scalar(self, value: float) -> str:
+    def scalar(self, value: float) -> str:
         """A constant of the products' type."""
-        if self.dtype == "fp32":
+        if self.dtype == "float32":
             return self.graph.scalar(value)
         return self.low_weight(f"scalar.{value:g}", torch.tensor(value))
 
@@ -96,67 +121,13 @@ class Layers:
 
     def attend(self, q: str, k: str, v: str, heads: int, scale: float, causal: bool = False) -> str:
         """softmax(scale · q kᵀ) v over heads that lie side by side: `[B, N, heads*D]` all, of the products' type."""
-        if self.attention == "ort":
-            return self.graph.op(
-                "MultiHeadAttention",
-                q,
-                k,
-                v,
-                domain=ORT_DOMAIN,
-                num_heads=heads,
-                scale=scale,
-                unidirectional=int(causal),
-            )
-        if self.attention == "onnx":
-            return self.graph.op(
-                "Attention",
-                q,
-                k,
-                v,
-                q_num_heads=heads,
-                kv_num_heads=heads,
-                scale=scale,
-                is_causal=int(causal),
-                softmax_precision=None if self.dtype == "fp32" else TensorProto.FLOAT,
-            )
-        if self.attention in ("tensorrt", "plugin"):
-            return self._heads_first(q, k, v, heads, scale, causal)
-        return self._decomposed(q, k, v, heads, scale, causal)
-
-    def _heads_first(self, q: str, k: str, v: str, heads: int, scale: float, causal: bool) -> str:
-        """`Attention` over `[B, heads, N, D]`, the only form of it that TensorRT takes."""
-        op, constant = self.graph.op, self.graph.constant
-        split = [op("Transpose", op("Reshape", x, constant([0, 0, heads, -1])), perm=[0, 2, 1, 3]) for x in (q, k, v)]
-        attended = op("Attention", *split, scale=scale, is_causal=int(causal))
-        return op("Reshape", op("Transpose", attended, perm=[0, 2, 1, 3]), constant([0, 0, -1]))
+        return self.attention.attend(self, q, k, v, heads, scale, causal)
 
     def typed(self, x: str, rank: int) -> str:
         """x, a value of the products' type that shape inference can't know."""
-        shape = [None] * rank
-        self.graph.graph.value_info.append(helper.make_tensor_value_info(x, ONNX_DTYPES[self.dtype], shape))
+        kind, shape = ELEMENT_TYPES[self.torch_dtype], [None] * rank
+        self.graph.graph.value_info.append(helper.make_tensor_value_info(x, kind, shape))
         return x
-
-    def _decomposed(self, q: str, k: str, v: str, heads: int, scale: float, causal: bool) -> str:
-        op, constant = self.graph.op, self.graph.constant
-
-        def split(x: str, order: list[int]) -> str:
-            return op("Transpose", op("Reshape", x, constant([0, 0, heads, -1])), perm=order)
-
-        queries = split(q if scale == 1 else op("Mul", q, self._scalar(scale)), [0, 2, 1, 3])
-        logits = self.wide(op("MatMul", queries, split(k, [0, 2, 3, 1])))  # [B, heads, N, N]
-        if causal:
-            logits = op("Add", logits, self._causal_mask(q))
-        weights = self.low(op("Softmax", logits, axis=-1))
-        merged = op("Transpose", op("MatMul", weights, split(v, [0, 2, 1, 3])), perm=[0, 2, 1, 3])
-        return op("Reshape", merged, constant([0, 0, -1]))
-
-    def _causal_mask(self, x: str) -> str:
-        """0 on and below the diagonal and a very low number above it, `[N, N]` for x `[B, N, C]`."""
-        op, constant = self.graph.op, self.graph.constant
-        length = op("Shape", x, start=1, end=2)
-        square = op("Concat", length, length, axis=0)
-        lowest = self.graph.constant([np.finfo(np.float32).min], np.float32)
-        return op("Trilu", op("Expand", lowest, square), constant(1), upper=1)
 
     def mlp(self, x: str, name: str, mlp_in: nn.Linear, mlp_out: nn.Linear, activation: str) -> str:
         """The two linear layers of a block, in and out of the products' type."""

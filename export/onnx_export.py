@@ -1,28 +1,31 @@
 """From a model to a folder of ONNX graphs with their manifest and tokenizer, checked against torch."""
 
-import dataclasses
-import hashlib
 import json
-from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from gem_fast.errors import ExportError
 from gem_fast.model import GemModel
-from gem_fast.runtime.manifest import FORMAT, FORMAT_VERSION, TOKENIZER, file_sha256, size_name, write_manifest
+from gem_fast.runtime.facts import ExportFacts, ImageFacts, ModelFacts, ScoreFacts, Size, TextFacts
+from gem_fast.runtime.manifest import TOKENIZER, Manifest, size_name, write_manifest
 from gem_fast.templates import TEMPLATES
 
 from .export_options import ExportOptions
 from .folders import whole_folder
 
+if TYPE_CHECKING:
+    from .graph_files import GraphFiles
+
 _INLINE_LIMIT = 1 << 30  # bytes of weights inside a graph; a protobuf ends at 2 GiB
-_HEAD_FILES = {"head": "head.onnx", "cosines": "cosines.onnx", "heatmaps": "heatmaps.onnx", "labels": "labels.onnx"}
+HEAD_STEPS = ("head", "cosines", "heatmaps", "labels")  # a graph each
 
 
-def export_onnx(model: GemModel, out: str | Path, options: ExportOptions | None = None) -> dict[str, Any]:
+def export_onnx(model: GemModel, out: str | Path, options: ExportOptions | None = None) -> Manifest:
     """Write the model as ONNX graphs into a folder.
 
     Args:
@@ -45,7 +48,7 @@ def export_onnx(model: GemModel, out: str | Path, options: ExportOptions | None 
         if options.check:
             from .checking import check_export
 
-            manifest["check"] = check_export(model, folder, manifest)
+            manifest = replace(manifest, check=check_export(model, folder, manifest))
         write_manifest(folder, manifest)
     return manifest
 
@@ -60,62 +63,74 @@ def require_packages() -> None:
         raise ExportError(f"an export needs {error.name}: pip install 'gem_fast[export]'") from error
 
 
-def write_graphs(model: GemModel, folder: Path, options: ExportOptions) -> dict[str, Any]:
+def write_graphs(model: GemModel, folder: Path, options: ExportOptions, format: str = "onnx") -> Manifest:
     """Write all graphs and the tokenizer into the folder; returns the manifest without the check's comparisons."""
-    from .builder import GraphBuilder, Weights
-    from .head import write_head
-    from .image_encoder import write_image_encoder
-    from .layers import Layers
-    from .pixels import write_preprocessing
-    from .text_encoder import write_text_encoder
+    from .graph_files import GraphFiles
     from .tokenizer_file import tokenizer_json
 
-    manifest = describe(model, options)
-    shared = {name: value for name, value in manifest.items() if name not in ("files", "check")}
-    opset, facts = options.chosen_opset, {"gem_fast": json.dumps(shared, ensure_ascii=False)}
+    if model.interpolation != "bicubic":
+        raise ExportError(f"an export resizes images bicubically, and {model.name} takes them {model.interpolation}")
+    manifest = describe(model, export_facts(format, options))
+    metadata = {"gem_fast": json.dumps(manifest.facts(), ensure_ascii=False)}
+    written = GraphFiles(folder, options.chosen_opset, metadata)
+    beside = [_write_image_encoders(model, written, options), _write_text_encoder(model, written, options)]
+    _write_head(model, written)
+    (folder / TOKENIZER).write_text(tokenizer_json(model.text.tokenizer), encoding="utf-8")
+    written.add(TOKENIZER, "tokenizer")
+    for path in filter(None, beside):
+        written.add(path.name, "weights")
+    return replace(manifest, files=written.files)
 
-    def save(name: str, role: str, weights: Weights, write: Callable[[GraphBuilder], None], **more: Any) -> None:
-        graph = GraphBuilder(opset, weights)
-        write(graph)
-        proto = graph.model(Path(name).stem, facts)
-        (folder / name).write_bytes(proto.SerializeToString())
-        manifest["files"][name] = {"role": role, **more, **interface(proto)}
+
+def _write_image_encoders(model: GemModel, written: "GraphFiles", options: ExportOptions) -> Path | None:
+    """A graph for each size, or one for any; returns the file of weights beside them."""
+    from .attention import make_layers
+    from .builder import GraphBuilder, Weights
+    from .image_encoder import write_image_encoder
+    from .pixels import write_preprocessing
+
+    def write(graph: GraphBuilder, size: Size | None) -> None:
+        layers = make_layers(graph, options.attention, options.dtype, options.quantize)
+        pixels = write_preprocessing(graph, size, model.mean, model.std) if options.with_preprocess and size else None
+        write_image_encoder(layers, model.vision, size, original=options.original, pixels=pixels)
 
     sizes = options.grid_sizes(model.defaults.size, model.vision.config.patch_size)
-    vision_weights = Weights(weights_beside(folder / "image_encoder.weights", model.vision, shared=len(sizes) > 1))
+    several = len(sizes) > 1
+    beside = weights_beside(written.folder / "image_encoder.weights", model.vision, shared=several)
+    weights = Weights(beside)
     for size in sizes or (None,):
-        name = f"image_encoder_{size_name(size)}.onnx" if size and len(sizes) > 1 else "image_encoder.onnx"
+        name = f"image_encoder_{size_name(size)}.onnx" if size and several else "image_encoder.onnx"
+        written.save(name, "image_encoder", weights, partial(write, size=size), size)
+    return beside
 
-        def write_image(graph: GraphBuilder, size: tuple[int, int] | None = size) -> None:
-            layers = Layers(graph, options.attention, options.dtype, options.quantize)
-            pixels = (
-                write_preprocessing(graph, size, model.mean, model.std) if options.with_preprocess and size else None
-            )
-            write_image_encoder(layers, model.vision, size, original=options.original, pixels=pixels)
 
-        save(name, "image_encoder", vision_weights, write_image, size=list(size) if size else None)
-    text_weights = Weights(weights_beside(folder / "text_encoder.weights", model.text.tower))
-    save(
-        "text_encoder.onnx",
-        "text_encoder",
-        text_weights,
-        lambda graph: write_text_encoder(Layers(graph, options.attention), model.text.tower),
-    )
-    embed_dim, defaults = model.vision.config.embed_dim, model.defaults
-    for step, name in _HEAD_FILES.items():
+def _write_text_encoder(model: GemModel, written: "GraphFiles", options: ExportOptions) -> Path | None:
+    """The graph in float32; returns the file of weights beside it."""
+    from .attention import make_layers
+    from .builder import GraphBuilder, Weights
+    from .text_encoder import write_text_encoder
 
-        def write_step(graph: GraphBuilder, step: str = step) -> None:
-            write_head(graph, step, embed_dim, logit_scale=defaults.logit_scale, threshold=defaults.threshold)
+    def write(graph: GraphBuilder) -> None:
+        write_text_encoder(make_layers(graph, options.attention), model.text.tower)
 
-        save(name, step, Weights(), write_step)
-    (folder / TOKENIZER).write_text(tokenizer_json(model.text.tokenizer), encoding="utf-8")
-    manifest["files"][TOKENIZER] = {"role": "tokenizer"}
-    for weights in (vision_weights, text_weights):
-        if weights.external:
-            manifest["files"][weights.external.name] = {"role": "weights"}
-    for name, entry in manifest["files"].items():
-        entry["sha256"] = file_sha256(folder / name)
-    return manifest
+    beside = weights_beside(written.folder / "text_encoder.weights", model.text.tower)
+    written.save("text_encoder.onnx", "text_encoder", Weights(beside), write)
+    return beside
+
+
+def _write_head(model: GemModel, written: "GraphFiles") -> None:
+    from .builder import Weights
+    from .head import write_head
+
+    for step in HEAD_STEPS:
+        write = partial(
+            write_head,
+            step=step,
+            embed_dim=model.vision.config.embed_dim,
+            logit_scale=model.defaults.logit_scale,
+            threshold=model.defaults.threshold,
+        )
+        written.save(f"{step}.onnx", step, Weights(), write)
 
 
 def weights_beside(path: Path, module: torch.nn.Module, shared: bool = False) -> Path | None:
@@ -124,76 +139,42 @@ def weights_beside(path: Path, module: torch.nn.Module, shared: bool = False) ->
     return path if shared or total > _INLINE_LIMIT else None
 
 
-def interface(proto: Any) -> dict[str, Any]:
-    """Inputs and outputs of a graph with their types and shapes, and the files of weights beside it."""
-    from onnx import TensorProto
-
-    from .builder import shape_of
-
-    graph = proto.graph
-    defaults = {initializer.name for initializer in graph.initializer}
-
-    def listed(values: Any) -> dict[str, Any]:
-        return {
-            value.name: {
-                "type": TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower(),
-                "shape": shape_of(value),
-                **({"optional": True} if value.name in defaults else {}),
-            }
-            for value in values
-        }
-
-    locations = {e.value for i in graph.initializer for e in i.external_data if e.key == "location"}
-    return {"inputs": listed(graph.input), "outputs": listed(graph.output), "external_data": sorted(locations)}
-
-
-def describe(model: GemModel, options: ExportOptions) -> dict[str, Any]:
-    """The manifest's facts about the model and the export; `files` is empty."""
-    gem = dataclasses.asdict(model.vision.options)
-    del gem["backend"]
-    config, known = model.vision.config, model.text.known_tokens
-    chosen = dataclasses.asdict(options) | {"opset": options.chosen_opset}
-    return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "model": {
-            "name": model.name,
-            "source": model.source,
-            "weights_sha256": weights_sha256(model),
-            "options": gem,
-        },
-        "image": {
-            "patch_size": config.patch_size,
-            "embed_dim": config.embed_dim,
-            "mean": list(model.mean),
-            "std": list(model.std),
-            "default_size": model.defaults.size,
-        },
-        "text": {
-            "context_length": model.text.tokenizer.context_length,
-            "templates": {name: list(texts) for name, texts in TEMPLATES.items()},
-            "known_tokens": None if known is None else sorted(known),
-        },
-        "defaults": {
-            "logit_scale": model.defaults.logit_scale,
-            "threshold": model.defaults.threshold,
-            "heatmap_threshold": model.defaults.heatmap_threshold,
-        },
-        "export": {name: value for name, value in chosen.items() if name != "check"},
-        "versions": {
+def describe(model: GemModel, export: ExportFacts) -> Manifest:
+    """The manifest's facts about the model and the export, without files."""
+    config, defaults, known = model.vision.config, model.defaults, model.text.known_tokens
+    return Manifest(
+        model=ModelFacts(model.name, model.source, model.weights_sha256, asdict(model.vision.options)),
+        image=ImageFacts(
+            patch_size=config.patch_size,
+            embed_dim=config.embed_dim,
+            mean=model.mean,
+            std=model.std,
+            default_size=defaults.size,
+        ),
+        text=TextFacts(
+            context_length=model.text.tokenizer.context_length,
+            templates=TEMPLATES,
+            known_tokens=None if known is None else tuple(sorted(known)),
+        ),
+        defaults=ScoreFacts(defaults.logit_scale, defaults.threshold, defaults.heatmap_threshold),
+        export=export,
+        versions={
             package: version(package)
             for package in ("gem_fast", "torch", "open_clip_torch", "onnx", "onnxruntime", "tokenizers")
         },
-        "check": None,
-        "files": {},
-    }
+    )
 
 
-def weights_sha256(model: GemModel) -> str:
-    """Of names and values of both towers' weights, in the order of their names."""
-    digest = hashlib.sha256()
-    for tower in (model.vision, model.text.tower):
-        for name, value in sorted(tower.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+def export_facts(format: str, options: ExportOptions) -> ExportFacts:
+    """The options of an export of graphs as the manifest has them."""
+    return ExportFacts(
+        format=format,
+        sizes=options.sizes,
+        dynamic_size=options.dynamic_size,
+        opset=options.chosen_opset,
+        attention=options.attention,
+        dtype=options.dtype,
+        quantize=options.quantize,
+        original=options.original,
+        with_preprocess=options.with_preprocess,
+    )

@@ -1,16 +1,14 @@
 """The image encoder in a type by PyTorch alone: the loss of the type itself, by which an export in it is judged."""
 
 import copy
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from gem_fast.kernels.linear import activate
 from torch import Tensor, nn
 
+from gem_fast.dtypes import dtype_name
 from gem_fast.towers.vit import GemVisionTransformer, Linear
-
-from .layers import TORCH_DTYPES
 
 _LINEARS = ("qkv", "out", "mlp_in", "mlp_out")
 
@@ -40,11 +38,11 @@ class Int8Linear(Linear):
 
 
 def plain_torch(vision: GemVisionTransformer, kind: str) -> GemVisionTransformer:
-    """A copy of the model, which is in float32, that computes in fp32, fp16, bf16 or int8."""
+    """A copy of the model, which is in float32, that computes in float32, bfloat16, float16 or int8."""
     plain = copy.deepcopy(vision)
-    plain.options = replace(vision.options, backend="sdpa")
+    plain.backend = "sdpa"
     if kind != "int8":
-        return plain.to(TORCH_DTYPES[kind])
+        return plain.to(getattr(torch, dtype_name(kind)))
     for block in plain.blocks:
         for name in _LINEARS:
             setattr(block, name, Int8Linear.of(getattr(block, name)))

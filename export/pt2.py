@@ -16,13 +16,15 @@ import torch._inductor
 from torch import Tensor, nn
 
 from gem_fast.errors import ExportError
-from gem_fast.runtime.manifest import file_sha256, size_name, write_manifest
+from gem_fast.runtime.agreement import Comparison
+from gem_fast.runtime.facts import ExportFacts, FileFacts
+from gem_fast.runtime.folder import file_sha256
+from gem_fast.runtime.manifest import Manifest, size_name, write_manifest
 
-from .comparison import compare, rows
+from .comparison import agreed, compare
 from .export_options import ExportOptions
 from .folders import whole_folder
 from .plain import plain_torch
-from .verdict import Comparison
 
 if TYPE_CHECKING:
     from gem_fast import GemModel
@@ -49,12 +51,12 @@ def at_size(vision: "GemVisionTransformer", size: tuple[int, int]) -> "GemVision
     fixed = copy.copy(vision)
     fixed._parameters = dict(vision._parameters)
     fixed.config = replace(vision.config, grid=grid)
-    fixed.options = replace(vision.options, backend="sdpa")
+    fixed.backend = "sdpa"
     fixed.position_embedding = nn.Parameter(vision.positions(*grid), requires_grad=False)
     return fixed
 
 
-def export_pt2(model: "GemModel", out: Path, options: ExportOptions) -> dict[str, Any]:
+def export_pt2(model: "GemModel", out: Path, options: ExportOptions) -> Manifest:
     """Compile the image encoder for the device that the model is on, and compare each package with the engine.
 
     Args:
@@ -75,19 +77,18 @@ def export_pt2(model: "GemModel", out: Path, options: ExportOptions) -> dict[str
         raise ExportError("a pt2 package has sizes and a dtype; the other options are for graphs")
     if model.device.type == "cpu":
         check_compiler()
-    manifest = describe(model, options)
-    manifest["export"] = {"format": "pt2", "dtype": options.dtype, "device": model.device.type}
     plain = plain_torch(model.vision, options.dtype)
     sizes = options.grid_sizes(model.defaults.size, model.vision.config.patch_size)
+    made = ExportFacts("pt2", options.dtype, sizes, device=model.device.type)
+    files: dict[str, FileFacts] = {}
     comparisons: list[Comparison] = []
     with whole_folder(out) as folder:
         for size in sizes:
             name = f"image_encoder_{size_name(size)}.pt2" if len(sizes) > 1 else "image_encoder.pt2"
             compile_package(plain, folder / name, size)
             comparisons += compare_package(model, plain, folder / name, size)
-            sha256 = file_sha256(folder / name)
-            manifest["files"][name] = {"role": "image_encoder_pt2", "size": list(size), "sha256": sha256}
-        manifest["check"] = rows(comparisons)
+            files[name] = FileFacts("image_encoder_pt2", file_sha256(folder / name), size)
+        manifest = replace(describe(model, made), files=files, check=agreed(comparisons))
         write_manifest(folder, manifest)
     return manifest
 

@@ -1,11 +1,14 @@
 """`--format triton-server`: a model repository for NVIDIA Triton Inference Server, with the ONNX graphs in it."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gem_fast.errors import ExportError
-from gem_fast.runtime.manifest import TOKENIZER, file_sha256, write_manifest
+from gem_fast.runtime.facts import FileFacts
+from gem_fast.runtime.folder import file_sha256
+from gem_fast.runtime.manifest import TOKENIZER, Manifest, write_manifest
 
 from .export_options import ExportOptions
 from .folders import whole_folder
@@ -35,7 +38,7 @@ confidences. Ask only for the outputs that you need.
 
 def export_triton_server(
     model: "GemModel", out: Path, options: ExportOptions, serving: Serving | None = None
-) -> dict[str, Any]:
+) -> Manifest:
     """Write a model repository: image encoder, text encoder, head, and an ensemble of the three.
 
     With several sizes there is an image encoder and an ensemble for each, `gem_448x640`.
@@ -59,46 +62,54 @@ def export_triton_server(
         raise ExportError("attention plugin runs in TensorRT only; for triton-server take ort, onnx or portable")
     with whole_folder(out) as folder:
         graphs = folder / "graphs"
-        manifest = export_onnx(model, graphs, options)
-        encoders, files = {}, {}
-        interfaces: dict[str, Interface] = {}
-        for file, entry in manifest["files"].items():
-            if entry["role"] not in _NAMES:
-                continue
-            name = _NAMES[entry["role"]] + file.removeprefix(entry["role"]).removesuffix(".onnx")
-            interfaces[name] = _place(graphs, file, entry, folder / MODELS / name, name, serving)
-            if entry["role"] == "image_encoder":
-                encoders[name] = name.replace("gem_image_encoder", "gem")
-            files[f"{MODELS}/{name}/1/model.onnx"] = entry
-        for encoder, ensemble in encoders.items():
-            steps = {name: interfaces[name] for name in (encoder, "gem_text_encoder", "gem_head")}
-            _ensemble(folder / MODELS / ensemble, ensemble_config(ensemble, steps))
-        shutil.copyfile(graphs / TOKENIZER, folder / TOKENIZER)
-        files[TOKENIZER] = manifest["files"][TOKENIZER]
+        made = export_onnx(model, graphs, options)
+        files = _place_all(made, graphs, folder, serving)
         shutil.rmtree(graphs)
-        for path in sorted((folder / MODELS).rglob("*.weights")):
-            files[str(path.relative_to(folder))] = {"role": "weights", "sha256": file_sha256(path)}
-        manifest["files"] = files
-        manifest["export"]["format"] = "triton-server"
+        manifest = replace(made, export=replace(made.export, format="triton-server"), files=files)
         write_manifest(folder, manifest)
-        listed = "\n".join(f"- `{name}`" for name in [*encoders.values(), *interfaces])
-        images = f"pixels normalised with mean {list(model.mean)} and std {list(model.std)}"
-        told = {"images": "uint8 images `[batch, H, W, 3]`" if options.with_preprocess else images, "models": listed}
-        text = _README.format(name=model.name, opset=manifest["export"]["opset"], **told)
-        (folder / "README.md").write_text(text, encoding="utf-8")
+        (folder / "README.md").write_text(_readme(manifest, folder), encoding="utf-8")
     return manifest
 
 
-def _place(graphs: Path, file: str, entry: dict[str, Any], target: Path, name: str, serving: Serving) -> Interface:
+def _place_all(made: Manifest, graphs: Path, folder: Path, serving: Serving) -> dict[str, FileFacts]:
+    """Move the graphs into the repository's models, and join them by ensembles; returns its files."""
+    encoders, files = [], {TOKENIZER: made.files[TOKENIZER]}
+    interfaces: dict[str, Interface] = {}
+    for role, prefix in _NAMES.items():
+        for file, entry in made.of_role(role).items():
+            name = prefix + file.removeprefix(role).removesuffix(".onnx")
+            interfaces[name] = _place(graphs, file, entry, folder / MODELS / name, name, serving)
+            files[f"{MODELS}/{name}/1/model.onnx"] = entry
+            if role == "image_encoder":
+                encoders.append(name)
+    for encoder in encoders:
+        steps = {name: interfaces[name] for name in (encoder, "gem_text_encoder", "gem_head")}
+        ensemble = encoder.replace("gem_image_encoder", "gem")
+        _ensemble(folder / MODELS / ensemble, ensemble_config(ensemble, steps))
+    for path in sorted((folder / MODELS).rglob("*.weights")):
+        files[path.relative_to(folder).as_posix()] = FileFacts("weights", file_sha256(path))
+    (graphs / TOKENIZER).rename(folder / TOKENIZER)
+    return files
+
+
+def _readme(manifest: Manifest, folder: Path) -> str:
+    image = manifest.image
+    pixels = f"pixels normalised with mean {list(image.mean)} and std {list(image.std)}"
+    images = "uint8 images `[batch, H, W, 3]`" if manifest.export.with_preprocess else pixels
+    models = "\n".join(f"- `{path.name}`" for path in sorted((folder / MODELS).iterdir()))
+    return _README.format(name=manifest.model.name, opset=manifest.export.opset, images=images, models=models)
+
+
+def _place(graphs: Path, file: str, entry: FileFacts, target: Path, name: str, serving: Serving) -> Interface:
     """Move a graph into its model's folder, with its weights and its configuration."""
     import onnx
 
     (target / "1").mkdir(parents=True)
     graph = interface(onnx.load(graphs / file, load_external_data=False))
     (graphs / file).rename(target / "1" / "model.onnx")
-    for weights in entry["external_data"]:
+    for weights in entry.external_data:
         (target / "1" / weights).hardlink_to(graphs / weights)
-    most = serving.max_texts if entry["role"] == "text_encoder" else serving.max_batch_size
+    most = serving.max_texts if entry.role == "text_encoder" else serving.max_batch_size
     (target / "config.pbtxt").write_text(model_config(name, graph, serving, most), encoding="utf-8")
     return graph
 

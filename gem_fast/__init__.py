@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from typing import Any as _Any
 
 if TYPE_CHECKING:
-    from .batch import segment_files
+    from .batch import records, segment_files
     from .errors import ModelError
     from .images import ImageError
     from .loading import load
@@ -32,6 +32,7 @@ __all__ = [
     "Segmentation",
     "load",
     "pretrained_tags",
+    "records",
     "segment_files",
     "supported_models",
 ]
@@ -45,6 +46,7 @@ _HOMES = {
     "Segmentation": "segmentation",
     "load": "loading",
     "pretrained_tags": "towers.checkpoint",
+    "records": "batch",
     "segment_files": "batch",
     "supported_models": "towers.checkpoint",
 }

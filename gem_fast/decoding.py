@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 class Decoder(Protocol):
     """How an engine decodes its own scores: `[P, h, w]` arrays of it in, numpy arrays out."""
 
-    def scores(self, cosines: Any) -> np.ndarray:
+    def scores(self, scores: Any) -> np.ndarray:
         """The scores themselves, `[P, h, w]` float32."""
 
-    def heatmaps(self, cosines: Any, size: tuple[int, int]) -> np.ndarray:
+    def heatmaps(self, scores: Any, size: tuple[int, int]) -> np.ndarray:
         """Upsampled bilinearly and stretched to 0..1 each, `[P, H, W]` float32; 0 where a map has no contrast."""
 
     def labels(
-        self, cosines: Any, classes: int, size: tuple[int, int], logit_scale: float, threshold: float
+        self, scores: Any, classes: int, size: tuple[int, int], logit_scale: float, threshold: float
     ) -> tuple[np.ndarray, np.ndarray]:
         """Labels `[H, W]` of `label_type(classes)` and confidences `[H, W]` float32.
 
@@ -30,7 +30,7 @@ class Decoder(Protocol):
 
 @dataclass(frozen=True)
 class KernelDecoder:
-    """Decoding by `gem_fast.kernels`, on the device that holds the scores.
+    """Decoding by `gem_fast.kernels`, on the device that holds the scores: tensors, or numpy arrays on the host.
 
     Attributes:
         backend: the model's, by name; None for what serves.
@@ -38,24 +38,33 @@ class KernelDecoder:
 
     backend: str | None = None
 
-    def scores(self, cosines: "Tensor") -> np.ndarray:
-        return cosines.float().cpu().numpy()
+    def scores(self, scores: "Tensor | np.ndarray") -> np.ndarray:
+        return _tensor(scores).float().cpu().numpy()
 
-    def heatmaps(self, cosines: "Tensor", size: tuple[int, int]) -> np.ndarray:
+    def heatmaps(self, scores: "Tensor | np.ndarray", size: tuple[int, int]) -> np.ndarray:
         from gem_fast.kernels import decode_heatmaps
 
-        return decode_heatmaps(cosines.float(), size, backend=self.backend).cpu().numpy()
+        return decode_heatmaps(_tensor(scores).float(), size, backend=self.backend).cpu().numpy()
 
     def labels(
-        self, cosines: "Tensor", classes: int, size: tuple[int, int], logit_scale: float, threshold: float
+        self, scores: "Tensor | np.ndarray", classes: int, size: tuple[int, int], logit_scale: float, threshold: float
     ) -> tuple[np.ndarray, np.ndarray]:
         from gem_fast.kernels import decode_labels
 
+        scores = _tensor(scores)
+        # Results are float32, and what is wider need not be served by every backend.
+        scores = scores.float() if scores.dtype.itemsize > 4 else scores
         labels, confidence = decode_labels(
-            cosines, size, logit_scale=logit_scale, threshold=threshold, backend=self.backend
+            scores, size, logit_scale=logit_scale, threshold=threshold, backend=self.backend
         )
         labels = labels.masked_fill_(labels > classes, 0)
         return labels.cpu().numpy().astype(label_type(classes)), confidence.float().cpu().numpy()
+
+
+def _tensor(scores: "Tensor | np.ndarray") -> "Tensor":
+    import torch
+
+    return torch.as_tensor(scores)
 
 
 def label_type(classes: int) -> type[np.unsignedinteger]:

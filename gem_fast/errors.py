@@ -1,8 +1,16 @@
-"""Errors that several parts raise. Needs no torch."""
+"""Errors that several parts raise, and warnings. Needs no torch."""
+
+import os
+import sys
+import warnings
 
 
 class ModelError(ValueError):
     """A model that can't be loaded; the message says why and what would be right."""
+
+
+class ImageError(ValueError):
+    """An image that can't be used; the message names it and the reason."""
 
 
 class ExportError(ValueError):
@@ -12,3 +20,11 @@ class ExportError(ValueError):
 def missing_extra(purpose: str, extra: str, error: ImportError) -> ModelError:
     """The error for a package that is not installed, with the extra that brings it."""
     return ModelError(f'{purpose} needs {error.name}, which is not installed: pip install "gem_fast[{extra}]"')
+
+
+def warn_caller(message: str) -> None:
+    """Warn at the first line that is not of this package, however deep it is called from there."""
+    package, frame, depth = os.path.dirname(os.path.abspath(__file__)), sys._getframe(1), 2
+    while frame.f_back is not None and os.path.abspath(frame.f_code.co_filename).startswith(package + os.sep):
+        frame, depth = frame.f_back, depth + 1
+    warnings.warn(message, stacklevel=depth)

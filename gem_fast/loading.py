@@ -6,14 +6,15 @@ from typing import Any
 
 import torch
 
+from gem_fast.kernels.backends import check_name
+
+from .dtypes import dtype_name
 from .errors import ModelError
 from .model import GemModel
 from .options import GemOptions
 from .towers.checkpoint import read_checkpoint
 from .towers.packing import pack_vision
 from .towers.text import TextEncoder
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load(
@@ -23,6 +24,7 @@ def load(
     weights: str | Path | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | str = torch.float32,
+    backend: str | None = None,
     text_cache: str | Path | None = None,
     **options: Any,
 ) -> GemModel:
@@ -34,23 +36,30 @@ def load(
         weights: a local `.safetensors` or `.pt` state dict with open_clip's names, instead of a tag. OpenAI's and
             MetaCLIP's weights need the `-quickgelu` name of the model.
         device: where to run, such as `"cpu"`, `"cuda"` or `"mps"`.
-        dtype: float32, bfloat16 or float16 of the vision transformer; text is encoded in float32.
+        dtype: float32, bfloat16 or float16 of the vision transformer, by torch's type, its name or its short name;
+            text is encoded in float32.
+        backend: `"cpu"`, `"triton"`, `"sdpa"` or `"reference"` for the attention, LayerNorm and the decoding of
+            scores; what has no kernels of that name takes plain torch. None is what the environment variable
+            `GEM_FAST_BACKEND` names, else the fastest that serves.
         text_cache: folder in which to keep text embeddings between runs.
         **options: fields of `GemOptions`, such as `gem_blocks=6` or `iterations=1`.
 
     Raises:
-        ModelError: the model, weights, device or dtype can't be used; the message says why and what can.
+        ModelError: the model, weights, device, dtype or backend can't be used; the message says why and what can.
     """
-    chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if chosen is None or chosen not in DTYPES.values():
-        raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype}")
+    try:
+        chosen: torch.dtype = getattr(torch, dtype_name(dtype))
+        if backend is not None:
+            check_name(backend)
+    except ValueError as error:
+        raise ModelError(str(error)) from error
     where = usable_device(device)
     unknown = set(options) - set(GemOptions.__dataclass_fields__)
     if unknown:
         raise ModelError(f"unknown options {sorted(unknown)}; known are {', '.join(GemOptions.__dataclass_fields__)}")
     checkpoint = read_checkpoint(name, pretrained, weights)
     gem_options = replace(GemOptions(**checkpoint.options), **options)
-    vision = pack_vision(checkpoint.vision_state, checkpoint.vision_config, gem_options).to(where, chosen)
+    vision = pack_vision(checkpoint.vision_state, checkpoint.vision_config, gem_options, backend).to(where, chosen)
     text = TextEncoder(
         checkpoint.text.to(where), checkpoint.tokenizer, known_tokens=checkpoint.known_tokens, cache=text_cache
     )
@@ -62,6 +71,7 @@ def load(
         defaults=checkpoint.defaults,
         mean=checkpoint.mean,
         std=checkpoint.std,
+        interpolation=checkpoint.interpolation,
     )
 
 

@@ -1,17 +1,21 @@
 """The torch engine as users hold it: images and prompts in, segmentations out."""
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, overload
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal, overload
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from .decoding import Decoder, KernelDecoder
+from .dtypes import dtype_name
 from .options import Defaults
-from .preprocess import ResizePolicy, input_size, to_pixels
-from .scores import class_scores
+from .preprocess import ResizePolicy, input_size, normalised, resized_by_torch
+from .scores import score_patches
 from .segmenter import Segmenter
 from .towers.text import TextEncoder
 from .towers.vit import GemVisionTransformer, VisionFeatures
@@ -27,6 +31,7 @@ class GemModel(Segmenter):
         text: the text encoder, in float32.
         defaults: input size and thresholds when the caller names none.
         mean, std: the normalisation of pixels in 0..1.
+        interpolation: bicubic or bilinear, how images are resized.
     """
 
     name: str
@@ -36,6 +41,7 @@ class GemModel(Segmenter):
     defaults: Defaults
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    interpolation: str = "bicubic"
 
     @property
     def device(self) -> torch.device:
@@ -67,15 +73,45 @@ class GemModel(Segmenter):
     def input_size(self, image_size: tuple[int, int], size: int | None, resize: ResizePolicy | None) -> tuple[int, int]:
         return input_size(image_size, size or self.defaults.size, resize or "shorter", self.vision.config.patch_size)
 
-    def embed(self, words: Sequence[str], templates: tuple[str, ...]) -> Tensor:
-        return self.text.encode(words, templates)
+    def identity(self) -> dict[str, Any]:
+        return {
+            "model": self.name,
+            "weights": self.weights_sha256,
+            "method": {"name": "gem", **asdict(self.vision.options)},
+            "dtype": dtype_name(self.dtype),
+        }
 
-    def patch_features(self, pictures: Sequence[Image.Image], shape: tuple[int, int]) -> Tensor:
-        return self.features(torch.stack([to_pixels(picture, shape, self.mean, self.std) for picture in pictures]))
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Of names and values of both towers' weights, in the order of their names."""
+        digest = hashlib.sha256()
+        for tower in (self.vision, self.text.tower):
+            for name, value in sorted(tower.state_dict().items()):
+                digest.update(name.encode())
+                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
 
-    def cosines(self, patches: Tensor, members: Sequence[int], words: Tensor, groups: Sequence[int]) -> Tensor:
-        return class_scores(patches[list(members)], words, list(groups))
+    @property
+    def engines(self) -> int:
+        return torch.get_num_threads() if self.device.type == "cpu" else 1
+
+    def share_cores(self, engines: int) -> None:
+        torch.set_num_threads(max(1, torch.get_num_threads() // engines))
+
+    def pixels(self, picture: Image.Image, shape: tuple[int, int]) -> np.ndarray:
+        """By torch, several times as fast as Pillow and within 1 of 255 of it."""
+        return resized_by_torch(picture, shape, self.interpolation)
+
+    def patch_features(self, pixels: np.ndarray, shape: tuple[int, int]) -> Tensor:
+        return self.features(torch.from_numpy(normalised(pixels, self.mean, self.std)))
+
+    def scores(self, patches: Tensor, members: Sequence[int], words: Tensor, groups: Sequence[int]) -> Tensor:
+        return score_patches(patches[list(members)], words, list(groups))
+
+    @property
+    def host_decoder(self) -> Decoder:
+        return KernelDecoder(None if self.vision.backend == "triton" else self.vision.backend)
 
     @property
     def decoder(self) -> Decoder:
-        return KernelDecoder(self.vision.options.backend)
+        return KernelDecoder(self.vision.backend)

@@ -14,8 +14,6 @@ class GemOptions:
         projections: which of q, k and v are ensembled (Eq. 7).
         normalize: L2-normalise the projections. Off is what CLIP Surgery's value-value attention needs, with
             `projections="v"`, `iterations=0` and `inverse_temperature=head_width ** -0.5`.
-        backend: attention backend by name, or None for the best that serves. On `"triton"` LayerNorm and the decoding
-            of scores run in Triton too, on the others in torch.
     """
 
     gem_blocks: int = 6
@@ -23,11 +21,9 @@ class GemOptions:
     inverse_temperature: float | None = None
     projections: str = "qkv"
     normalize: bool = True
-    backend: str | None = None
 
     def __post_init__(self) -> None:
-        from gem_fast.kernels.attention import backends
-        from gem_fast.kernels.attention.dispatch import check_projections
+        from gem_fast.kernels.attention.self_self import check_projections
 
         if self.gem_blocks < 1:
             raise ValueError(f"gem_blocks must be 1 or more, got {self.gem_blocks}")
@@ -36,8 +32,6 @@ class GemOptions:
         if self.inverse_temperature is not None and not self.inverse_temperature > 0:
             raise ValueError(f"inverse_temperature must be positive or None, got {self.inverse_temperature}")
         check_projections(self.projections)
-        if self.backend is not None and self.backend not in backends():
-            raise ValueError(f"unknown backend {self.backend!r}; the backends are {', '.join(backends())}")
 
 
 @dataclass(frozen=True)

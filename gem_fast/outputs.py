@@ -2,15 +2,12 @@
 
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from PIL import Image
-
-if TYPE_CHECKING:
-    from .segmentation import Segmentation
 
 
 @dataclass(frozen=True)
@@ -20,49 +17,58 @@ class OutputKind:
     Attributes:
         name: as `Segmentation.save` and a record's `files` have it.
         ending: of its file names.
-        content: of a segmentation.
+        content: of a `Segmentation`.
         always: it is written whatever was asked for.
+        once: all images of a run share it.
     """
 
     name: str
     ending: str
-    content: Callable[["Segmentation"], bytes]
+    content: Callable[[Any], bytes]
     always: bool = False
+    once: bool = False
 
 
 def png_bytes(picture: Image.Image) -> bytes:
+    return _encoded(picture, "PNG", compress_level=3)
+
+
+def _encoded(picture: Image.Image, format: str, **settings: int) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=3)
+    picture.save(buffer, format, **settings)
     return buffer.getvalue()
 
 
-def _legend(result: "Segmentation") -> bytes:
-    return json.dumps(result.legend(), indent=1, ensure_ascii=False).encode(errors="backslashreplace")
+def legend_bytes(legend: Mapping[str, Mapping[str, str]]) -> bytes:
+    return json.dumps(legend, indent=1, ensure_ascii=False).encode(errors="backslashreplace")
 
 
-def _heatmaps(result: "Segmentation") -> bytes:
+def _heatmaps(result: Any) -> bytes:
     buffer = io.BytesIO()
     maps = result.heatmaps.astype(np.float16)
     np.savez_compressed(buffer, heatmaps=maps, scores=result.scores, classes=np.array(result.classes))
     return buffer.getvalue()
 
 
-KINDS = (
-    OutputKind("overlay", ".overlay.png", lambda result: png_bytes(result.overlay())),
-    OutputKind("labels", ".labels.png", lambda result: png_bytes(result.label_image()), always=True),
-    OutputKind("legend", ".legend.json", _legend, always=True),
-    OutputKind("heatmaps", ".heatmaps.npz", _heatmaps),
-)
+LABELS = OutputKind("labels", ".labels.png", lambda result: png_bytes(result.label_image()), always=True)
+LEGEND = OutputKind("legend", ".legend.json", lambda result: legend_bytes(result.legend()), always=True, once=True)
+HEATMAPS = OutputKind("heatmaps", ".heatmaps.npz", _heatmaps)
+# By format; WebP takes seven times as long as JPEG, and PNG thirty times.
+OVERLAYS = {
+    "jpeg": OutputKind("overlay", ".overlay.jpg", lambda result: _encoded(result.overlay(), "JPEG", quality=90)),
+    "png": OutputKind("overlay", ".overlay.png", lambda result: png_bytes(result.overlay())),
+    "webp": OutputKind("overlay", ".overlay.webp", lambda result: _encoded(result.overlay(), "WEBP", quality=80)),
+}
+KINDS = (*OVERLAYS.values(), LABELS, LEGEND, HEATMAPS)
 
 
-def wanted_kinds(names: Iterable[str] = ()) -> tuple[OutputKind, ...]:
-    """The kinds that are always written, and those of these names.
+def wanted_kinds(*, overlay: str | None, heatmaps: bool) -> tuple[OutputKind, ...]:
+    """Overlays of a format if there is one, what is always written, and heat maps if wanted.
 
     Raises:
-        ValueError: there is no kind of a name.
+        ValueError: there is no such format.
     """
-    asked = set(names)
-    if unknown := asked - {kind.name for kind in KINDS}:
-        known = ", ".join(kind.name for kind in KINDS)
-        raise ValueError(f"no kind of output is called {', '.join(sorted(unknown))}; there are {known}")
-    return tuple(kind for kind in KINDS if kind.always or kind.name in asked)
+    if overlay is not None and overlay not in OVERLAYS:
+        raise ValueError(f"overlays are written as {', '.join(OVERLAYS)}, got {overlay!r}")
+    asked = {OVERLAYS.get(overlay or ""), HEATMAPS if heatmaps else None}
+    return tuple(kind for kind in KINDS if kind.always or kind in asked)

@@ -1,13 +1,17 @@
 """Prompts as users name them: classes with synonyms, prompt files, templates. Needs no torch."""
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
 from .templates import TEMPLATES
+
+MOST_CLASSES = 65_535  # what 16-bit labels tell apart, 0 being background
+_LARGEST_FILE = 1 << 24
+_LONGEST_WORD = 2_000
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ def parse_classes(prompts: Prompts) -> tuple[TextClass, ...]:
     `["cat", ("car", "automobile")]`, or a mapping from class names to their words.
 
     Raises:
-        ValueError: there is no prompt, one is empty or no text, or two have the same name.
+        ValueError: there is no prompt, one is empty or no text, two have the same name, or there are more than
+            `MOST_CLASSES`.
     """
     if not isinstance(prompts, Iterable):
         raise ValueError(f"prompts must be a text, a list or a mapping, got {prompts!r}")
@@ -49,6 +54,10 @@ def parse_classes(prompts: Prompts) -> tuple[TextClass, ...]:
     classes = tuple(TextClass(name.strip(), tuple(dict.fromkeys(w.strip() for w in words))) for name, words in named)
     if twice := [name for name, count in Counter(c.name for c in classes).items() if count > 1]:
         raise ValueError(f"each class needs a name of its own, but these come more than once: {', '.join(twice)}")
+    if len(classes) > MOST_CLASSES:
+        raise ValueError(
+            f"label images tell {MOST_CLASSES:,} classes apart, got {len(classes):,}; split them into runs"
+        )
     return classes
 
 
@@ -56,20 +65,53 @@ def read_prompt_file(path: str | os.PathLike) -> dict[str, list[str]]:
     """Classes from a text file: a class a line, its synonyms separated by commas; empty lines and `#` are passed over.
 
     Raises:
-        ValueError: the file can't be read, or names no class.
+        ValueError: the file can't be read, is something else than such a list, or names no class.
     """
+    name = f"prompts file {os.fspath(path)}"
+    right = "write a class a line, synonyms after commas"
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"prompts file {os.fspath(path)} can't be read as UTF-8 text: {error}") from error
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise ValueError(f"{name} is no file; {right} into one")
+        with open(path, "rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
+    except OSError as error:
+        raise ValueError(f"{name} can't be read: {error.strerror}") from error
+    if len(content) > _LARGEST_FILE:
+        raise ValueError(f"{name} is larger than {_LARGEST_FILE:,} bytes, which no list of classes is; {right}")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} can't be read as UTF-8 text: {error}") from error
+    if "\0" in text:
+        raise ValueError(f"{name} is no text, it holds bytes of value 0; {right}")
+    if _is_json(text):
+        raise ValueError(f"{name} is JSON; {right}")
     classes: dict[str, list[str]] = {}
-    for line in lines:
+    for number, line in enumerate(text.splitlines(), 1):
         words = [word.strip() for word in line.split(",") if word.strip()]
         if words and not line.lstrip().startswith("#"):
+            if len(longest := max(words, key=len)) > _LONGEST_WORD:
+                raise ValueError(
+                    f"{name}, line {number}: a word of {len(longest):,} letters is longer than any model reads; {right}"
+                )
             classes.setdefault(words[0], []).extend(words)
     if not classes:
-        raise ValueError(f"prompts file {os.fspath(path)} names no class; write a class a line, synonyms after commas")
+        raise ValueError(f"{name} names no class; {right}")
     return classes
+
+
+def _is_json(text: str) -> bool:
+    """Whether a text is a JSON list or object, or begins as one over several lines."""
+    start = text.lstrip()[:1]
+    if start not in ("{", "["):
+        return False
+    try:
+        json.loads(text)
+    except RecursionError:
+        return True
+    except ValueError:
+        return text.strip() in ("{", "[") or text.lstrip()[1:].lstrip()[:1] in ('"', "{", "[")
+    return True
 
 
 def parse_templates(templates: str | Sequence[str]) -> tuple[str, ...]:

@@ -2,7 +2,9 @@
 
 import colorsys
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
+from itertools import chain, count
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -34,6 +36,7 @@ def class_colour(label: int) -> Colour:
     return (round(red * 255), round(green * 255), round(blue * 255))
 
 
+@cache
 def palette(count: int) -> np.ndarray:
     """Colours of labels 0 to count - 1: [count, 3] uint8."""
     return np.array([class_colour(label) for label in range(count)], np.uint8)
@@ -51,7 +54,7 @@ def blend_labels(image: Image.Image, labels: np.ndarray, names: tuple[str, ...])
     ]
     if len(shown) > _LEGEND_ENTRIES:
         entries.append(((128, 128, 128), "and", f"{len(shown) - _LEGEND_ENTRIES} more"))
-    return _with_legend(mixed, entries or [((0, 0, 0), "background", "100%")])
+    return _with_legend(mixed, entries or [((0, 0, 0), label_names(names)[0], "100%")])
 
 
 def share(count: int, total: int) -> str:
@@ -143,3 +146,16 @@ def _fonts(size: int) -> tuple[Font, ...]:
         except OSError:
             continue
     return tuple(fonts)
+
+
+def label_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """Names of the labels from 0 on: 0 is `background`, or another word where a class is called that."""
+    taken = {name.casefold() for name in classes}
+    words = chain(["background", "unlabelled"], (f"unlabelled {number}" for number in count(2)))
+    return (next(word for word in words if word not in taken), *classes)
+
+
+def legend(classes: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Name and colour of each label of these classes."""
+    names = label_names(classes)
+    return {str(i): {"name": n, "color": "#{:02x}{:02x}{:02x}".format(*class_colour(i))} for i, n in enumerate(names)}

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def class_scores(patches: Tensor, words: Tensor, groups: list[int]) -> Tensor:
+def score_patches(patches: Tensor, words: Tensor, groups: list[int]) -> Tensor:
     """Cosine of each patch with each class, the maximum over a class's synonyms.
 
     Args:
@@ -16,7 +16,8 @@ def class_scores(patches: Tensor, words: Tensor, groups: list[int]) -> Tensor:
         `[B, P, h, w]` with P classes, in -1..1.
     """
     words = words.to(patches.device, patches.dtype)
-    cosines = torch.einsum("bhwe,te->bthw", patches, words)
+    # Image by image: a product's bits may depend on its number of rows, and an image's on its batch.
+    scores = torch.stack([torch.einsum("hwe,te->thw", image, words) for image in patches])
     if len(groups) == len(words):
-        return cosines
-    return torch.stack([synonyms.amax(1) for synonyms in cosines.split(groups, dim=1)], dim=1)
+        return scores
+    return torch.stack([synonyms.amax(1) for synonyms in scores.split(groups, dim=1)], dim=1)

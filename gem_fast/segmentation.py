@@ -4,8 +4,7 @@ Needs no torch: each engine brings the decoder of its own arrays.
 """
 
 import os
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .decoding import Decoder, KernelDecoder, label_type
+from .decoding import Decoder, label_type
 from .outputs import wanted_kinds
-from .rendering import blend_heatmap, blend_labels, class_colour, palette
+from .rendering import blend_heatmap, blend_labels, label_names, legend, palette
 from .writing import write_whole
 
 
@@ -26,31 +25,33 @@ class Segmentation:
     Attributes:
         image: the original image, RGB.
         classes: names of the P classes; class i has the label i + 1, and 0 is background.
-        cosines: cosine of each patch with each class and then each background class, `[P + Q, h, w]`: a tensor on the
-            model's device, or an array that `decoder` takes.
+        all_scores: cosine of each patch with each class and then each background class, `[P + Q, h, w]`: a tensor on
+            the model's device, or an array that `decoder` takes.
         threshold: confidence below which a pixel is background.
         logit_scale: multiplier of the cosine before the softmax over classes.
+        decoder: turns scores into labels and heat maps.
         source: the file, if the image came from one.
-        decoder: turns cosines into labels and heat maps.
+        label_size: height and width of labels and heat maps, by default the image's.
     """
 
     image: Image.Image
     classes: tuple[str, ...]
-    cosines: Any = field(repr=False)
+    all_scores: Any = field(repr=False)
     threshold: float
     logit_scale: float
+    decoder: Decoder = field(repr=False)
     source: str | None = None
-    decoder: Decoder = field(default=KernelDecoder(), repr=False)
+    label_size: tuple[int, int] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the original image in pixels."""
-        return self.image.height, self.image.width
+        """Height and width of labels and heat maps in pixels: those of the original image, unless others were asked."""
+        return self.label_size or (self.image.height, self.image.width)
 
     @property
     def scores(self) -> np.ndarray:
         """Raw cosine scores at patch resolution, `[P, h, w]` float32."""
-        return self.decoder.scores(self.cosines[: len(self.classes)])
+        return self.decoder.scores(self.all_scores[: len(self.classes)])
 
     @property
     def heatmaps(self) -> np.ndarray:
@@ -58,23 +59,26 @@ class Segmentation:
 
         Computed at each access: 4 bytes × P × H × W. For one prompt of many take `heatmap(prompt)`.
         """
-        return self.decoder.heatmaps(self.cosines[: len(self.classes)], self.size)
+        return self.decoder.heatmaps(self.all_scores[: len(self.classes)], self.size)
 
     def heatmap(self, prompt: str) -> np.ndarray:
         """Heat map of one class by its name, `[H, W]` float32 in 0..1; KeyError if there is no such class."""
         if prompt not in self.classes:
             raise KeyError(f"{prompt!r} is not among the classes: {', '.join(self.classes)}")
         index = self.classes.index(prompt)
-        return self.decoder.heatmaps(self.cosines[index : index + 1], self.size)[0]
+        return self.decoder.heatmaps(self.all_scores[index : index + 1], self.size)[0]
 
     @cached_property
     def _decoded(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._decode(self.size)
+
+    def _decode(self, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and confidences `[H, W]` at any size."""
         classes = len(self.classes)
-        if len(self.cosines) > 1:
-            return self.decoder.labels(self.cosines, classes, self.size, self.logit_scale, self.threshold)
-        # A softmax over one class is 1 everywhere; the heat map tells where the class is rather than is not.
-        confidence = self.heatmap(self.classes[0])
-        return (confidence >= self.threshold).astype(label_type(classes)), confidence
+        if is_alone(len(self.all_scores)):
+            confidence = self.decoder.heatmaps(self.all_scores, size)[0]
+            return (confidence >= self.threshold).astype(label_type(classes)), confidence
+        return self.decoder.labels(self.all_scores, classes, size, self.logit_scale, self.threshold)
 
     @property
     def labels(self) -> np.ndarray:
@@ -90,26 +94,22 @@ class Segmentation:
         return self._decoded[1]
 
     def areas(self) -> dict[str, float]:
-        """Share of the image that each class that appears covers, background among them."""
-        counts = np.bincount(self.labels.ravel(), minlength=len(self.classes) + 1)
-        shares: Counter[str] = Counter()  # a class may be called background too
-        for name, count in zip(("background", *self.classes), counts.tolist(), strict=True):
-            if count:
-                shares[name] += count / self.labels.size
-        return dict(shares)
+        """Share of the image that each class that appears covers, that of label 0 among them."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.classes) + 1).tolist()
+        named = zip(label_names(self.classes), counts, strict=True)
+        return {name: count / self.labels.size for name, count in named if count}
 
     def legend(self) -> dict[str, dict[str, str]]:
         """Name and colour of each label."""
-        names = ("background", *self.classes)
-        return {
-            str(i): {"name": n, "color": "#{:02x}{:02x}{:02x}".format(*class_colour(i))} for i, n in enumerate(names)
-        }
+        return legend(self.classes)
 
     def overlay(self, prompt: str | None = None) -> Image.Image:
         """The labels in colours over the image with a legend below, or the heat map of one prompt."""
+        size = self.image.height, self.image.width
         if prompt is None:
-            return blend_labels(self.image, self.labels, self.classes)
-        return blend_heatmap(self.image, self.heatmap(prompt), prompt)
+            labels = self.labels if size == self.size else self._decode(size)[0]
+            return blend_labels(self.image, labels, self.classes)
+        return blend_heatmap(self.image, replace(self, label_size=size).heatmap(prompt), prompt)
 
     def label_image(self) -> Image.Image:
         """The labels as an image: a palette of the legend's colours, or 16-bit grey from 256 classes on."""
@@ -133,11 +133,18 @@ class Segmentation:
             Files by kind: `labels`, `legend`, perhaps `overlay` and `heatmaps`. Each appears whole or not at all.
         """
         stem = stem or (Path(self.source).stem if self.source else "image")
-        asked = {"overlay": overlay, "heatmaps": heatmaps}
-        kinds = wanted_kinds(name for name, wanted in asked.items() if wanted)
+        kinds = wanted_kinds(overlay="png" if overlay else None, heatmaps=heatmaps)
         contents = {kind: kind.content(self) for kind in kinds}
         paths = {}
         for kind, content in contents.items():
             paths[kind.name] = Path(folder) / f"{stem}{kind.ending}"
             write_whole(paths[kind.name], content)
         return paths
+
+
+def is_alone(count: int) -> bool:
+    """Whether a single prompt without background has nothing to compete with: a softmax over it is 1 everywhere.
+
+    Then its heat map, which tells where it is rather than is not, is the confidence, with a threshold of its own.
+    """
+    return count == 1

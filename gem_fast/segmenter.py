@@ -2,47 +2,78 @@
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from PIL import Image
 
 from .decoding import Decoder
-from .images import ImageLike, is_tensor, load_image
+from .images import ImageError, ImageLike, is_tensor, load_image
 from .options import Defaults
-from .preprocess import ResizePolicy
+from .preprocess import ResizePolicy, resized
 from .prompts import Prompts, TextClass, parse_classes, parse_templates
-from .segmentation import Segmentation
+from .query import Query, check_scores
+from .segmentation import Segmentation, is_alone
+from .streaming import stream
+from .word_encoder import WordEncoder
+
+
+class _Ready(NamedTuple):
+    """An RGB image, height and width of its input, and its file."""
+
+    picture: Image.Image
+    shape: tuple[int, int]
+    source: str | None
 
 
 class Segmenter(ABC):
-    """An engine: it supplies features, embeddings and scores as arrays of its own, and the decoder that reads them."""
+    """An engine: it supplies features, embeddings and scores as arrays of its own, and the decoder that reads them.
+
+    Attributes:
+        name: of the model.
+        defaults: input size and thresholds when the caller names none.
+        text: words to embeddings.
+        usual_resize: the resize policy when the caller names none.
+        resizes: whether `pixels` resizes; if not, the engine does, and takes images of any size.
+    """
 
     name: str
     defaults: Defaults
+    text: WordEncoder[Any]
+    usual_resize = "shorter"
+    resizes = True
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What its results depend on: `model`, `weights` (their sha256), `method` and `dtype`."""
 
     @abstractmethod
     def input_size(self, image_size: tuple[int, int], size: int | None, resize: ResizePolicy | None) -> tuple[int, int]:
-        """Height and width of the model's input for an image of that height and width."""
+        """Height and width of the model's input for an image of that height and width.
+
+        Raises:
+            ImageError: this image can't have one. ValueError: no image could.
+        """
+
+    def pixels(self, picture: Image.Image, shape: tuple[int, int]) -> np.ndarray:
+        """What `patch_features` takes of an RGB image: resized to height and width, `[H, W, 3]` uint8."""
+        return resized(picture, shape) if self.resizes else np.asarray(picture)
 
     @abstractmethod
-    def embed(self, words: Sequence[str], templates: tuple[str, ...]) -> Any:
-        """Unit embeddings `[len(words), E]` float32, each the mean over the templates."""
+    def patch_features(self, pixels: np.ndarray, shape: tuple[int, int]) -> Any:
+        """L2-normalised patch features `[B, h, w, E]` of what `pixels` gave for a shape, `[B, H, W, 3]` uint8."""
 
     @abstractmethod
-    def patch_features(self, pictures: Sequence[Image.Image], shape: tuple[int, int]) -> Any:
-        """L2-normalised patch features `[B, h, w, E]` of RGB images, resized to height and width."""
-
-    @abstractmethod
-    def cosines(self, patches: Any, members: Sequence[int], words: Any, groups: Sequence[int]) -> Any:
+    def scores(self, patches: Any, members: Sequence[int], words: Any, groups: Sequence[int]) -> Any:
         """Scores of some images of a batch, `[P, h, w]` each: of each class the maximum over its words.
 
         Args:
             patches: from `patch_features`.
             members: which images of the batch.
-            words: from `embed`, the words of a class next to each other.
+            words: their unit embeddings from `text`, those of a class next to each other.
             groups: number of words of each class.
         """
 
@@ -51,10 +82,68 @@ class Segmenter(ABC):
     def decoder(self) -> Decoder:
         """What decodes the scores."""
 
+    @property
+    @abstractmethod
+    def host_decoder(self) -> Decoder:
+        """What decodes scores that lie in numpy arrays, on one thread of any process."""
+
+    @property
+    def engines(self) -> int:
+        """How many threads together are served faster than one, each on its share of the cores."""
+        return 1
+
+    def share_cores(self, engines: int) -> None:
+        """From now on, compute on one of so many shares of the cores where this thread calls the engine."""
+        assert engines == 1
+
     def encode_text(self, prompts: Prompts, templates: str | Sequence[str] = "photo") -> Any:
         """Unit embeddings `[T, E]` float32 of all words of the prompts, a class's synonyms next to each other."""
         words = [word for text_class in parse_classes(prompts) for word in text_class.synonyms]
-        return self.embed(words, parse_templates(templates))
+        return self.text.encode(words, parse_templates(templates))
+
+    def query(
+        self,
+        prompts: Prompts,
+        *,
+        background: Prompts = (),
+        templates: str | Sequence[str] = "photo",
+        threshold: float | None = None,
+        logit_scale: float | None = None,
+    ) -> Query:
+        """Prompts and settings as `segment` takes them, made ready for any number of images.
+
+        Raises:
+            ValueError: an argument is wrong; the message says what would be right.
+        """
+        rest = parse_classes(background) if background else ()
+        return self._query(parse_classes(prompts), rest, templates, threshold, logit_scale)
+
+    def _query(
+        self,
+        classes: tuple[TextClass, ...],
+        rest: tuple[TextClass, ...],
+        templates: str | Sequence[str],
+        threshold: float | None,
+        logit_scale: float | None,
+    ) -> Query:
+        check_scores(threshold, logit_scale)
+        template_set = parse_templates(templates)
+        usual = self.defaults.heatmap_threshold if is_alone(len(classes) + len(rest)) else self.defaults.threshold
+        return Query(
+            classes,
+            rest,
+            self.text.encode([word for each in (*classes, *rest) for word in each.synonyms], template_set),
+            template_set,
+            usual if threshold is None else threshold,
+            self.defaults.logit_scale if logit_scale is None else logit_scale,
+        )
+
+    def check_input(self, size: int | None, resize: ResizePolicy | None) -> None:
+        """Raise ValueError for a size or a policy that no image could be resized by."""
+        if size is not None and size < 1:
+            raise ValueError(f"size must be a positive number of pixels, got {size}")
+        with suppress(ImageError):  # which would be that image's own
+            self.input_size((self.defaults.size, self.defaults.size), size, resize)
 
     @overload
     def segment(self, images: ImageLike, prompts: Prompts, **settings: Any) -> Segmentation: ...
@@ -102,59 +191,82 @@ class Segmenter(ABC):
         Raises:
             ImageError: an image can't be read. ValueError: an argument is wrong. The message says what would be right.
         """
-        check_settings(size, threshold, logit_scale, batch_size)
+        self.check_input(size, resize)
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
         batch, single = as_batch(images)
-        asked = prompts_for_each(prompts, len(batch))
-        template_set = parse_templates(templates)
         rest = parse_classes(background) if background else ()
-        words: dict[tuple[TextClass, ...], Any] = {}
-        for each in dict.fromkeys(asked):
-            words[each] = self.embed([word for c in (*each, *rest) for word in c.synonyms], template_set)
-        pictures = [load_image(image) for image in batch]
+        asked = prompts_for_each(prompts, len(batch))
+        queries = {each: self._query(each, rest, templates, threshold, logit_scale) for each in set(asked)}
+        ready = [self._load(image, size, resize) for image in batch]
+        results = self._results(ready, [queries[each] for each in asked], batch_size)
+        return results[0] if single else results
+
+    def stream(
+        self,
+        images: Iterable[ImageLike],
+        prompts: Prompts,
+        *,
+        size: int | None = None,
+        resize: ResizePolicy | None = None,
+        batch_size: int = 8,
+        **query: Any,
+    ) -> Iterator[Segmentation | ImageError]:
+        """Segment images one after another, for a loop of your own: any number of them, read ahead in a thread.
+
+        Args:
+            images: as for `segment`, in any iterable, which may have no end.
+            prompts: the classes, for all images.
+            size, resize: as for `segment`.
+            batch_size: images in one forward: so many neighbours of one input size go together.
+            **query: background, templates, threshold and logit_scale, as for `segment`.
+
+        Yields:
+            For each image in turn its result, or the `ImageError` that says why it has none.
+
+        Raises:
+            ValueError: an argument is wrong, before the first image is read.
+        """
+        self.check_input(size, resize)
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
+        asked = self.query(prompts, **query)
+        return stream(
+            images,
+            lambda image: self._load(image, size, resize),
+            lambda ready: self._results(ready, [asked] * len(ready), batch_size),
+            batch_size,
+        )
+
+    def _load(self, image: ImageLike, size: int | None, resize: ResizePolicy | None) -> "_Ready":
+        """An image, and the shape of its input; ImageError if it has none."""
+        picture = load_image(image)
+        shape = self.input_size((picture.height, picture.width), size, resize)
+        return _Ready(picture, shape, str(image) if isinstance(image, str | Path) else None)
+
+    def _results(self, ready: Sequence["_Ready"], queries: Sequence[Query], batch_size: int) -> list[Segmentation]:
+        """Results of images, each with its query; those whose pixels and inputs are of one size go together."""
+        groups: dict[Any, list[int]] = defaultdict(list)
+        for i, each in enumerate(ready):
+            groups[each.shape if self.resizes else (each.shape, each.picture.size)].append(i)
         results: dict[int, Segmentation] = {}
-        shapes = [self.input_size((picture.height, picture.width), size, resize) for picture in pictures]
-        for chunk, shape in chunks(shapes, batch_size):
-            patches = self.patch_features([pictures[i] for i in chunk], shape)
-            for each in dict.fromkeys(asked[i] for i in chunk):
-                members = [k for k, i in enumerate(chunk) if asked[i] == each]
-                groups = [len(c.synonyms) for c in (*each, *rest)]
-                cosines = self.cosines(patches, members, words[each], groups)
-                alone = len(each) + len(rest) == 1
-                usual = self.defaults.heatmap_threshold if alone else self.defaults.threshold
-                for k, cosine in zip(members, cosines, strict=True):
-                    source = batch[chunk[k]]
-                    results[chunk[k]] = Segmentation(
-                        image=pictures[chunk[k]],
-                        classes=tuple(c.name for c in each),
-                        cosines=cosine,
-                        threshold=usual if threshold is None else threshold,
-                        logit_scale=self.defaults.logit_scale if logit_scale is None else logit_scale,
-                        source=str(source) if isinstance(source, str | Path) else None,
-                        decoder=self.decoder,
-                    )
-        return results[0] if single else [results[i] for i in range(len(batch))]
+        for group in groups.values():
+            for start in range(0, len(group), batch_size):
+                chunk, shape = group[start : start + batch_size], ready[group[0]].shape
+                patches = self.patch_features(np.stack([self.pixels(ready[i].picture, shape) for i in chunk]), shape)
+                for query in dict.fromkeys(queries[i] for i in chunk):
+                    members = [k for k, i in enumerate(chunk) if queries[i] is query]
+                    scores = self.scores(patches, members, query.words, query.groups)
+                    for k, own in zip(members, scores, strict=True):
+                        each = ready[chunk[k]]
+                        results[chunk[k]] = query.result(each.picture, own, self.decoder, each.source)
+        return [results[i] for i in range(len(ready))]
 
-
-def chunks(shapes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[tuple[list[int], tuple[int, int]]]:
-    """Indices of images that go through the model together, and the height and width that they share."""
-    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for i, shape in enumerate(shapes):
-        groups[shape].append(i)
-    for shape, members in groups.items():
-        for start in range(0, len(members), batch_size):
-            yield members[start : start + batch_size], shape
-
-
-def check_settings(size: int | None, threshold: float | None, logit_scale: float | None, batch_size: int) -> None:
-    """Raise ValueError for a number that no image could be segmented with."""
-    if logit_scale is not None and not logit_scale > 0:
-        raise ValueError(f"logit_scale must be positive, got {logit_scale}")
-    if size is not None and size < 1:
-        raise ValueError(f"size must be a positive number of pixels, got {size}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise ValueError(f"threshold must be in 0..1, got {threshold}")
+    def score_on_host(self, pixels: np.ndarray, shape: tuple[int, int], query: Query) -> list[np.ndarray]:
+        """Scores of a batch of pixels for one query, `[P + Q, h, w]` float32 each, as `host_decoder` takes them."""
+        patches = self.patch_features(pixels, shape)
+        scores = self.scores(patches, range(len(pixels)), query.words, query.groups)
+        return list(self.decoder.scores(scores))
 
 
 def as_batch(images: Any) -> tuple[list[ImageLike], bool]:

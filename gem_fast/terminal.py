@@ -1,5 +1,7 @@
-"""What commands share: where they print, how they fail, the progress bar."""
+"""What commands share: where they print, how they fail, what ends them."""
 
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,8 +9,6 @@ from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 console = Console()
 errors = Console(stderr=True)
@@ -37,18 +37,22 @@ def short_warnings() -> Iterator[None]:
         yield
 
 
-class ImagesPerSecond(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        seconds = task.finished_time or task.elapsed
-        return Text(f"{task.completed / seconds:.2f} images/s" if seconds else "– images/s")
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, and SIGHUP too, unless it was ignored at the start, as under `nohup`."""
 
+    def interrupt(*_: Any) -> NoReturn:
+        raise KeyboardInterrupt
 
-def progress_bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        ImagesPerSecond(),
-        TimeRemainingColumn(),
-        console=errors,
-    )
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    earlier = {getattr(signal, name): signal.getsignal(getattr(signal, name)) for name in names}
+    taken = [number for number, handler in earlier.items() if handler != signal.SIG_IGN]
+    if threading.current_thread() is not threading.main_thread():
+        taken = []  # only there can signals be handled
+    for number in taken:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, earlier[number])

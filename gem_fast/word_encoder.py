@@ -1,11 +1,13 @@
 """What the text encoders of the engine and of the torch-free runtime share. Needs no torch."""
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
+from .errors import warn_caller
+
 Array = TypeVar("Array")
+_MOST_NAMED = 10  # words in a warning
 
 
 class WordEncoder(ABC, Generic[Array]):
@@ -15,11 +17,13 @@ class WordEncoder(ABC, Generic[Array]):
 
     Attributes:
         known_tokens: ids that the text tower has rows for, or None for all.
+        context: the most tokens of a text, those of its start and end among them.
         memory: embeddings `[E]` by templates and word.
     """
 
-    def __init__(self, known_tokens: frozenset[int] | None) -> None:
+    def __init__(self, known_tokens: frozenset[int] | None, context: int) -> None:
         self.known_tokens = known_tokens
+        self.context = context
         self.memory: dict[tuple[tuple[str, ...], str], Array] = {}
 
     def encode(self, words: Sequence[str], templates: tuple[str, ...]) -> Array:
@@ -27,13 +31,14 @@ class WordEncoder(ABC, Generic[Array]):
         unseen = [word for word in dict.fromkeys(words) if (templates, word) not in self.memory]
         if unseen:
             self.warn_unknown(unseen)
-            rows = self.embed(unseen, templates)
+            self.warn_cut(unseen, templates)
+            rows = self.compute(unseen, templates)
             self.memory.update({(templates, word): row for word, row in zip(unseen, rows, strict=True)})
         return self.stack([self.memory[templates, word] for word in words])
 
     @abstractmethod
-    def embed(self, words: list[str], templates: tuple[str, ...]) -> Iterable[Array]:
-        """The embedding of each word, `[E]`."""
+    def compute(self, words: list[str], templates: tuple[str, ...]) -> Iterable[Array]:
+        """The embedding of each word, `[E]`, none of which is in memory."""
 
     @abstractmethod
     def stack(self, rows: list[Array]) -> Array:
@@ -43,6 +48,19 @@ class WordEncoder(ABC, Generic[Array]):
     def token_ids(self, words: list[str]) -> list[list[int]]:
         """Ids of each word alone."""
 
+    @abstractmethod
+    def token_count(self, text: str) -> int:
+        """Tokens of a text, uncut, those of its start and end among them."""
+
+    def warn_cut(self, words: list[str], templates: tuple[str, ...]) -> None:
+        """Warn of words that under a template are longer than the text tower reads."""
+        for word in words:
+            text = max((template.replace("{}", word) for template in templates), key=len)
+            # A token is at least a byte long.
+            if len(text.encode()) > self.context - 2 and (count := self.token_count(text)) > self.context:
+                shown = word if len(word) <= 60 else f"{word[:60]}..."
+                warn_caller(f"{shown!r} is cut: {count} tokens with its template, the model reads {self.context}")
+
     def warn_unknown(self, words: list[str]) -> None:
         """Warn of words that a text tower with a partial vocabulary cannot read."""
         if self.known_tokens is None:
@@ -50,7 +68,6 @@ class WordEncoder(ABC, Generic[Array]):
         ids = self.token_ids(words)
         unknown = [word for word, own in zip(words, ids, strict=True) if not self.known_tokens.issuperset(own)]
         if unknown:
-            warnings.warn(
-                f"this model's vocabulary does not hold: {', '.join(unknown)}; its scores for them mean nothing",
-                stacklevel=5,
-            )
+            more = f" and {len(unknown) - _MOST_NAMED:,} more" if len(unknown) > _MOST_NAMED else ""
+            named = ", ".join(unknown[:_MOST_NAMED])
+            warn_caller(f"this model's vocabulary does not hold: {named}{more}; its scores for them mean nothing")

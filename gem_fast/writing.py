@@ -1,19 +1,66 @@
 """Files that appear whole or not at all."""
 
+import errno
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
+# With these nothing more can be written, whatever its name.
+_HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+# How files of each ending begin and end.
+_ENDS = {
+    ".png": (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"),
+    ".jpg": (b"\xff\xd8", b"\xff\xd9"),
+    ".npz": (b"PK\x03\x04", None),
+    ".json": (b"{", b"}"),
+}
+_END_OF_ZIP = b"PK\x05\x06"  # with 18 bytes behind it
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write to a temporary name beside the target, then rename: an interruption leaves no half file of that name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+
+class OutputError(OSError):
+    """Nothing more can be written: the disk is full, or can't be written."""
+
+
+def write_whole(path: Path, content: bytes | Iterable[bytes], partial: Path | None = None) -> None:
+    """Write under a temporary name, then rename: an interruption leaves no half file of the name.
+
+    Args:
+        path: the file; its folder is made.
+        content: all of it, or its parts.
+        partial: folder for the temporary name, on the same file system; by default the file's own.
+
+    Raises:
+        OutputError: nothing more can be written there. OSError: this file can't be written.
+    """
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=partial or path.parent, prefix=".", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.writelines([content] if isinstance(content, bytes) else content)
+                file.flush()
+                os.fsync(handle)  # or a crash of the machine could leave the name with nothing in it
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        # Not the temporary name: the file that was meant.
+        kind = OutputError if error.errno in _HOPELESS else OSError
+        raise kind(error.errno, error.strerror, str(path)) from error
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file is there and both begins and ends as its kind does."""
+    begin, end = _ENDS.get(path.suffix, (b"", b""))
+    try:
+        with open(path, "rb") as file:
+            head = file.read(len(begin))
+            size = file.seek(0, os.SEEK_END)
+            file.seek(-min(size, 32), os.SEEK_END)
+            tail = file.read().rstrip()
+    except OSError:
+        return False
+    return bool(size) and head == begin and (_END_OF_ZIP in tail if end is None else tail.endswith(end))

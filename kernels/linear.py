@@ -13,7 +13,6 @@ from torch import Tensor
 
 # oneDNN's name and variant of an activation; it has none for quick_gelu.
 _FUSED = {None: ("none", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh")}
-_LEAST = 2**22  # multiplications below which the call may cost more than it saves: about 15 µs there
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None) -> Tensor:
@@ -46,12 +45,15 @@ def activate(x: Tensor, activation: str | None) -> Tensor:
 
 
 def _serves(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether oneDNN's product takes these: large, on an x86-64 CPU, and nothing has to see inside."""
+    """Whether oneDNN's product takes these: on an x86-64 CPU, and nothing has to see inside.
+
+    Of any size: its bits are those of any batch from two rows on, and MKL's are not.
+    """
     tensors = (x, weight) if bias is None else (x, weight, bias)
     return (
         x.device.type == "cpu"
         and not torch.compiler.is_compiling()  # first: a size that a traced program compares is fixed in it
-        and x.numel() * weight.shape[0] >= _LEAST
+        and x.numel() > 0
         and x.is_contiguous()
         and all(t.dtype == x.dtype for t in tensors)
         and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))

@@ -4,6 +4,7 @@ import torch
 from PIL import Image
 
 from gem_fast import Segmentation
+from gem_fast.decoding import KernelDecoder
 
 
 def result(classes=3, size=(20, 30), threshold=0.0, scale=100.0, seed=0, source=None):
@@ -11,4 +12,4 @@ def result(classes=3, size=(20, 30), threshold=0.0, scale=100.0, seed=0, source=
     names = tuple(f"class {i}" for i in range(classes)) if isinstance(classes, int) else tuple(classes)
     scores = torch.rand(len(names), 4, 6, generator=torch.Generator().manual_seed(seed)) / 10
     image = Image.new("RGB", (size[1], size[0]), (90, 120, 150))
-    return Segmentation(image, names, scores, threshold, scale, source)
+    return Segmentation(image, names, scores, threshold, scale, KernelDecoder(), source)

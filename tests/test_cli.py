@@ -1,11 +1,17 @@
 """`gem-fast segment`: what it writes, says and returns."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
 import gem_fast
-from gem_fast import GemModel
+import gem_fast.batch
+from gem_fast.batch.records import Journal
 from tests.command_line import invoke, plain
 
 
@@ -43,8 +49,8 @@ class TestSegment:
         assert done.exit_code == 0, done.output
         assert f"3 images segmented into {tmp_path / 'out'}" in done.stdout
         assert [line["status"] for line in summary(tmp_path / "out")] == ["ok"] * 3
-        assert (tmp_path / "out" / "sub" / "c.overlay.png").exists()
-        legend = json.loads((tmp_path / "out" / "a.legend.json").read_text())
+        assert (tmp_path / "out" / "sub" / "c.overlay.jpg").exists()
+        legend = json.loads((tmp_path / "out" / "legend.json").read_text())
         assert [entry["name"] for entry in legend.values()] == ["background", "cat", "dog"]
 
     def test_one_image_is_singular(self, run, folder):
@@ -58,10 +64,11 @@ class TestSegment:
         assert done.exit_code == 0, done.output
         assert "Model initialized randomly" not in done.output
 
-    def test_what_load_is_given(self, run, loaded, tmp_path):
+    @pytest.mark.parametrize("dtype", ["bfloat16", "bf16"])
+    def test_what_load_is_given(self, run, loaded, tmp_path, dtype):
         weights = tmp_path / "w.pt"
         options = ["--gem-blocks", 4, "--iterations", 2, "--inverse-temperature", 12.5, "--text-cache", tmp_path / "c"]
-        assert run("--model", "ViT-B-16", "--weights", weights, "--dtype", "bfloat16", *options).exit_code == 0
+        assert run("--model", "ViT-B-16", "--weights", weights, "--dtype", dtype, *options).exit_code == 0
         assert loaded == [
             {
                 "name": "ViT-B-16",
@@ -76,20 +83,38 @@ class TestSegment:
             }
         ]
 
-    def test_what_segment_is_given(self, run, monkeypatch):
-        calls, whole = [], GemModel.segment
+    def test_what_a_run_is_given(self, run, monkeypatch):
+        calls, whole = [], gem_fast.batch.segment_files
 
-        def segment(self, images, prompts, **settings):
-            calls.append((prompts, settings))
-            return whole(self, images, prompts, **settings)
+        def segment_files(model, images, prompts, out, *, progress, **options):
+            calls.append((list(prompts), options))
+            return whole(model, images, prompts, out, progress=progress, **options)
 
-        monkeypatch.setattr(GemModel, "segment", segment)
-        assert run("--threshold", 0.25, "--resize", "squash", "--batch-size", 3).exit_code == 0
-        ((prompts, settings),) = calls
-        assert list(prompts) == ["cat", "dog"]
-        assert settings["size"] == 64
-        assert (settings["threshold"], settings["resize"], settings["batch_size"]) == (0.25, "squash", 3)
-        assert settings["templates"] == "photo"
+        monkeypatch.setattr("gem_fast.batch.segment_files", segment_files)
+        drawn = ["--overlay-format", "webp", "--overlay-size", 900, "--label-size", 32]
+        given = ["--threshold", 0.25, "--resize", "squash", "--batch-size", 3, "--workers", 2, "--timeout", 9]
+        assert run(*given, "--retries", 1, "--max-errors", 5, *drawn, "--background", "sky").exit_code == 0
+        ((prompts, options),) = calls
+        assert prompts == ["cat", "dog"]
+        assert options == {
+            "overlays": True,
+            "overlay_format": "webp",
+            "overlay_size": 900,
+            "label_size": 32,
+            "heatmaps": False,
+            "resume": False,
+            "overwrite": False,
+            "batch_size": 3,
+            "workers": 2,
+            "timeout": 9,
+            "retries": 1,
+            "max_errors": 5,
+            "background": ["sky"],
+            "size": 64,
+            "resize": "squash",
+            "threshold": 0.25,
+            "templates": "photo",
+        }
 
     def test_failed_images_are_named_and_the_status_is_1(self, run, folder, tmp_path):
         (folder / "aa.png").write_bytes(b"no image")
@@ -101,28 +126,95 @@ class TestSegment:
         assert len(summary(tmp_path / "out")) == 4
 
     def test_interruption_is_130_and_resume_goes_on(self, run, tmp_path, monkeypatch):
-        calls, whole = [], GemModel.segment
+        whole = Journal.write
 
-        def segment(self, *arguments, **settings):
-            calls.append(1)
-            if len(calls) == 2:
-                raise KeyboardInterrupt
-            return whole(self, *arguments, **settings)
+        def write(self, position, record):
+            whole(self, position, record)
+            raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(GemModel, "segment", segment)
-            done = run("--batch-size", 2)
+            patch.setattr(Journal, "write", write)
+            done = run()
         assert done.exit_code == 130
         assert f"interrupted; what was finished is in {tmp_path / 'out'}" in done.stderr
-        assert len(summary(tmp_path / "out")) == 2
-        assert not list((tmp_path / "out").glob("*.tmp"))
+        assert len(summary(tmp_path / "out")) == 1
+        assert not [path for path in (tmp_path / "out").rglob("*") if path.name.startswith(".")]
         again = run("--resume")
         assert again.exit_code == 0
-        assert "1 image segmented" in again.stdout
+        assert "2 images segmented" in again.stdout
+        assert "1 kept from the earlier run" in again.stdout
         assert len(summary(tmp_path / "out")) == 3
         nothing = run("--resume")
         assert nothing.exit_code == 0
         assert "0 images segmented" in nothing.stdout
+
+    def test_an_earlier_run_is_refused_before_anything_is_loaded(self, run, tmp_path, loaded):
+        assert run().exit_code == 0
+        before = (tmp_path / "out" / "summary.jsonl").read_bytes()
+        done = run()
+        assert done.exit_code == 2
+        assert "holds an earlier run: take --resume to go on with it or --overwrite to begin anew" in done.stderr
+        assert (tmp_path / "out" / "summary.jsonl").read_bytes() == before
+        assert len(loaded) == 1
+        assert run("--overwrite").exit_code == 0
+        assert run("--overwrite", "--resume").exit_code == 2
+
+    def test_another_question_is_refused(self, run, tmp_path):
+        assert run().exit_code == 0
+        before = (tmp_path / "out" / "summary.jsonl").read_bytes()
+        done = run("--resume", prompts=("dog", "cat"))
+        assert done.exit_code == 2
+        assert "prompts was cat, dog, now dog, cat" in done.stderr
+        assert (tmp_path / "out" / "summary.jsonl").read_bytes() == before
+
+    def test_many_failures_are_counted_by_reason(self, run, folder):
+        for i in range(25):
+            (folder / f"broken{i:02}.png").write_bytes(b"")
+        done = run()
+        assert done.exit_code == 1
+        assert done.stderr.count("failed: ") == 21
+        assert "failed: 25 × the file is empty" in done.stderr
+        assert "25 of 28 images failed; all of them are in" in done.stderr
+
+    def test_what_is_passed_over_is_told(self, run, folder):
+        (folder / "notes.txt").write_text("")
+        (folder / ".hidden.png").write_text("")
+        done = run()
+        assert f"passed over 1 files that are no images: {folder / 'notes.txt'}" in done.stderr
+        assert f"passed over 1 hidden files and folders: {folder / '.hidden.png'}" in done.stderr
+
+    def test_statistics(self, run, tmp_path, folder):
+        (folder / "aa.png").write_bytes(b"")
+        assert run("--stats", tmp_path / "stats.json").exit_code == 1
+        told = json.loads((tmp_path / "stats.json").read_text())
+        assert (told["done"], told["failed"], told["kept"], told["total"]) == (3, 1, 0, 4)
+        assert set(told["stages"]) == {"read", "resize", "encode", "decode scores", "encode files", "write"}
+        assert min(told["stages"].values()) >= 0
+        assert told["failures"] == {"the file is empty": 1}
+
+    def test_progress_as_json(self, run):
+        done = run("--progress", "json")
+        assert json.loads(done.stderr.splitlines()[-1])["done"] == 3
+
+    @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there are no such signals")
+    @pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP", "SIGINT"])
+    def test_signals_end_a_run_as_ctrl_c_does(self, folder, tmp_path, picture, number):
+        """Images that never end, through a reader that is slow; the run is whole and can be resumed."""
+        for i in range(300):
+            picture(40, 64, i).save(folder / f"{i:03}.png")
+        command = [sys.executable, "-m", "gem_fast", "segment", folder, "--prompt", "cat", "--out", tmp_path / "out"]
+        process = subprocess.Popen([*map(str, command), "--batch-size", "1"], stderr=subprocess.PIPE, text=True)
+        path = tmp_path / "out" / "summary.jsonl"
+        deadline = time.monotonic() + 60
+        while not (path.exists() and path.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(getattr(signal, number))
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == 130, told
+        assert "interrupted; what was finished is in" in told
+        assert "Traceback" not in told
+        assert 0 < len(summary(tmp_path / "out")) < 303
+        assert not [name for name in os.listdir(tmp_path / "out") if name.startswith(".")]
 
     def test_warnings_are_short(self, run, small_model, monkeypatch):
         monkeypatch.setattr(small_model.text, "known_tokens", frozenset({0}))
@@ -134,21 +226,21 @@ class TestSegment:
 
     def test_overlays_can_be_left_out(self, run, tmp_path):
         assert run("--no-overlays").exit_code == 0
-        assert not list((tmp_path / "out").rglob("*.overlay.png"))
+        assert not list((tmp_path / "out").rglob("*.overlay.*"))
         assert (tmp_path / "out" / "sub" / "c.labels.png").exists()
 
     def test_heat_maps(self, run, tmp_path):
         assert run().exit_code == 0
         assert not list((tmp_path / "out").glob("*.npz"))
-        assert run("--heatmaps").exit_code == 0
+        assert run("--heatmaps", "--resume").exit_code == 0
         assert (tmp_path / "out" / "sub" / "c.heatmaps.npz").exists()
 
 
 class TestPrompts:
     def names(self, run, tmp_path, *arguments, **named):
-        done = run(*arguments, **named)
+        done = run("--overwrite", *arguments, **named)
         assert done.exit_code == 0, done.output
-        legend = json.loads((tmp_path / "out" / "a.legend.json").read_text(encoding="utf-8"))
+        legend = json.loads((tmp_path / "out" / "legend.json").read_text(encoding="utf-8"))
         return [entry["name"] for entry in legend.values()][1:]
 
     def test_file_and_options_together(self, run, tmp_path):

@@ -5,11 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from gem_fast.kernels.backends import OPERATIONS
 from torch._subclasses.fake_tensor import FakeTensorMode
 from typer.testing import CliRunner
 
 import gem_fast
 from gem_fast.cli import app
+from gem_fast.dtypes import DTYPES
 from tests.command_line import invoke, plain
 
 COMMANDS = ("segment", "models", "info")
@@ -39,8 +41,8 @@ def test_info_says_what_a_report_needs():
         "Python",
         "threads",
         "reference, sdpa",
-        "bfloat16 on the CPU: ",
-        "decoding on the CPU: ",
+        "cpu kernels",
+        *(f"{name}, {dtype} on the CPU: " for name in OPERATIONS for dtype in DTYPES),
         "gem_fast",
         "torch",
         "open_clip_torch",
@@ -58,19 +60,28 @@ def test_info_says_what_a_gpu_would_run(monkeypatch):
     with FakeTensorMode():
         text = info_text()
         for expected in (
-            "attention, bfloat16 on cuda:0: triton",
-            "float32 on cuda:0: sdpa",
-            "decoding on cuda:0: triton",
+            "self_self_attention, bfloat16 on cuda:0: triton",
+            "self_self_attention, float32 on cuda:0: sdpa",
+            "triton serves by name only (float32)",
+            "cpu can't serve: it runs on the CPU, and qkv is on cuda",
+            "query_key_attention, float16 on cuda:0: sdpa",
+            "layer_norm_and_temperature, float32 on cuda:0: triton",
+            "decode_labels, bfloat16 on cuda:0: triton",
+            "decode_heatmaps, float32 on cuda:0: triton",
         ):
             assert expected in text
         properties.minor = 1  # an architecture that nothing was compiled for
         text = info_text()
-        assert "bfloat16 on cuda:0: sdpa" in text
-        assert "decoding on cuda:0: torch" in text
+        assert "self_self_attention, bfloat16 on cuda:0: sdpa" in text
+        assert "decode_labels, float32 on cuda:0: sdpa" in text
+        assert "triton serves by name only" in text
+        assert "triton serves by name only (" not in text  # in every type
         monkeypatch.setenv("GEM_FAST_BACKEND", "triton")
         text = info_text()
-        assert "bfloat16 on cuda:0: triton" in text
-        assert "float32 on the CPU: none, the backend 'triton' can't serve: qkv is on cpu" in text
+        assert "self_self_attention, bfloat16 on cuda:0: triton" in text
+        reason = "self_self_attention: the backend 'triton' can't serve: qkv is on cpu"
+        assert f"self_self_attention, float32 on the CPU: none, {reason}" in text
+        assert "query_key_attention, float32 on the CPU: sdpa" in text
 
 
 def info_text():
@@ -82,8 +93,9 @@ def info_text():
 def test_info_says_why_the_native_kernel_is_missing(monkeypatch):
     monkeypatch.setattr("gem_fast.kernels.cpu_library._MISSING", "no compiler")
     done = invoke("info")
-    assert "bfloat16 on the CPU: sdpa" in done.stdout
-    assert "decoding on the CPU: torch" in done.stdout
+    assert "self_self_attention, bfloat16 on the CPU: sdpa" in done.stdout
+    assert "decode_labels, float32 on the CPU: sdpa" in done.stdout
+    assert "none: no compiler" in done.stdout
     assert "cpu can't serve: no compiler" in done.stdout
 
 
@@ -96,6 +108,6 @@ def test_help(command):
     assert " . " not in text  # square brackets in a help text are taken for markup, and vanish
     for expected in {
         (): COMMANDS,
-        ("segment",): ("--prompts-file", "--resume", "130 if interrupted", "default: the model's"),
+        ("segment",): ("--prompts-file", "--resume", "130 if interrupted", "bf16", "default: the model's"),
     }.get(command, ()):
         assert expected in text

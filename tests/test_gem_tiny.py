@@ -10,7 +10,7 @@ from gem_fast.kernels import decode_heatmaps, decode_labels
 import gem_fast
 from gem_fast.demo import SAMPLES, sample_prompts
 from gem_fast.preprocess import to_pixels
-from gem_fast.scores import class_scores
+from gem_fast.scores import score_patches
 from tests.scenes import load_scenes
 
 HEATMAP_THRESHOLD = 0.5  # the paper's
@@ -32,8 +32,8 @@ def cosines(model):
         for i, (_, masks) in enumerate(scenes[start : start + 50]):
             words = model.encode_text(list(masks))
             ones = [1] * len(masks)
-            gem.append(class_scores(features.patches[i : i + 1], words, ones)[0])
-            clip.append(class_scores(features.original_patches[i : i + 1], words, ones)[0])
+            gem.append(score_patches(features.patches[i : i + 1], words, ones)[0])
+            clip.append(score_patches(features.original_patches[i : i + 1], words, ones)[0])
     return {"gem": gem, "clip": clip}
 
 

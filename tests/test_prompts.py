@@ -1,5 +1,7 @@
 """Prompts and templates: what may be written, in code and in a file."""
 
+import os
+
 import pytest
 
 from gem_fast.prompts import parse_classes, parse_templates, read_prompt_file
@@ -123,8 +125,48 @@ class TestPromptFile:
         with pytest.raises(ValueError, match=r"classes\.txt names no class; write a class a line"):
             read_prompt_file(path)
 
-    @pytest.mark.parametrize("make", [lambda p: None, lambda p: p.mkdir(), lambda p: p.write_bytes(b"caf\xe9")])
-    def test_unreadable(self, tmp_path, make):
+    @pytest.mark.parametrize(
+        ("make", "reason"),
+        [
+            (lambda p: None, "can't be read: No such file"),
+            (lambda p: p.mkdir(), "is no file; write a class a line"),
+            (os.mkfifo, "is no file; write a class a line"),
+            (lambda p: p.write_bytes(b"caf\xe9"), "can't be read as UTF-8 text"),
+            (lambda p: p.write_bytes("cat".encode("utf-16")), "can't be read as UTF-8 text"),
+            (lambda p: p.write_bytes(b"cat\0dog"), "is no text"),
+            (lambda p: p.write_text('["cat", "dog"]'), "is JSON; write a class a line"),
+            (lambda p: p.write_text('{\n "cat": ["kitten"]\n}'), "is JSON"),
+            (lambda p: p.write_text('{"cat": 1}\n{"dog": 2}'), "is JSON"),
+            (lambda p: p.write_text("[" * 100_000), "is JSON"),
+            (lambda p: p.write_bytes(b"cat\n" * (1 << 22) + b"dog"), "is larger than 16,777,216 bytes"),
+            (lambda p: p.write_text("cat\n" + "x" * 5000), "line 2: a word of 5,000 letters"),
+        ],
+        ids=[
+            "missing",
+            "folder",
+            "pipe",
+            "latin1",
+            "utf16",
+            "binary",
+            "list",
+            "map",
+            "json-lines",
+            "deep",
+            "huge",
+            "long",
+        ],
+    )
+    def test_what_is_no_list_of_classes_is_named(self, tmp_path, make, reason):
         make(tmp_path / "classes.txt")
-        with pytest.raises(ValueError, match=r"classes\.txt can't be read as UTF-8 text"):
+        with pytest.raises(ValueError, match=rf"classes\.txt.*{reason}"):
             read_prompt_file(tmp_path / "classes.txt")
+
+    def test_brackets_are_no_json(self, tmp_path):
+        (tmp_path / "classes.txt").write_text("[sic] cat\n{}\n")
+        assert list(read_prompt_file(tmp_path / "classes.txt")) == ["[sic] cat", "{}"]
+
+
+def test_more_classes_than_labels():
+    assert len(parse_classes([str(i) for i in range(65_535)])) == 65_535
+    with pytest.raises(ValueError, match="tell 65,535 classes apart, got 65,536"):
+        parse_classes([str(i) for i in range(65_536)])

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gem_fast.scores import class_scores
+from gem_fast.scores import score_patches
 
 
 @pytest.mark.parametrize("groups", [[1], [1, 1, 1], [3], [2, 1, 4], [1, 5, 1]], ids=str)
@@ -17,7 +17,7 @@ def test_scores_equal_a_loop(groups, dtype):
     words = F.normalize(torch.randn(sum(groups), 8, generator=generator), dim=-1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        scores = class_scores(patches, words, groups)
+        scores = score_patches(patches, words, groups)
     assert (scores.shape, scores.dtype) == ((2, len(groups), 3, 4), dtype)
     for b in range(2):
         for y in range(3):
@@ -32,6 +32,6 @@ def test_scores_equal_a_loop(groups, dtype):
 def test_a_class_is_as_good_as_its_best_synonym():
     patches = F.normalize(torch.tensor([[[[1.0, 0.2], [0.1, 1.0]]]]), dim=-1)
     words = torch.eye(2)
-    alone = class_scores(patches, words, [1, 1])
-    together = class_scores(patches, words, [2])
+    alone = score_patches(patches, words, [1, 1])
+    together = score_patches(patches, words, [2])
     torch.testing.assert_close(together[:, 0], alone.amax(1))

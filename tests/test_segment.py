@@ -10,7 +10,7 @@ from gem_fast import ImageError, Segmentation
 def same(one, other):
     assert one.classes == other.classes
     assert one.size == other.size
-    torch.testing.assert_close(one.cosines, other.cosines, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(one.all_scores, other.all_scores, rtol=1e-4, atol=1e-5)
 
 
 class TestSegment:
@@ -18,7 +18,7 @@ class TestSegment:
         seg = small_model.segment(picture(50, 70), ["cat", "dog"], size=64)
         assert isinstance(seg, Segmentation)
         assert (seg.size, seg.classes, seg.source) == ((50, 70), ("cat", "dog"), None)
-        assert seg.cosines.shape == (2, 2, 3)
+        assert seg.all_scores.shape == (2, 2, 3)
         assert np.abs(seg.scores).max() <= 1 + 1e-5
         assert seg.scores.std() > 0
 
@@ -83,7 +83,7 @@ class TestSegment:
     )
     def test_resize_policies(self, small_model, picture, resize, grid):
         seg = small_model.segment(picture(100, 190), "cat", size=64, resize=resize)
-        assert tuple(seg.cosines.shape[1:]) == grid
+        assert tuple(seg.all_scores.shape[1:]) == grid
         assert seg.labels.shape == (100, 190)
 
     @pytest.mark.parametrize("size", [(1, 1), (1, 60), (60, 1), (2, 3)], ids=str)

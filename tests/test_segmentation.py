@@ -1,20 +1,24 @@
 """Results: labels, confidences, heat maps, files."""
 
 import json
+from dataclasses import replace
 
 import gem_fast.kernels
 import numpy as np
 import pytest
 import torch
+from gem_fast.kernels.cpu_library import why_missing
 from PIL import Image
 
 import gem_fast
 from gem_fast import Segmentation
+from gem_fast.decoding import KernelDecoder
+from gem_fast.options import Defaults
 from tests.results import result
 
 
 def upsampled(seg):
-    return torch.nn.functional.interpolate(seg.cosines[None], seg.size, mode="bilinear", align_corners=False)[0]
+    return torch.nn.functional.interpolate(seg.all_scores[None], seg.size, mode="bilinear", align_corners=False)[0]
 
 
 @pytest.mark.parametrize(("classes", "dtype"), [(1, np.uint8), (2, np.uint8), (255, np.uint8), (256, np.uint16)])
@@ -68,7 +72,7 @@ def test_heat_maps_span_0_to_1_each():
 
 
 def test_a_flat_score_has_an_empty_heat_map():
-    seg = Segmentation(Image.new("RGB", (8, 8)), ("cat",), torch.full((1, 2, 2), 0.3), 0.5, 100.0)
+    seg = Segmentation(Image.new("RGB", (8, 8)), ("cat",), torch.full((1, 2, 2), 0.3), 0.5, 100.0, KernelDecoder())
     assert seg.heatmap("cat").max() == 0
     assert seg.labels.max() == 0
 
@@ -76,7 +80,7 @@ def test_a_flat_score_has_an_empty_heat_map():
 def test_the_models_backend_decodes_too(monkeypatch, picture):
     """Named for the attention, it is named for LayerNorm and the scores; and fails loudly where it can't serve."""
     asked = []
-    monkeypatch.setattr("gem_fast.kernels.choice.os.environ", {})
+    monkeypatch.setattr("gem_fast.kernels.backends.os.environ", {})
     for name in ("layer_norm_and_temperature", "decode_labels", "decode_heatmaps"):
         plain = getattr(gem_fast.kernels, name)
         place = "gem_fast.towers.vit" if name.startswith("layer") else "gem_fast.kernels"
@@ -91,6 +95,55 @@ def test_the_models_backend_decodes_too(monkeypatch, picture):
     assert asked == ["sdpa"] * 8  # six blocks, the labels, the heat maps
     with pytest.raises(ValueError, match=r"'triton' can't serve: x is on cpu"):
         gem_fast.load("ViT-S-32-alt", "random", backend="triton").segment(picture(), "cat", size=64)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("backend", [None, "cpu", "sdpa", "reference"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_scores_of_every_type_are_decoded_on_every_backend(backend, dtype, classes):
+    """As a model on that backend would: a type that its decoding does not take is no error of a result."""
+    if backend == "cpu" and why_missing():
+        pytest.skip(f"cpu can't serve: {why_missing()}")
+    plain = result(classes)
+    seg = replace(plain, all_scores=plain.all_scores.to(dtype), decoder=KernelDecoder(backend))
+    loss = 0.2 if dtype == torch.bfloat16 else 1e-4  # of scores times 100
+    assert seg.labels.dtype == np.uint8
+    for name in ("confidence", "heatmaps", "scores"):
+        assert getattr(seg, name).dtype == np.float32
+    np.testing.assert_allclose(seg.confidence, plain.confidence, atol=loss)
+    np.testing.assert_allclose(seg.heatmaps, plain.heatmaps, atol=loss)
+
+
+@pytest.mark.parametrize(("background", "usual"), [((), 0.4), (["sky"], 0.7)], ids=["alone", "not-alone"])
+def test_the_models_own_threshold_is_that_of_heat_maps_for_a_single_score(small_model, background, usual):
+    """Where the caller names none; a background class makes it one of several."""
+    model = replace(small_model, defaults=Defaults(64, threshold=0.7, heatmap_threshold=0.4, logit_scale=50.0))
+    image = Image.linear_gradient("L").convert("RGB").resize((64, 64))
+    seg = model.segment(image, "cat", background=background)
+    assert (seg.threshold, seg.logit_scale) == (usual, 50.0)
+    assert np.array_equal(seg.confidence, seg.heatmap("cat")) == (not background)
+    if not background:
+        assert np.array_equal(seg.labels, seg.confidence >= 0.4)
+    asked = model.segment(image, "cat", background=background, threshold=0.0, logit_scale=3.0)
+    assert (asked.threshold, asked.logit_scale) == (0.0, 3.0)
+
+
+@pytest.mark.parametrize("name", ["background", "Background"])
+def test_a_class_called_background_is_told_from_label_0(small_model, name):
+    seg = small_model.segment(Image.linear_gradient("L").convert("RGB"), [name, "cat"], size=64, threshold=0.6)
+    assert [entry["name"] for entry in seg.legend().values()] == ["unlabelled", name, "cat"]
+    shares = [float((seg.labels == i).mean()) for i in range(3)]
+    assert seg.areas() == {
+        label: share for label, share in zip(("unlabelled", name, "cat"), shares, strict=True) if share
+    }
+    both = small_model.segment(Image.new("RGB", (64, 64)), [name, "unlabelled"], size=64)
+    assert both.legend()["0"]["name"] == "unlabelled 2"
+
+
+def test_a_result_needs_the_decoder_of_its_engine():
+    """No module that says it needs no torch may choose torch's."""
+    with pytest.raises(TypeError, match="decoder"):
+        Segmentation(Image.new("RGB", (8, 8)), ("cat",), torch.zeros(1, 2, 2), 0.5, 100.0)
 
 
 def test_heat_map_of_a_stranger():
@@ -112,7 +165,7 @@ def test_results_can_be_compared_kept_in_sets_and_printed():
 def test_scores_are_the_cosines():
     seg = result(2)
     assert (seg.scores.shape, seg.scores.dtype) == ((2, 4, 6), np.float32)
-    np.testing.assert_array_equal(seg.scores, seg.cosines)
+    np.testing.assert_array_equal(seg.scores, seg.all_scores)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.7, 1.0])

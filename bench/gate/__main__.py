@@ -12,34 +12,25 @@ from functools import partial
 from pathlib import Path
 
 from ..machine import machine, machine_line
-from ..processes import ProviderError
 from ..records import write_document
 from .checkout import ROOT, CheckoutError, install
 from .operations import OPERATIONS
-from .sides import open_pair
-from .turns import Plan, gate
-from .verdict import Verdict
+from .verdict import TOLERANCE, Verdict, gate
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Compare, print a line an operation, write JSON; returns the exit status."""
-    asked = _parser().parse_args(arguments)
-    operations = [o for o in OPERATIONS if not asked.only or any(text in o.name for text in asked.only)]
-    if not operations:
-        known = ", ".join(operation.name for operation in OPERATIONS)
-        print(f"gate: no operation's name contains any of {asked.only}; there are: {known}", file=sys.stderr)
-        return 2
-    folder = ROOT / "build" / "gate"
+    asked = _arguments(arguments)
     facts = machine(asked.threads)
     print(machine_line(facts))
     try:
-        plan = Plan(asked.tolerance)
-        before, after = install(asked.base, folder)
-        print(f"{before.name} ({before.tree[:12]}) against the working tree ({after.tree[:12]})", flush=True)
-        verdicts = gate(partial(open_pair, before, after, folder, asked.threads), operations, plan, _tell)
-    except (CheckoutError, ProviderError, ValueError) as error:
+        before, after = install(asked.base, ROOT / "build" / "gate")
+    except CheckoutError as error:
         print(f"gate: {error}", file=sys.stderr)
         return 2
+    print(f"{before.name} ({before.tree[:12]}) against the working tree ({after.tree[:12]})", flush=True)
+    sides = [partial(side.open, threads=asked.threads) for side in (before, after)]
+    verdicts = gate(sides[0], sides[1], asked.operations, asked.tolerance, _tell)
     for verdict in verdicts:
         if verdict.again:
             medians = ", ".join(f"{series.median:.3f}×" for series in verdict.again)
@@ -52,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
             "machine_info": facts,
             "base": {"name": before.name, "tree": before.tree},
             "working_tree": {"tree": after.tree},
-            "plan": asdict(plan),
+            "tolerance": asked.tolerance,
             "operations": [asdict(verdict) for verdict in verdicts],
             "failed": failed,
         }
@@ -60,14 +51,21 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _arguments(given: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m gem_fast.bench.gate", description=__doc__)
     parser.add_argument("--base", help="commit, branch or tag; by default main, or on main itself HEAD~1")
-    parser.add_argument("--tolerance", type=float, default=Plan().tolerance, help="share that is no regression")
-    parser.add_argument("--only", action="append", help="operations whose names contain this; repeatable")
+    parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="share that is no regression")
+    parser.add_argument("--only", action="append", default=[], help="operations whose names contain this; repeatable")
     parser.add_argument("--threads", type=int, help="of the CPU; by default torch's choice")
     parser.add_argument("--json", type=Path, help="file for every ratio")
-    return parser
+    asked = parser.parse_args(given)
+    asked.operations = [o for o in OPERATIONS if not asked.only or any(text in o.name for text in asked.only)]
+    if not asked.operations:
+        known = ", ".join(operation.name for operation in OPERATIONS)
+        parser.error(f"no operation's name contains any of {asked.only}; there are: {known}")
+    if asked.tolerance < 0:
+        parser.error(f"tolerance must be 0 or more, got {asked.tolerance}")
+    return asked
 
 
 def _tell(verdict: Verdict) -> None:

@@ -8,7 +8,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from ..processes import ProviderProcess
+from ..providers import Provider, Subject
+
+BENCH, ROOT = Path(__file__).resolve().parents[1:3]
+_ALIAS = "gate_bench"  # `bench` of the working tree under a name that neither installation has
 
 
 class CheckoutError(RuntimeError):
@@ -29,6 +33,17 @@ class Checkout:
     tree: str
     folder: Path
 
+    def open(self, operation: str, threads: int | None = None) -> ProviderProcess:
+        """A new process with an operation over this installation; ProviderError if it lacks it or fails."""
+        alias = self.folder.parent / "tools" / _ALIAS
+        if alias.resolve() != BENCH:
+            alias.parent.mkdir(parents=True, exist_ok=True)
+            alias.unlink(missing_ok=True)
+            alias.symlink_to(BENCH)
+        side, command = Provider(self.name, "checkout"), ("-m", f"{_ALIAS}.gate.operations")
+        packages = (self.folder, alias.parent)
+        return ProviderProcess(side, Subject(operation), threads=threads, command=command, first=packages)
+
 
 def install(base: str | None, folder: Path, root: Path = ROOT) -> tuple[Checkout, Checkout]:
     """The commit and the working tree, installed under `folder`; installations of other trees there are removed.
@@ -37,7 +52,7 @@ def install(base: str | None, folder: Path, root: Path = ROOT) -> tuple[Checkout
         base: commit, branch or tag; None is main, or on main itself the commit before.
 
     Raises:
-        CheckoutError: there is no such commit, or an installation fails.
+        CheckoutError: there is no such commit, an installation fails, or native kernels compiled for one side only.
     """
     ref = base or default_base(root)
     sides = [(ref, _tree(root, ref)), ("working tree", working_tree(root))]
@@ -46,6 +61,8 @@ def install(base: str | None, folder: Path, root: Path = ROOT) -> tuple[Checkout
         if old.name not in [f"tree-{tree}" for _, tree in sides]:
             shutil.rmtree(old)
     before, after = (Checkout(name, tree, _installed(root, tree, folder / f"tree-{tree}")) for name, tree in sides)
+    if len({any(side.folder.rglob("*.so")) for side in (before, after)}) > 1:
+        raise CheckoutError(f"native kernels compiled for only one of {before.name} and {after.name}")
     return before, after
 
 

@@ -1,19 +1,24 @@
 """What the gate times, each through what both sides have in common: the package's public functions.
 
-This runs in the processes of both sides: whatever it needs of gem_fast is imported inside a function, and what an older
-side lacks raises ImportError or AttributeError there.
+This runs in the processes of both sides, as the package `gate_bench` of the working tree: whatever it needs of gem_fast
+is imported inside a function, and what an older side lacks raises ImportError or AttributeError there.
 """
 
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from ..providers import Loaded, Provider, Subject
+from ..worker import main
 
 Call: TypeAlias = Callable[[], Any]
 FLOAT32, BFLOAT16, EXACT = 1e-5, 2e-2, 1e-6  # largest relative distance of outputs
@@ -31,43 +36,34 @@ class Operation:
     allowed: float
 
 
-def _attention(name: str, dtype: torch.dtype) -> Call:
-    """The 12 heads of a ViT-B/16 at 448×448."""
+def _random(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def _kernel(name: str, *arguments: Any, **settings: Any) -> Call:
     from gem_fast import kernels
 
-    function = getattr(kernels, name)
-    qkv = torch.randn(1, 785, 3, 12, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
-    arguments = (qkv, torch.tensor([3.0])) if name == "self_self_attention" else (qkv,)
-    return lambda: function(*arguments)
+    return partial(getattr(kernels, name), *arguments, **settings)
 
 
-def _scores(classes: int) -> Tensor:
-    return torch.randn(classes, 28, 28, generator=torch.Generator().manual_seed(0)) * 0.02 + 0.2
-
-
-def _labels() -> Call:
-    from gem_fast.kernels import decode_labels
-
-    scores = _scores(150)
-    return lambda: decode_labels(scores, SIDE, logit_scale=100.0, threshold=0.0)[0]
-
-
-def _heatmaps() -> Call:
-    from gem_fast.kernels import decode_heatmaps
-
-    scores = _scores(20)
-    return lambda: decode_heatmaps(scores, SIDE)
+def _attention(name: str, dtype: torch.dtype) -> Call:
+    """The 12 heads of a ViT-B/16 at 448×448."""
+    temperature = (torch.tensor([3.0]),) if name == "self_self_attention" else ()
+    return _kernel(name, _random(1, 785, 3, 12, 64).to(dtype), *temperature)
 
 
 def _layer_norm() -> Call:
-    from gem_fast.kernels import layer_norm_and_temperature
-
-    x = torch.randn(1, 785, 768, generator=torch.Generator().manual_seed(0))
-    weight, bias = torch.ones(768), torch.zeros(768)
-    return lambda: layer_norm_and_temperature(x, weight, bias, 1e-5, 64)[0]
+    return _kernel("layer_norm_and_temperature", _random(1, 785, 768), torch.ones(768), torch.zeros(768), 1e-5, 64)
 
 
-@cache
+def _labels() -> Call:
+    return _kernel("decode_labels", _random(150, 28, 28) * 0.02 + 0.2, SIDE, logit_scale=100.0, threshold=0.0)
+
+
+def _heatmaps() -> Call:
+    return _kernel("decode_heatmaps", _random(20, 28, 28) * 0.02 + 0.2, SIDE)
+
+
 def _model(name: str, dtype: str = "float32") -> Any:
     import gem_fast
 
@@ -76,21 +72,13 @@ def _model(name: str, dtype: str = "float32") -> Any:
 
 
 def _forward(name: str, dtype: str, size: int) -> Call:
-    model = _model(name, dtype)
-    pixels = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
-    return lambda: model.features(pixels)
+    return partial(_model(name, dtype).features, _random(1, 3, size, size))
 
 
 def _text() -> Call:
-    """New words in each call: what is encoded once is remembered. Only the first call's result is the same again."""
-    model, count = _model("ViT-B-16"), iter(range(10**9))
-
-    def call() -> Tensor:
-        start = 16 * next(count)
-        result: Tensor = model.encode_text([f"thing {i}" for i in range(start, start + 16)])
-        return result
-
-    return call
+    """New words in each call, since what is encoded once is remembered."""
+    model, numbers = _model("ViT-B-16"), count()
+    return lambda: model.encode_text([f"thing {next(numbers)}" for _ in range(16)])
 
 
 def _reading() -> Call:
@@ -103,8 +91,7 @@ def _preprocessing() -> Call:
     from gem_fast.images import load_image
     from gem_fast.preprocess import to_pixels
 
-    photo = load_image(PHOTO)
-    return lambda: to_pixels(photo, SIDE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    return partial(to_pixels, load_image(PHOTO), SIDE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
 def _writing() -> Call:
@@ -138,6 +125,35 @@ OPERATIONS = (
 )
 
 
-def as_array(result: Any) -> np.ndarray:
-    """A call's result as float32."""
-    return (result.float().cpu().numpy() if isinstance(result, Tensor) else np.asarray(result)).astype(np.float32)
+class Operated(Loaded):
+    """An operation as a provider; its features are the first call's result: later ones may be of other words."""
+
+    def __init__(self, _: Provider, subject: Subject, __: str, threads: int | None) -> None:
+        import gem_fast
+
+        ours = Path(os.environ["PYTHONPATH"].split(os.pathsep)[0]).resolve()
+        if ours not in Path(gem_fast.__file__).resolve().parents:
+            raise RuntimeError(f"this process imported {gem_fast.__file__}, not what lies in {ours}")
+        if threads:
+            torch.set_num_threads(threads)
+        self.threads = torch.get_num_threads()
+        self.call = next(each for each in OPERATIONS if each.name == subject.name).make()
+        self.first: Any = None
+
+    def take(self, pixels: np.ndarray) -> None:
+        """An operation makes its own input."""
+
+    @torch.inference_mode()
+    def run(self) -> None:
+        result = self.call()
+        self.first = result if self.first is None else self.first
+
+    def features(self) -> np.ndarray:
+        """As float32; of several results the first, as labels without their confidences."""
+        result = self.first[0] if isinstance(self.first, tuple) else self.first
+        array = result.float().cpu().numpy() if isinstance(result, Tensor) else np.asarray(result)
+        return array.astype(np.float32)
+
+
+if __name__ == "__main__":
+    main(Operated)

@@ -10,8 +10,8 @@ import torch
 from gem_fast.bench.machine import machine, machine_line
 from gem_fast.kernels.attention.triton import why_not
 from gem_fast.kernels.attention.triton.launch import device_of
+from gem_fast.kernels.attention.triton.tile_trials import arithmetic
 from gem_fast.kernels.attention.triton.tiles import FAMILIES
-from gem_fast.kernels.attention.triton.tune_bench import arithmetic
 from rich.console import Console
 
 from gem_fast.terminal import say
@@ -30,7 +30,7 @@ KERNELS = ("self_self", "any_norm", "layer_norm", "temperature", "labels", "heat
 
 def all_cases(device: torch.device, quick: bool) -> Iterable[Case]:
     """Every kernel in every type; TF32 where there is one, for what has matrix products."""
-    kinds = ("bf16", "fp16", "fp32")
+    kinds = ("bfloat16", "float16", "float32")
     has_tf32 = FAMILIES.get(device_of(device).arch) in ("mma", "wgmma", "tcgen05")
     products = (*kinds, "tf32") if has_tf32 else kinds
     yield from attention_cases(products, quick)

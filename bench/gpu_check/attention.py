@@ -9,9 +9,9 @@ import torch
 from gem_fast.kernels.attention.reference import reference
 from gem_fast.kernels.attention.sdpa import sdpa
 from gem_fast.kernels.attention.triton.launch import device_of, launch_attention, why_not
+from gem_fast.kernels.attention.triton.tile_choice import chosen_tile
+from gem_fast.kernels.attention.triton.tile_trials import DTYPES
 from gem_fast.kernels.attention.triton.tiles import Tile, split_width, tile_for
-from gem_fast.kernels.attention.triton.tune_bench import DTYPES
-from gem_fast.kernels.attention.triton.tuned import chosen_tile
 from torch import Tensor
 
 from .cases import Case, Outputs, Problem, ends

@@ -32,7 +32,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Case:
-    """One kernel on one shape in one kind of arithmetic: bf16, fp16, fp32 or tf32.
+    """One kernel on one shape in one kind of arithmetic: bfloat16, float16, float32 or tf32.
 
     Attributes:
         kernel: what `--only` picks it by.

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from gem_fast.kernels import decode_heatmaps, decode_labels
-from gem_fast.kernels.attention.triton.tune_bench import DTYPES
+from gem_fast.kernels.attention.triton.tile_trials import DTYPES
 from gem_fast.kernels.decoding.heatmaps import stretched
 from gem_fast.kernels.decoding.labels import labels_in_tiles
 from gem_fast.kernels.decoding.reference import labels_reference, upsample

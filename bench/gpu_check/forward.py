@@ -10,7 +10,7 @@ from gem_fast.bench.providers import Provider
 from gem_fast.bench.subjects import make_subject, random_pixels
 from gem_fast.bench.torch_provider import build, eager_forward
 from gem_fast.kernels import decode_labels
-from gem_fast.kernels.attention.triton.tune_bench import DTYPES
+from gem_fast.kernels.attention.triton.tile_trials import DTYPES
 from torch import Tensor
 
 import gem_fast
@@ -18,7 +18,7 @@ from gem_fast.demo import PHOTOS, SAMPLES, sample_prompts
 from gem_fast.images import load_image
 from gem_fast.model import GemModel
 from gem_fast.preprocess import to_pixels
-from gem_fast.scores import class_scores
+from gem_fast.scores import score_patches
 
 from .cases import Case, Outputs, Problem, ends
 from .decoding import regret
@@ -117,8 +117,8 @@ def decoded(model: GemModel, pixels: Tensor, words: dict[str, Tensor]) -> Decode
     """Scores, labels and confidences of each scene, on the model's backend."""
     patches, results = model.features(pixels), []
     for index, embeddings in enumerate(words.values()):
-        scores = class_scores(patches[index : index + 1], embeddings, [1] * len(embeddings))[0]
-        backend, scale = model.vision.options.backend, model.defaults.logit_scale
+        scores = score_patches(patches[index : index + 1], embeddings, [1] * len(embeddings))[0]
+        backend, scale = model.vision.backend, model.defaults.logit_scale
         labels, confidence = decode_labels(scores, (SIDE, SIDE), logit_scale=scale, backend=backend)
         results.append((scores, labels, confidence))
     return results

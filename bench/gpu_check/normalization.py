@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from gem_fast.kernels.attention.triton.tune_bench import DTYPES
+from gem_fast.kernels.attention.triton.tile_trials import DTYPES
 from gem_fast.kernels.layer_norm import layer_norm_and_temperature
 from gem_fast.kernels.layer_norm.layer_norm import reference
 from gem_fast.kernels.layer_norm.triton_layer_norm import triton_layer_norm

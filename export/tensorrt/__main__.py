@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gem_fast.errors import ExportError
 
-from .export import build_engines
+from .tensorrt_export import build_engines
 
 
 def main(arguments: list[str]) -> int:

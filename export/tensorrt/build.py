@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gem_fast.errors import ExportError
-from gem_fast.runtime.manifest import file_sha256
+from gem_fast.runtime.folder import file_sha256
 from gem_fast.writing import write_whole
 
 from ..builder import PLUGIN_DOMAIN

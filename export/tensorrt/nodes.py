@@ -1,22 +1,24 @@
 """Self-self attention as plugin nodes of an ONNX graph, and the same nodes as functions that any runtime computes."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from onnx import FunctionProto, ModelProto, helper, parser
 
 from gem_fast.errors import ExportError
+from gem_fast.options import GemOptions
 
 from ..builder import PLUGIN_DOMAIN
+from ..gem_attention import inverse_temperature
+from ..layers import Layers
 from .plugin import NODES, PADDING
 
-if TYPE_CHECKING:
-    from ..image_encoder import ImageEncoderWriter
 
-
-def plugin_attention(writer: "ImageEncoderWriter", normed: str, qkv: str, heads: int) -> str:
-    """Eq. 3-7 of GEM by our TensorRT plugins: qkv `[B, N, 3*C]` to `[B, N, C]`, of the products' type."""
-    options, op = writer.vision.options, writer.graph.op
-    width = writer.vision.config.width // heads
+def plugin_gem(
+    layers: Layers, options: GemOptions, normed: str, projections: Mapping[str, str], heads: int, width: int
+) -> str:
+    """Eq. 3-7 of GEM by our TensorRT plugins, as `gem_attention.decomposed_gem` by attentions."""
+    op, qkv = layers.graph.op, projections["qkv"]
     if not options.normalize:
         raise ExportError("the plugins take L2-normalised projections; with normalize=False use attention onnx")
     if width > 128:
@@ -25,15 +27,15 @@ def plugin_attention(writer: "ImageEncoderWriter", normed: str, qkv: str, heads:
         "domain": PLUGIN_DOMAIN, "plugin_namespace": PLUGIN_DOMAIN, "plugin_version": "1", "aot": 1, "heads": heads,
         "width": width, "projections": sum(1 << "qkv".index(letter) for letter in options.projections),
     }  # fmt: skip
-    c = writer.inverse_temperature(normed, width)
+    c = inverse_temperature(layers, options, normed, width)
     if options.inverse_temperature is None:
-        c = op("Reshape", c, writer.graph.constant([-1]))
+        c = op("Reshape", c, layers.graph.constant([-1]))
     else:
         c = op("Expand", c, op("Shape", normed, start=0, end=1))
-    units = writer.layers.typed(op("GemNormalize", qkv, **attributes), rank=5)
+    units = layers.typed(op("GemNormalize", qkv, **attributes), rank=5)
     for _ in range(options.iterations):
-        units = writer.layers.typed(op("GemRefine", units, c, qkv, **attributes), rank=5)
-    return writer.layers.typed(op("GemAssign", units, qkv, c, **attributes), rank=3)
+        units = layers.typed(op("GemRefine", units, c, qkv, **attributes), rank=5)
+    return layers.typed(op("GemAssign", units, qkv, c, **attributes), rank=3)
 
 
 def computable(model: ModelProto) -> ModelProto:

@@ -6,6 +6,7 @@ GemRefine for each iteration and one GemAssign, which hand on unit rows [B, P, H
 Source: the Python API reference of `tensorrt.plugin` (quickly deployable plugins).
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,30 +19,46 @@ PADDING = 128  # of the rows: a multiple of every tile
 
 
 def register(arch: str) -> None:
-    """Tell TensorRT of the plugins, compiled for one architecture such as `sm_90`; once a process.
+    """Tell TensorRT of the plugins, compiled for one architecture such as `sm_90`; once a process."""
+    launcher = Launcher(arch)
+    _register_normalize(launcher)
+    _register_refine(launcher)
+    _register_assign(launcher)
 
-    The functions are nested because TensorRT reads their annotations, which exist only where it is installed.
-    """
-    import tensorrt as trt
+
+def padded(N: Any) -> Any:
+    """Rows with their padding, as TensorRT computes it."""
     import tensorrt.plugin as trtp
 
-    dtypes = {trt.float16: torch.float16, trt.bfloat16: torch.bfloat16, trt.float32: torch.float32}
-    names = {trt.float16: "FP16", trt.bfloat16: "BF16", trt.float32: "FP32"}
+    return trtp.cdiv(N, PADDING) * PADDING
 
-    def padded(N: Any) -> Any:
-        return trtp.cdiv(N, PADDING) * PADDING
 
-    def choices(operation: str, *tensors: Any) -> list[Any]:
+@dataclass(frozen=True)
+class Launcher:
+    """Launches of the kernels for an architecture. `attributes` are heads, width and projections."""
+
+    arch: str
+
+    def choices(self, operation: str, *tensors: Any) -> list[Any]:
         """The types as they are in the graph, and a number for each tile."""
-        numbers = [1 + i for i in range(len(tactics(Problem(arch, torch.float16, 1, 64, 1), operation)))]
+        import tensorrt as trt
+        import tensorrt.plugin as trtp
+
+        names = {trt.float16: "FP16", trt.bfloat16: "BF16", trt.float32: "FP32"}
+        numbers = [1 + i for i in range(len(tactics(Problem(self.arch, torch.float16, 1, 64, 1), operation)))]
         return [trtp.AutoTuneCombination(", ".join(names[tensor.dtype] for tensor in tensors), "LINEAR", numbers)]
 
-    def kernel(operation: str, qkv: Any, attributes: tuple[int, int, int], tactic: int) -> Compiled:
-        problem = Problem(arch, dtypes[qkv.dtype], *attributes)
+    def compiled(self, operation: str, qkv: Any, attributes: tuple[int, int, int], tactic: int) -> Compiled:
+        import tensorrt as trt
+
+        dtypes = {trt.float16: torch.float16, trt.bfloat16: torch.bfloat16, trt.float32: torch.float32}
+        problem = Problem(self.arch, dtypes[qkv.dtype], *attributes)
         return compile_tactic(problem, operation, tactics(problem, operation)[max(tactic, 1) - 1])
 
-    def launch(compiled: Compiled, N: Any, grid: tuple[Any, Any, Any]) -> tuple[str, str, Any, Any]:
+    def launch(self, compiled: Compiled, N: Any, grid: tuple[Any, Any, Any]) -> tuple[str, str, Any, Any]:
         """Grid, block and the sizes that every kernel takes between its inputs and its output."""
+        import tensorrt.plugin as trtp
+
         params = trtp.KernelLaunchParams()
         params.grid_x, params.grid_y, params.grid_z = grid
         params.block_x, params.shared_mem = compiled.threads, compiled.shared
@@ -50,28 +67,41 @@ def register(arch: str) -> None:
         return compiled.name, compiled.ptx, params, sizes
 
     def launch_padded(
-        operation: str, qkv: Any, attributes: tuple[int, int, int], tactic: int
+        self, operation: str, qkv: Any, attributes: tuple[int, int, int], tactic: int
     ) -> tuple[str, str, Any, Any]:
         """The launch of a kernel that writes the padded rows of every projection and head."""
-        compiled = kernel(operation, qkv, attributes, tactic)
+        import tensorrt.plugin as trtp
+
+        compiled = self.compiled(operation, qkv, attributes, tactic)
         (heads, _, projections), (B, N) = attributes, (qkv.shape_expr[0], qkv.shape_expr[1])
-        return launch(compiled, N, (trtp.cdiv(padded(N), compiled.tile.rows), heads * projections.bit_count(), B))
+        return self.launch(compiled, N, (trtp.cdiv(padded(N), compiled.tile.rows), heads * projections.bit_count(), B))
+
+
+# TensorRT reads names and annotations of the functions inside, and these exist only where it is installed.
+
+
+def _register_normalize(launcher: Launcher) -> None:
+    import tensorrt.plugin as trtp
 
     @trtp.register(f"{PLUGIN_DOMAIN}::GemNormalize")
     def normalize(qkv: trtp.TensorDesc, heads: int, width: int, projections: int) -> trtp.TensorDesc:
-        problem = Problem(arch, torch.float16, heads, width, projections)
+        problem = Problem(launcher.arch, torch.float16, heads, width, projections)
         B, N = qkv.shape_expr[0], qkv.shape_expr[1]
         return trtp.from_shape_expr((B, len(problem.chosen), heads, padded(N), sum(problem.parts)), qkv.dtype)
 
     @trtp.autotune(f"{PLUGIN_DOMAIN}::GemNormalize")
     def normalize_tactics(qkv: trtp.TensorDesc, outputs: tuple[trtp.TensorDesc]) -> list[trtp.AutoTuneCombination]:
-        return choices("normalize", qkv, *outputs)
+        return launcher.choices("normalize", qkv, *outputs)
 
     @trtp.aot_impl(f"{PLUGIN_DOMAIN}::GemNormalize")
     def normalize_kernel(
         qkv: trtp.TensorDesc, heads: int, width: int, projections: int, outputs: tuple[trtp.TensorDesc], tactic: int
     ) -> tuple[str, str, trtp.KernelLaunchParams, trtp.SymIntExprs]:
-        return launch_padded("normalize", qkv, (heads, width, projections), tactic)
+        return launcher.launch_padded("normalize", qkv, (heads, width, projections), tactic)
+
+
+def _register_refine(launcher: Launcher) -> None:
+    import tensorrt.plugin as trtp
 
     @trtp.register(f"{PLUGIN_DOMAIN}::GemRefine")
     def refine(
@@ -91,7 +121,7 @@ def register(arch: str) -> None:
         qkv: trtp.TensorDesc,
         outputs: tuple[trtp.TensorDesc],
     ) -> list[trtp.AutoTuneCombination]:
-        return choices("refine", units, inverse_temperature, qkv, *outputs)
+        return launcher.choices("refine", units, inverse_temperature, qkv, *outputs)
 
     @trtp.aot_impl(f"{PLUGIN_DOMAIN}::GemRefine")
     def refine_kernel(
@@ -104,7 +134,11 @@ def register(arch: str) -> None:
         outputs: tuple[trtp.TensorDesc],
         tactic: int,
     ) -> tuple[str, str, trtp.KernelLaunchParams, trtp.SymIntExprs]:
-        return launch_padded("refine", qkv, (heads, width, projections), tactic)
+        return launcher.launch_padded("refine", qkv, (heads, width, projections), tactic)
+
+
+def _register_assign(launcher: Launcher) -> None:
+    import tensorrt.plugin as trtp
 
     @trtp.register(f"{PLUGIN_DOMAIN}::GemAssign")
     def assign(
@@ -124,7 +158,7 @@ def register(arch: str) -> None:
         inverse_temperature: trtp.TensorDesc,
         outputs: tuple[trtp.TensorDesc],
     ) -> list[trtp.AutoTuneCombination]:
-        return choices("assign", units, qkv, inverse_temperature, *outputs)
+        return launcher.choices("assign", units, qkv, inverse_temperature, *outputs)
 
     @trtp.aot_impl(f"{PLUGIN_DOMAIN}::GemAssign")
     def assign_kernel(
@@ -137,6 +171,6 @@ def register(arch: str) -> None:
         outputs: tuple[trtp.TensorDesc],
         tactic: int,
     ) -> tuple[str, str, trtp.KernelLaunchParams, trtp.SymIntExprs]:
-        compiled = kernel("assign", qkv, (heads, width, projections), tactic)
+        compiled = launcher.compiled("assign", qkv, (heads, width, projections), tactic)
         B, N = qkv.shape_expr[0], qkv.shape_expr[1]
-        return launch(compiled, N, (trtp.cdiv(N, compiled.tile.rows), heads, B))
+        return launcher.launch(compiled, N, (trtp.cdiv(N, compiled.tile.rows), heads, B))

@@ -1,143 +1,208 @@
-"""The loop over many files: read ahead, segment in batches, write, and go on when one fails."""
+"""Many files: through the pipeline, each with a record, and nothing that was finished is lost."""
 
-import json
 import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
-from ..images import EXTENSIONS, ImageError, load_image
-from ..prompts import parse_classes
+from ..images import EXTENSIONS
+from ..outputs import legend_bytes
 from ..writing import write_whole
-from .records import SUMMARY, Record, finished_images
-from .sources import Job, find_images, with_distinct_stems
+from .folder import LEGEND, check_output, enter, hold
+from .options import BatchOptions, parse_options
+from .pipeline import Encode, Limits, Pipeline
+from .progress import Progress
+from .records import PARTIAL, SUMMARY, Journal, Record
+from .sources import Inputs, Listing, Source, count_in_background
+from .work import ImageWork
+from .workers import Failure
 
 if TYPE_CHECKING:
-    from ..segmentation import Segmentation
+    from ..query import Query
     from ..segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        done, failed, kept: number of images; kept are those that an earlier run had finished.
+        summary: the file with a line for each image, as `gem_fast.records` reads it.
+        reasons: failures by their reason.
+        passed_over: a line for each reason for which files or folders were passed over.
+        stopped: why the run ended before all images were tried, or None.
+    """
+
+    done: int
+    failed: int
+    kept: int
+    summary: Path
+    reasons: dict[str, int]
+    passed_over: tuple[str, ...]
+    stopped: str | None = None
 
 
 def segment_files(
     model: "Segmenter",
-    images: str | os.PathLike | Iterable[str | os.PathLike],
+    images: Inputs,
     prompts: Any,
     out: str | os.PathLike,
     *,
-    overlays: bool = True,
-    heatmaps: bool = False,
-    resume: bool = False,
-    batch_size: int = 8,
-    on_start: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
     on_record: Callable[[Record], None] | None = None,
-    **settings: Any,
-) -> list[Record]:
-    """Segment files into a folder; an image that fails is recorded, and the rest goes on.
+    **options: Any,
+) -> Outcome:
+    """Segment many image files into a folder.
+
+    Each image gets the files of `Segmentation.save`, below the subfolders of its input, and all of them together one
+    `legend.json`. `summary.jsonl` gets a line for each image as soon as it is done, and is in the order of the inputs
+    at the end. Images that can't be used are recorded with the reason, in `errors.jsonl` too, and the rest goes on.
 
     Args:
-        model: from `gem_fast.load`, or a `GemRuntime`.
-        images: files, folders and glob patterns, or one of them.
-        prompts: the classes, the same for all images, as `segment` takes them.
-        out: output folder. Gets a label image, a legend and an overlay for each image, and `summary.jsonl` with one
-            line an image, written as soon as it is finished.
-        overlays: off leaves out the overlays, each of which takes several times as long as its labels.
-        heatmaps: also write the heat maps, as `.npz`.
-        resume: keep what an earlier run into `out` finished (same images by path and with the same kinds of files,
-            whatever its prompts and settings were), and do the rest.
-        batch_size: images in one forward.
-        on_start: called with the number of images to do.
-        on_record: called with each image's record.
-        **settings: of the model's `segment`: background, size, resize, threshold, logit_scale, templates.
-
-    Returns:
-        The records of this run, in the order of the images.
+        model: an engine, such as `gem_fast.load` gives.
+        images: files, folders (with subfolders) and glob patterns; see `batch.sources.Listing`.
+        prompts: the classes, as for `segment`.
+        out: the output folder; made if missing. One run at a time works in it.
+        progress: kept up to date, for who watches it from another thread.
+        on_record: called with each image's record as it is done.
+        **options: fields of `BatchOptions`, such as `resume=True`.
 
     Raises:
-        ValueError: an argument is wrong, or there is no image. OSError: the output folder can't be written.
+        ValueError: an argument is wrong, there is no image, or the folder is another run's. OSError: the output can't
+            be written, such as on a full disk; what was finished is there, and `resume` goes on.
     """
-    jobs = find_images(images)
-    if not jobs:
-        raise ValueError(f"no images found; in folders these endings are looked for: {', '.join(sorted(EXTENSIONS))}")
-    parse_classes(prompts)
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
-    out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise NotADirectoryError(f"the output folder {out} is a file")
-    out.mkdir(parents=True, exist_ok=True)
-    save = {"overlay": overlays, "heatmaps": heatmaps}
-    finished = finished_images(out, {"labels", *(kind for kind, wanted in save.items() if wanted)}) if resume else {}
-    # Names that the earlier run gave to other inputs stay theirs.
-    kept = [json.loads(line)["files"]["labels"].removesuffix(".labels.png") for line in finished.values()]
-    jobs = with_distinct_stems({job.path: job.stem for job in jobs if str(job.path) not in finished}, kept)
-    # The kept records are written anew: a line cut off and failures that get another try are gone.
-    write_whole(out / SUMMARY, "".join(finished.values()).encode(errors="backslashreplace"))
-    if on_start:
-        on_start(len(jobs))
-    records = []
-    with (
-        open(out / SUMMARY, "a", encoding="utf-8", errors="backslashreplace") as summary,
-        ThreadPoolExecutor(max_workers=1, thread_name_prefix="read") as reader,
-    ):
-        for window in _read_ahead(reader, jobs, batch_size):
-            for record in _process(model, window, prompts, out, save, {"batch_size": batch_size, **settings}):
-                summary.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
-                summary.flush()
-                records.append(record)
-                if on_record:
-                    on_record(record)
-    return records
-
-
-Loaded = tuple[Job, "Image.Image | ImageError"]
-
-
-def _read_ahead(reader: ThreadPoolExecutor, jobs: list[Job], window: int) -> Iterator[list[Loaded]]:
-    """Windows of read images; while one is worked on, the next is read."""
-
-    def read(chunk: list[Job]) -> list[Loaded]:
-        return [(job, _try_load(job.path)) for job in chunk]
-
-    coming: Future[list[Loaded]] | None = None
-    for start in range(0, len(jobs), window):
-        ready, coming = coming, reader.submit(read, jobs[start : start + window])
-        if ready:
-            yield ready.result()
-    if coming:
-        yield coming.result()
-
-
-def _try_load(path: Path) -> "Image.Image | ImageError":
-    try:
-        return load_image(path)
-    except ImageError as error:
-        return error
-
-
-def _process(
-    model: "Segmenter", window: list[Loaded], prompts: Any, out: Path, save: dict[str, bool], settings: dict[str, Any]
-) -> Iterator[Record]:
-    """Records of one window's images, in their order; `save` tells `Segmentation.save` what to write."""
-    pictures = [loaded for _, loaded in window if isinstance(loaded, Image.Image)]
-    try:
-        results: list[Segmentation | None] = list(model.segment(pictures, prompts, **settings)) if pictures else []
-    except (ImageError, RuntimeError, MemoryError):
-        # Something about one image, such as its size, broke the batch: find it by taking them one by one.
-        results = [None] * len(pictures)
-    queue = iter(results)
-    for job, loaded in window:
-        if isinstance(loaded, ImageError):
-            yield Record(str(job.path), "failed", error=str(loaded))
-            continue
-        result = next(queue)
+    chosen, progress, out = parse_options(options), progress or Progress(), Path(out)
+    model.check_input(chosen.size, chosen.resize)
+    query = model.query(
+        prompts,
+        background=chosen.background,
+        templates=chosen.templates,
+        threshold=chosen.threshold,
+        logit_scale=chosen.logit_scale,
+    )
+    _check_any(images)
+    check_output(out, resume=chosen.resume, overwrite=chosen.overwrite)
+    with hold(out):
+        enter(out, describe(model, query, chosen), resume=chosen.resume, overwrite=chosen.overwrite)
+        write_whole(out / LEGEND, legend_bytes(query.legend()), out / PARTIAL)
+        journal = Journal(out, {kind.name for kind in chosen.kinds}, resume=chosen.resume)
         try:
-            result = result or model.segment(loaded, prompts, **settings)
-            paths = result.save(out, job.stem, **save)
-        except (ImageError, RuntimeError, MemoryError, OSError) as error:
-            yield Record(str(job.path), "failed", error=f"{job.path}: {type(error).__name__}: {error}")
-            continue
-        files = {kind: str(path.relative_to(out)) for kind, path in paths.items()}
-        yield Record(str(job.path), "ok", None, *result.size, areas=result.areas(), files=files)
+            return _run(model, query, images, out, chosen, journal, progress, on_record)
+        finally:
+            model.share_cores(1)  # what engines set may count for all threads
+            journal.close()
+
+
+def _run(
+    model: "Segmenter",
+    query: "Query",
+    images: Inputs,
+    out: Path,
+    options: BatchOptions,
+    journal: Journal,
+    progress: Progress,
+    on_record: Callable[[Record], None] | None,
+) -> Outcome:
+    progress.started = time.monotonic()
+    listing = Listing(images, journal.finished)
+    count_in_background(images, progress)
+    work = ImageWork(model, query, options, out)
+    limits = Limits(
+        batch_size=options.batch_size,
+        workers=options.workers or _cores(),
+        engines=model.engines,
+        timeout=options.timeout,
+        retries=options.retries,
+    )
+
+    def make_encode(engines: int) -> Encode:
+        model.share_cores(engines)
+        return lambda pixels, shape: model.score_on_host(pixels, shape, query)
+
+    pipeline = Pipeline(work, make_encode, limits, progress)
+    stopped = None
+    with closing(pipeline.run(_unfinished(listing, journal, progress))) as results:
+        for position, source, result in results:
+            record = _record(source, result)
+            journal.write(position, record)
+            progress.count(record.status, None if record.error is None else _reason(record))
+            if on_record:
+                on_record(record)
+            if options.max_errors is not None and progress.failed > options.max_errors:
+                stopped = f"stopped, since more than {options.max_errors} images failed"
+                break
+    return Outcome(
+        done=progress.done,
+        failed=progress.failed,
+        kept=progress.kept,
+        summary=out / SUMMARY,
+        reasons=dict(progress.reasons.most_common()),
+        passed_over=tuple(listing.told()),
+        stopped=stopped,
+    )
+
+
+def describe(model: "Segmenter", query: "Query", options: BatchOptions) -> dict[str, Any]:
+    """What `run.json` holds: all that a label depends on, and beside it the versions and the kinds of output."""
+    identity = model.identity()
+    return {
+        **{name: value for name, value in identity.items() if name != "dtype"},
+        "prompts": [[each.name, *each.synonyms] for each in query.classes],
+        "background": [[each.name, *each.synonyms] for each in query.background],
+        "settings": {
+            "size": options.size or model.defaults.size,
+            "resize": options.resize or model.usual_resize,
+            "threshold": query.threshold,
+            "logit_scale": query.logit_scale,
+            "templates": list(query.templates),
+            "dtype": identity["dtype"],
+            "label_size": options.label_size or "photo",
+        },
+        "output": {"format": "files", "kinds": [kind.name for kind in options.kinds]},
+        "versions": {"gem_fast": version("gem_fast"), "pillow": version("pillow"), "numpy": version("numpy")},
+    }
+
+
+def _check_any(images: Inputs) -> None:
+    """ValueError if there is no image."""
+    listing = Listing(images)
+    if next(iter(listing), None) is None:
+        told = "; ".join(listing.told())
+        raise ValueError(
+            f"no images found{f' ({told})' if told else ''}; in folders these endings are looked for: "
+            f"{', '.join(sorted(EXTENSIONS))}"
+        )
+
+
+def _unfinished(listing: Listing, journal: Journal, progress: Progress) -> Iterator[tuple[int, Source]]:
+    """The images to do, with their positions in the inputs."""
+    for position, source in enumerate(listing):
+        if source.key in journal.finished:
+            journal.keep(position, source.key)
+            progress.kept += 1
+        else:
+            yield position, source
+
+
+def _record(source: Source, result: Any) -> Record:
+    if isinstance(result, Failure):
+        path = str(source.path)
+        error = result.error if result.error.startswith(path) else f"{path}: {result.error}"
+        return Record(path, "failed", error)
+    return result
+
+
+def _reason(record: Record) -> str:
+    """A failure without what is this image's own: its path, numbers, what stands in brackets."""
+    text = (record.error or "").removeprefix(record.image).lstrip(": ")
+    return re.sub(r"\d[\d,.×]*", "N", re.split(r" \(|; |: ", text)[0]) or "unknown"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

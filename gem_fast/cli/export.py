@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ..terminal import console, errors, fail, say
+from .dtype_option import dtype_option
 
 
 class Format(str, Enum):
@@ -21,12 +22,6 @@ class Attention(str, Enum):
     onnx = "onnx"
     ort = "ort"
     plugin = "plugin"
-
-
-class GraphDtype(str, Enum):
-    fp32 = "fp32"
-    fp16 = "fp16"
-    bf16 = "bf16"
 
 
 class Quantize(str, Enum):
@@ -47,9 +42,7 @@ def export(
             "Runtime's own, fastest; the default elsewhere) or plugin (the fused kernels in a TensorRT engine)."
         ),
     ] = None,
-    dtype: Annotated[GraphDtype, typer.Option(help="Type of the image encoder; what needs it stays fp32.")] = (
-        GraphDtype.fp32
-    ),
+    dtype: Annotated[str, dtype_option("Type of the image encoder, of which what needs it stays float32")] = "float32",
     size: Annotated[
         list[str] | None, typer.Option(help="Input size, as 448 or 448x640 (height x width); repeatable.")
     ] = None,
@@ -80,42 +73,29 @@ def export(
 
     Exit status: 0 if the export is written (and agrees with torch), 2 if not; then nothing is written.
     """
-    from gem_fast.export import ExportOptions
-    from gem_fast.export.export_options import parse_size
     from gem_fast.export.verdict import DisagreementError
 
-    from .formats import FORMATS, comparison_table
+    from .formats import comparison_table, write_export
 
-    options: dict[str, Any] = {
-        "gem_blocks": gem_blocks,
-        "iterations": iterations,
-        "inverse_temperature": inverse_temperature,
-    }
-    usual, write = FORMATS[format.value]
+    loading: dict[str, Any] = {"name": model, "pretrained": pretrained, "weights": weights, "device": device}
+    method = {"gem_blocks": gem_blocks, "iterations": iterations, "inverse_temperature": inverse_temperature}
+    loading |= {name: value for name, value in method.items() if value is not None}
     try:
-        if device != "cpu" and format is not Format.pt2:
-            raise ValueError(f"device is for the format pt2; {format.value} needs none")
-        chosen = ExportOptions(
-            sizes=tuple(parse_size(each) for each in size or ()),
+        lines = write_export(
+            out,
+            format.value,
+            loading,
+            sizes=size or (),
             dynamic_size=dynamic_size,
             opset=opset,
-            attention=attention.value if attention else usual,
-            dtype=dtype.value,
-            quantize=quantize.value if quantize else None,
+            attention=attention and attention.value,
+            dtype=dtype,
+            quantize=quantize and quantize.value,
             original=original,
             with_preprocess=with_preprocess,
             check=check,
+            serving={"max_batch": max_batch, "instances": instances, "queue_delay": queue_delay},
         )
-        from gem_fast import load
-
-        gem = load(
-            model,
-            pretrained,
-            weights=weights,
-            device=device,
-            **{name: value for name, value in options.items() if value is not None},
-        )
-        lines = write(gem, out, chosen, max_batch=max_batch, instances=instances, queue_delay=queue_delay)
     except DisagreementError as error:
         errors.print(comparison_table(error.comparisons))
         fail(str(error))

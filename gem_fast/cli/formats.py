@@ -1,6 +1,7 @@
 """What `gem-fast export` writes, by format: each a function that returns what to show."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ from rich.table import Table
 from ..terminal import console
 
 if TYPE_CHECKING:
-    from gem_fast.export.verdict import Comparison
+    from gem_fast.runtime.agreement import Comparison
+    from gem_fast.runtime.manifest import Manifest
 
 
 def write_onnx(model: Any, out: Path, options: Any, **_: Any) -> list[RenderableType]:
@@ -24,7 +26,7 @@ def write_onnx(model: Any, out: Path, options: Any, **_: Any) -> list[Renderable
 
 def write_tensorrt(model: Any, out: Path, options: Any, *, max_batch: int, **_: Any) -> list[RenderableType]:
     """ONNX graphs for TensorRT and, where it is, engines."""
-    from gem_fast.export.tensorrt.export import export_tensorrt
+    from gem_fast.export.tensorrt.tensorrt_export import export_tensorrt
 
     written = export_tensorrt(model, out, options, max_batch, tell=console.print)
     lines = checks(written.manifest)
@@ -34,7 +36,7 @@ def write_tensorrt(model: Any, out: Path, options: Any, *, max_batch: int, **_: 
 
 
 def write_triton_server(
-    model: Any, out: Path, options: Any, *, max_batch: int, instances: int, queue_delay: int, **_: Any
+    model: Any, out: Path, options: Any, *, max_batch: int, instances: int, queue_delay: int
 ) -> list[RenderableType]:
     """A model repository for NVIDIA Triton Inference Server."""
     from gem_fast.export.model_config import Serving
@@ -55,14 +57,66 @@ def write_pt2(model: Any, out: Path, options: Any, **_: Any) -> list[RenderableT
     return checks(export_pt2(model, out, options))
 
 
-def checks(manifest: dict[str, Any]) -> list[RenderableType]:
+@dataclass(frozen=True)
+class Format:
+    """A format: the attention when none is asked for, and the writer."""
+
+    attention: str
+    write: Callable[..., list[RenderableType]]
+
+
+FORMATS = {
+    "onnx": Format("ort", write_onnx),
+    "tensorrt": Format("onnx", write_tensorrt),
+    "triton-server": Format("ort", write_triton_server),
+    "pt2": Format("portable", write_pt2),
+}
+
+
+def write_export(
+    out: Path,
+    format: str,
+    loading: dict[str, Any],
+    *,
+    sizes: Sequence[str],
+    attention: str | None,
+    serving: dict[str, int],
+    **options: Any,
+) -> list[RenderableType]:
+    """Load a model and write it in a format.
+
+    Args:
+        out: the folder.
+        format: one of `FORMATS`.
+        loading: what `gem_fast.load` takes.
+        sizes, attention, **options: those of `ExportOptions`, a size as `448x640`, the attention None for the format's.
+        serving: max_batch, instances and queue_delay.
+
+    Returns:
+        What to show.
+
+    Raises:
+        DisagreementError: the graphs do not agree with torch. ValueError, OSError: something else is wrong.
+    """
+    from gem_fast.export import ExportOptions
+    from gem_fast.export.export_options import parse_size
+
+    if loading["device"] != "cpu" and format != "pt2":
+        raise ValueError(f"device is for the format pt2; {format} needs none")
+    chosen = ExportOptions(
+        sizes=tuple(map(parse_size, sizes)), attention=attention or FORMATS[format].attention, **options
+    )
+    from gem_fast import load
+
+    return FORMATS[format].write(load(**loading), out, chosen, **serving)
+
+
+def checks(manifest: "Manifest") -> list[RenderableType]:
     """The comparisons with torch as a table, if there were any."""
-    from gem_fast.export.verdict import Comparison
-
-    return [comparison_table([Comparison(**row) for row in manifest["check"]])] if manifest["check"] else []
+    return [comparison_table(manifest.check)] if manifest.check else []
 
 
-def comparison_table(comparisons: list["Comparison"]) -> Table:
+def comparison_table(comparisons: Sequence["Comparison"]) -> Table:
     """A line for each comparison with torch, narrow enough for 80 columns."""
     table = Table(title="compared with torch in float32", title_justify="left", box=None, padding=(0, 1, 0, 0))
     for name in ("output", "size", "input"):
@@ -81,12 +135,3 @@ def comparison_table(comparisons: list["Comparison"]) -> Table:
             style=None if each.holds else "red",
         )
     return table
-
-
-FORMATS: dict[str, tuple[str, Callable[..., list[RenderableType]]]] = {
-    # name: the attention when none is asked for, and the writer
-    "onnx": ("ort", write_onnx),
-    "tensorrt": ("onnx", write_tensorrt),
-    "triton-server": ("ort", write_triton_server),
-    "pt2": ("portable", write_pt2),
-}

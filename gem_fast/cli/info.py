@@ -5,11 +5,16 @@ import platform
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
 
+from ..dtypes import DTYPES
 from ..terminal import console
+
+if TYPE_CHECKING:
+    from gem_fast.kernels.backends import Backend, Operation
 
 PACKAGES = (
     "gem_fast", "torch", "triton", "open_clip_torch", "onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy", "pillow",
@@ -42,55 +47,64 @@ def add_engine(table: Table) -> None:
     """What torch sees, and which backends would run on its devices."""
     import torch
 
-    from gem_fast.kernels.attention import backends
-    from gem_fast.kernels.cpu_library import why_missing
+    from gem_fast.kernels.backends import names
+    from gem_fast.kernels.cpu_library import paths, why_missing
 
     table.add_row("CPU", f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
     for i in range(torch.cuda.device_count()):
         table.add_row(f"cuda:{i}", torch.cuda.get_device_name(i))
     table.add_row("MPS", "available" if torch.backends.mps.is_available() else "not available")
-    table.add_row("backends", ", ".join(backends()))
+    missing = why_missing()
+    table.add_row("cpu kernels", f"none: {missing}" if missing else ", ".join(paths()))
+    table.add_row("backends", f"{', '.join(names())}; sdpa is plain torch where nothing attends")
     for device in ("cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))):
         for line in who_serves(device):
             table.add_row("", line)
-    if missing := why_missing():
-        table.add_row("", f"cpu can't serve: {missing}")
     table.add_row("tiles", "\n".join(tiles_in_use()))
 
 
 def who_serves(device: str) -> Iterator[str]:
-    """What attends and what decodes on a device, if no backend is asked for but by the environment."""
+    """For each operation, what serves a typical call of each type if only the environment asks for one, and why what
+    comes before it, or can't serve at all, does not."""
     import torch
 
-    from gem_fast.kernels.attention import cpu, find_backend, why_not
-    from gem_fast.kernels.decoding import cpu as native
-    from gem_fast.kernels.decoding import find_decoder
+    from gem_fast.kernels.backends import OPERATIONS
 
     place = "the CPU" if device == "cpu" else device
-    for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        qkv = torch.empty(1, 785, 3, 12, 64, dtype=dtype, device=device)
-        try:
-            chosen = find_backend(None, qkv, 1, (0, 1, 2), True).name
-        except ValueError as error:
-            chosen = f"none, {error}"
-        path = f" ({cpu.path_for(dtype)})" if chosen == "cpu" else ""
-        yield f"attention, {str(dtype).removeprefix('torch.')} on {place}: {chosen}{path}"
-    if device != "cpu" and (reason := why_not("triton", qkv)):
-        yield f"triton can't serve {place}: {reason}"
-    try:
-        decoder = find_decoder(torch.empty(2, 1, 1, device=device))
-        yield f"decoding on {place}: {decoder}{f' ({native.path_for()})' if decoder == 'native' else ''}"
-    except ValueError as error:
-        yield f"decoding on {place}: none, {error}"
+    for name, operation in sorted(OPERATIONS.items()):
+        reasons: dict[str, list[str]] = {}
+        for dtype in DTYPES:
+            arguments = operation.example(getattr(torch, dtype), torch.device(device))
+            try:
+                chosen = operation.choose(None, *arguments)
+            except ValueError as error:
+                yield f"{name}, {dtype} on {place}: none, {error}"
+                continue
+            yield f"{name}, {dtype} on {place}: {chosen.name}"
+            for reason in why_not_others(operation, chosen, arguments):
+                reasons.setdefault(reason, []).append(dtype)
+        for reason, types in reasons.items():
+            which = "" if len(types) == len(DTYPES) else f" ({', '.join(types)})"
+            yield f"  {reason}{which}"
+
+
+def why_not_others(operation: "Operation", chosen: "Backend", arguments: tuple) -> Iterator[str]:
+    """Of the other backends of a call, those that can't serve it, and those that are taken only by name."""
+    order = list(operation.backends)
+    for row in order:
+        if row is not chosen and (reason := row.why_not(*arguments)):
+            yield f"{row.name} can't serve: {reason}"
+        elif order.index(row) < order.index(chosen):
+            yield f"{row.name} serves by name only"
 
 
 def tiles_in_use() -> list[str]:
     """Which table of tiles Triton's attention kernels get on each GPU, in a line."""
     import torch
 
-    from gem_fast.kernels.attention.triton import launch, tuned
+    from gem_fast.kernels.attention.triton import launch, tile_choice, tile_file
 
     if torch.cuda.device_count() and find_spec("triton"):
         gpus = [launch.device_of(torch.device("cuda", i)).name for i in range(torch.cuda.device_count())]
-        return [f"cuda:{i}: {tuned.describe(name)}" for i, name in enumerate(gpus)]
-    return [f"no GPU for Triton; {tuned.VARIABLE} is {os.environ.get(tuned.VARIABLE, 'not set')}"]
+        return [f"cuda:{i}: {tile_choice.describe(name)}" for i, name in enumerate(gpus)]
+    return [f"no GPU for Triton; {tile_file.VARIABLE} is {os.environ.get(tile_file.VARIABLE, 'not set')}"]

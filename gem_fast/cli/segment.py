@@ -1,14 +1,20 @@
 """`gem-fast segment`."""
 
+import json
+from collections.abc import Callable
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..terminal import errors, fail, progress_bar, say, short_warnings
+from ..terminal import ended_by_signals, errors, fail, say, short_warnings
+from .dtype_option import dtype_option
+from .progress import Style, shown
 
 if TYPE_CHECKING:
+    from gem_fast.batch import Outcome, Progress
     from gem_fast.segmenter import Segmenter
 
 # Options of the torch engine that say nothing about an exported model.
@@ -26,10 +32,13 @@ _ENGINE_ONLY = (
 _RUNTIME_ONLY = ("provider", "engine_cache", "threads")
 
 
-class Dtype(str, Enum):
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
+_MOST_SHOWN = 20  # failures on the terminal
+
+
+class Overlay(str, Enum):
+    jpeg = "jpeg"
+    png = "png"
+    webp = "webp"
 
 
 class Resize(str, Enum):
@@ -52,7 +61,7 @@ def segment(
     model: Annotated[str, typer.Option(help="Model name; `gem-fast models` lists them.")] = "gem-tiny",
     pretrained: Annotated[str | None, typer.Option(help="open_clip's tag of the weights.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Local .safetensors or .pt weights instead of a tag.")] = None,
-    dtype: Annotated[Dtype, typer.Option(help="Type of the vision transformer.")] = Dtype.float32,
+    dtype: Annotated[str, dtype_option("Type of the vision transformer")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 8,
     size: Annotated[
@@ -76,11 +85,33 @@ def segment(
     overlays: Annotated[
         bool,
         typer.Option(
-            "--overlays/--no-overlays", help="Write overlays, each of which takes several times as long as its labels."
+            "--overlays/--no-overlays", help="Write overlays, each of which takes about as long as its labels."
         ),
     ] = True,
+    overlay_format: Annotated[Overlay, typer.Option(help="Of overlays.")] = Overlay.jpeg,
+    overlay_size: Annotated[
+        int, typer.Option(min=0, help="Longest side of an overlay in pixels; 0 for the photo's own.")
+    ] = 1600,
+    label_size: Annotated[
+        str | None, typer.Option(help="Of labels and heat maps: model, or their shorter side (default: the photo's).")
+    ] = None,
     heatmaps: Annotated[bool, typer.Option("--heatmaps", help="Also write heat maps as .npz.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Keep what an earlier run into --out finished.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an earlier run into --out that asked the same.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Begin anew where an earlier run wrote, and remove its files.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="How many read and write beside the engine (default: one a core).")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds that reading or writing an image may take.")] = 300,
+    retries: Annotated[int, typer.Option(min=0, help="How often an unreadable image is tried again.")] = 0,
+    max_errors: Annotated[int | None, typer.Option(min=0, help="Stop when more images than this have failed.")] = None,
+    progress: Annotated[
+        Style, typer.Option(help="bar on a terminal, plain lines elsewhere (auto); json: a line a second.")
+    ] = Style.auto,
+    stats: Annotated[Path | None, typer.Option(help="JSON file for the times of each stage and the counts.")] = None,
     text_cache: Annotated[Path | None, typer.Option(help="Folder that keeps text embeddings between runs.")] = None,
     gem_blocks: Annotated[int | None, typer.Option(help="Last blocks with a GEM path (default: the model's).")] = None,
     iterations: Annotated[int | None, typer.Option(help="Self-self attention iterations.")] = None,
@@ -99,15 +130,53 @@ def segment(
         int | None, typer.Option(min=1, help="With --runtime: CPU threads (default: a core each).")
     ] = None,
 ) -> None:
-    """Segment images by words: for each a label image with its legend, an overlay, and a line in summary.jsonl.
+    """Segment images by words: a label image and an overlay each, and a line in summary.jsonl.
 
-    Exit status: 0 if all images are done, 1 if some failed, 2 if nothing could be started, 130 if interrupted.
+    Exit status: 0 if all images are done, 1 if some failed, 2 if it could not start or go on, 130 if interrupted.
     """
-    import gem_fast
-    from gem_fast import segment_files
-    from gem_fast.batch.sources import find_images
-    from gem_fast.prompts import read_prompt_file
+    _check_engine(context, runtime, images)
+    options = {
+        "overlays": overlays,
+        "overlay_format": overlay_format.value,
+        "overlay_size": overlay_size,
+        "label_size": int(label_size) if label_size and label_size.isdecimal() else label_size,
+        "heatmaps": heatmaps,
+        "resume": resume,
+        "overwrite": overwrite,
+        "batch_size": batch_size,
+        "workers": workers,
+        "timeout": timeout or None,
+        "retries": retries,
+        "max_errors": max_errors,
+        "background": background or (),
+        "size": size,
+        "resize": resize.value if resize else None,
+        "threshold": threshold,
+        "templates": templates or "photo",
+    }
+    engine: dict[str, Any] = {
+        "gem_blocks": gem_blocks,
+        "iterations": iterations,
+        "inverse_temperature": inverse_temperature,
+    }
+    engine = {name: value for name, value in engine.items() if value is not None}
 
+    def load() -> "Segmenter":
+        if runtime is not None:
+            from gem_fast.runtime import GemRuntime
+
+            return GemRuntime(runtime, provider=provider, cache=engine_cache, threads=threads, max_batch=batch_size)
+        import gem_fast
+
+        return gem_fast.load(
+            model, pretrained, weights=weights, device=device, dtype=dtype, text_cache=text_cache, **engine
+        )
+
+    _run(load, images, prompt or [], prompts_file, out, options, progress, stats)
+
+
+def _check_engine(context: typer.Context, runtime: Path | None, images: list[str]) -> None:
+    """Leave if options of the one engine were given to the other, or if the export is not there."""
     foreign = _RUNTIME_ONLY if runtime is None else _ENGINE_ONLY
     if given := [name for name in foreign if was_given(context, name)]:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
@@ -116,59 +185,82 @@ def segment(
         exports = [each for each in images if Path(each, "manifest.json").is_file()]
         hint = f"; --runtime {exports[0]} would run the export there" if exports else ""
         fail(f"--runtime takes the folder of an exported model, and there is no folder {runtime}{hint}")
-    failed = []
-    done = 0
-    try:
-        classes: dict[str, Any] = {name: [name] for name in prompt or []}
-        if prompts_file:
-            classes.update(read_prompt_file(prompts_file))
-        if not classes:
-            fail("name at least one class with --prompt or --prompts-file")
-        find_images(images)  # a mistyped path should not cost the loading of a model
-        gem: Segmenter
-        if runtime is not None:
-            from gem_fast.runtime import GemRuntime
 
-            gem = GemRuntime(runtime, provider=provider, cache=engine_cache, threads=threads, max_batch=batch_size)
-        else:
-            options = {"gem_blocks": gem_blocks, "iterations": iterations, "inverse_temperature": inverse_temperature}
-            chosen = {name: value for name, value in options.items() if value is not None}
-            gem = gem_fast.load(
-                model, pretrained, weights=weights, device=device, dtype=dtype.value, text_cache=text_cache, **chosen
-            )
-        with progress_bar() as progress, short_warnings():
-            bar = progress.add_task("segmenting", total=None)
-            records = segment_files(
-                gem,
-                images,
-                classes,
-                out,
-                overlays=overlays,
-                heatmaps=heatmaps,
-                resume=resume,
-                background=background or (),
-                batch_size=batch_size,
-                size=size,
-                resize=resize.value if resize else None,
-                threshold=threshold,
-                templates=templates or "photo",
-                on_start=lambda total: progress.update(bar, total=total),
-                on_record=lambda _: progress.advance(bar),
-            )
-        failed = [record for record in records if record.status == "failed"]
-        done = len(records) - len(failed)
+
+def _run(
+    load: Callable[[], "Segmenter"],
+    images: list[str],
+    prompts: list[str],
+    prompts_file: Path | None,
+    out: Path,
+    options: dict[str, Any],
+    style: Style,
+    stats: Path | None,
+) -> None:
+    """Segment, tell how it went, and leave with its status."""
+    from gem_fast.batch import BatchOptions, Progress, segment_files
+    from gem_fast.batch.folder import check_output
+    from gem_fast.batch.sources import check_inputs
+    from gem_fast.prompts import read_prompt_file
+    from gem_fast.writing import write_whole
+
+    progress = Progress()
+    try:
+        with ended_by_signals(), short_warnings():
+            classes: dict[str, list[str]] = {name: [name] for name in prompts}
+            if prompts_file:
+                classes.update(read_prompt_file(prompts_file))
+            if not classes:
+                fail("name at least one class with --prompt or --prompts-file")
+            # What is mistyped should not cost the loading of a model.
+            BatchOptions(**options)
+            check_inputs(images)
+            check_output(out, resume=options["resume"], overwrite=options["overwrite"])
+            model = load()
+            with shown(progress, style):
+                outcome = segment_files(model, images, classes, out, progress=progress, **options)
     except KeyboardInterrupt:
-        told = f"interrupted; what was finished is in {out}, and --resume goes on from there"
-        say(told, to=errors)
+        say(f"interrupted; what was finished is in {out}, and --resume goes on from there", to=errors)
         raise typer.Exit(130) from None
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        fail(f"{error}{_kept(out, progress)}")
+    except ValueError as error:
         fail(str(error))
-    say(f"{done} image{'s' * (done != 1)} segmented into {out}")
-    for record in failed:
-        say(f"failed: {record.error}", "red", to=errors)
-    if failed:
-        errors.print(f"{len(failed)} of {len(records)} images failed", style="red")
+    finally:
+        if stats and progress.started is not None:
+            write_whole(stats, (json.dumps(progress.told(), indent=1) + "\n").encode())
+    tell(outcome, progress, out)
+    if outcome.stopped or outcome.failed:
         raise typer.Exit(1)
+
+
+def _kept(out: Path, progress: "Progress") -> str:
+    """What a run that could not go on leaves."""
+    return f"; what was finished is in {out}, and --resume goes on from there" if progress.done else ""
+
+
+def tell(outcome: "Outcome", progress: "Progress", out: Path) -> None:
+    """A run's end in lines."""
+    kept = f", {outcome.kept:,} kept from the earlier run" if outcome.kept else ""
+    done = f"{outcome.done:,} image{'s' * (outcome.done != 1)} segmented into {out}{kept}"
+    say(f"{done} ({progress.images_per_second:.2f} images/s)")
+    for line in outcome.passed_over:
+        say(line, "yellow", to=errors)
+    if outcome.stopped:
+        say(outcome.stopped, "red", to=errors)
+    if not outcome.failed:
+        return
+    from gem_fast.batch import records
+    from gem_fast.batch.records import ERRORS
+
+    shown_failures = (record.error for record in records(outcome.summary) if record.status == "failed")
+    for error in islice(shown_failures, _MOST_SHOWN):
+        say(f"failed: {error}", "red", to=errors)
+    if outcome.failed > _MOST_SHOWN:
+        for reason, count in outcome.reasons.items():
+            say(f"failed: {count:,} × {reason}", "red", to=errors)
+    total = outcome.done + outcome.failed
+    say(f"{outcome.failed:,} of {total:,} images failed; all of them are in {out / ERRORS}", "red", to=errors)
 
 
 def was_given(context: typer.Context, name: str) -> bool:

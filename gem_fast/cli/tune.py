@@ -1,29 +1,22 @@
 """`gem-fast tune`."""
 
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..terminal import console, errors, fail, say
+from .dtype_option import dtype_option
 
 if TYPE_CHECKING:
-    from gem_fast.kernels.attention.triton.tune import Problem, Trial
-
-
-class Kind(str, Enum):
-    bf16 = "bf16"
-    fp16 = "fp16"
-    fp32 = "fp32"
-    tf32 = "tf32"
+    from gem_fast.kernels.attention.triton.tile_search import Problem, Trial
 
 
 def tune(
     model: Annotated[str, typer.Option(help="Model whose heads are tuned for.")] = "ViT-B-16",
     size: Annotated[list[int] | None, typer.Option(min=1, help="Side of the input; repeatable (default: 448).")] = None,
     batch_size: Annotated[list[int] | None, typer.Option(min=1, help="Repeatable (default: 1 and 8).")] = None,
-    dtype: Annotated[list[Kind] | None, typer.Option(help="Repeatable (default: bf16).")] = None,
+    dtype: Annotated[list[str], dtype_option("Type of the products, repeatable", also=("tf32",))] = ["bfloat16"],  # noqa: B006
     heads: Annotated[
         int | None, typer.Option(min=1, help="With --tokens and --head-width: instead of a model.")
     ] = None,
@@ -43,10 +36,10 @@ def tune(
     explicit = (heads, tokens, head_width)
     if None in explicit and set(explicit) != {None}:
         fail("--heads, --tokens and --head-width go together")
-    from gem_fast.kernels.attention.triton import tune as search
-    from gem_fast.tuning import problems_of, tune_tiles
+    from gem_fast.kernels.attention.triton import tile_search
+    from gem_fast.tile_tuning import problems_of, tune_tiles
 
-    kinds, batches = [kind.value for kind in dtype or [Kind.bf16]], batch_size or [1, 8]
+    batches = batch_size or [1, 8]
     told: set[Problem] = set()
 
     def report(problem: "Problem", trial: "Trial") -> None:
@@ -60,9 +53,11 @@ def tune(
 
     try:
         if heads and tokens and head_width:
-            problems = [search.Problem(batch, tokens, heads, head_width, kind) for kind in kinds for batch in batches]
+            problems = [
+                tile_search.Problem(batch, tokens, heads, head_width, kind) for kind in dtype for batch in batches
+            ]
         else:
-            problems = problems_of(model, size or [448], batches, kinds)
+            problems = problems_of(model, size or [448], batches, dtype)
         path, table = tune_tiles(problems, device=device, out=out, report=report)
     except (ValueError, RuntimeError, OSError) as error:
         fail(str(error))

@@ -17,12 +17,12 @@ _TILE_ELEMENTS = 1 << 18
 class NumpyDecoder:
     """What `gem_fast.kernels` computes for tensors, for arrays: bilinear upsampling as a product with two matrices."""
 
-    def scores(self, cosines: np.ndarray) -> np.ndarray:
-        return cosines
+    def scores(self, scores: np.ndarray) -> np.ndarray:
+        return scores
 
-    def heatmaps(self, cosines: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        _, h, w = cosines.shape
-        maps = upsampling(h, size[0]) @ cosines @ upsampling(w, size[1]).T
+    def heatmaps(self, scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        _, h, w = scores.shape
+        maps = upsampling(h, size[0]) @ scores @ upsampling(w, size[1]).T
         low, high = (extreme(axis=(1, 2), keepdims=True) for extreme in (maps.min, maps.max))
         contrast = high - low
         maps -= low
@@ -30,12 +30,12 @@ class NumpyDecoder:
         return maps
 
     def labels(
-        self, cosines: np.ndarray, classes: int, size: tuple[int, int], logit_scale: float, threshold: float
+        self, scores: np.ndarray, classes: int, size: tuple[int, int], logit_scale: float, threshold: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        count, h, w = cosines.shape
+        count, h, w = scores.shape
         H, W = size
         rows, columns = upsampling(h, H), upsampling(w, W)
-        logits = np.float32(logit_scale) * cosines.transpose(1, 2, 0).reshape(h, w * count)
+        logits = np.float32(logit_scale) * scores.transpose(1, 2, 0).reshape(h, w * count)
         labels = np.empty((H, W), label_type(classes))
         confidence = np.empty((H, W), np.float32)
         tile_columns = min(W, max(1, _TILE_ELEMENTS // count))
@@ -60,18 +60,18 @@ class GraphDecoder:
     heatmap_graph: Graph
     label_graph: Graph
 
-    def scores(self, cosines: np.ndarray) -> np.ndarray:
-        return cosines
+    def scores(self, scores: np.ndarray) -> np.ndarray:
+        return scores
 
-    def heatmaps(self, cosines: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        inputs = {"cosines": cosines[None], "output_size": np.array(size, np.int64)}
+    def heatmaps(self, scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        inputs = {"cosines": scores[None], "output_size": np.array(size, np.int64)}
         return self.heatmap_graph.run(inputs, "heatmaps")[0].numpy()[0]
 
     def labels(
-        self, cosines: np.ndarray, classes: int, size: tuple[int, int], logit_scale: float, threshold: float
+        self, scores: np.ndarray, classes: int, size: tuple[int, int], logit_scale: float, threshold: float
     ) -> tuple[np.ndarray, np.ndarray]:
         inputs = {
-            "cosines": cosines[None],
+            "cosines": scores[None],
             "output_size": np.array(size, np.int64),
             "logit_scale": np.float32(logit_scale),
             "threshold": np.float32(threshold),

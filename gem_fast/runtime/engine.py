@@ -1,26 +1,24 @@
 """The runtime as users hold it: an exported folder that segments images without torch."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import groupby
 from math import log
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from onnxruntime import OrtValue
-from PIL import Image
 
 from ..decoding import Decoder
 from ..errors import ExportError
 from ..images import ImageError
-from ..preprocess import ResizePolicy, input_size, normalised
+from ..options import Defaults
+from ..preprocess import ResizePolicy, input_size, normalised, unbounded_size
 from ..segmenter import Segmenter
 from .decoders import GraphDecoder, NumpyDecoder
 from .folder import open_folder
 from .graph import Graph
-from .manifest import size_name
+from .manifest import Manifest, size_name
 from .runtime_options import RuntimeOptions
 from .text import TextEncoder, TextTokenizer
 
@@ -33,7 +31,8 @@ class GemRuntime(Segmenter):
 
     Attributes:
         name, defaults: those of the model that was exported.
-        files: what was exported.
+        folder, manifest: where the files lie, and what is known of them.
+        sizes: heights and widths of the input that were exported, none if it may have any.
         options: how ONNX Runtime runs them.
     """
 
@@ -52,50 +51,73 @@ class GemRuntime(Segmenter):
         if unknown := set(options) - set(known):
             raise ExportError(f"unknown options {sorted(unknown)}; known are {', '.join(known)}")
         self.options = RuntimeOptions(**options)
-        self.files = open_folder(Path(folder), verify)
-        self.name = self.files.name
-        self.defaults = self.files.defaults
-        shorter = [min(size) for size in self.files.sizes]
-        if shorter and self.defaults.size not in shorter:
-            self.defaults = replace(self.defaults, size=shorter[0])
+        self.folder = Path(folder)
+        self.manifest = open_folder(self.folder, verify)
+        self.name = self.manifest.model.name
+        encoders = self.manifest.of_role("image_encoder")
+        self.sizes = tuple(entry.size for entry in encoders.values() if entry.size)
+        self.defaults = usual_settings(self.manifest, self.sizes)
+        self._files = {entry.size: name for name, entry in encoders.items()}
         self._encoders: dict[tuple[int, int] | None, Graph] = {}
 
+    @property
+    def resizes(self) -> bool:  # type: ignore[override]  # a class constant elsewhere
+        return not self.manifest.export.with_preprocess
+
+    @property
+    def usual_resize(self) -> str:  # type: ignore[override]
+        return "nearest exported" if self.sizes else "shorter"
+
+    def identity(self) -> dict[str, Any]:
+        model, export = self.manifest.model, self.manifest.export
+        return {
+            "model": model.name,
+            "weights": model.weights_sha256,
+            "method": {"name": "gem", **model.options},
+            "dtype": export.quantize or export.dtype,
+        }
+
+    @property
+    def host_decoder(self) -> Decoder:
+        return NumpyDecoder()
+
+    def graph(self, role: str) -> Graph:
+        """The graph of a role that has a single file."""
+        (name,) = self.manifest.of_role(role)
+        return self._open(name)
+
+    def _open(self, name: str, profile: Mapping[str, tuple[int | None, ...]] | None = None) -> Graph:
+        entry, model = self.manifest.files[name], self.manifest.model
+        return Graph(self.folder / name, self.options, entry.inputs, entry.outputs, profile, model)
+
     @cached_property
-    def scorer(self) -> Graph:
-        """Patch features and text embeddings to cosines."""
-        inputs = {"patch_features": ("float", 4), "text_embeddings": ("float", 2), "synonyms": ("int64", 2)}
-        return Graph(self.files.paths["cosines"], self.options, inputs, ("cosines",))
+    def score_graph(self) -> Graph:
+        """Patch features and text embeddings to scores."""
+        return self.graph("cosines")
 
     @cached_property
     def decoder(self) -> Decoder:
         """On the device by the graphs, on the host in numpy, which is faster there."""
         if not self.options.on_nvidia:
             return NumpyDecoder()
-        inputs = {"cosines": ("float", 4), "output_size": ("int64", 1)}
-        settings = {"logit_scale": ("float", 0), "threshold": ("float", 0)}
-        paths = self.files.paths
-        return GraphDecoder(
-            Graph(paths["heatmaps"], self.options, inputs, ("heatmaps",)),
-            Graph(paths["labels"], self.options, inputs | settings, ("labels", "confidence")),
-        )
+        return GraphDecoder(self.graph("heatmaps"), self.graph("labels"))
 
     @cached_property
-    def text(self) -> TextEncoder:
+    def text(self) -> TextEncoder:  # type: ignore[override]  # an attribute that is made when it is first needed
         """Words to embeddings."""
-        paths = self.files.paths
-        graph = Graph(paths["text_encoder"], self.options, {"token_ids": ("int64", 2)}, ("text_embeddings",))
-        return TextEncoder(graph, TextTokenizer(paths["tokenizer"], self.files.context), self.files.known_tokens)
+        facts = self.manifest.text
+        (tokenizer,) = self.manifest.of_role("tokenizer")
+        known = None if facts.known_tokens is None else frozenset(facts.known_tokens)
+        words = TextTokenizer(self.folder / tokenizer, facts.context_length)
+        return TextEncoder(self.graph("text_encoder"), words, known)
 
     def image_encoder(self, shape: tuple[int, int]) -> Graph:
         """The graph for an input of that height and width."""
-        size = shape if self.files.sizes else None
+        size = shape if self.sizes else None
         if size not in self._encoders:
-            inputs = {"image": ("uint8", 4)} if self.files.with_preprocess else {"pixels": ("float", 4)}
             # An engine has bounds for each size; where any may come, TensorRT makes them as they come.
-            fixed = size is not None and not self.files.with_preprocess
-            profile = {"pixels": (None, 3, *shape)} if fixed else {}
-            path = self.files.image_encoders[size]
-            self._encoders[size] = Graph(path, self.options, inputs, ("patch_features",), profile)
+            fixed = size is not None and not self.manifest.export.with_preprocess
+            self._encoders[size] = self._open(self._files[size], {"pixels": (None, 3, *shape)} if fixed else {})
         return self._encoders[size]
 
     def input_size(self, image_size: tuple[int, int], size: int | None, resize: ResizePolicy | None) -> tuple[int, int]:
@@ -104,9 +126,12 @@ class GemRuntime(Segmenter):
         Raises:
             ImageError: this image would need a size that was not exported. ValueError: every image would.
         """
-        patch, sizes = self.files.patch_size, self.files.sizes
-        wanted = input_size(image_size, size or self.defaults.size, resize or "shorter", patch)
-        if not sizes or wanted in sizes:
+        patch, sizes = self.manifest.image.patch_size, self.sizes
+        asked = (image_size, size or self.defaults.size, resize or "shorter", patch)
+        if not sizes:
+            return input_size(*asked)
+        wanted = unbounded_size(*asked)
+        if wanted in sizes:
             return wanted
         listed = ", ".join(map(size_name, sizes))
         if resize is not None:
@@ -122,28 +147,25 @@ class GemRuntime(Segmenter):
                 raise ValueError(f"size {size} was not exported; the exported sizes are {listed} (height x width)")
         return min(fitting, key=lambda each: sum(abs(log(a / b)) for a, b in zip(each, wanted, strict=True)))
 
-    def embed(self, words: Sequence[str], templates: tuple[str, ...]) -> np.ndarray:
-        return self.text.encode(words, templates)
-
-    def patch_features(self, pictures: Sequence[Image.Image], shape: tuple[int, int]) -> list[OrtValue]:
-        """Patch features `[n, h, w, E]` where the graphs run, of successive images that could go together."""
-        encoder, files = self.image_encoder(shape), self.files
-        if encoder.limit and len(pictures) > encoder.limit:
+    def patch_features(self, pixels: np.ndarray, shape: tuple[int, int]) -> OrtValue:
+        """Patch features `[B, h, w, E]`, where the graphs run."""
+        encoder, image = self.image_encoder(shape), self.manifest.image
+        if encoder.limit and len(pixels) > encoder.limit:
             raise ValueError(f"batch_size must be at most the max_batch of the runtime, {encoder.limit}")
-        if not files.with_preprocess:
-            pixels = np.stack([normalised(picture, shape, files.mean, files.std) for picture in pictures])
-            return encoder.run({"pixels": pixels}, "patch_features", stay=True)
-        batches = [np.stack([np.asarray(p) for p in alike]) for _, alike in groupby(pictures, lambda p: p.size)]
-        return [value for batch in batches for value in encoder.run({"image": batch}, "patch_features", stay=True)]
+        inputs = {"pixels": normalised(pixels, image.mean, image.std)} if self.resizes else {"image": pixels}
+        return encoder.run(inputs, "patch_features", stay=True)[0]
 
-    def cosines(
-        self, patches: list[OrtValue], members: Sequence[int], words: np.ndarray, groups: Sequence[int]
-    ) -> np.ndarray:
+    def scores(self, patches: OrtValue, members: Sequence[int], words: np.ndarray, groups: Sequence[int]) -> np.ndarray:
         inputs: dict[str, Any] = {"text_embeddings": words}
         if max(groups) > 1:
             inputs["synonyms"] = synonym_rows(groups)
-        every = [self.scorer.run({"patch_features": part, **inputs}, "cosines")[0].numpy() for part in patches]
-        return np.concatenate(every)[list(members)]
+        return self.score_graph.run({"patch_features": patches, **inputs}, "cosines")[0].numpy()[list(members)]
+
+
+def usual_settings(manifest: Manifest, sizes: Sequence[tuple[int, int]]) -> Defaults:
+    """The model's own; for the input's size the first that was exported, where its own was not."""
+    size, shorter = manifest.image.default_size, [min(each) for each in sizes]
+    return Defaults(size if not shorter or size in shorter else shorter[0], **vars(manifest.defaults))
 
 
 def synonym_rows(groups: Sequence[int]) -> np.ndarray:

@@ -1,94 +1,70 @@
-"""What the runtime needs to know of an exported folder, from its manifest."""
+"""The files of an exported folder: whether they are there, and are what was exported."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+import hashlib
 from pathlib import Path
-from typing import Any
 
 from ..errors import ExportError
-from ..options import Defaults
-from .manifest import MANIFEST, files_of, read_manifest, verify_files
+from .manifest import MANIFEST, Manifest, read_manifest
 
-ROLES = ("text_encoder", "cosines", "heatmaps", "labels", "tokenizer")  # one file each
-
-
-@dataclass(frozen=True)
-class ModelFiles:
-    """The files of an exported model, and how to use them.
-
-    Attributes:
-        folder: where they lie.
-        name: the model's.
-        paths: file of each role.
-        image_encoders: file for each size of the input, height and width; under None one for any multiple of the patch.
-        patch_size: in pixels.
-        mean, std: the normalisation of pixels in 0..1.
-        context: the most tokens in a text.
-        known_tokens: ids that the text encoder has rows for, or None for all.
-        defaults: input size and thresholds when the caller names none.
-        with_preprocess: the image encoder takes uint8 images of any size.
-    """
-
-    folder: Path
-    name: str
-    paths: Mapping[str, Path]
-    image_encoders: Mapping[tuple[int, int] | None, Path]
-    patch_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    context: int
-    known_tokens: frozenset[int] | None
-    defaults: Defaults
-    with_preprocess: bool
-
-    @property
-    def sizes(self) -> tuple[tuple[int, int], ...]:
-        """Sizes of the input, none if it may have any."""
-        return tuple(size for size in self.image_encoders if size is not None)
+NEEDED = ("image_encoder", "text_encoder", "cosines", "heatmaps", "labels", "tokenizer")
+_TOKENIZER_LIMIT = 64 << 20  # bytes of a file that is read whole
 
 
-def open_folder(folder: Path, verify: bool) -> ModelFiles:
-    """Read the manifest, and look whether the files are there and, with `verify`, what was exported.
+def open_folder(folder: Path, verify: bool = True) -> Manifest:
+    """What the runtime needs to know of an exported folder.
+
+    Args:
+        folder: what `gem-fast export --format onnx` wrote; it may be a link.
+        verify: compare every file with its sha256, or else only look whether it is there.
 
     Raises:
-        ExportError: the folder is no exported model, or a file is missing or was changed.
+        ExportError: the folder is no exported model, or a file is missing, reached through a link, or was changed.
     """
     manifest = read_manifest(folder)
-    try:
-        files = _parse(folder, manifest)
-        if verify:
-            verify_files(folder, manifest)
-    except ExportError:
-        raise
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise ExportError(f"{folder / MANIFEST} is damaged: {reason}") from error
-    if missing := [name for name in manifest["files"] if not (folder / name).is_file()]:
+    if lacking := [role for role in NEEDED if not manifest.of_role(role)]:
+        raise ExportError(
+            f"{folder / MANIFEST} names no file for {', '.join(lacking)}: it is of the format "
+            f"{manifest.export.format}; export with --format onnx"
+        )
+    verify_files(folder, manifest, verify)
+    return manifest
+
+
+def verify_files(folder: Path, manifest: Manifest, hashes: bool = True) -> None:
+    """Compare the folder with its manifest, by `hashes` every byte.
+
+    Raises:
+        ExportError: a file is missing, reached through a link, too large or has changed.
+    """
+    folder = Path(folder)
+    for name in manifest.files:
+        if link := _link(folder, name):
+            raise ExportError(f"{link} is a link; the files of an export must lie in its folder, so copy what it names")
+    if missing := [name for name in manifest.files if not (folder / name).is_file()]:
         raise ExportError(f"{folder} lacks {', '.join(missing)}; copy the whole folder, or export the model again")
-    return files
+    for name in manifest.of_role("tokenizer"):
+        if (folder / name).stat().st_size > _TOKENIZER_LIMIT:
+            raise ExportError(f"{folder / name} is no tokenizer: it has more than {_TOKENIZER_LIMIT:,} bytes")
+    for name, entry in manifest.files.items() if hashes else ():
+        if file_sha256(folder / name) != entry.sha256:
+            raise ExportError(
+                f"{folder / name} is damaged: it is not the file that was exported; export the model again"
+            )
 
 
-def _parse(folder: Path, manifest: dict[str, Any]) -> ModelFiles:
-    image, text, defaults = manifest["image"], manifest["text"], manifest["defaults"]
-    encoders = {
-        tuple(map(int, entry["size"])) if entry["size"] else None: folder / name
-        for name, entry in files_of(manifest, "image_encoder").items()
-    }
-    paths = {role: folder / name for role in ROLES for name in files_of(manifest, role)}
-    if lacking := [role for role in ROLES if role not in paths] or ([] if encoders else ["image_encoder"]):
-        raise ExportError(f"{folder / MANIFEST} names no file for {', '.join(lacking)}")
-    known = text["known_tokens"]
-    usual = {field.name: float(defaults[field.name]) for field in fields(Defaults) if field.name != "size"}
-    return ModelFiles(
-        folder=folder,
-        name=str(manifest["model"]["name"]),
-        paths=paths,
-        image_encoders=encoders,  # type: ignore[arg-type]  # a size has two numbers
-        patch_size=int(image["patch_size"]),
-        mean=tuple(map(float, image["mean"])),
-        std=tuple(map(float, image["std"])),
-        context=int(text["context_length"]),
-        known_tokens=None if known is None else frozenset(map(int, known)),
-        defaults=Defaults(size=int(image["default_size"]), **usual),
-        with_preprocess=bool(manifest["export"]["with_preprocess"]),
-    )
+def _link(folder: Path, name: str) -> Path | None:
+    """The first part of the way from the folder to a file that is a link, if one is."""
+    path = folder
+    for part in name.split("/"):
+        path = path / part
+        if path.is_symlink():
+            return path
+    return None
+
+
+def file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,14 +1,18 @@
 """One exported graph in ONNX Runtime: what it must look like, and how it is run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 from onnxruntime import OrtValue
 
 from ..errors import ExportError
+from .facts import ModelFacts
+from .interface import TensorFacts, Tensors, check_tensors
 from .runtime_options import RuntimeOptions
+from .typed_json import EntryError, from_json, parse_json
 
 
 class Graph:
@@ -18,18 +22,19 @@ class Graph:
         self,
         path: Path,
         options: RuntimeOptions,
-        inputs: Mapping[str, tuple[str, int]],
-        outputs: Sequence[str],
+        inputs: Tensors,
+        outputs: Tensors,
         profile: Mapping[str, tuple[int | None, ...]] | None = None,
+        model: ModelFacts | None = None,
     ) -> None:
         """Load a file.
 
         Args:
             path: the ONNX file.
             options: how to run it.
-            inputs: type and number of dimensions of each input, as ONNX Runtime names types.
-            outputs: those that it must have.
+            inputs, outputs: what it must take and give.
             profile: see `RuntimeOptions.providers`.
+            model: what it must be of, by the facts in its metadata; None for any.
 
         Raises:
             ExportError: the file is damaged or is another graph, or the provider can't be used.
@@ -49,18 +54,29 @@ class Graph:
                 f"provider {asked[0][0]} could not be started, most often because its libraries or a device are "
                 f"missing; this session would run on {', '.join(self.session.get_providers())}"
             )
-        given = [*self.session.get_inputs(), *self.session.get_overridable_initializers()]
-        found = {value.name: (value.type.removeprefix("tensor(").rstrip(")"), len(value.shape)) for value in given}
-        if found != dict(inputs) or not set(outputs) <= {value.name for value in self.session.get_outputs()}:
-            raise ExportError(
-                f"{path} is not the graph that the manifest speaks of: it takes {describe(found)} and gives "
-                f"{', '.join(value.name for value in self.session.get_outputs())}; expected were {describe(inputs)} "
-                f"and {', '.join(outputs)}"
-            )
+        try:
+            check_tensors(inputs, self._inputs(), "inputs")
+            check_tensors(outputs, tensors(self.session.get_outputs()), "outputs")
+            if model is not None:
+                self._check_model(model)
+        except ValueError as error:
+            raise ExportError(f"{path} is not the graph that the manifest speaks of: {error}") from error
         # The most images in a run, where the engine is built for a certain number.
         self.limit = options.max_batch if "trt_profile_max_shapes" in asked[0][1] else None
         self.device = "cuda" if options.on_nvidia else "cpu"
         self.device_id = options.device_id if options.on_nvidia else 0
+
+    def _inputs(self) -> Tensors:
+        return tensors(self.session.get_inputs()) | tensors(self.session.get_overridable_initializers(), optional=True)
+
+    def _check_model(self, model: ModelFacts) -> None:
+        """ValueError unless the graph's own facts are of the same model."""
+        stored = self.session.get_modelmeta().custom_metadata_map.get("gem_fast")
+        facts = parse_json(stored) if stored else None
+        found = from_json(ModelFacts, facts.get("model") if isinstance(facts, dict) else None, "metadata.model")
+        for name, value in vars(model).items():
+            if getattr(found, name) != value:
+                raise EntryError(f"metadata.model.{name}", "is another than the manifest's")
 
     def run(self, inputs: Mapping[str, np.ndarray | OrtValue], *outputs: str, stay: bool = False) -> list[OrtValue]:
         """The named outputs, on the host or, with `stay`, where the graph runs.
@@ -90,5 +106,11 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def describe(inputs: Mapping[str, tuple[str, int]]) -> str:
-    return ", ".join(f"{name} ({kind}, {rank} dimensions)" for name, (kind, rank) in inputs.items()) or "nothing"
+def tensors(values: list[Any], optional: bool = False) -> dict[str, TensorFacts]:
+    """Inputs or outputs of a session as a manifest has them; of an unknown length where ONNX Runtime names none."""
+    return {
+        value.name: TensorFacts(
+            value.type.removeprefix("tensor(").rstrip(")"), tuple(d or "unknown" for d in value.shape), optional
+        )
+        for value in values
+    }

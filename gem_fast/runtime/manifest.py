@@ -1,81 +1,136 @@
 """The manifest of an exported folder: what the graphs are of, and how to use them. Needs neither torch nor onnx."""
 
-import hashlib
 import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import ExportError
+from .agreement import Comparison
+from .facts import IMAGE_ROLES, ROLES, ExportFacts, FileFacts, ImageFacts, ModelFacts, ScoreFacts, Size, TextFacts
+from .interface import TensorFacts, check_tensors, head_and_text, image_encoder
+from .typed_json import EntryError, from_json, member, parse_json, read_json, require, shown
 
 FORMAT = "gem_fast.export"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
+_LIMIT = 16 << 20  # bytes of a manifest, which has room for a vocabulary of a million tokens
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Manifest:
+    """All that is known of an exported folder.
+
+    Attributes:
+        versions: of the packages that the export was made with.
+        check: every comparison with torch; None if there was none.
+        files: by their names, as paths below the folder.
+    """
+
+    model: ModelFacts
+    image: ImageFacts
+    text: TextFacts
+    defaults: ScoreFacts
+    export: ExportFacts
+    versions: Mapping[str, str]
+    check: tuple[Comparison, ...] | None = None
+    files: Mapping[str, FileFacts] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, entry in self.files.items():
+            try:
+                self._check_file(name, entry)
+            except EntryError as error:
+                raise error.inside(member("files", name)) from None
+        for role in ROLES:
+            named = self.of_role(role)
+            sizes = {entry.size for entry in named.values()}  # a single one but for image encoders
+            if role != "weights" and len(sizes) < len(named):
+                each = " for each size" if role in IMAGE_ROLES else ""
+                raise EntryError("files", f"must have one file of the role {role}{each}, got {len(named)}")
+
+    def of_role(self, role: str) -> dict[str, FileFacts]:
+        """The files of a role by their names."""
+        return {name: entry for name, entry in self.files.items() if entry.role == role}
+
+    def facts(self) -> dict[str, Any]:
+        """What each graph carries in its metadata: all but the files and the check."""
+        return {name: value for name, value in to_json(self).items() if name not in ("check", "files")}
+
+    def _check_file(self, name: str, entry: FileFacts) -> None:
+        right = "a path below the folder, with / between its parts and without .."
+        require(_below(name) and name != MANIFEST, "", right, name)
+        for i, beside in enumerate(entry.external_data):
+            found = self.files.get(f"{name.rpartition('/')[0]}/{beside}".removeprefix("/"))
+            right = "a file of the role weights beside the graph"
+            there = found is not None and found.role == "weights" and "/" not in beside
+            require(there, f"external_data[{i}]", right, beside)
+        if entry.role in IMAGE_ROLES:
+            dynamic, patch = self.export.dynamic_size, self.image.patch_size
+            right = "null, as dynamic_size is true" if dynamic else f"two multiples of the patch, {patch}"
+            sized = entry.size is not None and not any(side % patch for side in entry.size)
+            require(entry.size is None if dynamic else sized, "size", right, entry.size and size_name(entry.size))
+        inputs, outputs = self._interface(entry)
+        check_tensors(inputs, entry.inputs, "inputs")
+        check_tensors(outputs, entry.outputs, "outputs")
+
+    def _interface(self, entry: FileFacts) -> tuple[Mapping[str, TensorFacts], Mapping[str, TensorFacts]]:
+        """What a file of that role takes and gives; nothing for what is no graph."""
+        image, made = self.image, self.export
+        if entry.role == "image_encoder":
+            options = {"original": made.original, "with_preprocess": made.with_preprocess}
+            return image_encoder(image.embed_dim, image.patch_size, entry.size, **options)
+        return head_and_text(image.embed_dim).get(entry.role, ({}, {}))
+
+
+def _below(name: str) -> bool:
+    """Whether it is the plain path of a file below a folder, on every system."""
+    return name.isprintable() and not re.search(r'[\\:*?"<>|]', name) and not {"", ".", ".."} & {*name.split("/")}
+
+
+def to_json(manifest: Manifest) -> dict[str, Any]:
+    return {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(manifest)}
+
+
+def read_manifest(folder: Path) -> Manifest:
     """The manifest of an exported folder.
 
-    Its entries: `model` (name, source, weights_sha256, options of GEM), `image` (patch_size, embed_dim, mean, std,
-    default_size), `text` (context_length, templates, known_tokens), `defaults` (logit_scale, threshold,
-    heatmap_threshold), `export` (the options it was made with), `versions`, `check` (the fields of every
-    `Comparison` with torch; null if there was none), and
-    `files`: for each file its `role`, `sha256` and, for graphs, `inputs`, `outputs`, `external_data` and, for an image
-    encoder, `size` (height and width, or null for any).
-
     Raises:
-        ExportError: there is none, or it is damaged or of another format.
+        ExportError: there is none, or it is damaged or of another format; the message names the entry and what would be
+            right.
     """
     path = Path(folder) / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path, _LIMIT)
+        if not isinstance(found, dict) or found.pop("format", None) != FORMAT:
+            raise ExportError(f"{path} is not the manifest of an exported model")
+        version = found.pop("format_version", None)
+        if version != FORMAT_VERSION or isinstance(version, bool):
+            raise ExportError(
+                f"{path} has format version {shown(version)}, this gem_fast reads {FORMAT_VERSION}; "
+                "export the model again"
+            )
+        manifest: Manifest = from_json(Manifest, found)
+    except ExportError:
+        raise
     except OSError as error:
         raise ExportError(f"{folder} is no exported model: {MANIFEST} can't be read ({error.strerror})") from error
     except ValueError as error:
-        raise ExportError(f"{path} is damaged: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise ExportError(f"{path} is not the manifest of an exported model")
-    if manifest.get("format_version") != FORMAT_VERSION:
-        raise ExportError(
-            f"{path} has format version {manifest.get('format_version')}, this gem_fast reads {FORMAT_VERSION}; "
-            "export the model again"
-        )
+        raise ExportError(f"{path} is damaged: {error}; export the model again") from error
     return manifest
 
 
-def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest into the folder; ValueError if a figure in it is not finite."""
-    content = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest into the folder; ValueError if it could not be read again."""
+    content = json.dumps(to_json(manifest), indent=1, ensure_ascii=False)
+    read = parse_json(content)
+    from_json(Manifest, {name: value for name, value in read.items() if name not in ("format", "format_version")})
     (folder / MANIFEST).write_text(content + "\n", encoding="utf-8")
 
 
-def files_of(manifest: dict[str, Any], role: str) -> dict[str, dict[str, Any]]:
-    """The files of a role (image_encoder, text_encoder, head, cosines, heatmaps, labels, tokenizer) by their names."""
-    return {name: entry for name, entry in manifest["files"].items() if entry["role"] == role}
-
-
-def verify_files(folder: Path, manifest: dict[str, Any]) -> None:
-    """Compare every file with its sha256.
-
-    Raises:
-        ExportError: a file is missing or has changed.
-    """
-    for name, entry in manifest["files"].items():
-        path = Path(folder) / name
-        if not path.is_file():
-            raise ExportError(f"{folder} lacks {name}, which its manifest names; export the model again")
-        if file_sha256(path) != entry["sha256"]:
-            raise ExportError(f"{path} is damaged: it is not the file that was exported; export the model again")
-
-
-def file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def size_name(size: tuple[int, int]) -> str:
+def size_name(size: Size) -> str:
     """As in file names: 448x640, height first."""
     return f"{size[0]}x{size[1]}"

@@ -1,7 +1,6 @@
 """Words to text embeddings with the exported text encoder: each computed once, kept in memory."""
 
 import html
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,29 +27,26 @@ class TextTokenizer:
         self.context = context
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text with the start and the end of text, cut to the context as CLIP's own tokenizer does.
+        """Ids of each text with the start and the end of text, cut to the context as CLIP's own tokenizer does."""
+        every = self.uncut(texts)
+        return [ids if len(ids) <= self.context else [*ids[: self.context - 1], ids[-1]] for ids in every]
 
-        What is cut is warned of.
-        """
+    def uncut(self, texts: Sequence[str]) -> list[list[int]]:
+        """The same, however long they are."""
         # The file can't hold what CLIP's tokenizer does first: entities, twice since some are escaped themselves.
         clean = [html.unescape(html.unescape(text)) for text in texts]
-        every = [encoding.ids for encoding in self.tokenizer.encode_batch(clean)]
-        for text, ids in zip(texts, every, strict=True):
-            if len(ids) > self.context:
-                shown = text if len(text) <= 60 else f"{text[:60]}..."
-                warnings.warn(f"{shown!r} is cut: {len(ids)} tokens, the model reads {self.context}", stacklevel=2)
-        return [ids if len(ids) <= self.context else [*ids[: self.context - 1], ids[-1]] for ids in every]
+        return [encoding.ids for encoding in self.tokenizer.encode_batch(clean)]
 
 
 class TextEncoder(WordEncoder[np.ndarray]):
     """Unit text embeddings of words under templates, computed by the exported graph and kept in memory."""
 
     def __init__(self, graph: Graph, tokenizer: TextTokenizer, known_tokens: frozenset[int] | None) -> None:
-        super().__init__(known_tokens)
+        super().__init__(known_tokens, tokenizer.context)
         self.graph = graph
         self.tokenizer = tokenizer
 
-    def embed(self, words: list[str], templates: tuple[str, ...]) -> np.ndarray:
+    def compute(self, words: list[str], templates: tuple[str, ...]) -> np.ndarray:
         texts = [template.replace("{}", word) for word in words for template in templates]
         parts = [self.run(texts[start : start + _CHUNK]) for start in range(0, len(texts), _CHUNK)]
         sums = np.concatenate(parts).reshape(len(words), len(templates), -1).sum(axis=1)
@@ -61,6 +57,9 @@ class TextEncoder(WordEncoder[np.ndarray]):
 
     def token_ids(self, words: list[str]) -> list[list[int]]:
         return self.tokenizer(words)
+
+    def token_count(self, text: str) -> int:
+        return len(self.tokenizer.uncut([text])[0])
 
     def run(self, texts: Sequence[str]) -> np.ndarray:
         """Unit embeddings of texts, [n, E]; what lies behind the longest of them is not computed."""

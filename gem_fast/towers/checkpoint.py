@@ -1,8 +1,6 @@
 """From a model's name, tag, file or folder to its weights and all that belongs to them."""
 
-import json
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +13,12 @@ from ..errors import ModelError
 from ..options import Defaults
 from .building import build_clip, tokenizer_of
 from .clip_names import to_clip
+from .configs import EMBEDDED, embedded_folder, find_config
 from .packing import vision_config, why_unsupported
 from .quick_gelu import warn_of_other_activation
 from .sources import Source, described_model, describes_itself, local_weights, pretrained_weights
 from .vit import VisionConfig
 from .weights_file import read_weights
-
-EMBEDDED = {"gem-tiny": "gem_tiny"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +33,7 @@ class Checkpoint:
     tokenizer: Any  # texts -> token ids [n, context]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    interpolation: str = "bicubic"
     defaults: Defaults = field(default_factory=Defaults)
     options: dict[str, Any] = field(default_factory=dict)  # the model's own GemOptions, where not the paper's
     known_tokens: Tensor | None = None  # ids the text tower has rows for, or None for all
@@ -104,22 +102,22 @@ def _find(name: str, pretrained: str | None, weights: str | Path | None) -> Sour
 
 def _config_of(name: str) -> dict[str, Any]:
     """open_clip's config of a supported model."""
-    model_cfg: dict[str, Any] | None = open_clip.get_model_config(name)
-    if model_cfg is None:
+    config = find_config(name)
+    if config is None:
         if Path(name).is_file():
             raise ModelError(f"{name} is a file; give the name of its model, and the file as weights")
         if name and Path(name).is_dir():
             raise ModelError(f"the folder {name} has neither open_clip_config.json nor Hugging Face's config.json")
         raise ModelError(f"no model is called {name!r}; supported are: {', '.join(supported_models())}")
-    if reason := why_unsupported(model_cfg):
+    if reason := why_unsupported(config.model_cfg):
         raise ModelError(f"{name} is not supported: {reason}. Supported are: {', '.join(supported_models())}")
-    return model_cfg
+    return config.model_cfg
 
 
 def _take_apart(name: str, source: Source, clip: Any) -> Checkpoint:
     images = source.preprocessing
     return Checkpoint(
-        name=name,
+        name=source.name or name,
         source=source.label,
         vision_config=vision_config(source.model_cfg),
         vision_state=dict(clip.visual.state_dict()),
@@ -127,6 +125,7 @@ def _take_apart(name: str, source: Source, clip: Any) -> Checkpoint:
         tokenizer=tokenizer_of(source.model_cfg),
         mean=images.mean,
         std=images.std,
+        interpolation=images.interpolation,
         defaults=Defaults() if images.size is None else Defaults(size=images.size),
     )
 
@@ -138,11 +137,11 @@ def _text_tower(clip: Any) -> nn.Module:
 
 
 def _read_embedded(name: str) -> Checkpoint:
-    folder = files("gem_fast") / "embedded" / EMBEDDED[name]
-    settings = json.loads((folder / "config.json").read_text())
-    state = {key: value.float() for key, value in load_file(str(folder / "model.safetensors")).items()}
+    config = find_config(name)
+    assert config is not None
+    state = {key: value.float() for key, value in load_file(embedded_folder(name) / "model.safetensors").items()}
     rows = state.pop("token_embedding.rows").long()
-    model_cfg = settings["model_cfg"]
+    model_cfg = config.model_cfg
     embedding = torch.zeros(model_cfg["text_cfg"]["vocab_size"], model_cfg["text_cfg"]["width"])
     embedding[rows] = state.pop("token_embedding.values")
     clip = open_clip.CLIP(**model_cfg)
@@ -154,9 +153,9 @@ def _read_embedded(name: str) -> Checkpoint:
         vision_state=dict(clip.visual.state_dict()),
         text=_text_tower(clip),
         tokenizer=tokenizer_of(model_cfg),
-        mean=tuple(settings["preprocess"]["mean"]),
-        std=tuple(settings["preprocess"]["std"]),
-        defaults=Defaults(**settings["defaults"]),
-        options=settings["options"],
+        mean=tuple(config.preprocess["mean"]),
+        std=tuple(config.preprocess["std"]),
+        defaults=Defaults(**config.defaults),
+        options=config.options,
         known_tokens=rows,
     )

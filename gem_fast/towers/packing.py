@@ -82,7 +82,9 @@ def vision_config(model_cfg: dict[str, Any]) -> VisionConfig:
     )
 
 
-def pack_vision(state: dict[str, Tensor], config: VisionConfig, options: GemOptions) -> GemVisionTransformer:
+def pack_vision(
+    state: dict[str, Tensor], config: VisionConfig, options: GemOptions, backend: str | None = None
+) -> GemVisionTransformer:
     """Build the forward from an open_clip vision state dict (`visual.` stripped), LayerScale folded in.
 
     Raises:
@@ -114,6 +116,6 @@ def pack_vision(state: dict[str, Tensor], config: VisionConfig, options: GemOpti
     if left:
         raise ValueError(f"the vision weights have entries that GEM's forward does not know: {sorted(left)[:5]}")
     with torch.device("meta"):
-        vision = GemVisionTransformer(config, options)
+        vision = GemVisionTransformer(config, options, backend)
     vision.load_state_dict({name: value.contiguous() for name, value in packed.items()}, assign=True)
     return vision.requires_grad_(False).eval()

@@ -1,7 +1,7 @@
 """How a model's images were prepared in training, as configurations of open_clip and of Hugging Face say."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
@@ -11,19 +11,22 @@ from ..errors import ModelError
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Normalisation of pixels in 0..1, and the shorter side of images, or None if nothing says it."""
+    """Of images in training: normalisation of pixels in 0..1, the shorter side if it is known, and the resampling."""
 
     mean: tuple[float, ...] = OPENAI_DATASET_MEAN
     std: tuple[float, ...] = OPENAI_DATASET_STD
     size: int | None = None
+    interpolation: str = "bicubic"
 
 
 CLIP_IMAGES = Preprocessing()
+_PILLOW = {2: "bilinear", 3: "bicubic"}
 
 
 def of_open_clip(config: dict[str, Any], model_cfg: dict[str, Any], label: str) -> Preprocessing:
     """Of a `preprocess_cfg`; what it leaves out is CLIP's, and the size the model's."""
-    return _checked(config.get("mean"), config.get("std"), config.get("size"), model_cfg, label)
+    images = _checked(config.get("mean"), config.get("std"), config.get("size"), model_cfg, label)
+    return replace(images, interpolation=_interpolation(config.get("interpolation") or "bicubic", label))
 
 
 def of_hugging_face(config: dict[str, Any], model_cfg: dict[str, Any], label: str) -> Preprocessing:
@@ -31,10 +34,20 @@ def of_hugging_face(config: dict[str, Any], model_cfg: dict[str, Any], label: st
     scale = config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0
     if not isinstance(scale, (int, float)) or not math.isclose(scale, 1 / 255, rel_tol=1e-3):
         raise ModelError(f"{label}: its images are scaled by {scale}, not by 1/255")
+    mean, std = config.get("image_mean"), config.get("image_std")
     if not config.get("do_normalize", True):
-        return _checked((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), config.get("size"), model_cfg, label)
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     size = config.get("crop_size") if config.get("do_center_crop") else config.get("size")
-    return _checked(config.get("image_mean"), config.get("image_std"), size, model_cfg, label)
+    resample = config.get("resample", 3)
+    images = _checked(mean, std, size, model_cfg, label)
+    kind = _PILLOW.get(resample, resample) if isinstance(resample, int) else resample
+    return replace(images, interpolation=_interpolation(kind, label))
+
+
+def _interpolation(kind: Any, label: str) -> str:
+    if kind not in _PILLOW.values():
+        raise ModelError(f"{label}: its images are resized by {kind!r}; bicubic and bilinear are known")
+    return str(kind)
 
 
 def _checked(mean: Any, std: Any, size: Any, model_cfg: dict[str, Any], label: str) -> Preprocessing:

@@ -1,6 +1,6 @@
 """Where a model's weights and its settings come from: a tag, a local file or folder, or the hub."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ class Source:
         weights: a file, or the index of its parts; None for random weights.
         preprocessing: of the images in training.
         knows_activation: the config is that of these very weights.
+        name: of a folder's model, without the path; None where the caller's name is the model's.
     """
 
     label: str
@@ -30,6 +31,7 @@ class Source:
     weights: Path | None
     preprocessing: Preprocessing = CLIP_IMAGES
     knows_activation: bool = True
+    name: str | None = None
 
 
 def pretrained_weights(name: str, model_cfg: dict[str, Any], tag: str) -> Source:
@@ -41,9 +43,9 @@ def pretrained_weights(name: str, model_cfg: dict[str, Any], tag: str) -> Source
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"the weights {name}/{tag} could not be fetched or read: {reason}") from error
     model_cfg = {**model_cfg, "quick_gelu": bool(settings.get("quick_gelu"))}
-    images = of_open_clip({**settings, "size": None}, model_cfg, f"{name}/{tag}")
+    images = of_open_clip(settings, model_cfg, f"{name}/{tag}")
     # By a plain name, images have the size of the paper's evaluation.
-    return Source(tag, model_cfg, path, Preprocessing(images.mean, images.std))
+    return Source(tag, model_cfg, path, replace(images, size=None))
 
 
 def _download(settings: dict[str, Any]) -> Path:
@@ -76,13 +78,13 @@ def described_model(name: str, pretrained: str | None, weights: str | Path | Non
     """A model whose configuration lies beside its weights; other weights for it may be given."""
     if pretrained not in (None, "random") or (pretrained and weights):
         raise ModelError(f"{name} brings its own weights: leave out pretrained, or let it be random")
-    if name.startswith("hf-hub:"):
-        folder = fetch_folder(name.removeprefix("hf-hub:"))
-    else:
-        folder = Path(name.removeprefix("local-dir:")).expanduser()
+    hub = name.startswith("hf-hub:")
+    place = Path(name.removeprefix("local-dir:")).expanduser()
+    folder = fetch_folder(name.removeprefix("hf-hub:")) if hub else place
     described = read_folder(folder, name)
+    short = name if hub else place.resolve().name
     if pretrained:
-        return Source(pretrained, described.model_cfg, None, described.preprocessing)
+        return Source(pretrained, described.model_cfg, None, described.preprocessing, name=short)
     path = find_weights(folder, name) if weights is None else Path(weights)
-    label = name if name.startswith("hf-hub:") else str(path)
-    return Source(label, described.model_cfg, path, described.preprocessing, knows_activation=weights is None)
+    label = name if hub and weights is None else str(path)
+    return Source(label, described.model_cfg, path, described.preprocessing, weights is None, short)

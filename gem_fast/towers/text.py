@@ -28,17 +28,17 @@ class TextEncoder(WordEncoder[Tensor]):
         known_tokens: Tensor | None = None,
         cache: str | Path | None = None,
     ) -> None:
-        super().__init__(None if known_tokens is None else frozenset(known_tokens.tolist()))
+        super().__init__(None if known_tokens is None else frozenset(known_tokens.tolist()), tokenizer.context_length)
         self.tower = tower
         self.tokenizer = tokenizer
         self.disk = None if cache is None else DiskCache(Path(cache), tower)
 
-    def embed(self, words: list[str], templates: tuple[str, ...]) -> list[Tensor]:
+    def compute(self, words: list[str], templates: tuple[str, ...]) -> list[Tensor]:
         """Embeddings of the words, each from the disk if it is there."""
         stored = self.disk.read(templates) if self.disk else {}
         missing = [word for word in words if word not in stored]
         if missing:
-            stored |= dict(zip(missing, self._embed(missing, templates).cpu(), strict=True))
+            stored |= dict(zip(missing, self.averaged(missing, templates).cpu(), strict=True))
             if self.disk:
                 self.disk.write(templates, stored)
         return [stored[word] for word in words]
@@ -50,8 +50,11 @@ class TextEncoder(WordEncoder[Tensor]):
     def token_ids(self, words: list[str]) -> list[list[int]]:
         return self.tokenizer(words).tolist()
 
+    def token_count(self, text: str) -> int:
+        return len(self.tokenizer.encode(self.tokenizer.clean_fn(text))) + 2
+
     @torch.inference_mode()
-    def _embed(self, words: list[str], templates: tuple[str, ...]) -> Tensor:
+    def averaged(self, words: list[str], templates: tuple[str, ...]) -> Tensor:
         """Unit means over the templates, [len(words), E] float32."""
         device = next(self.tower.parameters()).device
         count = len(words) * len(templates)

@@ -89,12 +89,17 @@ class GemVisionTransformer(nn.Module):
     """ViT forward with both paths: the original one, and GEM's self-self attention over the last blocks.
 
     Source: "Grounding Everything" (CVPR 2024), Figure 2 and Eq. 3-7; the order of operations is the authors' package's.
+
+    Attributes:
+        config, options: its shape, and what GEM's path does.
+        backend: of the kernels, by name; None for what serves.
     """
 
-    def __init__(self, config: VisionConfig, options: GemOptions | None = None) -> None:
+    def __init__(self, config: VisionConfig, options: GemOptions | None = None, backend: str | None = None) -> None:
         super().__init__()
         self.config = config
         self.options = options or GemOptions()
+        self.backend = backend
         if self.options.gem_blocks > config.layers:
             raise ValueError(f"gem_blocks is {self.options.gem_blocks}, but the model has {config.layers} blocks")
         patch, width = config.patch_size, config.width
@@ -117,7 +122,7 @@ class GemVisionTransformer(nn.Module):
         first_gem = self.config.layers - self.options.gem_blocks
         blocks: list[Block] = list(self.blocks)  # type: ignore[arg-type]
         for block in blocks[:first_gem]:
-            x = block.original(x, block.project(block.ln_1(x)), self.options.backend)
+            x = block.original(x, block.project(block.ln_1(x)), self.backend)
         g = x
         for index, block in enumerate(blocks[first_gem:], first_gem):
             goes_on = original or index + 1 < len(blocks)
@@ -125,23 +130,24 @@ class GemVisionTransformer(nn.Module):
             qkv = block.project(y, "qkv" if goes_on else "".join(sorted({*self.options.projections, "v"})))
             g = g + block.out(self.gem_attention(qkv, inverse_temperature))
             if goes_on:
-                x = block.original(x, qkv, self.options.backend)
-        patches = self.head(g[:, 1:]).unflatten(1, (h, w))
+                x = block.original(x, qkv, self.backend)
+        # With the class token, so that one patch alone is no product of a single row, which has bits of its own.
+        patches = self.head(g)[:, 1:].unflatten(1, (h, w))
         if not original:
             return VisionFeatures(patches)
         finished = self.head(x)
         return VisionFeatures(patches, finished[:, 1:].unflatten(1, (h, w)), finished[:, 0])
 
-    def normalize(self, block: Block, x: Tensor) -> tuple[Tensor, Tensor]:
-        """A GEM block's normalised tokens of x [B, N, C], and the inverse temperature of each image [B]."""
+    def normalize(self, block: Block, x: Tensor) -> tuple[Tensor, Tensor | float]:
+        """A GEM block's normalised tokens of x [B, N, C], and the inverse temperature: fixed, or of each image [B]."""
         norm, fixed = block.ln_1, self.options.inverse_temperature
         if fixed is not None:
-            return norm(x), torch.full(x.shape[:1], fixed, device=x.device)
+            return norm(x), fixed
         head_width = x.shape[-1] // block.heads
-        return layer_norm_and_temperature(x, norm.weight, norm.bias, norm.eps, head_width, backend=self.options.backend)
+        return layer_norm_and_temperature(x, norm.weight, norm.bias, norm.eps, head_width, backend=self.backend)
 
-    def gem_attention(self, qkv: Tensor, inverse_temperature: Tensor) -> Tensor:
-        """Self-self attention of projections qkv [B, N, 3, H, D] at inverse temperatures [B] -> [B, N, C]."""
+    def gem_attention(self, qkv: Tensor, inverse_temperature: Tensor | float) -> Tensor:
+        """Self-self attention of projections qkv [B, N, 3, H, D] -> [B, N, C]."""
         options = self.options
         return self_self_attention(
             qkv,
@@ -149,7 +155,7 @@ class GemVisionTransformer(nn.Module):
             iterations=options.iterations,
             projections=options.projections,
             normalize=options.normalize,
-            backend=options.backend,
+            backend=self.backend,
         )
 
     def grid(self, pixels: Tensor) -> tuple[int, int]:

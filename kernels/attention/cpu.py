@@ -1,7 +1,9 @@
 """Attention by the native CPU kernel of `native/`: vectorised, in one pass a head, on torch's threads."""
 
 import ctypes
+import functools
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from gem_fast.kernels.cpu_library import PATHS, call, choose_path, int64s, pointer, why_missing
@@ -36,7 +38,9 @@ def why_not_tokens(qkv: Tensor) -> str | None:
     return None
 
 
-def why_not(qkv: Tensor, iterations: int, projections: Sequence[int], normalize: bool) -> str | None:
+def why_not(
+    qkv: Tensor, inverse_temperature: Any, iterations: int, projections: Sequence[int], normalize: bool
+) -> str | None:
     """Why the kernel can't serve these arguments of self-self attention, or None."""
     if not normalize:
         return "it takes the largest logit to be 1/τ, which holds for rows of norm 1 and not with normalize=False"
@@ -46,10 +50,10 @@ def why_not(qkv: Tensor, iterations: int, projections: Sequence[int], normalize:
 def cpu(
     qkv: Tensor,
     inverse_temperature: Tensor,
-    *,
     iterations: int,
     projections: tuple[int, ...],
     normalize: bool = True,
+    *,
     path: str | None = None,
 ) -> Tensor:
     """Eq. 3 and 5-7 of GEM, where `why_not` is None.
@@ -116,7 +120,7 @@ def _call(computation: int, qkv: Tensor, c: Tensor, iterations: int, projections
         torch.get_num_threads(),
         parts,
     )
-    return out.mean(0).to(qkv.dtype) if separate else out
+    return functools.reduce(torch.Tensor.add_, out).to(qkv.dtype) if separate else out
 
 
 def _parts(heads: int, choices: Iterable[int]) -> int:

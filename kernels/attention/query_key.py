@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from gem_fast.kernels.choice import asked_backend
+from gem_fast.kernels.backends import Backend, operation
 from torch import Tensor
 
 from .cpu import query_key_cpu, why_not_tokens
@@ -11,12 +11,18 @@ from .cpu import query_key_cpu, why_not_tokens
 def query_key_attention(qkv: Tensor, backend: str | None = None) -> Tensor:
     """softmax(q kᵀ/√D) v of qkv `[B, N, 3, H, D]` to `[B, N, H*D]`.
 
-    The native kernel serves where it can, if `backend` (or `GEM_FAST_BACKEND`) names `"cpu"`, or leaves the choice and
-    there are tokens enough; all else is `scaled_dot_product_attention`, which is at home on every device.
+    The native kernel serves if `backend` (or `GEM_FAST_BACKEND`) names `"cpu"`, or leaves the choice and there are
+    tokens enough; all else is `scaled_dot_product_attention`, which is at home on every device.
+
+    Raises:
+        ValueError: `backend` does not exist, or can't serve.
     """
-    name = asked_backend(backend)
-    if (name == "cpu" or (not name and _pays(qkv))) and why_not_tokens(qkv) is None:
-        return query_key_cpu(qkv)
+    result: Tensor = OPERATION(backend, qkv)
+    return result
+
+
+def sdpa(qkv: Tensor) -> Tensor:
+    """`query_key_attention` on `scaled_dot_product_attention`."""
     query, key, value = qkv.permute(2, 0, 3, 1, 4)
     return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
@@ -24,3 +30,11 @@ def query_key_attention(qkv: Tensor, backend: str | None = None) -> Tensor:
 def _pays(qkv: Tensor) -> bool:
     """Whether there are tokens enough to make up for packing them, as measured; a graph is for any number of them."""
     return torch.compiler.is_compiling() or qkv.shape[1] >= (128 if qkv.dtype == torch.float32 else 32)
+
+
+OPERATION = operation(
+    "query_key_attention",
+    Backend("cpu", query_key_cpu, why_not_tokens, _pays),
+    Backend("sdpa", sdpa),
+    example=lambda dtype, device: (torch.empty(1, 785, 3, 12, 64, dtype=dtype, device=device),),
+)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def reference(
-    qkv: Tensor, inverse_temperature: Tensor, *, iterations: int, projections: tuple[int, ...], normalize: bool
+    qkv: Tensor, inverse_temperature: Tensor, iterations: int, projections: tuple[int, ...], normalize: bool
 ) -> Tensor:
     """Eq. 3 and 5-7 of GEM with the N×N matrices in memory; float64 in, float64 out.
 

@@ -8,7 +8,7 @@ _SMALLEST_NORM = 1e-12  # that of torch.nn.functional.normalize, applied in floa
 
 
 def sdpa(
-    qkv: Tensor, inverse_temperature: Tensor, *, iterations: int, projections: tuple[int, ...], normalize: bool
+    qkv: Tensor, inverse_temperature: Tensor, iterations: int, projections: tuple[int, ...], normalize: bool
 ) -> Tensor:
     """Eq. 3 and 5-7 of GEM with the square root of the inverse temperature c folded into query, key and value.
 

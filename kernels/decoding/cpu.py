@@ -32,7 +32,7 @@ def path_for(asked: str | None = None) -> str:
 
 
 def cpu_decode_labels(
-    scores: Tensor, size: tuple[int, int], *, logit_scale: float, threshold: float, path: str | None = None
+    scores: Tensor, size: tuple[int, int], logit_scale: float, threshold: float, *, path: str | None = None
 ) -> tuple[Tensor, Tensor]:
     """`decode_labels` of float32, bfloat16 or float16 scores [P, h, w], where `why_not` is None.
 

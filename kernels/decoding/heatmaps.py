@@ -1,9 +1,10 @@
 """Heat maps: upsampled scores, stretched to 0..1 for each prompt by itself."""
 
+import torch
+from gem_fast.kernels.backends import Backend, operation
 from torch import Tensor
 
-from . import cpu
-from .choice import find_decoder
+from . import cpu, triton_limits
 from .reference import upsample
 from .triton_heatmaps import triton_decode_heatmaps
 
@@ -14,8 +15,8 @@ def decode_heatmaps(scores: Tensor, size: tuple[int, int], *, backend: str | Non
     Args:
         scores: cosine scores at patch resolution, `[P, h, w]`.
         size: output height and width in pixels.
-        backend: `"triton"`, `"cpu"` for the native kernels, or another backend of the attention for torch's own
-            operations; None is what `GEM_FAST_BACKEND` names, else Triton or the native kernels where they serve.
+        backend: `"triton"`, `"cpu"` for the native kernels, or `"sdpa"` for torch's own operations; None is what
+            `GEM_FAST_BACKEND` names, else Triton or the native kernels where they serve.
 
     Returns:
         `[P, H, W]` in 0..1; a map without any contrast is 0 everywhere.
@@ -23,11 +24,12 @@ def decode_heatmaps(scores: Tensor, size: tuple[int, int], *, backend: str | Non
     Raises:
         ValueError: `backend` does not exist or can't serve.
     """
-    decoder = find_decoder(scores, size, backend)
-    if decoder == "triton":
-        return triton_decode_heatmaps(scores, size)
-    if decoder == "native":
-        return cpu.cpu_decode_heatmaps(scores, size)
+    result: Tensor = OPERATION(backend, scores, size)
+    return result
+
+
+def stretched_whole(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    """`decode_heatmaps` in torch, on any device."""
     return stretched(upsample(scores, size))
 
 
@@ -36,3 +38,12 @@ def stretched(maps: Tensor) -> Tensor:
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     contrast = high - low
     return maps.sub_(low).div_(contrast.masked_fill(contrast == 0, 1.0))
+
+
+OPERATION = operation(
+    "decode_heatmaps",
+    Backend("cpu", cpu.cpu_decode_heatmaps, lambda scores, size: cpu.why_not(scores, torch.float32)),
+    Backend("triton", triton_decode_heatmaps, triton_limits.why_not, triton_limits.pays),
+    Backend("sdpa", stretched_whole),
+    example=lambda dtype, device: (torch.empty(2, 28, 28, dtype=dtype, device=device), (448, 448)),
+)

@@ -1,10 +1,10 @@
 """Labels and confidences at the output size, without [P, H, W] in memory."""
 
 import torch
+from gem_fast.kernels.backends import Backend, operation
 from torch import Tensor
 
-from . import cpu
-from .choice import find_decoder
+from . import cpu, triton_limits
 from .triton_labels import triton_decode_labels
 
 # Elements of one tile's scores: large enough to hide the calls, small enough to stay near the core.
@@ -29,8 +29,8 @@ def decode_labels(
         size: output height and width in pixels, H and W.
         logit_scale: multiplier of the scores before the softmax; CLIP's own is 100.
         threshold: a pixel whose confidence is lower is background.
-        backend: `"triton"`, `"cpu"` for the native kernels, or another backend of the attention for torch's own
-            operations; None is what `GEM_FAST_BACKEND` names, else Triton or the native kernels where they serve.
+        backend: `"triton"`, `"cpu"` for the native kernels, or `"sdpa"` for torch's own operations; None is what
+            `GEM_FAST_BACKEND` names, else Triton or the native kernels where they serve.
 
     Returns:
         labels `[H, W]` int32, 0 for background and i + 1 for class i, and confidences `[H, W]` float32 (float64 for
@@ -41,16 +41,12 @@ def decode_labels(
     """
     if scores.ndim != 3 or 0 in scores.shape:
         raise ValueError(f"scores must have the shape [P, h, w], none of them 0, got {list(scores.shape)}")
-    decoder = find_decoder(scores, size, backend, native=(torch.float32, torch.bfloat16, torch.float16))
-    if decoder == "triton":
-        return triton_decode_labels(scores, size, logit_scale=logit_scale, threshold=threshold)
-    if decoder == "native":
-        return cpu.cpu_decode_labels(scores, size, logit_scale=logit_scale, threshold=threshold)
-    return labels_in_tiles(scores, size, logit_scale=logit_scale, threshold=threshold)
+    result: tuple[Tensor, Tensor] = OPERATION(backend, scores, size, logit_scale, threshold)
+    return result
 
 
 def labels_in_tiles(
-    scores: Tensor, size: tuple[int, int], *, logit_scale: float, threshold: float
+    scores: Tensor, size: tuple[int, int], logit_scale: float, threshold: float
 ) -> tuple[Tensor, Tensor]:
     """`decode_labels` in torch, on any device, tile by tile: [P, H, W] is never held in memory."""
     classes, h, w = scores.shape
@@ -81,3 +77,14 @@ def bilinear_taps(inputs: int, outputs: int, like: Tensor) -> tuple[Tensor, Tens
     position = position.clamp_(min=0)
     first = position.floor().long().clamp_(max=inputs - 1)
     return first, (first + 1).clamp_(max=inputs - 1), position - first
+
+
+_WIDENED = (torch.float32, torch.bfloat16, torch.float16)  # types that the native kernel takes, as float32
+
+OPERATION = operation(
+    "decode_labels",
+    Backend("cpu", cpu.cpu_decode_labels, lambda scores, *_: cpu.why_not(scores, *_WIDENED)),
+    Backend("triton", triton_decode_labels, triton_limits.why_not, triton_limits.pays),
+    Backend("sdpa", labels_in_tiles),
+    example=lambda dtype, device: (torch.empty(2, 28, 28, dtype=dtype, device=device), (448, 448), 100.0, 0.0),
+)

@@ -11,7 +11,7 @@ def upsample(scores: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def labels_reference(
-    scores: Tensor, size: tuple[int, int], *, logit_scale: float, threshold: float
+    scores: Tensor, size: tuple[int, int], logit_scale: float, threshold: float
 ) -> tuple[Tensor, Tensor]:
     """What `decode_labels` computes, with [P, H, W] in memory."""
     confidence, index = torch.softmax(logit_scale * upsample(scores, size), dim=0).max(dim=0)

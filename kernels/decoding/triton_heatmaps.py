@@ -4,7 +4,7 @@ import torch
 from gem_fast.kernels.triton_host import on_device
 from torch import Tensor
 
-from .choice import why_no_kernel
+from .triton_limits import why_not
 
 CORNERS, PIXELS = 32, 512  # that a program takes at a time: of each side of a tile, of a row
 
@@ -15,11 +15,11 @@ def triton_decode_heatmaps(scores: Tensor, size: tuple[int, int]) -> Tensor:
     Beyond its output it holds two numbers a prompt.
 
     Raises:
-        ValueError: scores have another shape, or `why_no_kernel` gives a reason.
+        ValueError: scores have another shape, or `why_not` gives a reason.
     """
     if scores.ndim != 3 or 0 in scores.shape[1:]:
         raise ValueError(f"scores must have the shape [P, h, w], h and w not 0, got {list(scores.shape)}")
-    reason = why_no_kernel(scores, size)
+    reason = why_not(scores, size)
     if reason:
         raise ValueError(f"Triton can't serve this: {reason}")
     return torch.ops.gem_fast.decode_heatmaps_triton(scores, *size)

@@ -4,13 +4,13 @@ import torch
 from gem_fast.kernels.triton_host import on_device
 from torch import Tensor
 
-from .choice import why_no_kernel
+from .triton_limits import why_not
 
 PIXELS, CLASSES = 32, 32  # of a tile, whose logits lie in registers
 
 
 def triton_decode_labels(
-    scores: Tensor, size: tuple[int, int], *, logit_scale: float = 100.0, threshold: float = 0.0
+    scores: Tensor, size: tuple[int, int], logit_scale: float = 100.0, threshold: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """Labels and confidences at the output size in one launch, with the contract of `decode_labels`.
 
@@ -18,11 +18,11 @@ def triton_decode_labels(
     scores; nothing of size [P, H, W].
 
     Raises:
-        ValueError: scores have another shape, or `why_no_kernel` gives a reason.
+        ValueError: scores have another shape, or `why_not` gives a reason.
     """
     if scores.ndim != 3 or 0 in scores.shape:
         raise ValueError(f"scores must have the shape [P, h, w], none of them 0, got {list(scores.shape)}")
-    reason = why_no_kernel(scores, size)
+    reason = why_not(scores, size)
     if reason:
         raise ValueError(f"Triton can't serve this: {reason}")
     return torch.ops.gem_fast.decode_labels_triton(scores, *size, logit_scale, threshold)

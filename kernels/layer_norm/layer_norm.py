@@ -2,11 +2,10 @@
 
 import torch
 import torch.nn.functional as F
-from gem_fast.kernels.choice import takes
-from gem_fast.kernels.triton_host import is_compiled_for
+from gem_fast.kernels.backends import Backend, operation
 from torch import Tensor
 
-from .triton_layer_norm import triton_layer_norm, why_not
+from .triton_layer_norm import pays, triton_layer_norm, why_not
 
 
 def layer_norm_and_temperature(
@@ -21,8 +20,8 @@ def layer_norm_and_temperature(
         weight, bias: of the LayerNorm, `[C]`.
         eps: of the LayerNorm.
         head_width: D, channels of a head.
-        backend: `"triton"`, or another backend of the attention for torch's own operations; None is what
-            `GEM_FAST_BACKEND` names, else Triton on a GPU where it serves.
+        backend: `"triton"`, or `"sdpa"` for torch's own operations; None is what `GEM_FAST_BACKEND` names, else
+            Triton on a GPU where it serves.
 
     Returns:
         y `[B, N, C]` in the type of x, and c `[B]`, float32 or wider.
@@ -34,8 +33,7 @@ def layer_norm_and_temperature(
         raise ValueError(f"x must be floating [B, N, C], got {x.dtype} {list(x.shape)}")
     if weight.shape != x.shape[-1:] or bias.shape != x.shape[-1:]:
         raise ValueError(f"weight and bias must be [{x.shape[-1]}], got {list(weight.shape)} and {list(bias.shape)}")
-    with_triton = takes("triton", backend, why_not(x, weight, bias), is_compiled_for(x.device))
-    y, norms = (triton_layer_norm if with_triton else reference)(x, weight, bias, eps)
+    y, norms = OPERATION(backend, x, weight, bias, eps)
     return y, norms.mean(-1) * head_width**-0.5
 
 
@@ -43,3 +41,16 @@ def reference(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tens
     """LayerNorm of x `[B, N, C]` and the norm of each of its tokens `[B, N]`, float32 or wider."""
     y = F.layer_norm(x, x.shape[-1:], weight, bias, eps)
     return y, torch.linalg.vector_norm(y, dim=-1, dtype=torch.promote_types(y.dtype, torch.float32))
+
+
+OPERATION = operation(
+    "layer_norm_and_temperature",
+    Backend("triton", triton_layer_norm, why_not, pays),
+    Backend("sdpa", reference),
+    example=lambda dtype, device: (
+        torch.empty(1, 785, 768, dtype=dtype, device=device),
+        torch.empty(768, dtype=dtype, device=device),
+        torch.empty(768, dtype=dtype, device=device),
+        1e-5,
+    ),
+)

@@ -1,13 +1,13 @@
 """The launcher of the fused LayerNorm; Triton is imported on first use."""
 
 import torch
-from gem_fast.kernels.triton_host import on_device, why_no_triton
+from gem_fast.kernels.triton_host import is_compiled_for, on_device, why_no_triton
 from torch import Tensor
 
 WIDEST = 8192  # channels that one program holds in registers
 
 
-def why_not(x: Tensor, weight: Tensor, bias: Tensor) -> str | None:
+def why_not(x: Tensor, weight: Tensor, bias: Tensor, *_: object) -> str | None:
     """The reason why `triton_layer_norm` can't serve these arguments, or None if it can."""
     if x.stride(-1) != 1 or not 0 < x.shape[-1] <= WIDEST:
         return f"tokens must be contiguous and of at most {WIDEST} channels"
@@ -18,6 +18,11 @@ def why_not(x: Tensor, weight: Tensor, bias: Tensor) -> str | None:
     if torch.is_grad_enabled() and (weight.requires_grad or bias.requires_grad):
         return "it has no backward, and weight or bias requires a gradient"
     return why_no_triton(x, "x")
+
+
+def pays(x: Tensor, *_: object) -> bool:
+    """Whether it is the one to take where no backend is asked for."""
+    return is_compiled_for(x.device)
 
 
 def triton_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:

@@ -1,16 +1,23 @@
 """Segmentation of many files: what is written, what fails alone, and what a second run keeps."""
 
+import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from gem_fast import GemModel, segment_files
-from gem_fast.batch.records import SUMMARY
+import gem_fast
+from gem_fast import GemModel, records, segment_files
+from gem_fast.batch import Progress
+from gem_fast.batch.records import ERRORS, SUMMARY
 
+SMALL = "ViT-S-32-alt"
 SETTINGS = {"size": 64, "batch_size": 2}
 
 
@@ -24,20 +31,33 @@ def leftovers(out):
     return [path for path in out.rglob("*") if path.name.startswith(".") or path.suffix == ".tmp"]
 
 
+def run(model, images, prompts, out, **arguments):
+    """Records of the images that this run did, in the order of the inputs."""
+    done = []
+    outcome = segment_files(model, images, prompts, out, on_record=done.append, **{**SETTINGS, **arguments})
+    assert (outcome.done + outcome.failed, outcome.summary) == (len(done), Path(out) / SUMMARY)
+    assert not leftovers(Path(out))
+    order = [record.image for record in records(outcome.summary)]
+    return sorted(done, key=lambda record: order.index(record.image))
+
+
+def names(found):
+    return [Path(record.image).name for record in found]
+
+
 class TestSegmentFiles:
     def test_records_files_and_summary(self, small_model, folder, tmp_path):
-        out = tmp_path / "deep" / "out"
-        seen, totals = [], []
-        records = segment_files(
-            small_model, [folder], ["cat", "dog"], out, on_record=seen.append, on_start=totals.append, **SETTINGS
-        )
-        assert [Path(r.image).name for r in records] == ["a.png", "b.jpg", "c.png"]
-        assert seen == records
-        assert totals == [3]
+        out, progress = tmp_path / "deep" / "out", Progress()
+        found = run(small_model, [folder], ["cat", "dog"], out, progress=progress)
+        assert names(found) == ["a.png", "b.jpg", "c.png"]
+        assert (progress.done, progress.failed, progress.kept) == (3, 0, 0)
         written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
-        kinds = ("overlay.png", "labels.png", "legend.json")
-        assert written == {SUMMARY, *(f"{stem}.{kind}" for stem in ("a", "b", "sub/c") for kind in kinds)}
-        for record, line in zip(records, lines(out), strict=True):
+        kinds = ("overlay.jpg", "labels.png")
+        run_files = {SUMMARY, "run.json", "legend.json"}
+        assert written == {*run_files, *(f"{stem}.{kind}" for stem in ("a", "b", "sub/c") for kind in kinds)}
+        assert json.loads((out / "legend.json").read_text())["1"]["name"] == "cat"
+        assert list(records(out)) == found
+        for record, line in zip(found, lines(out), strict=True):
             assert line["image"] == record.image
             assert (line["status"], line["error"]) == ("ok", None)
             labels = np.asarray(Image.open(out / line["files"]["labels"]))
@@ -64,97 +84,177 @@ class TestSegmentFiles:
             assert stored["heatmaps"].shape == (1, 40, 64)
 
     def test_labels_without_overlays(self, small_model, folder, tmp_path, monkeypatch):
-        monkeypatch.setattr("gem_fast.segmentation.blend_labels", lambda *_: pytest.fail("an overlay was drawn"))
+        def drawn(*_):
+            raise RuntimeError("an overlay was drawn")
+
+        monkeypatch.setattr("gem_fast.segmentation.blend_labels", drawn)
         out = tmp_path / "out"
-        (record,) = segment_files(small_model, folder / "a.png", "cat", out, overlays=False, **SETTINGS)
-        assert record.files == {"labels": "a.labels.png", "legend": "a.legend.json"}
-        assert {path.name for path in out.iterdir()} == {SUMMARY, *record.files.values()}
+        (record,) = run(small_model, folder / "a.png", "cat", out, overlays=False)
+        assert record.files == {"labels": "a.labels.png"}
+        assert {path.name for path in out.iterdir()} == {SUMMARY, "run.json", "legend.json", "a.labels.png"}
+        (record,) = run(small_model, folder / "a.png", "cat", tmp_path / "with")
+        assert "an overlay was drawn" in record.error
+
+    @pytest.mark.parametrize(("format", "ending"), [("jpeg", "jpg"), ("png", "png"), ("webp", "webp")])
+    def test_overlays_are_made_for_looking_at(self, small_model, folder, tmp_path, picture, format, ending):
+        picture(60, 300).save(folder / "wide.png")
+        settings = {"overlay_format": format, "overlay_size": 100}
+        found = run(small_model, folder / "wide.png", "cat", tmp_path / "out", **settings)
+        overlay = Image.open(tmp_path / "out" / f"wide.overlay.{ending}")
+        assert (overlay.format, overlay.width) == (format.upper(), 160)  # the legend's least width
+        assert np.asarray(overlay.convert("RGB"))[:20, :100].std() > 0
+        assert (found[0].height, found[0].width) == (60, 300)
+        assert Image.open(tmp_path / "out" / "wide.labels.png").size == (300, 60)
+        whole = run(small_model, folder / "wide.png", "cat", tmp_path / "whole", **{**settings, "overlay_size": 0})
+        assert Image.open(tmp_path / "whole" / whole[0].files["overlay"]).width == 300
+
+    @pytest.mark.parametrize(("size", "expected"), [("model", (64, 96)), (20, (20, 32)), (None, (40, 64))], ids=str)
+    def test_labels_of_another_size(self, small_model, folder, tmp_path, size, expected):
+        (record,) = run(small_model, folder / "a.png", "cat", tmp_path, label_size=size, heatmaps=True)
+        assert (record.height, record.width) == expected
+        assert Image.open(tmp_path / "a.labels.png").size == expected[::-1]
+        with np.load(tmp_path / "a.heatmaps.npz") as stored:
+            assert stored["heatmaps"].shape == (1, *expected)
+
+    def test_a_run_is_the_same_wherever_it_runs(self, small_model, folder, tmp_path, picture):
+        """Nothing in the folder tells when, in which order or with how many hands it was made."""
+        for i in range(9):
+            picture(40, 50 + 10 * (i % 3), 10 + i).save(folder / f"d{i}.png")
+        for workers in (1, 3):
+            segment_files(small_model, folder, "cat", tmp_path / str(workers), workers=workers, **SETTINGS)
+        one, three = (
+            {path.relative_to(out): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+            for out in (tmp_path / "1", tmp_path / "3")
+        )
+        assert one == three
+        assert not any(
+            str(tmp_path) in content.decode("latin1") for path, content in one.items() if path.name == "run.json"
+        )
 
     def test_broken_files_do_not_stop_the_rest(self, small_model, folder, tmp_path):
         (folder / "aa.png").write_bytes(b"")
         (folder / "bb.jpg").write_bytes((folder / "b.jpg").read_bytes()[:300])
-        Image.new("RGB", (5000, 1)).save(folder / "thread.png")
-        records = segment_files(small_model, folder, "cat", tmp_path / "out", size=448, batch_size=2)
-        assert [(Path(r.image).name, r.status) for r in records] == [
+        found = run(small_model, folder, "cat", tmp_path / "out", size=448)
+        assert [(Path(r.image).name, r.status) for r in found] == [
             ("a.png", "ok"),
             ("aa.png", "failed"),
             ("b.jpg", "ok"),
             ("bb.jpg", "failed"),
             ("c.png", "ok"),
-            ("thread.png", "failed"),
         ]
-        assert [line["image"] for line in lines(tmp_path / "out")] == [r.image for r in records]
-        for record, reason in zip(
-            records[1::2], ("aa.png: the file is empty", "bb.jpg: damaged", "squash"), strict=True
-        ):
+        for record, reason in zip(found[1::2], ("aa.png: the file is empty", "bb.jpg: damaged"), strict=True):
             assert reason in record.error
-            assert Path(record.image).name in record.error
             assert record.files == {}
-        assert not leftovers(tmp_path / "out")
+        assert list(records(tmp_path / "out" / ERRORS)) == found[1::2]
 
     def test_only_broken_files(self, small_model, tmp_path):
         for name in ("a.png", "b.png", "c.png"):
             (tmp_path / name).write_bytes(b"")
-        records = segment_files(small_model, tmp_path, "cat", tmp_path / "out", **SETTINGS)
-        assert [r.status for r in records] == ["failed"] * 3
+        outcome = segment_files(small_model, tmp_path, "cat", tmp_path / "out", **SETTINGS)
+        assert (outcome.done, outcome.failed, outcome.reasons) == (0, 3, {"the file is empty": 3})
         assert len(lines(tmp_path / "out")) == 3
+
+    @pytest.mark.parametrize("stage", ["pixels", "input_size"])
+    @pytest.mark.parametrize(
+        "error", [RuntimeError("odd"), MemoryError("no room"), ZeroDivisionError("by 0")], ids=repr
+    )
+    def test_what_fails_after_reading_fails_alone(self, small_model, folder, tmp_path, monkeypatch, error, stage):
+        whole = getattr(GemModel, stage)
+
+        def fail(self, image, *arguments):
+            if 48 in (image[0] if isinstance(image, tuple) else image.height,):
+                raise error
+            return whole(self, image, *arguments)
+
+        monkeypatch.setattr(GemModel, stage, fail)
+        found = run(small_model, folder, "cat", tmp_path)
+        assert [r.status for r in found] == ["ok", "failed", "ok"]
+        assert found[1].error == f"{folder / 'b.jpg'}: {type(error).__name__}: {error}"
 
     @pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory"), MemoryError("no room")], ids=repr)
     def test_an_image_that_breaks_its_batch_fails_alone(self, small_model, folder, tmp_path, monkeypatch, error):
-        whole = GemModel.segment
+        whole = GemModel.patch_features
 
-        def segment(self, images, *arguments, **settings):
-            if any(image.height == 48 for image in (images if isinstance(images, list) else [images])):
+        def patch_features(self, pixels, shape):
+            if any(np.array_equal(each, guilty) for each in pixels):
                 raise error
-            return whole(self, images, *arguments, **settings)
+            return whole(self, pixels, shape)
 
-        monkeypatch.setattr(GemModel, "segment", segment)
-        records = segment_files(small_model, folder, "cat", tmp_path, size=64, batch_size=3)
-        assert [r.status for r in records] == ["ok", "failed", "ok"]
-        assert str(error) in records[1].error
-        assert "b.jpg" in records[1].error
+        guilty = small_model.pixels(Image.open(folder / "b.jpg"), (64, 64))
+        monkeypatch.setattr(GemModel, "patch_features", patch_features)
+        found = run(small_model, folder, "cat", tmp_path, resize="squash", batch_size=3)
+        assert [r.status for r in found] == ["ok", "failed", "ok"]
+        assert str(error) in found[1].error
+        assert "b.jpg" in found[1].error
         assert [line["status"] for line in lines(tmp_path)] == ["ok", "failed", "ok"]
 
     def test_an_output_that_cannot_be_written_fails_alone(self, small_model, folder, tmp_path):
         (tmp_path / "out" / "b.labels.png").mkdir(parents=True)
-        records = segment_files(small_model, folder, "cat", tmp_path / "out", **SETTINGS)
-        assert [r.status for r in records] == ["ok", "failed", "ok"]
-        assert "b.labels.png" in records[1].error
-        assert not leftovers(tmp_path / "out")
+        found = run(small_model, folder, "cat", tmp_path / "out")
+        assert [r.status for r in found] == ["ok", "failed", "ok"]
+        assert "b.labels.png" in found[1].error
 
-    def test_interruption_leaves_a_whole_summary(self, small_model, folder, tmp_path, monkeypatch):
-        out, calls, whole = tmp_path / "out", [], GemModel.segment
+    def test_a_full_disk_ends_the_run(self, small_model, folder, tmp_path, monkeypatch):
+        whole = os.replace
 
-        def segment(self, *arguments, **settings):
-            calls.append(1)
-            if len(calls) == 2:
-                raise KeyboardInterrupt
-            return whole(self, *arguments, **settings)
+        def replace(source, target):
+            if "b." in str(target):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            whole(source, target)
 
         with monkeypatch.context() as patch:
-            patch.setattr(GemModel, "segment", segment)
-            with pytest.raises(KeyboardInterrupt):
-                segment_files(small_model, folder, "cat", out, **SETTINGS)
-        assert [Path(line["image"]).name for line in lines(out)] == ["a.png", "b.jpg"]
+            patch.setattr(os, "replace", replace)
+            with pytest.raises(OSError, match=r"No space left on device.*out/b\."):
+                run(small_model, folder, "cat", tmp_path / "out", workers=1)
+        assert not leftovers(tmp_path / "out")
+        assert "b.jpg" in names(run(small_model, folder, "cat", tmp_path / "out", resume=True))
+        assert [line["status"] for line in lines(tmp_path / "out")] == ["ok"] * 3
+
+    def test_interruption_leaves_a_whole_summary(self, small_model, folder, tmp_path):
+        out = tmp_path / "out"
+
+        def stop(record):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            segment_files(small_model, folder, "cat", out, on_record=stop, **SETTINGS)
+        (first,) = lines(out)
         assert not leftovers(out)
-        records = segment_files(small_model, folder, "cat", out, resume=True, **SETTINGS)
-        assert [Path(r.image).name for r in records] == ["c.png"]
+        found = run(small_model, folder, "cat", out, resume=True)
+        assert first["image"] not in [record.image for record in found]
         assert [Path(line["image"]).name for line in lines(out)] == ["a.png", "b.jpg", "c.png"]
+
+    def test_it_stops_at_too_many_errors(self, small_model, tmp_path):
+        for i in range(30):
+            (tmp_path / f"{i}.png").write_bytes(b"")
+        outcome = segment_files(small_model, tmp_path, "cat", tmp_path / "out", max_errors=3, **SETTINGS)
+        assert outcome.failed == 4
+        assert outcome.stopped == "stopped, since more than 3 images failed"
 
     @pytest.mark.parametrize(
         ("arguments", "reason"),
         [
             ({"prompts": []}, "at least one class"),
             ({"batch_size": 0}, "batch_size must be 1 or more, got 0"),
+            ({"workers": 0}, "workers must be 1 or more, got 0"),
+            ({"retries": -1}, "retries must be 0 or more, got -1"),
+            ({"timeout": 0}, "timeout must be a positive number"),
             ({"threshold": 3}, "threshold"),
             ({"resize": "crop"}, "resize must be"),
             ({"size": -1}, "size must be"),
+            ({"resume": True, "overwrite": True}, "choose one"),
+            ({"overlay_format": "gif"}, "overlays are written as jpeg, png, webp, got 'gif'"),
+            ({"overlay_size": -1}, "overlay_size must be 0 or more"),
+            ({"label_size": "photo"}, "label_size must be model or a positive number"),
+            ({"treshold": 1}, "unknown options treshold; known are .*threshold"),
         ],
         ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
     )
     def test_wrong_arguments(self, small_model, folder, tmp_path, arguments, reason):
+        out = tmp_path / "out"
         with pytest.raises(ValueError, match=reason):
-            segment_files(small_model, folder, **{"prompts": "cat", "out": tmp_path / "out", **SETTINGS, **arguments})
+            segment_files(small_model, folder, **{"prompts": "cat", "out": out, **SETTINGS, **arguments})
+        assert not out.exists()
 
     def test_no_image_names_the_endings(self, small_model, tmp_path):
         with pytest.raises(ValueError, match=r"no images found.*\.bmp, .*\.webp"):
@@ -174,9 +274,9 @@ class TestSegmentFiles:
             segment_files(small_model, folder, "cat", tmp_path / "out")
 
     def test_output_into_the_folder_of_the_images(self, small_model, folder):
-        for _ in range(2):
-            records = segment_files(small_model, folder, "cat", folder, **SETTINGS)
-            assert [Path(r.image).name for r in records] == ["a.png", "b.jpg", "c.png"]
+        for overwrite in (False, True):
+            found = run(small_model, folder, "cat", folder, overwrite=overwrite)
+            assert names(found) == ["a.png", "b.jpg", "c.png"]
 
     @pytest.mark.parametrize("name", ["caf\udce9.png", "line\u2028separator.png", "猫.png", "a'b\"c.png"], ids=ascii)
     def test_any_file_name(self, small_model, picture, tmp_path, name):
@@ -185,8 +285,8 @@ class TestSegmentFiles:
         with open(os.fsencode(path), "wb") as file:
             picture().save(file, "PNG")
         for expected in (1, 0):
-            records = segment_files(small_model, path.parent, "cat", tmp_path / "out", resume=True, **SETTINGS)
-            assert [r.status for r in records] == ["ok"] * expected
+            found = run(small_model, path.parent, "cat", tmp_path / "out", resume=True)
+            assert [r.status for r in found] == ["ok"] * expected
         assert [line["image"] for line in lines(tmp_path / "out")] == [str(path)]
 
 
@@ -197,14 +297,14 @@ class TestResume:
         return tmp_path / "out"
 
     def again(self, small_model, folder, out, **arguments):
-        records = segment_files(small_model, folder, "cat", out, resume=True, **{**SETTINGS, **arguments})
-        assert sorted(Path(line["image"]).name for line in lines(out)) == ["a.png", "b.jpg", "c.png"]
-        return [Path(r.image).name for r in records]
+        found = run(small_model, folder, "cat", out, resume=True, **arguments)
+        assert [Path(line["image"]).name for line in lines(out)] == ["a.png", "b.jpg", "c.png"]
+        return names(found)
 
     def test_finished_images_are_kept(self, small_model, folder, out):
-        stamp = (out / "a.overlay.png").stat().st_mtime_ns
+        stamp = (out / "a.overlay.jpg").stat().st_mtime_ns
         assert self.again(small_model, folder, out) == []
-        assert (out / "a.overlay.png").stat().st_mtime_ns == stamp
+        assert (out / "a.overlay.jpg").stat().st_mtime_ns == stamp
 
     def test_a_lost_output_is_made_again(self, small_model, folder, out):
         (out / "b.labels.png").unlink()
@@ -232,7 +332,7 @@ class TestResume:
 
     def test_failures_get_another_try(self, small_model, folder, out, picture):
         (folder / "b.jpg").write_bytes(b"")
-        segment_files(small_model, folder, "cat", out, **SETTINGS)
+        segment_files(small_model, folder, "cat", out, overwrite=True, **SETTINGS)
         assert [line["status"] for line in lines(out)] == ["ok", "failed", "ok"]
         picture().save(folder / "b.jpg")
         assert self.again(small_model, folder, out) == ["b.jpg"]
@@ -248,20 +348,108 @@ class TestResume:
         segment_files(small_model, folder, "cat", out.with_name("other"), overlays=False, **SETTINGS)
         assert self.again(small_model, folder, out.with_name("other"), overlays=False) == []
         assert len(self.again(small_model, folder, out.with_name("other"))) == 3
-        assert (out.with_name("other") / "a.overlay.png").exists()
+        assert (out.with_name("other") / "a.overlay.jpg").exists()
 
-    def test_without_it_everything_is_done_anew(self, small_model, folder, out):
-        assert len(segment_files(small_model, folder, "cat", out, **SETTINGS)) == 3
-        assert len(lines(out)) == 3
+    @pytest.mark.parametrize("damage", [b"", b"\xff\xd8\xff", None], ids=["empty", "head", "cut"])
+    def test_an_output_that_is_not_whole_is_made_again(self, small_model, folder, out, damage):
+        path = out / "b.overlay.jpg"
+        path.write_bytes(path.read_bytes()[:-5] if damage is None else damage)
+        assert self.again(small_model, folder, out) == ["b.jpg"]
+        Image.open(path).load()
+
+    def test_without_it_or_overwrite_it_is_refused(self, small_model, folder, out):
+        before = (out / SUMMARY).read_bytes()
+        with pytest.raises(ValueError, match=r"out holds an earlier run: take --resume .*or --overwrite"):
+            run(small_model, folder, "cat", out)
+        assert (out / SUMMARY).read_bytes() == before
+
+    def test_overwrite_leaves_nothing_of_the_earlier_run(self, small_model, folder, out):
+        assert names(run(small_model, folder / "b.jpg", "dog", out, overwrite=True)) == ["b.jpg"]
+        assert len(lines(out)) == 1
+        assert {path.name for path in out.rglob("*.png")} == {"b.labels.png"}
+
+    @pytest.mark.parametrize(
+        ("asked", "told"),
+        [
+            ({"prompts": "dog"}, "prompts was cat, now dog"),
+            ({"prompts": ["cat", "dog"]}, "prompts was cat, now cat, dog"),
+            ({"prompts": {"cat": ["cat", "kitten"]}}, r"prompts was cat, now cat \(cat, kitten\)"),
+            ({"background": "sky"}, "background was none, now sky"),
+            ({"templates": "the {}"}, "settings templates was a photo of a {}., now the {}"),
+            ({"threshold": 0.7}, "settings threshold was 0.5, now 0.7"),
+            ({"logit_scale": 7}, "settings logit_scale was 100.0, now 7"),
+            ({"size": 96}, "settings size was 64, now 96"),
+            ({"resize": "squash"}, "settings resize was shorter, now squash"),
+        ],
+        ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+    )
+    def test_another_question_is_refused_with_the_difference(self, small_model, folder, out, asked, told):
+        before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        with pytest.raises(ValueError, match=told):
+            run(small_model, folder, **{"prompts": "cat", "out": out, "resume": True, **asked})
+        assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+    def test_other_weights_are_refused(self, folder, out):
+        torch.manual_seed(1)
+        other = gem_fast.load(SMALL, "random")
+        with pytest.raises(ValueError, match="weights was"):
+            run(other, folder, "cat", out, resume=True)
+        with pytest.raises(ValueError, match="method iterations was 1, now 2"):
+            run(gem_fast.load(SMALL, "random", iterations=2), folder, "cat", out, resume=True)
+
+    def test_results_of_an_unknown_question_are_refused(self, small_model, folder, out):
+        (out / "run.json").unlink()
+        with pytest.raises(ValueError, match=r"holds results and no run\.json"):
+            run(small_model, folder, "cat", out, resume=True)
+
+    @pytest.mark.parametrize("content", [b"", b"[1", b"[" * 100_000, b"7", b"\xff\xfe"], ids=lambda c: repr(c[:5]))
+    def test_a_damaged_run_is_refused(self, small_model, folder, out, content):
+        (out / "run.json").write_bytes(content)
+        with pytest.raises(ValueError, match=r"run\.json is damaged"):
+            run(small_model, folder, "cat", out, resume=True)
+
+    def test_more_inputs_are_no_difference(self, small_model, folder, out, picture):
+        picture().save(folder / "aa.png")
+        assert names(run(small_model, folder, "cat", out, resume=True)) == ["aa.png"]
+        assert [Path(line["image"]).name for line in lines(out)] == ["a.png", "aa.png", "b.jpg", "c.png"]
+
+    def test_the_same_image_by_another_spelling(self, small_model, folder, out, tmp_path, monkeypatch):
+        monkeypatch.chdir(folder.parent)
+        (tmp_path / "link").symlink_to(folder)
+        for spelled in (folder.name, f"./{folder.name}/../{folder.name}", tmp_path / "link"):
+            assert run(small_model, spelled, "cat", out, resume=True) == []
+            assert len(lines(out)) == 3
 
     def test_names_given_to_other_inputs_stay_theirs(self, small_model, folder, out, tmp_path, picture):
         (tmp_path / "more").mkdir()
         picture().save(tmp_path / "more" / "a.png")
         first = (out / "a.labels.png").read_bytes()
-        records = segment_files(small_model, tmp_path / "more", "dog", out, resume=True, **SETTINGS)
-        assert records[0].files["labels"] == "a-2.labels.png"
+        (record,) = run(small_model, tmp_path / "more", "cat", out, resume=True)
+        assert record.files["labels"] == "a-2.labels.png"
         assert (out / "a.labels.png").read_bytes() == first
         assert len(lines(out)) == 4
 
     def test_into_a_new_folder(self, small_model, folder, tmp_path):
         assert len(self.again(small_model, folder, tmp_path / "new")) == 3
+
+
+class TestTwoRuns:
+    def test_the_second_into_one_folder_is_refused(self, small_model, folder, tmp_path):
+        refused = []
+
+        def second(_):
+            with pytest.raises(ValueError, match="another run works in") as error:
+                segment_files(small_model, folder, "cat", tmp_path / "out", resume=True, **SETTINGS)
+            refused.append(error)
+
+        outcome = segment_files(small_model, folder, "cat", tmp_path / "out", on_record=second, **SETTINGS)
+        assert (outcome.done, len(refused)) == (3, 3)
+
+    def test_a_lock_dies_with_its_process(self, small_model, folder, tmp_path):
+        code = (
+            "import os, pathlib\nfrom gem_fast.batch.folder import hold\n"
+            f"with hold(pathlib.Path({str(tmp_path / 'out')!r})): os.kill(os.getpid(), 9)"
+        )
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+        assert (tmp_path / "out" / ".lock").exists()
+        assert len(run(small_model, folder, "cat", tmp_path / "out")) == 3

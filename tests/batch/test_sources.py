@@ -1,8 +1,11 @@
 """Which images files, folders and patterns stand for."""
 
+import os
+import subprocess
+
 import pytest
 
-from gem_fast.batch.sources import find_images
+from gem_fast.batch.sources import Listing
 
 
 def touch(root, *names):
@@ -12,10 +15,10 @@ def touch(root, *names):
 
 
 def stems(inputs, root):
-    return {job.path.relative_to(root).as_posix(): job.stem for job in find_images(inputs)}
+    return {job.path.relative_to(root).as_posix(): job.name for job in Listing(inputs)}
 
 
-class TestFindImages:
+class TestListing:
     def test_folders_with_subfolders(self, tmp_path):
         touch(
             tmp_path, "b.JPG", "a.png", "sub/deep/c.webp", "notes.txt", "noending", "d.tif", "e.TIFF", "f.bmp", "g.gif"
@@ -29,7 +32,7 @@ class TestFindImages:
             "g.gif": "g",
             "sub/deep/c.webp": "sub/deep/c",
         }
-        assert [job.path for job in find_images([tmp_path])] == sorted(job.path for job in find_images([tmp_path]))
+        assert [job.path for job in Listing([tmp_path])] == sorted(job.path for job in Listing([tmp_path]))
 
     def test_hidden_files_and_folders_are_passed_over(self, tmp_path):
         touch(tmp_path, "a.png", "._a.png", ".hidden.jpg", ".thumbnails/a.png", "sub/.cache/deep/b.png")
@@ -62,7 +65,7 @@ class TestFindImages:
 
     def test_one_input_needs_no_list(self, tmp_path):
         touch(tmp_path, "a.png")
-        assert [job.path for one in (tmp_path, str(tmp_path)) for job in find_images(one)] == [tmp_path / "a.png"] * 2
+        assert [job.path for one in (tmp_path, str(tmp_path)) for job in Listing(one)] == [tmp_path / "a.png"] * 2
 
     def test_same_stem_with_two_endings(self, tmp_path):
         touch(tmp_path, "a.jpg", "a.png", "b.png")
@@ -71,7 +74,7 @@ class TestFindImages:
     def test_same_name_in_two_folders(self, tmp_path):
         touch(tmp_path, "one/a.jpg", "two/a.jpg", "two/b.jpg")
         found = stems([tmp_path / "one", tmp_path / "two"], tmp_path)
-        assert found == {"one/a.jpg": "a.jpg", "two/a.jpg": "a.jpg-2", "two/b.jpg": "b"}
+        assert found == {"one/a.jpg": "a", "two/a.jpg": "a-2", "two/b.jpg": "b"}
 
     def test_stems_differ_where_case_does_not_count(self, tmp_path):
         touch(tmp_path, "one/A.jpg", "two/a.jpg", "three/a.jpg.png", "four/a.jpg-2.png")
@@ -80,14 +83,96 @@ class TestFindImages:
 
     def test_given_twice_is_done_once(self, tmp_path):
         touch(tmp_path, "a.png")
-        assert len(find_images([tmp_path, tmp_path / "a.png", f"{tmp_path}/*.png"])) == 1
+        assert len(list(Listing([tmp_path, tmp_path / "a.png", f"{tmp_path}/*.png"]))) == 1
 
     @pytest.mark.parametrize("name", ["no.png", "no/folder", "*.jpg", "sub*"])
     def test_what_matches_nothing_is_named(self, tmp_path, name):
         touch(tmp_path, "a.png", "sub/b.png")
         with pytest.raises(ValueError, match=r"no such file or folder, and as a pattern") as error:
-            find_images([tmp_path, tmp_path / name])
+            Listing([tmp_path, tmp_path / name])
         assert name in str(error.value)
 
     def test_an_empty_folder(self, tmp_path):
-        assert find_images([tmp_path]) == []
+        assert list(Listing([tmp_path])) == []
+
+
+class TestNothingIsPassedOverInSilence:
+    def test_every_ending_of_an_image(self, tmp_path):
+        names = ["a.jfif", "b.jpe", "c.AVIF", "d.heic", "e.jp2", "f.mpo", "g.jxl", "h.tiff"]
+        touch(tmp_path, *names)
+        assert list(stems([tmp_path], tmp_path)) == names
+
+    def test_a_file_without_an_ending_by_its_first_bytes(self, tmp_path, picture):
+        picture().save(tmp_path / "photo", "PNG")
+        touch(tmp_path, "notes", "README")
+        listing = Listing([tmp_path])
+        assert [source.name for source in listing] == ["photo"]
+        assert list(listing.told()) == [
+            f"passed over 2 files that are no images: {tmp_path / 'README'}, {tmp_path / 'notes'}"
+        ]
+
+    def test_what_is_no_image_is_counted_with_examples(self, tmp_path):
+        touch(tmp_path, *(f"{i}.txt" for i in range(5)), ".hidden.png", "a.labels.png", "a.overlay.jpg", "b.png")
+        os.mkfifo(tmp_path / "pipe.png")
+        (tmp_path / "broken.png").symlink_to(tmp_path / "nowhere")
+        listing = Listing([tmp_path])
+        assert [source.path.name for source in listing] == ["b.png"]
+        assert listing.passed_over == {
+            "files that are no images": 5,
+            "hidden files and folders": 1,
+            "pictures that a run wrote": 2,
+            "pipes, sockets and devices": 1,
+            "links that lead nowhere": 1,
+        }
+        told = f"{tmp_path / '0.txt'}, {tmp_path / '1.txt'}, {tmp_path / '2.txt'}, ..."
+        assert f"passed over 5 files that are no images: {told}" in listing.told()
+
+    def test_linked_folders_are_entered_once(self, tmp_path):
+        touch(tmp_path, "real/a.png", "data/b.png")
+        (tmp_path / "data" / "linked").symlink_to(tmp_path / "real")
+        (tmp_path / "data" / "again").symlink_to(tmp_path / "real")
+        (tmp_path / "data" / "loop").symlink_to(tmp_path / "data")
+        listing = Listing([tmp_path / "data"])
+        assert [source.name for source in listing] == ["again/a", "b"]
+        assert listing.passed_over == {"folders that were listed already": 2}
+
+    def test_a_link_to_an_image_is_that_image(self, tmp_path):
+        touch(tmp_path, "a.png")
+        (tmp_path / "b.png").symlink_to(tmp_path / "a.png")
+        assert [source.name for source in Listing([tmp_path])] == ["a"]
+
+    def test_a_folder_that_cannot_be_read(self, tmp_path, monkeypatch):
+        touch(tmp_path, "a.png", "private/b.png")
+        whole = os.scandir
+
+        def scandir(path):
+            if os.fspath(path).endswith("private"):
+                raise PermissionError(13, "Permission denied", path)
+            return whole(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)  # root reads everything
+        listing = Listing([tmp_path])
+        assert [source.name for source in listing] == ["a"]
+        assert listing.passed_over == {"folders that can't be read (Permission denied)": 1}
+
+    def test_folders_below_folders_without_end(self, tmp_path):
+        """As deep as a path may be, which is deeper than Python's recursion."""
+        place = os.open(tmp_path, os.O_RDONLY)
+        for _ in range(1500):
+            os.mkdir("d", dir_fd=place)
+            below = os.open("d", os.O_RDONLY, dir_fd=place)
+            os.close(place)
+            place = below
+        os.close(os.open("a.png", os.O_CREAT | os.O_WRONLY, dir_fd=place))
+        os.close(place)
+        try:
+            assert len(list(Listing([tmp_path]))) == 1
+        finally:  # Python's own removal would not come so deep
+            subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)
+
+    def test_listing_streams(self, tmp_path):
+        touch(tmp_path, "a/a.png", "b/b.png")
+        listing = iter(Listing([tmp_path]))
+        assert next(listing).name == "a/a"
+        touch(tmp_path, "b/c.png")  # not listed yet
+        assert [source.name for source in listing] == ["b/b", "b/c"]

@@ -22,7 +22,7 @@ def verdicts(problem):
     return {check.provider: check.verdict for check in verify(problem)}
 
 
-@pytest.mark.parametrize("kind", ["fp16", "fp32"])
+@pytest.mark.parametrize("kind", ["float16", "float32"])
 @pytest.mark.parametrize("iterations", [0, 1, 2])
 def test_every_variant_of_the_attention_is_right(kind, iterations):
     problem = attention_problem((3, 40, 1, 32), kind, Setting(iterations, (0, 2)), DEVICE)
@@ -37,7 +37,7 @@ def test_variants_launch_different_kernels(monkeypatch):
     for name in ("refined", "assign", "resident"):
         method = getattr(launch.Call, name)
         monkeypatch.setattr(launch.Call, name, lambda *a, m=method, n=name: (launched.append(n), m(*a))[1])
-    problem = attention_problem((1, 20, 1, 16), "fp16", Setting(0), DEVICE)
+    problem = attention_problem((1, 20, 1, 16), "float16", Setting(0), DEVICE)
     found = {}
     for name, call in problem.ours.items():
         launched.clear()
@@ -48,12 +48,12 @@ def test_variants_launch_different_kernels(monkeypatch):
 
 
 def test_a_head_that_does_not_fit_is_not_resident():
-    assert "triton resident" not in attention_problem((1, 300, 1, 16), "fp16", Setting(1), DEVICE).ours
+    assert "triton resident" not in attention_problem((1, 300, 1, 16), "float16", Setting(1), DEVICE).ours
 
 
 @pytest.mark.parametrize("setting", attention.ANY_NORM, ids=str)
 def test_rows_of_any_norm_are_right(setting):
-    assert verdicts(attention_problem((2, 40, 1, 32), "fp16", setting, DEVICE)) == {"triton": RIGHT} | RIVALS
+    assert verdicts(attention_problem((2, 40, 1, 32), "float16", setting, DEVICE)) == {"triton": RIGHT} | RIVALS
 
 
 def test_a_wrong_kernel_is_told_and_one_that_raises_stops_no_other(monkeypatch):
@@ -68,7 +68,7 @@ def test_a_wrong_kernel_is_told_and_one_that_raises_stops_no_other(monkeypatch):
 
     monkeypatch.setattr(launch.Call, "assign", lessened)
     monkeypatch.setattr(launch.Call, "resident", resident)
-    found = verdicts(attention_problem((1, 40, 1, 32), "fp16", Setting(1), DEVICE))
+    found = verdicts(attention_problem((1, 40, 1, 32), "float16", Setting(1), DEVICE))
     assert found == {"triton tiled": WRONG, "triton resident": FAILED} | RIVALS
 
 
@@ -80,18 +80,18 @@ def test_a_row_that_is_never_written_is_told(monkeypatch):
         assign(call, units, out[:, :-1])
 
     monkeypatch.setattr(launch.Call, "assign", short)
-    checks = verify(attention_problem((1, 40, 1, 32), "fp16", Setting(1, (0,)), DEVICE))
+    checks = verify(attention_problem((1, 40, 1, 32), "float16", Setting(1, (0,)), DEVICE))
     assert "not finite" in checks[0].reason
 
 
-@pytest.mark.parametrize("kind", ["fp16", "fp32"])
+@pytest.mark.parametrize("kind", ["float16", "float32"])
 @pytest.mark.parametrize("kernel", normalization.WAYS)
 def test_layer_norm_is_right(kernel, kind):
     problem = normalization.layer_norm_problem((2, 5, 96), kind, kernel, DEVICE)
     assert verdicts(problem) == {"triton": RIGHT, "torch": RIGHT}
 
 
-@pytest.mark.parametrize("kind", ["fp16", "fp32"])
+@pytest.mark.parametrize("kind", ["float16", "float32"])
 @pytest.mark.parametrize("threshold", decoding.THRESHOLDS)
 def test_labels_are_right(threshold, kind):
     problem = decoding.labels_problem(33, (4, 3), (9, 11), threshold, kind, DEVICE)
@@ -101,11 +101,11 @@ def test_labels_are_right(threshold, kind):
     assert "regret" in verify(problem)[0].reason
 
 
-@pytest.mark.parametrize("kind", ["fp16", "fp32"])
+@pytest.mark.parametrize("kind", ["float16", "float32"])
 def test_heatmaps_are_right(kind):
     assert verdicts(decoding.heatmaps_problem(2, (4, 3), (9, 11), kind, DEVICE)) == {"triton": RIGHT, "torch": RIGHT}
 
 
 def test_the_engine_is_right_on_triton():
-    problem = forward.forward_problem("ViT-S-32-alt", 1, 64, "fp32", DEVICE)
+    problem = forward.forward_problem("ViT-S-32-alt", 1, 64, "float32", DEVICE)
     assert verdicts(problem) == {"engine on triton": RIGHT, "engine on sdpa": RIGHT, "eager": RIGHT}

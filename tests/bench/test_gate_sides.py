@@ -1,17 +1,17 @@
 """The two sides of the gate as they are installed and run: real checkouts of a small repository, real processes."""
 
 import subprocess
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
-from gem_fast.bench.gate import checkout, sides
+from gem_fast.bench.gate import checkout
 from gem_fast.bench.gate.checkout import Checkout, CheckoutError
-from gem_fast.bench.gate.operations import OPERATIONS
-from gem_fast.bench.gate.sides import open_pair
-from gem_fast.bench.gate.turns import Plan, gate
-from gem_fast.bench.gate.worker import Worker
+from gem_fast.bench.gate.operations import OPERATIONS, Operated
+from gem_fast.bench.gate.verdict import gate
 from gem_fast.bench.processes import ProviderError
+from gem_fast.bench.providers import Provider, Subject
+
+import gem_fast
 
 
 @pytest.fixture
@@ -58,13 +58,22 @@ def test_both_sides_are_installed_and_old_ones_removed(repository, tmp_path):
     assert {path.name for path in folder.iterdir()} == {before.folder.name}  # nothing half-installed
 
 
-def installation(folder, name, value, native, labels=True):
+def test_a_library_that_did_not_compile_on_one_side_is_no_regression(repository, tmp_path):
+    (repository / "some" / "native.so").write_bytes(b"")
+    (repository / "setup.py").write_text(
+        "from setuptools import setup\n"
+        "setup(name='some', version='1', packages=['some'], package_data={'some': ['*.so']})\n"
+    )
+    with pytest.raises(CheckoutError, match="native kernels compiled for only one of main and working tree"):
+        checkout.install("main", tmp_path / "gate", repository)
+
+
+def installation(folder, name, value, labels=True):
     """An installation that holds just what three operations import; `value` is what a photo has in it."""
     package = folder / name / "gem_fast"
     (package / "kernels").mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (package / "images.py").write_text(f"def load_image(path):\n    return [[1, {value}], [3, 4]]\n")
-    (package / "kernels" / "cpu_library.py").write_text(f"def paths():\n    return {native!r}\n")
     decode = "def decode_labels(scores, size, **_):\n    return scores.argmax(0), None\n" if labels else ""
     (package / "kernels" / "__init__.py").write_text(decode)
     return Checkout(name, "0" * 40, package.parent)
@@ -72,35 +81,35 @@ def installation(folder, name, value, native, labels=True):
 
 def test_each_side_runs_its_own_installation(tmp_path):
     """Processes of both sides, over packages that hold just what some operations import."""
-    before = installation(tmp_path, "before", 2, ("avx2",), labels=False)
-    after = installation(tmp_path, "after", 2.5, ("avx2",))
+    before = installation(tmp_path, "before", 2, labels=False)
+    after = installation(tmp_path, "after", 2.5)
     chosen = [o for o in OPERATIONS if o.name.startswith(("reading", "labels", "heat maps"))]
-    verdicts = gate(lambda: open_pair(before, after, tmp_path, 1), chosen, Plan(pause=0.0))
+    verdicts = gate(before.open, after.open, chosen, pause=0.0)
     assert [verdict.status for verdict in verdicts] == ["new", "fails", "differs"]
     assert verdicts[2].distance == pytest.approx(0.5 / 30**0.5)
     assert "decode_heatmaps" in verdicts[1].reason
 
 
-def test_a_library_that_did_not_compile_on_one_side_is_no_regression(monkeypatch, tmp_path):
-    class Loaded(nullcontext):
-        def __init__(self, side, tools, threads):
-            self.native = side.name.split()
-            super().__init__(self)
-
-    monkeypatch.setattr(sides, "SideProcess", Loaded)
-    fast, plain = (Checkout(name, "0" * 40, tmp_path) for name in ("avx2", ""))
-    with open_pair(fast, fast, tmp_path) as pair:
-        assert [side.native for side in pair] == [["avx2"], ["avx2"]]
-    with pytest.raises(ProviderError, match="native kernels are not the same"), open_pair(fast, plain, tmp_path):
-        pass
+def test_a_side_that_would_run_another_installation_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        ProviderError, match=r"nobody: RuntimeError: this process imported .*, not what lies in .*empty"
+    ):
+        Checkout("nobody", "0" * 40, tmp_path / "empty").open("reading a JPEG")
 
 
-def test_every_operation_agrees_with_itself():
+def test_every_operation_agrees_with_itself(monkeypatch):
     """All but the large model's, which need gigabytes: set up twice, called, and the same within what is allowed."""
-    small = [operation for operation in OPERATIONS if not operation.name.startswith(("forward ViT", "text"))]
-    worker = Worker(small)
-    for operation in small:
-        first, again = (worker.prepare({"operation": operation.name}, None) for _ in range(2))
-        assert first[0]["missing"] is None, operation.name
-        assert np.isfinite(first[1]).all(), operation.name
-        assert np.linalg.norm(first[1] - again[1]) <= operation.allowed * np.linalg.norm(first[1])
+    monkeypatch.setenv("PYTHONPATH", gem_fast.__path__[0].removesuffix("gem_fast"))
+    for operation in OPERATIONS:
+        if operation.name.startswith(("forward ViT", "text")):
+            continue
+        results = []
+        for _ in range(2):
+            loaded = Operated(Provider("here", "checkout"), Subject(operation.name), "cpu", None)
+            loaded.run()
+            loaded.run()
+            results.append(loaded.features())
+        assert np.isfinite(results[0]).all(), operation.name
+        assert results[0].dtype == np.float32
+        assert np.linalg.norm(results[0] - results[1]) <= operation.allowed * np.linalg.norm(results[0])

@@ -137,7 +137,7 @@ def test_flex_attention_computes_the_same(iterations, normalize):
     torch.testing.assert_close(flex_self_self(False)(qkv, c, **options), reference(qkv, c, **options))
 
 
-@pytest.mark.parametrize("kind", ["fp32", "bf16"])
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
 def test_the_engine_is_held_against_eager_float64(kind):
     """On a backend that runs here; a wrong one is told."""
     with torch.inference_mode():
@@ -152,7 +152,7 @@ def test_the_engine_is_held_against_eager_float64(kind):
 def test_gem_tiny_is_held_against_float64(monkeypatch):
     monkeypatch.setattr(forward, "SIDE", 40)
     with torch.inference_mode():
-        problem = forward.labels_problem("bf16", CPU, checked="cpu")
+        problem = forward.labels_problem("bfloat16", CPU, checked="cpu")
         checks = verify(problem)
         assert {check.verdict for check in checks} == {RIGHT}
         assert checks[0].errors["scores"].mean > FLOOR.mean
@@ -175,7 +175,7 @@ def check_all(tmp_path, *cases):
 
 
 def case(name, **calls):
-    return Case(name, "50 × 8", "fp32", lambda device: doubling(**calls))
+    return Case(name, "50 × 8", "float32", lambda device: doubling(**calls))
 
 
 def test_the_rest_goes_on_after_one_that_is_wrong_and_one_that_cannot_be_built(tmp_path):
@@ -184,7 +184,7 @@ def test_the_rest_goes_on_after_one_that_is_wrong_and_one_that_cannot_be_built(t
 
     wrong = case("labels", ours={"wrong": off(0.1), "fine": off(0.0)}, rivals={"rival": lambda _: out_of_memory()})
     right = case("heatmaps", ours={"triton": off(0.0)}, rivals={"torch": off(1e-3)})
-    status, text, content, told = check_all(tmp_path, wrong, Case("forward", "any", "bf16", unbuilt), right)
+    status, text, content, told = check_all(tmp_path, wrong, Case("forward", "any", "bfloat16", unbuilt), right)
     assert status == 1
     assert len(told) == 3
     for words in (
@@ -197,9 +197,9 @@ def test_the_rest_goes_on_after_one_that_is_wrong_and_one_that_cannot_be_built(t
         assert words in text
     figures = {row.name: row.seconds for row in read_rows(content)}
     assert set(figures) == {
-        f"{c} 50 × 8 fp32 {p}" for c, p in (("labels", "fine"), ("heatmaps", "triton"), ("heatmaps", "torch"))
+        f"{c} 50 × 8 float32 {p}" for c, p in (("labels", "fine"), ("heatmaps", "triton"), ("heatmaps", "torch"))
     }
-    assert figures["heatmaps 50 × 8 fp32 torch"] == (1e-3,) * 50
+    assert figures["heatmaps 50 × 8 float32 torch"] == (1e-3,) * 50
     verdicts = [(check["provider"], check["verdict"]) for check in content["gem_fast"]["checks"]]
     assert verdicts[:3] == [("wrong", WRONG), ("fine", RIGHT), ("rival", FAILED)]
     assert content["gem_fast"]["checks"][0]["errors"]["out"]["mean"] == pytest.approx(0.1)
@@ -226,7 +226,7 @@ def test_every_kernel_has_cases_in_every_type():
         cases = list(command.all_cases(CPU, quick))
         assert {case.kernel for case in cases} == set(command.KERNELS)
         for kernel in command.KERNELS:
-            assert {case.kind for case in cases if case.kernel == kernel} == {"bf16", "fp16", "fp32"}
+            assert {case.kind for case in cases if case.kernel == kernel} == {"bfloat16", "float16", "float32"}
         assert len({str(case) for case in cases}) == len(cases)
     widths = {shape[3] for shape in (attention.TOWERS | attention.WIDTHS).values()}
     assert widths == {32, 64, 80, 88, 96, 104, 128}

@@ -1,10 +1,10 @@
 """Time against counted operations as the input grows."""
 
 import pytest
-from gem_fast.bench.growth import growth, growth_lines
 from gem_fast.bench.measure import Figure
 from gem_fast.bench.providers import Provider
 from gem_fast.bench.records import row_of
+from gem_fast.bench.tables import growth, growth_lines
 
 
 def row(size, seconds, flops, provider="engine", batch=1, mode="latency"):

@@ -1,17 +1,16 @@
 """Results as files, comparison of two runs, the report and its plots."""
 
 import json
-import re
+import sys
 
 import pytest
-from gem_fast.bench import records
+from gem_fast.bench import records, runs
 from gem_fast.bench.compare import compare
 from gem_fast.bench.machine import _cpu_name, machine, machine_line
 from gem_fast.bench.measure import Figure, ratio
-from gem_fast.bench.merging import merged
 from gem_fast.bench.plots import plots, to_png
 from gem_fast.bench.providers import Provider
-from gem_fast.bench.records import Row, document, read_document, read_rows, row_of, write_document
+from gem_fast.bench.records import Row, document, merged, read_document, read_rows, row_of, write_document
 from gem_fast.bench.sweep import waterfall
 from typer.testing import CliRunner
 
@@ -74,21 +73,21 @@ def test_files_of_another_kind_are_refused_by_name(tmp_path, text):
         read_document(path)
 
 
-def runs(*providers):
+def rows_of(*providers):
     return [row(name, seconds=seconds) for name, seconds in providers]
 
 
 def test_a_change_within_the_noise_is_none_and_one_beyond_it_is_told():
-    before = runs(("a", (1.0, 1.1, 1.2)), ("b", (1.0, 1.0, 1.0)), ("c", (1.0, 1.0, 1.0)))
-    after = runs(("a", (1.1, 1.2, 1.3)), ("b", (1.2, 1.21, 1.2)), ("c", (0.8, 0.8, 0.8)), ("d", (1.0,)))
+    before = rows_of(("a", (1.0, 1.1, 1.2)), ("b", (1.0, 1.0, 1.0)), ("c", (1.0, 1.0, 1.0)))
+    after = rows_of(("a", (1.1, 1.2, 1.3)), ("b", (1.2, 1.21, 1.2)), ("c", (0.8, 0.8, 0.8)), ("d", (1.0,)))
     assert [change.verdict for change in compare(before, after)] == ["same", "slower", "faster"]
     assert compare(before, after)[1].ratio == pytest.approx(1.2)
     assert [change.verdict for change in compare(before, after, tolerance=0.3)] == ["same"] * 3
 
 
 def test_relative_to_a_provider_a_slower_machine_is_no_regression():
-    before = runs(("base", (1.0, 1.1, 1.0)), ("a", (2.0, 2.2, 2.0)))
-    after = runs(("base", (1.5, 1.5, 3.0)), ("a", (3.0, 3.0, 6.0)))
+    before = rows_of(("base", (1.0, 1.1, 1.0)), ("a", (2.0, 2.2, 2.0)))
+    after = rows_of(("base", (1.5, 1.5, 3.0)), ("a", (3.0, 3.0, 6.0)))
     assert compare(before, after)[1].verdict == "slower"
     (change,) = compare(before, after, relative_to="base float32")
     assert (change.verdict, change.ratio) == ("same", 1.0)
@@ -118,23 +117,21 @@ def test_the_commands_exit_status_tells_of_a_regression(tmp_path):
         assert message in " ".join(failed.output.split())
 
 
-def test_the_report_is_one_file_with_plots_and_no_address(tmp_path):
+def test_the_report_has_its_plots_and_names_as_they_are(tmp_path):
     rows = [row(seconds=(size / 448, size / 440), size=size, batch=batch) for size in (224, 448) for batch in (1, 2)]
     rows += [row(step.name, seconds=(1 / (i + 1),), mode="waterfall") for i, step in enumerate(waterfall())]
-    rows.append(row("bad <i>", seconds=(), refused="wrong output: off by 1"))
+    rows += [row("odd | name"), row("bad <i>", seconds=(), refused="wrong output: off by 1")]
     path = tmp_path / "run.json"
     write_document(path, content_of(*rows))
     result = CliRunner().invoke(
-        app, ["bench", "report", str(path), "--html", str(tmp_path / "run.html"), "--plots", str(tmp_path)]
+        app, ["bench", "report", str(path), "--markdown", str(tmp_path / "run.md"), "--plots", str(tmp_path)]
     )
     assert result.exit_code == 0, result.output
-    text = (tmp_path / "run.html").read_text()
-    assert text.count("<svg") == 4
-    assert "dead branches left out" in text
-    assert "gem-fast bench &lt;b&gt;" in text
-    assert "bad &lt;i&gt;" in text
-    outside = [url for url in re.findall(r"(?:src|href)=\"([^\"]*)", text) if not url.startswith("#")]
-    assert outside == []
+    text = (tmp_path / "run.md").read_text()
+    assert "| + dead branches left out float32 |" in text
+    assert "```sh\ngem-fast bench <b>\n```" in text
+    assert "odd \\| name float32 |" in text
+    assert "- latency ViT-B-16 1x448 bad <i> float32: no figure: wrong output: off by 1" in text
     assert {p.name for p in tmp_path.glob("*.png")} == {
         f"{n}.png" for n in ("waterfall", "batch", "resolution", "roofline")
     }
@@ -194,7 +191,7 @@ def test_rounds_of_a_benchmark_in_several_runs_come_together():
     assert own.extra["share_of_ceiling"] == pytest.approx(0.4 / 1.5)  # least time: 0.4 s by the second's ceiling
     assert own.extra["images_per_second"] == pytest.approx(1 / 1.5)
     assert (own.extra["added_mb"], slow.extra["added_mb"]) == (4.0, None)
-    del two["benchmarks"][0]["stats"]["data"]
+    two["benchmarks"][0]["stats"] = {"q1": 2.0, "median": 2.0, "q3": 4.0}
     with pytest.raises(ValueError, match="two runs hold 'test', and one kept no rounds"):
         merged([one, two])
 
@@ -204,6 +201,16 @@ def test_plots_are_those_that_the_rows_have_something_for():
     assert list(plots([Row("pytest's", "", (1.0,))], {})) == []
     (_, figure), *_ = plots([row(batch=1), row(batch=2)], {})
     assert to_png(figure).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("arguments", [["report", "none.json"], ["--model", "gem-tiny", "--size", "32"]])
+def test_plots_without_matplotlib_fail_before_anything_is_done(monkeypatch, tmp_path, arguments):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(runs, "machine", lambda *_: pytest.fail("measured"))
+    result = CliRunner().invoke(app, ["bench", *arguments, "--plots", str(tmp_path / "plots")])
+    assert result.exit_code == 2, result.output
+    assert "plots need matplotlib: pip install 'gem_fast[bench]'" in result.output
+    assert not (tmp_path / "plots").exists()
 
 
 def test_the_machines_line_names_what_figures_hold_for():

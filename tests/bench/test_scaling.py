@@ -1,14 +1,12 @@
-"""The model of scaling: by hand, by its laws, and the page and the rates that it is fed by."""
+"""The model of scaling: by hand, by its laws, and its page."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
-from gem_fast.bench.scaling import __main__ as command
-from gem_fast.bench.scaling import rates as measured
-from gem_fast.bench.scaling.model import Machine, Prices, Stage, Workload, plan, serial_share
-from gem_fast.bench.scaling.workloads import cpu_workload, encoding, gpu_workload, read_rates
-from PIL import Image
+from gem_fast.bench import scaling
+from gem_fast.bench.scaling import Machine, Stage, Workload, plan, serial_share
 
 # 1 s of encoding of which a tenth is serial, decoding beside it, half a second of writing.
 LOAD = Workload(
@@ -29,9 +27,6 @@ def test_an_image_by_hand():
     assert found.bottleneck == "cores"
     assert found.demands == pytest.approx({"cores": 1.05, "memory": 0.1, "storage": 0.004})
     assert found.hours(3600) == pytest.approx(1.05)
-    assert found.core_hours(3600) == pytest.approx(2.1)
-    assert found.gpu_hours(3600) == 0
-    assert found.terabytes(1e6) == pytest.approx((1, 3))
     assert found.busy("memory") == pytest.approx(0.1 / 1.05)
 
 
@@ -102,15 +97,6 @@ def test_a_gpu_waits_for_cores_until_enough_of_them_feed_it():
     assert LOAD.cores_to_feed(2) == 0
 
 
-def test_prices_are_told_only_where_all_are_known():
-    machine = Machine("host", 16, 1e15, 1e15, gpus=1)
-    found = plan(ON_GPU, machine, 2)
-    images = 3600 / found.seconds  # an hour of them
-    assert found.money(images, Prices(0.05, 2.0)) == pytest.approx(16 * 0.05 + 2.0)
-    assert found.money(images, Prices(core=0.05)) is None
-    assert plan(LOAD, HERE, 2).money(3600 / 1.05, Prices(core=0.05)) == pytest.approx(0.1)
-
-
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="a process can't have 3"):
         plan(LOAD, HERE, 3)
@@ -120,96 +106,40 @@ def test_what_cannot_be_is_refused():
         Machine("none", 0, 1, 1)
 
 
-STAGES = {"decode": 0.005, "resize": 0.006, "labels": 0.007, "write labels": 0.004, "write overlay": 0.06}
-PHOTO = {"width": 640, "height": 480, "jpeg_bytes": 100_000, "labels_bytes": 5_000, "overlay_bytes": 300_000,
-         "alone": dict.fromkeys(STAGES, 0.001), "busy": STAGES}  # fmt: skip
-RATES = {
-    "machine_line": "a machine", "cores": 2, "model": "ViT-B-16", "size": 448, "classes": 150,
-    "copy_bytes_per_second": 20e9, "photos": {"web": PHOTO, "camera": {**PHOTO, "width": 6400}},
-    "encode": [
-        {"dtype": dtype, "batch": batch, "threads": threads, "seconds": seconds, "peak_mb": 500.0}
-        for dtype in ("float32", "bfloat16")
-        for batch, threads, seconds in ((1, 1, 1.0), (1, 2, 0.6), (4, 2, 0.5))
-    ],
-    "end_to_end": {"photo": "web", "dtype": "bfloat16", "batch": 4, "seconds": 0.6},
-}  # fmt: skip
-ESTIMATE = {"model": "ViT-B-16", "batch": 32, "gpu": "H100 SXM", "total": {"alternating": 0.35},
-            "kernels": {"labels": {"floor": 0.01}}}  # fmt: skip
+def write_workloads(folder):
+    record = {"about": ["By hand."], "machine": "a machine", "cores": 2, "memory": 20e9}
+    (folder / "workloads.json").write_text(json.dumps({**record, "workloads": [asdict(LOAD), asdict(ON_GPU)]}))
 
 
-def test_encoding_keeps_the_measured_pace():
-    stage = encoding(RATES, "float32")
-    assert stage.serial == pytest.approx(0.2)  # 0.6 = 0.2 + 0.8 / 2
-    assert stage.seconds(2) == pytest.approx(0.5)  # of the faster batch
-
-
-def test_workloads_take_their_stages_and_bytes_from_the_rates():
-    load = cpu_workload(RATES, "web", "bfloat16", "labels and overlay")
-    assert [stage.name for stage in load.stages] == [
-        "decode", "resize", "encode", "labels", "write labels", "write overlay",
-    ]  # fmt: skip
-    assert (load.read, load.written) == (100_000, 305_000)
-    # The thread that reads is hidden behind the rest.
-    assert load.process_seconds(2) == pytest.approx(0.006 + 0.5 + 0.007 + 0.004 + 0.06)
-    assert cpu_workload(RATES, "web", "float32", "labels").traffic == pytest.approx(2 * load.traffic)
-
-
-def test_a_gpu_is_as_fast_as_predicted_and_its_link():
-    load = gpu_workload(RATES, ESTIMATE, "web", "labels", link=10e9)
-    pixels = 640 * 480
-    labels = 0.01 * pixels / 448**2
-    assert load.gpu_seconds == pytest.approx((0.34 + labels) / 1e3 + (12 * 448**2 + 8 * pixels) / 10e9)
-    assert [stage.name for stage in load.stages] == ["decode", "resize", "write labels"]
-    slower = gpu_workload(RATES, ESTIMATE, "web", "labels", link=10e9, slower=2)
-    assert slower.gpu_seconds - load.gpu_seconds == pytest.approx((0.34 + labels) / 1e3)
-
-
-def write_inputs(folder):
-    (folder / "rates.json").write_text(json.dumps(RATES))
-    (folder / "roofline.json").write_text(json.dumps({"estimates": [ESTIMATE]}))
+def test_workloads_come_back_from_their_file(tmp_path):
+    write_workloads(tmp_path)
+    record, loads = scaling.read_workloads(tmp_path / "workloads.json")
+    assert loads == [LOAD, ON_GPU]
+    assert record["machine"] == "a machine"
 
 
 def test_the_page_has_every_plan_and_says_what_is_predicted(tmp_path):
-    write_inputs(tmp_path)
-    assert command.main([str(tmp_path)]) == 0
+    write_workloads(tmp_path)
+    scaling.main(str(tmp_path))
     page = (tmp_path / "scaling.md").read_text()
-    assert "is predicted**" in page
-    assert page.count("| 16 cores + H100 SXM |") == 4
-    assert page.count("| 2 cores |") == page.count("| 16 cores |") == 8
-    assert "0.58 s an image by the model, 0.60 s measured (-4%)" in page
-    assert "price" not in page
-    assert command.main([str(tmp_path), "--price-core-hour", "0.05", "--price-gpu-hour", "2"]) == 0
-    assert "price a million" in (tmp_path / "scaling.md").read_text()
+    assert "measured on a machine" in page
+    assert "is predicted.**" in page
+    assert "By hand." in page
+    assert "| by hand | 2 cores | 0.95 | cores | 291.7 | 59% encode, 29% write |  |" in page  # 1.05 s an image
+    assert "| by hand | 16 cores | 7.62 | cores | 36.5 |" in page
+    assert "| by hand | 16 cores + GPU | 15.69 | cores | 17.7 | 71% write, 29% decode | 102 |" in page
 
 
-def test_inputs_that_are_missing_or_of_another_kind_are_named(tmp_path, capsys):
-    assert command.main([str(tmp_path)]) == 2
-    assert "rates.json: not the file that `make rates` writes" in capsys.readouterr().err
-    write_inputs(tmp_path)
-    (tmp_path / "roofline.json").write_text('{"estimates": []}')
-    with pytest.raises(ValueError, match="no estimate of ViT-B-16 in batches of 32 on H100 SXM"):
-        read_rates(tmp_path)
-    with pytest.raises(SystemExit):
-        command.main([str(tmp_path), "--storage-mbs", "0"])
+def test_the_stored_page_is_that_of_the_stored_workloads(tmp_path):
+    reports = Path(__file__).parents[2] / "bench" / "reports"
+    (tmp_path / "workloads.json").write_bytes((reports / "workloads.json").read_bytes())
+    scaling.main(str(tmp_path))
+    assert (tmp_path / "scaling.md").read_text() == (reports / "scaling.md").read_text()
 
 
-def test_stages_are_timed_on_what_the_engine_would_do(tmp_path):
-    photo = measured.make_photo("web", tmp_path)
-    calls = measured.stages(photo, tmp_path)
-    results = {name: call() for name, call in calls.items()}
-    with Image.open(photo) as image, Image.open(tmp_path / "a.labels.png") as labels:
-        assert results["decode"].size == image.size == labels.size
-        assert len(labels.getcolors()) > 3  # not one class everywhere: PNG would have nothing to do
-        assert results["labels"].shape == image.size[::-1]
-    assert results["resize"].shape == (3, 448, 448)
-    seconds = measured.stage_seconds(str(photo), 1)
-    assert set(seconds) == set(calls)
-    assert min(seconds.values()) > 0
-
-
-def test_a_camera_photo_is_as_detailed_as_the_sample(tmp_path):
-    web, camera = (measured.make_photo(name, tmp_path) for name in ("web", "camera"))
-    with Image.open(web) as small, Image.open(camera) as large:
-        ratio = large.width * large.height / (small.width * small.height)
-    assert ratio == 42
-    assert camera.stat().st_size / web.stat().st_size == pytest.approx(ratio, rel=0.7)
+@pytest.mark.parametrize("text", [None, "", "{}", '{"workloads": [{"stages": [], "speed": 1}]}', "[]"])
+def test_a_file_that_is_missing_or_of_another_kind_is_named(tmp_path, text):
+    if text is not None:
+        (tmp_path / "workloads.json").write_text(text)
+    with pytest.raises(SystemExit, match=r"scaling: .*workloads\.json: no file of workloads"):
+        scaling.main(str(tmp_path))

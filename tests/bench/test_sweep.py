@@ -2,19 +2,21 @@
 
 import functools
 import json
+import re
+from contextlib import ExitStack
 from importlib.util import find_spec
 
 import pytest
 import torch
 from gem_fast.bench import authors, sweep
-from gem_fast.bench.counting import forward_work
 from gem_fast.bench.measure import Plan, check
-from gem_fast.bench.onnx_provider import export_graph, export_here
+from gem_fast.bench.onnx_provider import export_graph
 from gem_fast.bench.processes import ProviderError, ProviderProcess
 from gem_fast.bench.providers import Provider, Subject
 from gem_fast.bench.subjects import make_subject, random_pixels
 from gem_fast.bench.sweep import Sweep
 from gem_fast.bench.torch_provider import build
+from gem_fast.bench.work import forward_work
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
@@ -22,7 +24,7 @@ from typer.testing import CliRunner
 from gem_fast.cli import app
 from gem_fast.cli.bench import Rival
 from gem_fast.options import GemOptions
-from gem_fast.towers.packing import pack_vision
+from gem_fast.towers.packing import pack_vision, vision_config
 from gem_fast.towers.vit import VisionConfig
 
 SMALL = VisionConfig(width=64, layers=4, heads=2, mlp_width=128, patch_size=8, grid=(6, 6), embed_dim=32)
@@ -35,16 +37,18 @@ def gem_tiny(tmp_path_factory):
     return subject, functools.cache(lambda batch, size: sweep.reference(subject, batch, size))
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")  # of switching oneDNN off
 @pytest.mark.parametrize("projections", ["qkv", "qk", "v"])
 def test_counted_operations_are_those_that_run(projections):
     from gem_fast.towers.vit import GemVisionTransformer
 
-    options = GemOptions(gem_blocks=3, iterations=2, projections=projections, backend="reference")
-    vision = GemVisionTransformer(SMALL, options).eval()
-    # torch counts the products of SDPA only where they are plain ones.
-    with FlopCounterMode(display=False) as counter, torch.inference_mode(), sdpa_kernel(SDPBackend.MATH):
+    options = GemOptions(gem_blocks=3, iterations=2, projections=projections)
+    vision = GemVisionTransformer(SMALL, options, "reference").eval()
+    # torch counts the products of SDPA and of linear layers only where they are plain ones.
+    plain = torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode(), plain[0], plain[1]:
         vision(torch.randn(2, 3, 48, 48))
-    counted = forward_work(SMALL, 2, 48, gem_blocks=3, iterations=2, projections=projections)
+    counted = forward_work(SMALL, 2, 48, options)
     assert counted.flops == counter.get_total_flops()
 
 
@@ -72,7 +76,7 @@ def test_steps_of_the_waterfall_are_measured_besides():
 def test_graphs_run_where_torch_cannot_be_imported(monkeypatch, tmp_path, gem_tiny, name, dtype):
     subject, truth = gem_tiny
     provider = sweep.rival(name, dtype)
-    export_here(provider, subject)
+    export_graph(provider, subject)
     (tmp_path / "torch.py").write_text("raise ImportError('torch is not for this process')")
     monkeypatch.syspath_prepend(tmp_path)
     with ProviderProcess(provider, subject, threads=1) as process:
@@ -99,11 +103,14 @@ def test_rivals_compute_the_types_that_they_have():
         "engine float16",
     ]
     assert Sweep(dtypes=("bfloat16",), against=("onnx-onnx",)).providers()[0].key == "onnx-onnx float32"
+    assert Sweep(dtypes=("bf16", "fp16")).providers() == Sweep(dtypes=("bfloat16", "float16")).providers()
 
 
 def test_a_graph_that_was_not_written_is_told():
-    with pytest.raises(ProviderError, match=r"export of onnx-ort float32: .*no-such-file"):
-        export_graph(sweep.rival("onnx-ort", "float32"), Subject("none", {}, {}, "no-such-file.safetensors"))
+    provider, nowhere = sweep.rival("onnx-ort", "float32"), Subject("none", weights="no-such-file.safetensors")
+    started, ((refused, reason),) = sweep.start(ExitStack(), [provider], nowhere)
+    assert (started, refused) == ([], provider)
+    assert re.match(r"export of onnx-ort float32: .*no-such-file", reason)
 
 
 @pytest.mark.skipif(authors.why_missing() is not None, reason="the authors' package is not installed here")
@@ -125,7 +132,7 @@ def test_random_weights_leave_no_bias_at_zero(tmp_path):
     state = load_file(subject.weights)
     assert all(value.abs().max() > 0 for value in state.values())
     assert torch.equal(load_file(make_subject("ViT-S-16", tmp_path).weights)["conv1.weight"], state["conv1.weight"])
-    assert pack_vision(state, sweep._vision_config(subject), GemOptions()) is not None
+    assert pack_vision(state, vision_config(subject.model_cfg), GemOptions()) is not None
     assert (random_pixels(2, 32)[:1] == random_pixels(1, 32)).all()
 
 
@@ -136,6 +143,7 @@ def test_what_no_case_could_be_made_of_is_refused():
         ({"sizes": ()}, "sizes must name"),
         ({"batches": (0,)}, "batches must name"),
         ({"dtypes": ()}, "dtypes must name at least one"),
+        ({"dtypes": ("int8",)}, "dtype must be one of float32, bfloat16, float16"),
     ):
         with pytest.raises(ValueError, match=message):
             Sweep(**settings)
@@ -144,11 +152,11 @@ def test_what_no_case_could_be_made_of_is_refused():
 
 
 @pytest.mark.skipif(not find_spec("matplotlib"), reason="the report's plots need matplotlib")
-def test_the_command_measures_every_provider_that_is_here_and_writes_both_files(monkeypatch, tmp_path):
+def test_the_command_measures_every_provider_that_is_here_and_writes_its_files(monkeypatch, tmp_path):
     monkeypatch.setenv(authors.VARIABLE, str(tmp_path))
     command = ["bench", "--model", "gem-tiny", "--batch-size", "2", "--rounds", "2", "--threads", "1"]
     rivals = ["--against", "eager", "--against", "authors", "--against", "onnx-ort", "--mode", "throughput"]
-    files = ["--json", str(tmp_path / "run.json"), "--html", str(tmp_path / "run.html")]
+    files = ["--json", str(tmp_path / "run.json"), "--markdown", str(tmp_path / "run.md"), "--plots", str(tmp_path)]
     result = CliRunner().invoke(app, [*command, "--size", "32", "--size", "64", *rivals, *files])
     assert result.exit_code == 1, result.output  # one has no figure
     assert "throughput gem-tiny 2x64" in result.output
@@ -161,7 +169,8 @@ def test_the_command_measures_every_provider_that_is_here_and_writes_both_files(
         assert {entry["params"]["mode"] for entry in rows} == {"throughput"}
     refused = content["gem_fast"]["refused"]
     assert ["`make authors`" in entry["reason"] for entry in refused] == [True, True]
-    assert (tmp_path / "run.html").read_text().startswith("<!doctype html>")
+    assert "## throughput gem-tiny 2x64" in (tmp_path / "run.md").read_text()
+    assert {path.name for path in tmp_path.glob("*.png")} == {"resolution.png", "roofline.png"}
     assert "time per counted FLOP, engine float32, gem-tiny, batch 2, throughput: 32² 1.00, 64² " in result.output
     for bad in (["--model", "nothing"], ["--model", "gem-tiny", "--size", "60"]):
         assert CliRunner().invoke(app, ["bench", *bad]).exit_code == 2

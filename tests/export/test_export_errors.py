@@ -5,16 +5,17 @@ import sys
 
 import pytest
 from gem_fast.export import ExportError, ExportOptions, export_onnx
-from gem_fast.export import onnx_export as module
+from gem_fast.export import graph_files as module
+from gem_fast.export.checked_session import open_session
 from gem_fast.export.export_options import parse_size
 from gem_fast.export.layers import Layers
-from gem_fast.export.session import open_session
 from gem_fast.export.verdict import DisagreementError
 from typer.testing import CliRunner
 
 import gem_fast
 from gem_fast.cli import app
-from gem_fast.runtime.manifest import read_manifest, verify_files
+from gem_fast.runtime.folder import verify_files
+from gem_fast.runtime.manifest import read_manifest
 from tests.runtime.runtime_exports import exported
 
 
@@ -30,9 +31,9 @@ def tiny():
         ({"opset": 99}, "18 to 24"),
         ({"opset": 22, "attention": "onnx"}, "needs opset 23"),
         ({"attention": "flash"}, "portable, onnx, ort"),
-        ({"dtype": "float64"}, "fp32, fp16, bf16"),
+        ({"dtype": "float64"}, r"float32, bfloat16, float16 \(or fp32, bf16, fp16\), got float64"),
         ({"quantize": "int4"}, "int8"),
-        ({"quantize": "int8", "dtype": "fp16"}, "goes with dtype fp32"),
+        ({"quantize": "int8", "dtype": "fp16"}, "goes with dtype float32, got float16"),
         ({"dynamic_size": True, "sizes": ((64, 64),)}, "leave out sizes"),
         ({"dynamic_size": True, "with_preprocess": True}, "leave out dynamic_size"),
         ({"sizes": ((64, 64), (64, 64))}, "each size may come once"),
@@ -42,6 +43,18 @@ def tiny():
 def test_wrong_options_are_named(options, reason):
     with pytest.raises(ExportError, match=reason):
         ExportOptions(**options)
+
+
+@pytest.mark.parametrize("long", ["float32", "bfloat16", "float16"])
+def test_types_have_a_long_and_a_short_name(tiny, tmp_path, long):
+    short = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[long]
+    assert ExportOptions(dtype=short) == ExportOptions(dtype=long)
+    arguments = ["--size", "32", "--gem-blocks", "1", "--no-check", "--out"]
+    for name in (long, short):
+        done = CliRunner().invoke(app, ["export", "--dtype", name, *arguments, str(tmp_path / name)])
+        assert done.exit_code == 0, done.output
+        assert read_manifest(tmp_path / name).export.dtype == long
+    assert read_manifest(tmp_path / long).files == read_manifest(tmp_path / short).files
 
 
 @pytest.mark.parametrize("text", ["", "x", "64x", "4x4x4", "-8", "8.5"])
@@ -83,7 +96,7 @@ def test_an_interrupted_export_keeps_the_earlier_one(tiny, tmp_path, monkeypatch
     assert os.listdir(tmp_path) == ["out"]
     monkeypatch.undo()
     export_onnx(tiny, folder, ExportOptions(sizes=((64, 64),), check=False))
-    assert read_manifest(folder)["files"]["image_encoder.onnx"]["size"] == [64, 64]
+    assert read_manifest(folder).files["image_encoder.onnx"].size == (64, 64)
     assert os.listdir(tmp_path) == ["out"]
 
 
@@ -130,13 +143,17 @@ class TestCommandLine:
             ["48x48", "8", "samples"],
         ]
         assert all(line[-1] == "ok" for line in shown)
-        assert read_manifest(tmp_path / "out")["export"]["opset"] == 23
+        assert read_manifest(tmp_path / "out").export.opset == 23
 
     @pytest.mark.parametrize(
         ("arguments", "reason"),
         [
             (["--model", "no-such"], "no model is called 'no-such'"),
             (["--opset", "12"], "opset must be 18 to 24"),
+            (
+                ["--dtype", "float8"],
+                "dtype must be one of float32, bfloat16",
+            ),
             (["--size", "50"], "multiples of the patch"),
             (["--weights", "none.pt", "--model", "ViT-B-32"], "there is no file"),
         ],

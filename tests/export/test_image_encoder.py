@@ -5,19 +5,19 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from gem_fast.export.attention import make_layers
 from gem_fast.export.builder import GraphBuilder
 from gem_fast.export.checking import sample_images
 from gem_fast.export.comparison import labeller, relative_error
 from gem_fast.export.export_options import OPSETS
 from gem_fast.export.image_encoder import write_image_encoder
-from gem_fast.export.layers import Layers
 from gem_fast.export.pixels import write_preprocessing
 from gem_fast.export.plain import plain_torch
-from gem_fast.export.verdict import MARGIN
 from PIL import Image
 
 import gem_fast
 from gem_fast.preprocess import to_pixels
+from gem_fast.runtime.agreement import MARGIN
 
 WAYS = [(a, o) for o in OPSETS for a in ("portable", "ort", "onnx") if a != "onnx" or o >= 23]
 
@@ -36,7 +36,7 @@ def samples(tiny):
 def open_encoder(model, size=None, original=False, opset=18, **layers):
     """A function from pixels to the outputs of the image encoder's graph by name, through ONNX Runtime."""
     graph = GraphBuilder(opset)
-    write_image_encoder(Layers(graph, **layers), model.vision, size, original=original)
+    write_image_encoder(make_layers(graph, **layers), model.vision, size, original=original)
     proto = graph.model("image_encoder", {})
     onnx.checker.check_model(proto, full_check=True)
     options = onnxruntime.SessionOptions()

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import onnx
@@ -11,11 +12,13 @@ import pytest
 import torch
 from gem_fast.export import ExportOptions, export_onnx
 from gem_fast.export import onnx_export as module
-from gem_fast.export.builder import Weights
-from gem_fast.export.session import open_session
+from gem_fast.export.builder import GraphBuilder, Weights
+from gem_fast.export.checked_session import open_session
 
 import gem_fast
-from gem_fast.runtime.manifest import files_of, read_manifest, verify_files
+from gem_fast.runtime.folder import verify_files
+from gem_fast.runtime.interface import TensorFacts
+from gem_fast.runtime.manifest import read_manifest
 from tests.export.checked import fewest_labels, largest_error
 
 
@@ -43,9 +46,9 @@ def test_images_of_any_batch_size_do_not_mix(exported, tiny):
 
 def test_grids_share_their_weights(exported):
     manifest = read_manifest(exported)
-    encoders = files_of(manifest, "image_encoder")
+    encoders = manifest.of_role("image_encoder")
     assert set(encoders) == {"image_encoder_64x96.onnx", "image_encoder_48x48.onnx"}
-    assert all(entry["external_data"] == ["image_encoder.weights"] for entry in encoders.values())
+    assert all(entry.external_data == ("image_encoder.weights",) for entry in encoders.values())
     assert all((exported / name).stat().st_size < 300_000 for name in encoders)
     assert (exported / "image_encoder.weights").stat().st_size < 14_000_000
 
@@ -53,23 +56,23 @@ def test_grids_share_their_weights(exported):
 def test_manifest_tells_what_a_runtime_needs(exported, tiny):
     manifest = read_manifest(exported)
     verify_files(exported, manifest)
-    assert set(manifest["files"]) | {"manifest.json"} == set(os.listdir(exported))
-    assert manifest["model"]["options"] == {
+    assert set(manifest.files) | {"manifest.json"} == set(os.listdir(exported))
+    assert manifest.model.options == {
         "gem_blocks": 7,
         "iterations": 1,
         "inverse_temperature": 8.0,
         "projections": "qkv",
         "normalize": True,
     }
-    assert manifest["image"]["mean"] == [0.5, 0.5, 0.5]
-    assert manifest["text"]["context_length"] == 20
+    assert manifest.image.mean == (0.5, 0.5, 0.5)
+    assert manifest.text.context_length == 20
     assert largest_error(manifest) < 2e-6
-    encoder = manifest["files"]["image_encoder_64x96.onnx"]
-    assert encoder["size"] == [64, 96]
-    assert encoder["inputs"] == {"pixels": {"type": "float", "shape": ["batch", 3, 64, 96]}}
-    assert encoder["outputs"]["original_features"] == {"type": "float", "shape": ["batch", 8, 12, 128]}
+    encoder = manifest.files["image_encoder_64x96.onnx"]
+    assert encoder.size == (64, 96)
+    assert encoder.inputs == {"pixels": TensorFacts("float", ("batch", 3, 64, 96))}
+    assert encoder.outputs["original_features"] == TensorFacts("float", ("batch", 8, 12, 128))
     stored = {p.key: p.value for p in onnx.load(str(exported / "text_encoder.onnx")).metadata_props}
-    assert json.loads(stored["gem_fast"])["model"] == manifest["model"]
+    assert json.loads(stored["gem_fast"])["model"] == asdict(manifest.model)
 
 
 def test_bfloat16_is_checked_through_float32(tiny, tmp_path):
@@ -81,8 +84,8 @@ def test_bfloat16_is_checked_through_float32(tiny, tmp_path):
 
 def test_export_with_preprocessing(tiny, tmp_path):
     manifest = export_onnx(tiny, tmp_path / "all", ExportOptions(with_preprocess=True))
-    entry = manifest["files"]["image_encoder.onnx"]
-    assert entry["inputs"] == {"image": {"type": "uint8", "shape": ["batch", "image_height", "image_width", 3]}}
+    entry = manifest.files["image_encoder.onnx"]
+    assert entry.inputs == {"image": TensorFacts("uint8", ("batch", "image_height", "image_width", 3))}
     assert fewest_labels(manifest) > 0.999
 
 
@@ -119,15 +122,24 @@ print(peak() - before)
     assert grown < 160
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize(("opset", "least"), [(18, 8), (19, 9), (21, 10), (23, 11), (24, 12)])
+def test_a_graph_asks_for_no_newer_format_than_its_opset(opset, least):
+    """The first release of ONNX with the opset reads it; a runtime refuses what is newer than it knows."""
+    graph = GraphBuilder(opset)
+    graph.output("y", graph.input("x", onnx.TensorProto.FLOAT, [1]), onnx.TensorProto.FLOAT, [1])
+    assert graph.model("g", {}).ir_version == least
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bfloat16"])
 def test_weights_above_the_limit_lie_beside_the_graphs(tiny, tmp_path, monkeypatch, dtype):
     monkeypatch.setattr(module, "_INLINE_LIMIT", 1_000_000)
     manifest = export_onnx(tiny, tmp_path / "out", ExportOptions(sizes=((48, 48),), dtype=dtype))
     for name in ("image_encoder", "text_encoder"):
-        assert manifest["files"][f"{name}.onnx"]["external_data"] == [f"{name}.weights"]
+        assert manifest.files[f"{name}.onnx"].external_data == (f"{name}.weights",)
         assert (tmp_path / "out" / f"{name}.onnx").stat().st_size < 300_000
-    assert set(manifest["files"]) | {"manifest.json"} == set(os.listdir(tmp_path / "out"))
+    assert set(manifest.files) | {"manifest.json"} == set(os.listdir(tmp_path / "out"))
     assert (largest_error(manifest) <= 2e-6) == (dtype == "fp32")
+    assert manifest.export.dtype == {"fp32": "float32"}.get(dtype, dtype)
 
 
 def test_external_weights_are_aligned_and_equal(tmp_path):

@@ -11,7 +11,8 @@ from gem_fast.export.pt2 import at_size, export_pt2
 from gem_fast.export.verdict import DisagreementError
 
 import gem_fast
-from gem_fast.runtime.manifest import read_manifest, verify_files
+from gem_fast.runtime.folder import verify_files
+from gem_fast.runtime.manifest import read_manifest
 from tests.export.checked import largest_error
 
 SIZE = (16, 24)
@@ -32,7 +33,7 @@ def test_a_package_gives_the_engines_features(model, tmp_path):
     manifest = export_pt2(model, tmp_path / "out", ExportOptions(sizes=(SIZE,)))
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["image_encoder.pt2", "manifest.json"]
     assert 0 < largest_error(manifest) <= 2e-6
-    assert manifest["files"]["image_encoder.pt2"]["size"] == [16, 24]
+    assert manifest.files["image_encoder.pt2"].size == (16, 24)
     verify_files(tmp_path / "out", read_manifest(tmp_path / "out"))
     package = torch._inductor.aoti_load_package(str(tmp_path / "out" / "image_encoder.pt2"))
     for count in (1, 2, 5):
@@ -86,9 +87,9 @@ def test_a_wrong_package_is_not_kept(model, tmp_path, packaged, factor):
 def test_a_lower_type_may_lose_twice_what_torch_loses_in_it(model, tmp_path, packaged):
     packaged(1.0, "bf16")
     manifest = export_pt2(model, tmp_path / "out", ExportOptions(sizes=(SIZE,), dtype="bf16"))
-    for row in manifest["check"]:
-        assert row["relative"] == pytest.approx(row["bound"] / 2)
-        assert 1e-4 < row["relative"] < 0.02
+    for row in manifest.check:
+        assert row.relative == pytest.approx(row.bound / 2)
+        assert 1e-4 < row.relative < 0.02
     packaged(1.05, "bf16")
     with pytest.raises(DisagreementError):
         export_pt2(model, tmp_path / "other", ExportOptions(sizes=(SIZE,), dtype="bf16"))

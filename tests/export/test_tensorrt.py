@@ -7,12 +7,13 @@ import pytest
 from gem_fast.export import ExportError, ExportOptions
 from gem_fast.export.onnx_export import write_graphs
 from gem_fast.export.tensorrt.build import Extent, input_shapes, trtexec_line
-from gem_fast.export.tensorrt.export import export_tensorrt
 from gem_fast.export.tensorrt.support import published, unsupported
+from gem_fast.export.tensorrt.tensorrt_export import export_tensorrt
 from onnx import helper
 
 import gem_fast
-from gem_fast.runtime.manifest import read_manifest, verify_files
+from gem_fast.runtime.folder import verify_files
+from gem_fast.runtime.manifest import read_manifest
 from tests.export.checked import fewest_labels, largest_error
 
 SIZES = ((32, 32), (32, 48))
@@ -51,7 +52,7 @@ def test_attention_has_the_form_that_tensorrt_takes(exported):
     """Of the published restrictions: four dimensions, no cache, no softcap, no second output."""
     written, out = exported
     kinds = [node.op_type for node in load(out).graph.node]
-    attention = written.manifest["export"]["attention"]
+    attention = written.manifest.export.attention
     assert ("Attention" in kinds) == (attention != "portable")
     assert (kinds.count("GemNormalize"), kinds.count("GemRefine")) == ((2, 2) if attention == "plugin" else (0, 0))
     inferred = onnx.shape_inference.infer_shapes(load(out, "text_encoder"), data_prop=True)
@@ -84,7 +85,7 @@ def test_without_tensorrt_it_says_what_to_install_and_leaves_the_commands(export
     script = (out / "build_engines.sh").read_text()
     assert all(command in script for command in written.commands)
     image = written.commands[0]
-    if written.manifest["export"]["attention"] == "plugin":
+    if written.manifest.export.attention == "plugin":
         assert image == "python -m gem_fast.export.tensorrt . image_encoder"
     else:
         assert image.startswith("trtexec --onnx=image_encoder.onnx --saveEngine=image_encoder.engine ")

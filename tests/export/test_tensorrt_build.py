@@ -13,7 +13,7 @@ from gem_fast.export import ExportError, ExportOptions
 from gem_fast.export.onnx_export import write_graphs
 from gem_fast.export.tensorrt import build
 from gem_fast.export.tensorrt.build import Extent, build_engine
-from gem_fast.export.tensorrt.export import build_engines, export_tensorrt
+from gem_fast.export.tensorrt.tensorrt_export import build_engines, export_tensorrt
 
 import gem_fast
 
@@ -134,6 +134,26 @@ def test_engines_of_an_exported_folder(model, tmp_path, monkeypatch):
     with pytest.raises(ExportError, match="there is no graph head"):
         build_engines(tmp_path / "out", print, ("head",))
     with pytest.raises(ExportError, match="is no export for TensorRT"):
+        build_engines(tmp_path, print)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"image_encoder": [{"batch": {"least": 1, "usual": 2}}]}', r"image_encoder\[0\]\.batch\.most is missing"),
+        (
+            '{"image_encoder": [{"batch": {"least": 2, "usual": 1, "most": 3}}]}',
+            "an extent must rise from 1",
+        ),
+        ('{"image_encoder": [{"batch": 4}]}', r"image_encoder\[0\]\.batch must be an object, got 4"),
+        (" " * (2 << 20), "more than 1,048,576 bytes"),
+    ],
+    ids=["deep", "short", "falling", "number", "large"],
+)
+def test_damaged_profiles(tmp_path, content, told):
+    (tmp_path / "tensorrt.json").write_text(content)
+    with pytest.raises(ExportError, match=rf"is no export for TensorRT: tensorrt\.json can't be read \(.*{told}"):
         build_engines(tmp_path, print)
 
 

@@ -15,7 +15,8 @@ from google.protobuf import text_format
 from onnx import TensorProto, helper
 
 import gem_fast
-from gem_fast.runtime.manifest import read_manifest, verify_files
+from gem_fast.runtime.folder import verify_files
+from gem_fast.runtime.manifest import read_manifest
 
 KINDS = {TensorProto.FLOAT: "TYPE_FP32", TensorProto.INT64: "TYPE_INT64", TensorProto.INT32: "TYPE_INT32"}
 SIZE = (32, 40)
@@ -67,7 +68,7 @@ def test_what_lies_in_the_folder(served):
     assert "--model-repository=/models" in (served / "README.md").read_text()
     assert "pixels normalised with mean [0.5, 0.5, 0.5]" in (served / "README.md").read_text()
     manifest = read_manifest(served)
-    assert manifest["export"]["format"] == "triton-server"
+    assert manifest.export.format == "triton-server"
     verify_files(served, manifest)
 
 

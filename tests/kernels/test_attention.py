@@ -5,12 +5,18 @@ import math
 import pytest
 import torch
 from gem_fast.kernels import self_self_attention
-from gem_fast.kernels.attention import backends, why_not
+from gem_fast.kernels.attention.self_self import OPERATION
 
-# Those that this machine runs.
-HERE = [name for name in backends() if why_not(name, torch.zeros(1, 1, 3, 1, 64)) is None]
+
+def serving(normalize):
+    """Names of the backends that this machine runs."""
+    arguments = torch.zeros(1, 1, 3, 1, 64), torch.ones(1), 1, (0, 1, 2), normalize
+    return [row.name for row in OPERATION.backends if row.why_not(*arguments) is None]
+
+
+HERE = serving(normalize=True)
 FAST = [name for name in HERE if name != "reference"]
-UNNORMALIZED = [name for name in FAST if why_not(name, torch.zeros(1, 1, 3, 1, 64), normalize=False) is None]
+UNNORMALIZED = [name for name in serving(normalize=False) if name != "reference"]
 SUBSETS = ["q", "k", "v", "qk", "kv", "vq", "qkv"]
 
 
@@ -152,6 +158,14 @@ def test_images_of_a_batch_do_not_mix():
         torch.testing.assert_close(batch[i : i + 1], self_self_attention(qkv[i : i + 1], c[i : i + 1]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("number", [3.3, 2])
+def test_a_number_is_the_temperature_of_all_images(number, dtype):
+    qkv = make_qkv(3, 40, 2, 32, dtype=dtype)
+    each = torch.full((3,), float(number), dtype=torch.promote_types(dtype, torch.float32))
+    torch.testing.assert_close(self_self_attention(qkv, number), self_self_attention(qkv, each), rtol=0, atol=0)
+
+
 def test_float64_is_exact_by_default():
     qkv, c = make_qkv(1, 20, 1, 32, dtype=torch.float64), torch.tensor([3.0], dtype=torch.float64)
     torch.testing.assert_close(self_self_attention(qkv, c), exact(qkv, c), rtol=0, atol=0)
@@ -163,6 +177,10 @@ def test_float64_is_exact_by_default():
         ({"qkv": torch.zeros(1, 4, 2, 1, 8)}, r"\[B, N, 3, H, D\].*\[1, 4, 2, 1, 8\]"),
         ({"qkv": torch.zeros(1, 4, 3, 1, 8, dtype=torch.int32)}, "floating"),
         ({"inverse_temperature": torch.ones(2)}, r"inverse_temperature .*\[1\].*\[2\]"),
+        ({"inverse_temperature": torch.ones(1, device="meta")}, "inverse_temperature must be on cpu.*meta"),
+        ({"inverse_temperature": 0}, "inverse_temperature must be positive, got 0"),
+        ({"inverse_temperature": -3.0}, "inverse_temperature must be positive, got -3"),
+        ({"inverse_temperature": float("nan")}, "inverse_temperature must be positive, got nan"),
         ({"iterations": -1}, "iterations"),
         ({"projections": "qq"}, "projections.*'qq'"),
         ({"projections": ""}, "projections"),

@@ -156,6 +156,16 @@ def test_memory_past_the_input_is_not_read_into_the_result(path):
     torch.testing.assert_close(native(inner, c, path=path), native(inner.clone(), c, path=path), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("temperatures", [(4.0, 8000.0), (8000.0, 4.0)], ids=str)
+def test_each_image_of_a_bfloat16_batch_is_computed_as_alone(temperatures):
+    """Beyond a steepness its products are float32's, which is decided for each image by its own temperature."""
+    qkv, c = make_qkv(2, 130, 2, 64, dtype=torch.bfloat16), torch.tensor(temperatures)
+    together = native(qkv, c)
+    for i in range(2):
+        alone = native(qkv[i : i + 1], c[i : i + 1])
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=0, atol=0)
+
+
 def test_last_dimension_of_any_stride():
     qkv, c = make_qkv(1, 40, 2, 32), torch.tensor([3.0])
     transposed = qkv.transpose(1, 4).contiguous().transpose(1, 4)

@@ -1,16 +1,17 @@
 """The native CPU kernel beside the rest of torch: threads, torch.library, graphs, what it can't serve."""
 
+import re
 import subprocess
 import sys
 
 import pytest
 import torch
 from gem_fast.kernels import self_self_attention
-from gem_fast.kernels.attention import choose_backend, why_not
-from gem_fast.kernels.attention.cpu import query_key_cpu
+from gem_fast.kernels.attention.cpu import query_key_cpu, why_not
+from gem_fast.kernels.attention.self_self import OPERATION
 from gem_fast.kernels.cpu_library import paths, why_missing
 
-from tests.kernels.cpu_attention import error, make_qkv, native
+from tests.kernels.cpu_attention import QKV, error, make_qkv, native
 
 pytestmark = pytest.mark.skipif(why_missing() is not None, reason=f"cpu can't serve: {why_missing()}")
 
@@ -71,7 +72,7 @@ def module():
 
 def test_compiles_and_exports_whole():
     qkv, c = make_qkv(2, 30, 2, 32), torch.tensor([2.0, 5.0])
-    assert choose_backend(qkv) == "cpu"
+    assert OPERATION.choose(None, qkv, c, 1, QKV, True).name == "cpu"
     eager = module()(qkv, c)
     compiled = torch.compile(module(), fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(qkv, c), eager)
@@ -97,8 +98,9 @@ def test_empty_batch():
     ],
 )
 def test_what_it_cannot_serve_fails_loudly_by_name_and_falls_back_by_itself(qkv, options, reason):
-    assert why_not("cpu", qkv, **options)
-    assert choose_backend(qkv, **options) in ("sdpa", "reference")
+    arguments = qkv, torch.ones(1), 1, QKV, options.get("normalize", True)
+    assert re.search(reason, why_not(*arguments))
+    assert OPERATION.choose(None, *arguments).name in ("sdpa", "reference")
     with pytest.raises(ValueError, match=reason):
         self_self_attention(qkv, torch.ones(1), backend="cpu", **options)
 

@@ -80,6 +80,15 @@ def test_background_is_zero_and_classes_count_from_one(way):
     assert LABELS[way](torch.zeros(3, 1, 1), (2, 2), logit_scale=100.0, threshold=0.5)[0].sum() == 0
 
 
+@pytest.mark.parametrize("way", LABELS)
+@pytest.mark.parametrize(("threshold", "label"), [(0.25, 1), (0.2500001, 0), (0.0, 1), (1.5, 0)])
+def test_threshold_itself_is_enough(way, threshold, label):
+    """Four equal classes have a confidence of exactly a quarter."""
+    labels, confidence = LABELS[way](torch.full((4, 2, 3), 0.2), (9, 7), logit_scale=100.0, threshold=threshold)
+    assert (confidence == 0.25).all()
+    assert (labels == label).all()
+
+
 def test_memory_of_a_thousand_classes_stays_under_100_mb():
     """Every tensor that decoding allocates, counted by the allocator's own profile."""
     scores = random_scores(1000, 28, 28)

@@ -10,7 +10,6 @@ from gem_fast.kernels.decoding.reference import labels_reference, upsample
 from gem_fast.runtime import GemRuntime
 from gem_fast.runtime.decoders import GraphDecoder, NumpyDecoder, upsampling
 from gem_fast.runtime.engine import synonym_rows
-from gem_fast.runtime.graph import Graph
 from gem_fast.runtime.runtime_options import RuntimeOptions
 from tests.runtime.runtime_exports import exported
 
@@ -21,12 +20,8 @@ SHAPES = [((4, 6), (20, 30)), ((1, 1), (5, 7)), ((28, 37), (3, 2)), ((2, 3), (1,
 def decoder(request):
     if request.param == "numpy":
         return NumpyDecoder()
-    inputs, settings = {"cosines": ("float", 4), "output_size": ("int64", 1)}, RuntimeOptions(threads=1)
-    more = {"logit_scale": ("float", 0), "threshold": ("float", 0)}
-    return GraphDecoder(
-        Graph(exported() / "heatmaps.onnx", settings, inputs, ("heatmaps",)),
-        Graph(exported() / "labels.onnx", settings, inputs | more, ("labels", "confidence")),
-    )
+    runtime = GemRuntime(exported(), threads=1)
+    return GraphDecoder(runtime.graph("heatmaps"), runtime.graph("labels"))
 
 
 def scores(classes, grid, seed=0):

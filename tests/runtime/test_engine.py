@@ -1,6 +1,7 @@
 """The torch-free runtime against the torch engine on gem-tiny."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from gem_fast.bench import memory
 from gem_fast.export.checking import sample_images
 from PIL import Image
 
+import gem_fast
 from gem_fast import ImageError
 from gem_fast.demo import SAMPLES, sample_prompts
-from gem_fast.preprocess import normalised
+from gem_fast.preprocess import to_pixels
 from gem_fast.runtime import GemRuntime
 from gem_fast.runtime import text as runtime_text
 from tests.runtime.runtime_exports import engine, exported
@@ -119,6 +121,27 @@ def test_preprocessing_in_the_graph(picture):
         assert (one.labels == other.labels).mean() >= 0.99
 
 
+def runtime_ids(text):
+    """Padded as open_clip pads."""
+    tokenizer = GemRuntime(exported(), threads=1).text.tokenizer
+    (ids,) = tokenizer([text])
+    return ids + [0] * (tokenizer.context - len(ids))
+
+
+@pytest.mark.parametrize(
+    "shapes", [[(90, 60), (120, 60)], [(60, 90), (60, 120)], [(80, 80), (80, 81), (80, 80)]], ids=str
+)
+def test_preprocessing_in_the_graph_takes_images_that_share_a_side(picture, shapes):
+    """One after the other in a batch, equal in width or in height alone."""
+    model = GemRuntime(exported(with_preprocess=True), threads=1)
+    images = [picture(*shape, seed) for seed, shape in enumerate(shapes)]
+    together = model.segment(images, ["cat", "dog"], threshold=0.2, batch_size=len(images))
+    for one, image in zip(together, images, strict=True):
+        alone = model.segment(image, ["cat", "dog"], threshold=0.2)
+        assert one.size == image.size[::-1]
+        np.testing.assert_allclose(one.scores, alone.scores, atol=2e-6)
+
+
 class TestSizes:
     @pytest.mark.parametrize(
         ("image", "expected"),
@@ -129,8 +152,8 @@ class TestSizes:
         grid = tuple(side // 8 for side in expected)
         seg = grids.segment(picture(*image), ["cat", "dog"])
         assert seg.scores.shape == (2, *grid)
-        pixels = normalised(picture(*image), expected, engine().mean, engine().std)
-        patches = engine().features(torch.from_numpy(pixels)[None])
+        pixels = to_pixels(picture(*image), expected, engine().mean, engine().std)
+        patches = engine().features(pixels[None])
         truth = torch.einsum("bhwe,te->thw", patches, engine().encode_text(["cat", "dog"]))
         np.testing.assert_allclose(seg.scores, truth, atol=2e-6)
 
@@ -209,14 +232,24 @@ class TestText:
         assert ours.dtype == np.float32
         np.testing.assert_allclose(ours, theirs, atol=3e-6)
 
-    def test_a_text_that_is_too_long_is_cut_with_a_warning(self, runtime):
+    @pytest.mark.parametrize("text", ["cat " * 77, "猫" * 70, "a" * 400], ids=["words", "bytes", "letters"])
+    def test_a_text_that_is_too_long_is_cut_with_a_warning(self, text):
         context = engine().text.tokenizer.context_length
-        words = "cat " * context
-        with pytest.warns(
-            UserWarning, match=rf"'cat cat .*\.\.\.' is cut: {context + 2} tokens, the model reads {context}$"
-        ):
-            (ids,) = runtime.text.tokenizer([words])
-        assert ids == engine().text.tokenizer([words])[0].tolist()
+        for model in (GemRuntime(exported(), threads=1), gem_fast.load("gem-tiny")):
+            told = rf"\.\.\.' is cut: \d+ tokens with .*, the model reads {context}$"
+            with pytest.warns(UserWarning, match=told) as caught:
+                model.segment(Image.new("RGB", (96, 96)), [text, "cat"], templates="a {}")
+            (cut,) = (each for each in caught if "is cut" in str(each.message))
+            assert cut.filename == __file__
+            assert int(re.search(r"(\d+) tokens", str(cut.message))[1]) > context
+        assert runtime_ids(text) == engine().text.tokenizer([text])[0].tolist()
+
+    @pytest.mark.filterwarnings("error:.* is cut")
+    def test_the_longest_that_fits_is_not_warned_of(self):
+        context = engine().text.tokenizer.context_length
+        text = "cat " * (context - 3)
+        assert gem_fast.load("gem-tiny").text.token_count(f"a {text}") == context
+        gem_fast.load("gem-tiny").encode_text([text], "a {}")
 
     def test_each_text_is_encoded_once_in_chunks(self, monkeypatch):
         fresh, sizes = GemRuntime(exported(), threads=1), []
@@ -238,9 +271,9 @@ class TestText:
             assert caught[0].filename == __file__
 
 
-def test_patches_stay_where_they_are_computed(runtime, picture):
+def test_patches_stay_where_they_are_computed(runtime):
     """What leaves the image encoder is bound, not copied into numpy."""
-    (value,) = runtime.patch_features([picture()], (96, 96))
+    value = runtime.patch_features(np.zeros((1, 96, 96, 3), np.uint8), (96, 96))
     assert value.device_name() == "cpu"
     assert value.shape() == [1, 12, 12, json.loads((exported() / "manifest.json").read_text())["image"]["embed_dim"]]
 
@@ -249,7 +282,7 @@ def test_patches_stay_where_they_are_computed(runtime, picture):
 def test_a_second_run_takes_no_more_memory_than_the_first():
     """ONNX Runtime's memory pattern would nearly double it."""
     model = GemRuntime(exported((224, 224)), threads=1)
-    images = [sample_images()[0]] * 8
+    images = np.stack([model.pixels(sample_images()[0], (224, 224))] * 8)
     model.patch_features(images[:1], (224, 224))  # loads
     before = memory.resident_mb()
     peaks = []

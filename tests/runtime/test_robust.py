@@ -4,11 +4,14 @@ import json
 import shutil
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
-from gem_fast.export import ExportError
+from gem_fast.export import ExportError, ExportOptions, export_onnx
 
+import gem_fast
 from gem_fast.runtime import GemRuntime, RuntimeOptions
+from gem_fast.runtime.folder import file_sha256
 from tests.runtime.runtime_exports import exported
 
 CUDA, TENSORRT, CPU = "CUDAExecutionProvider", "TensorrtExecutionProvider", "CPUExecutionProvider"
@@ -48,17 +51,20 @@ class TestFolder:
 
     def test_another_format(self, copy):
         edit_manifest(copy, lambda manifest: manifest.update(format_version=99))
-        with pytest.raises(ExportError, match=r"version 99, this gem_fast reads 1; export the model again"):
+        with pytest.raises(ExportError, match=r"version 99, this gem_fast reads 2; export the model again"):
             GemRuntime(copy)
 
     @pytest.mark.parametrize(
         ("change", "reason"),
         [
-            (lambda m: m.pop("image"), "'image' is missing"),
-            (lambda m: m["image"].pop("mean"), "'mean' is missing"),
-            (lambda m: m["text"].update(context_length="many"), "damaged: "),
-            (lambda m: m.update(defaults=None), "damaged: "),
-            (lambda m: m.update(files=[]), "damaged: "),
+            (lambda m: m.pop("image"), r"damaged: image is missing"),
+            (lambda m: m["image"].pop("mean"), r"damaged: image\.mean is missing"),
+            (
+                lambda m: m["text"].update(context_length="many"),
+                r"text\.context_length must be a whole number, got .many",
+            ),
+            (lambda m: m.update(defaults=None), "damaged: defaults must be an object, got null"),
+            (lambda m: m.update(files=[]), "damaged: files must be an object, got a list of 0"),
             (lambda m: m["files"].pop("labels.onnx"), "names no file for labels"),
             (lambda m: m["files"].pop("image_encoder.onnx"), "names no file for image_encoder"),
         ],
@@ -95,17 +101,68 @@ class TestGraphs:
             GemRuntime(copy, verify=False).segment(picture(), "cat")
 
     @pytest.mark.parametrize(
-        ("name", "foreign"), [("image_encoder.onnx", "cosines.onnx"), ("text_encoder.onnx", "image_encoder.onnx")]
+        ("name", "foreign", "reason"),
+        [
+            ("image_encoder.onnx", "cosines.onnx", r"inputs\.pixels is missing; it must be float \[batch, 3, 96, 96\]"),
+            (
+                "text_encoder.onnx",
+                "image_encoder.onnx",
+                r"inputs\.token_ids is missing; it must be int64 \[texts, length",
+            ),
+            (
+                "cosines.onnx",
+                "head.onnx",
+                r"inputs\.output_size is unknown; known are patch_features, text_embeddings, s",
+            ),
+        ],
     )
-    def test_a_foreign_graph(self, copy, picture, name, foreign):
+    def test_a_foreign_graph(self, copy, picture, name, foreign, reason):
         (copy / name).write_bytes((copy / foreign).read_bytes())
-        with pytest.raises(
-            ExportError, match=rf"{name} is not the graph that the manifest speaks of: it takes .*expected"
-        ):
+        with pytest.raises(ExportError, match=rf"{name} is not the graph that the manifest speaks of: {reason}"):
             GemRuntime(copy, verify=False).segment(picture(), "cat")
 
-    def test_a_damaged_tokenizer(self, copy, picture):
-        (copy / "tokenizer.json").write_text("{}")
+    @pytest.mark.parametrize("name", ["image_encoder.onnx", "text_encoder.onnx", "cosines.onnx"])
+    def test_another_models_graph_of_the_same_shape(self, copy, picture, name):
+        """Of other weights, with the hash put right in the manifest."""
+        other = gem_fast.load("gem-tiny")
+        other.vision.class_embedding.data += 1
+        export_onnx(other, copy.parent / "other", ExportOptions(check=False))
+        (copy / name).write_bytes((copy.parent / "other" / name).read_bytes())
+        edit_manifest(copy, lambda m: m["files"][name].update(sha256=file_sha256(copy / name)))
+        reason = r"metadata\.model\.weights_sha256 is another than the manifest's"
+        with pytest.raises(ExportError, match=rf"{name} is not the graph that the manifest speaks of: {reason}"):
+            GemRuntime(copy).segment(picture(), "cat")
+
+    def test_a_graph_for_another_size(self, copy, picture):
+        name = "image_encoder.onnx"
+        (copy / name).write_bytes((exported((64, 64)) / name).read_bytes())
+        edit_manifest(copy, lambda m: m["files"][name].update(sha256=file_sha256(copy / name)))
+        reason = r"inputs\.pixels must be float \[batch, 3, 96, 96\], got float \[batch, 3, 64, 64\]"
+        with pytest.raises(ExportError, match=rf"{name} is not the graph that the manifest speaks of: {reason}"):
+            GemRuntime(copy).segment(picture(), "cat")
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            (None, "metadata.model must be an object, got null"),
+            ("{", "Expecting property name"),
+            ("[" * 100_000, "nested too deeply"),
+            ('{"model": {"name": "x"}}', "metadata.model.source is missing"),
+        ],
+        ids=["none", "broken", "deep", "few"],
+    )
+    def test_a_graph_without_facts_of_its_model(self, copy, picture, content, reason):
+        graph = onnx.load(copy / "cosines.onnx")
+        del graph.metadata_props[:]
+        if content is not None:
+            onnx.helper.set_model_props(graph, {"gem_fast": content})
+        onnx.save(graph, copy / "cosines.onnx")
+        with pytest.raises(ExportError, match=rf"cosines\.onnx is not the graph .*{reason}"):
+            GemRuntime(copy, verify=False).segment(picture(), "cat")
+
+    @pytest.mark.parametrize("content", ["{}", "[" * 100_000, '{"model": ' * 100_000], ids=["other", "list", "object"])
+    def test_a_damaged_tokenizer(self, copy, picture, content):
+        (copy / "tokenizer.json").write_text(content)
         with pytest.raises(ExportError, match=r"tokenizer\.json can't be read as a tokenizer"):
             GemRuntime(copy, verify=False).segment(picture(), "cat")
 

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 import gem_fast
 from gem_fast import GemOptions, ModelError, pretrained_tags, supported_models
-from gem_fast.towers.checkpoint import EMBEDDED, read_checkpoint
+from gem_fast.towers.checkpoint import read_checkpoint
+from gem_fast.towers.configs import EMBEDDED
 
 SMALL = "ViT-S-32-alt"
 
@@ -213,7 +214,7 @@ class TestLoad:
     @pytest.mark.parametrize(
         ("arguments", "reason"),
         [
-            ({"dtype": "float8"}, "dtype must be one of float32, bfloat16, float16, got float8"),
+            ({"dtype": "float8"}, "dtype must be one of float32, bfloat16, float16 .*, got float8"),
             ({"dtype": torch.int8}, "got torch.int8"),
             ({"device": "gpu"}, "'gpu' can't be used here"),
             ({"device": "cuda:99"}, "'cuda:99' can't be used here"),
@@ -231,7 +232,7 @@ class TestLoad:
         with pytest.raises(ValueError, match=reason):
             gem_fast.load(SMALL, "random", **arguments)
 
-    @pytest.mark.parametrize("dtype", ["bfloat16", torch.bfloat16], ids=str)
+    @pytest.mark.parametrize("dtype", ["bfloat16", "bf16", torch.bfloat16], ids=str)
     def test_dtype_and_options(self, dtype, picture):
         model = gem_fast.load(SMALL, "random", dtype=dtype, gem_blocks=2, iterations=0)
         assert model.dtype == torch.bfloat16
@@ -239,9 +240,16 @@ class TestLoad:
         assert model.encode_text("cat").dtype == torch.float32
         assert model.segment(picture(), ["cat", "dog"], size=64).labels.shape == (48, 64)
 
+    def test_the_backend_is_the_engines_and_no_option_of_the_method(self):
+        """An unknown one is an error of `load` (above), a known one reaches the blocks and the decoder."""
+        model = gem_fast.load(SMALL, "random", backend="sdpa")
+        assert model.vision.backend == model.decoder.backend == "sdpa"
+        assert gem_fast.load(SMALL, "random").decoder.backend is None
+        assert "backend" not in GemOptions.__dataclass_fields__
+
     def test_a_text_cache_is_shared_by_loads(self, tmp_path, clip, monkeypatch):
         torch.save(clip.state_dict(), tmp_path / "w.pt")
         first, second = (gem_fast.load(SMALL, weights=tmp_path / "w.pt", text_cache=tmp_path / "c") for _ in range(2))
         row = first.encode_text("cat")
-        monkeypatch.setattr("gem_fast.towers.text.TextEncoder._embed", None)  # nothing may be left to encode
+        monkeypatch.setattr("gem_fast.towers.text.TextEncoder.averaged", None)  # nothing may be left to encode
         assert torch.equal(second.encode_text("cat"), row)

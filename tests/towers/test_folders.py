@@ -5,12 +5,16 @@ import re
 import shutil
 import warnings
 
+import numpy as np
 import open_clip
 import pytest
 import torch
+from gem_fast.export.onnx_export import export_onnx
+from PIL import Image
 
 import gem_fast
 from gem_fast import ModelError
+from gem_fast.errors import ExportError
 from gem_fast.towers.checkpoint import read_checkpoint
 from tests.towers.clip_files import (
     CONFIG,
@@ -36,6 +40,7 @@ class TestLocalDir:
         folder = write_open_clip(tmp_path / "ld", clip, mean=HALVES, std=[0.2, 0.3, 0.4], size=96)
         for arguments in ({}, {"weights": folder / "open_clip_model.safetensors"}, {"pretrained": "random"}):
             model = gem_fast.load(f"local-dir:{folder}", gem_blocks=2, **arguments)
+            assert model.name == "ld"  # a path would tell runs apart that are the same
             assert (model.mean, model.std, model.defaults.size) == (HALVES, (0.2, 0.3, 0.4), 96)
 
     def test_what_the_config_leaves_out_is_clips_and_the_size_the_models(self, tmp_path, clip):
@@ -141,6 +146,28 @@ class TestHuggingFaceFolder:
         folder = write_hugging_face(tmp_path / "hf", hugging_face_state(clip), images)
         checkpoint = read_checkpoint(str(folder))
         assert (checkpoint.mean, checkpoint.std, checkpoint.defaults.size) == (mean, std, size)
+
+    @pytest.mark.parametrize(("resample", "kind"), [(2, "bilinear"), (3, "bicubic"), (None, "bicubic")])
+    def test_interpolation(self, tmp_path, clip, resample, kind):
+        images = {} if resample is None else {"resample": resample}
+        model = gem_fast.load(str(write_hugging_face(tmp_path / "hf", hugging_face_state(clip), images)), gem_blocks=1)
+        picture = Image.fromarray(np.arange(80 * 96 * 3, dtype=np.uint8).reshape(80, 96, 3))
+        resized = torch.nn.functional.interpolate(
+            torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None], (64, 48), mode=kind, antialias=True
+        )
+        assert np.array_equal(model.pixels(picture, (64, 48)), resized[0].permute(1, 2, 0).numpy())
+
+    @pytest.mark.parametrize("resample", [0, 1, 9, [3], "cubic"], ids=str)
+    def test_other_interpolations_are_refused(self, tmp_path, clip, resample):
+        folder = write_hugging_face(tmp_path / "hf", hugging_face_state(clip), {"resample": resample})
+        with pytest.raises(ModelError, match=r"its images are resized by .*; bicubic and bilinear are known"):
+            read_checkpoint(str(folder))
+
+    def test_an_export_resizes_bicubically(self, tmp_path, clip):
+        folder = write_open_clip(tmp_path / "ld", clip, interpolation="bilinear")
+        model = gem_fast.load(str(folder), gem_blocks=1)
+        with pytest.raises(ExportError, match="resizes images bicubically, and ld takes them bilinear"):
+            export_onnx(model, tmp_path / "out")
 
     def test_the_newer_file_of_preprocessing(self, tmp_path, clip):
         folder = write_hugging_face(tmp_path / "hf", hugging_face_state(clip))

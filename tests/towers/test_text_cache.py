@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from gem_fast.templates import TEMPLATES
 from gem_fast.towers.text import TextEncoder
-from tests.towers.text_tower import letters, tiny_clip
+from tests.towers.text_tower import Letters, letters, tiny_clip
 
 PHOTO = TEMPLATES["photo"]
 
@@ -16,14 +16,9 @@ PHOTO = TEMPLATES["photo"]
 class TestDiskCache:
     def encode(self, folder, words, templates=PHOTO, tower=None):
         """Rows by a new encoder on the folder, and the number of texts that it had to encode."""
-        texts = []
-
-        def counting(batch):
-            texts.extend(batch)
-            return letters(batch)
-
-        rows = TextEncoder(tower or tiny_clip(), counting, cache=folder).encode(words, templates)
-        return rows, len(texts)
+        tokenizer = Letters()
+        rows = TextEncoder(tower or tiny_clip(), tokenizer, cache=folder).encode(words, templates)
+        return rows, sum(map(len, tokenizer.seen))
 
     def test_is_used_by_the_next_encoder(self, tmp_path):
         first, encoded = self.encode(tmp_path / "new" / "cache", ["cat", "dog"])

@@ -7,13 +7,16 @@ from unittest import mock
 import open_clip
 import pytest
 import torch
-from gem_fast.bench.eager import eager_gem
-from gem_fast.kernels.attention import registry
+from gem_fast.kernels.attention import self_self
+from gem_fast.kernels.backends import Backend, Operation
+from gem_fast.kernels.cpu_library import why_missing
 
 from gem_fast.options import GemOptions
+from gem_fast.towers.eager import eager_gem
 from gem_fast.towers.packing import pack_vision, vision_config
 from gem_fast.towers.vit import Block, GemVisionTransformer
 
+needs_cpu = pytest.mark.skipif(why_missing() is not None, reason=f"cpu can't serve: {why_missing()}")
 SUBSETS = ["q", "k", "v", "qk", "qv", "kv", "qkv"]
 L14_FEW_LAYERS = {
     "embed_dim": 768,
@@ -63,10 +66,10 @@ def in_double(name):
     return copy.deepcopy(open_clip_visual(name)).double()
 
 
-def ours(name, dtype=torch.float32, **options) -> GemVisionTransformer:
+def ours(name, dtype=torch.float32, backend=None, **options) -> GemVisionTransformer:
     config = vision_config(MODELS[name])
     options.setdefault("gem_blocks", min(6, config.layers))
-    return pack_vision(open_clip_visual(name).state_dict(), config, GemOptions(**options)).to(dtype)
+    return pack_vision(open_clip_visual(name).state_dict(), config, GemOptions(**options), backend).to(dtype)
 
 
 def pixels(B, H, W, seed=1):
@@ -190,15 +193,48 @@ def test_last_block_projects_only_what_is_attended(projections, computed):
 
 
 def test_attention_goes_through_the_named_backend():
-    spy = mock.Mock(side_effect=registry._BACKENDS["reference"].run)
-    with mock.patch.dict(registry._BACKENDS, {"reference": registry.Backend("reference", spy)}):
+    plain = next(row for row in self_self.OPERATION.backends if row.name == "reference")
+    spy = mock.Mock(side_effect=plain.run)
+    rows = (Backend("reference", spy), *self_self.OPERATION.backends[:-1])
+    with mock.patch.object(self_self, "OPERATION", Operation("self_self_attention", rows, plain.run)):
         ours("small", gem_blocks=3, backend="reference")(pixels(1, 48, 48))
     assert spy.call_count == 3
 
 
+@pytest.mark.parametrize("backend", ["sdpa", "reference"])
+def test_no_native_attention_runs_in_either_path_on_plain_torch(backend):
+    """Of 145 tokens, enough for the native kernels to be taken by themselves; nothing of theirs may be called."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    called = set()
+
+    class Names(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+            called.add(operation.namespace)
+            return operation(*arguments, **(options or {}))
+
+    image = pixels(1, 96, 96)
+    with Names():
+        ours("small", backend=backend)(image, original=True)
+    assert "gem_fast" not in called
+    if not why_missing():
+        with Names():
+            ours("small")(image, original=True)
+        assert "gem_fast" in called
+
+
+@pytest.mark.parametrize("projections", ["q", "k", "v", "kv", "qv"])
+def test_projections_left_out_do_not_change_those_that_are_not(projections):
+    """The last block projects only what is wanted, unless the original path is wanted too; biases are not zero."""
+    model, image = ours("small", projections=projections), pixels(2, 48, 64)
+    torch.testing.assert_close(model(image).patches, model(image, original=True).patches, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("original", [False, True], ids=["gem", "both"])
-def test_compiles_without_a_graph_break(original):
-    model, image = ours("small"), pixels(2, 64, 48)
+@pytest.mark.parametrize("backend", [None, "sdpa", "reference", pytest.param("cpu", marks=needs_cpu)])
+def test_compiles_without_a_graph_break(original, backend):
+    """By name too, though LayerNorm has no kernels of `cpu`."""
+    model, image = ours("small", backend=backend), pixels(2, 64, 48)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     for result, expected in zip(compiled(image, original), model(image, original), strict=True):
         if expected is not None:
@@ -245,7 +281,6 @@ def test_weights_that_do_not_fit_are_refused(change):
         {"inverse_temperature": 0.0},
         {"inverse_temperature": float("nan")},
         {"projections": "qx"},
-        {"backend": "magic"},
     ],
     ids=str,
 )

@@ -3,7 +3,7 @@
 import open_clip
 import torch
 
-TINY = {"context_length": 16, "vocab_size": 64, "width": 64, "heads": 1, "layers": 2}
+TINY = {"context_length": 32, "vocab_size": 64, "width": 64, "heads": 1, "layers": 2}
 
 
 def tiny_clip(seed=0, quick_gelu=False):
@@ -16,7 +16,24 @@ def tiny_clip(seed=0, quick_gelu=False):
     return clip.requires_grad_(False).eval()
 
 
-def letters(texts):
-    """A tokenizer: a token a letter, 63 as end of text, padded with 0."""
-    rows = [[ord(letter) % 60 + 1 for letter in text[-14:]] + [63] for text in texts]
-    return torch.tensor([row + [0] * (16 - len(row)) for row in rows])
+class Letters:
+    """A tokenizer: a token a letter, 63 as end of text, padded with 0; `seen` has each batch of texts."""
+
+    context_length = TINY["context_length"]
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, texts):
+        self.seen.append(list(texts))
+        rows = [[*self.encode(text[: self.context_length - 2]), 63] for text in texts]
+        return torch.tensor([row + [0] * (self.context_length - len(row)) for row in rows])
+
+    def encode(self, text):
+        return [ord(letter) % 60 + 1 for letter in text]
+
+    def clean_fn(self, text):
+        return text
+
+
+letters = Letters()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,7 @@ def choose_thresholds(scenes: list[Scene], size: int, options: dict[str, Any]) -
     for scale, threshold in itertools.product((10, 15, 20, 30), np.arange(0.60, 0.96, 0.05)):
         values = []
         for result, (_, masks) in zip(results, scenes, strict=True):
-            labels = gem_fast.Segmentation(
-                result.image, result.classes, result.cosines, threshold=float(threshold), logit_scale=scale
-            ).labels
+            labels = replace(result, threshold=float(threshold), logit_scale=scale).labels
             truth = [~np.any(list(masks.values()), axis=0), *masks.values()]
             values += [iou(labels == k, mask) for k, mask in enumerate(truth)]
         tried.append((float(np.mean(values)), {"logit_scale": float(scale), "threshold": round(float(threshold), 2)}))

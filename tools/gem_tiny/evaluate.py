@@ -44,10 +44,8 @@ def label_iou(model: gem_fast.GemModel, scenes: list[Scene], size: int) -> float
     """Mean IoU over objects of the labels, with the model's own threshold and multiplier, for its scene's nouns."""
     values = []
     for result, (_, masks) in zip(segmentations(model, scenes, size), scenes, strict=True):
-        defaults = model.defaults
-        threshold = defaults.heatmap_threshold if len(masks) == 1 else defaults.threshold
-        labels = gem_fast.Segmentation(
-            result.image, result.classes, result.cosines, threshold=threshold, logit_scale=defaults.logit_scale
+        labels = gem_fast.Segmentation.judged(
+            result.image, result.classes, result.all_scores, result.decoder, model.defaults
         ).labels
         values += [iou(labels == k, mask) for k, mask in enumerate(masks.values(), 1)]
     return float(np.mean(values))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from gem_fast import GemModel, Segmentation
 from gem_fast.preprocess import to_pixels
-from gem_fast.scores import class_scores
+from gem_fast.scores import score_patches
 
 from .holdout import Scene
 
@@ -40,8 +40,8 @@ def segmentations(
         patches = model.features(pixels) if path == "patches" else getattr(model.features(pixels, original=True), path)
         for offset, image in enumerate(images):
             names = [*scenes[start + offset][1], *(extra[start + offset] if extra else [])]
-            cosines = class_scores(patches[offset][None], model.encode_text(names), [1] * len(names))[0]
-            yield Segmentation(image, tuple(names), cosines, threshold=0.0, logit_scale=100.0)
+            scores = score_patches(patches[offset][None], model.encode_text(names), [1] * len(names))[0]
+            yield Segmentation(image, tuple(names), scores, threshold=0.0, logit_scale=100.0, decoder=model.decoder)
 
 
 def _pixels(model: GemModel, images: list[Image.Image], size: int) -> torch.Tensor:

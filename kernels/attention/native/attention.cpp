@@ -35,7 +35,7 @@ void run_part(Problem problem, int computation, int path, int64_t head, int part
 
 // 0, or 1 if memory ran out. `computation` 0 is self-self attention; 1 is that of q and k, without `projections` and
 // `iterations`. `shape` is B, N, H, D; the rest as in Problem. `parts` cuts each head for more threads than heads: of
-// self-self attention it is 1, or the number of projections, and then `out` is [parts, B, N, H*D] of float32.
+// self-self attention it is 1, or the number of projections, and then `out` is [parts, B, N, H*D] of float32, to be added.
 extern "C" int gem_fast_attention(int computation, const void* qkv, const int64_t* strides,
                                   const float* inverse_temperature, void* out, const int64_t* shape, int type,
                                   const int* projections, int projection_count, int iterations, int path, int threads,
@@ -45,7 +45,7 @@ extern "C" int gem_fast_attention(int computation, const void* qkv, const int64_
     Problem problem = {qkv,      strides,    out,
                        shape[0], shape[1],   shape[2],
                        shape[3], Type(type), separate ? Type::float32 : Type(type),
-                       inverse_temperature,  projections, projection_count, iterations};
+                       inverse_temperature,  projections, projection_count, projection_count, iterations};
     problem.parts = parts;
     size_t scratch_bytes = KERNELS[path][computation].scratch_bytes(problem);
     if (path == AVX512_BF16) {

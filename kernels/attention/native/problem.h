@@ -16,6 +16,7 @@ struct Problem {
     const float* inverse_temperature;  // [B]
     const int* projections;            // indices into the third dimension of qkv
     int projection_count;
+    int ensemble;  // projections that the result is the mean of: more than projection_count where a head is cut
     int iterations;
     int part = 0, parts = 1;  // which of the equal shares of the query blocks, where a head is cut
 };

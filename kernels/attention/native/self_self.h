@@ -174,9 +174,10 @@ private:
 
     void add_to_total() {
         for (int64_t i = 0; i < N; i++) {
-            const Vec share = Isa::set(1.f / (divisor[i] * float(problem.projection_count)));
+            const Vec share = Isa::set(1.f / (divisor[i] * float(problem.ensemble)));
             for (int64_t d = i * width; d < (i + 1) * width; d += W)
-                Isa::store(total + d, Isa::fma(Isa::load(sum + d), share, Isa::load(total + d)));
+                // Not fused: where a head is cut, its parts are added outside, to the same bits.
+                Isa::store(total + d, Isa::add(Isa::mul(Isa::load(sum + d), share), Isa::load(total + d)));
         }
     }
 };

@@ -9,11 +9,11 @@ import torch
 from gem_fast.kernels.triton_host import architecture, is_compiled_for, on_device, why_no_triton
 from torch import Tensor
 
+from .tile_choice import chosen_tile, is_resident
 from .tiles import Device, Tile, precision, split_width, steepest
-from .tuned import chosen_tile, is_resident
 
 
-def why_not(qkv: Tensor, inverse_temperature: Tensor | None = None, **_options: object) -> str | None:
+def why_not(qkv: Tensor, inverse_temperature: Tensor | None = None, *_: object) -> str | None:
     """The reason why `triton_attention` can't serve these arguments, or None if it can."""
     reason = why_no_triton(qkv, "qkv")
     if reason:
@@ -32,7 +32,9 @@ def why_not(qkv: Tensor, inverse_temperature: Tensor | None = None, **_options: 
     return None
 
 
-def pays(qkv: Tensor, normalize: bool) -> bool:
+def pays(
+    qkv: Tensor, inverse_temperature: object, iterations: int, projections: Sequence[int], normalize: bool
+) -> bool:
     """Whether these kernels are the ones to take, if they can serve and no backend is asked for.
 
     They are on a GPU that they have been compiled for, for rows of norm 1 and products on tensor cores. Rows of any
@@ -46,7 +48,7 @@ def pays(qkv: Tensor, normalize: bool) -> bool:
 
 
 def triton_attention(
-    qkv: Tensor, inverse_temperature: Tensor, *, iterations: int, projections: tuple[int, ...], normalize: bool
+    qkv: Tensor, inverse_temperature: Tensor, iterations: int, projections: tuple[int, ...], normalize: bool
 ) -> Tensor:
     """Eq. 3 and 5-7 of GEM with fused kernels that read `qkv` in place.
 

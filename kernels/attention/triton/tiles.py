@@ -2,7 +2,7 @@
 
 Every entry was chosen from compiled code, not from timings: the largest tile that neither spills registers nor
 outgrows the smallest shared memory of its family. `make gpu-report` compiles them all and prints what they use.
-A table that `gem-fast tune` measured goes before it: see `tuned.py`.
+A table that `gem-fast tune` measured goes before it: see `tile_choice.py`.
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,180 @@
+"""The output folder of a run: held by one run at a time, and made with one question, which its `run.json` tells."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ..outputs import KINDS
+from ..writing import write_whole
+from .records import ERRORS, PARTIAL, SUMMARY, read_records
+
+RUN = "run.json"
+LEGEND = "legend.json"
+SCHEMA = 1
+LOCK = ".lock"
+_LARGEST = 1 << 26  # bytes of a `run.json`: 65,535 classes with their synonyms
+# What a run may change on the way: it is told, not compared.
+_NOT_COMPARED = ("versions", "output")
+
+
+class RunError(ValueError):
+    """An output folder that this run can't use; the message says why and what would be right."""
+
+
+def check_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """What can be said of an output folder before anything is loaded: it is one, and may be written.
+
+    Raises:
+        RunError: it holds an earlier run, and neither was asked for. NotADirectoryError: it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"the output folder {folder} is a file")
+    if not overwrite and not resume and read_run(folder) is not None:
+        raise RunError(f"{folder} holds an earlier run: take --resume to go on with it or --overwrite to begin anew")
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Keep other runs out of the folder, which is made; the lock dies with its process.
+
+    Raises:
+        RunError: another run works in it. OSError: it can't be made or written.
+    """
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if not _lock(handle) or not path.exists() or not os.path.samestat(os.fstat(handle), os.stat(path)):
+            raise RunError(f"another run works in {folder}: wait for it, or name another folder with --out")
+        try:
+            yield
+        finally:
+            shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+            path.unlink(missing_ok=True)
+            for each in made:  # what a run that wrote nothing made
+                with suppress(OSError):
+                    each.rmdir()
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open file for this process, unless another has."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        try:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        except OSError:
+            return False
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def enter(folder: Path, run: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
+    """Make sure that the folder is this run's to write, and leave `run.json` in it.
+
+    Args:
+        folder: the output folder, held.
+        run: what is asked: `model, weights, method, prompts, background, settings, output, versions`.
+        resume: go on with an earlier run that asked the same.
+        overwrite: begin anew in the folder of an earlier run.
+
+    Raises:
+        RunError: there is an earlier run, and neither was asked for, or it asked something else.
+    """
+    check_output(folder, resume=resume, overwrite=overwrite)
+    earlier = None if overwrite else read_run(folder)
+    if earlier is None and not overwrite and _has_results(folder):
+        raise RunError(
+            f"{folder} holds results and no {RUN} that says of what; take --overwrite to begin anew, or another folder"
+        )
+    if earlier is not None and (differences := list(_differences(earlier, {"schema": SCHEMA, **run}))):
+        raise RunError(
+            f"{folder} was made by another run, and a resumed one must ask the same: {'; '.join(differences)}; "
+            "take --overwrite to begin anew, or another folder"
+        )
+    if overwrite:
+        _remove_results(folder)
+    (folder / PARTIAL).mkdir(exist_ok=True)
+    content = json.dumps({"schema": SCHEMA, **run}, indent=1, ensure_ascii=False)
+    write_whole(folder / RUN, (content + "\n").encode(errors="backslashreplace"), folder / PARTIAL)
+
+
+def read_run(folder: Path) -> dict[str, Any] | None:
+    """The `run.json` of an output folder, or None if it has none.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    path = folder / RUN
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            content = file.read(_LARGEST + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RunError(f"{path} can't be read: {error.strerror}") from error
+    try:
+        run = json.loads(content) if len(content) <= _LARGEST else None
+    except (ValueError, RecursionError):
+        run = None
+    if not isinstance(run, dict):
+        raise RunError(f"{path} is damaged; take --overwrite to begin anew, or another folder")
+    return run
+
+
+def _has_results(folder: Path) -> bool:
+    """Whether a summary there speaks of a finished image."""
+    with suppress(OSError):
+        return any(record.status == "ok" for record in read_records(folder))
+    return False
+
+
+def _remove_results(folder: Path) -> None:
+    """Remove what an earlier run wrote: its records, and the files that these name and a run could have written."""
+    endings = tuple(kind.ending for kind in KINDS)
+    with suppress(FileNotFoundError):
+        for record in read_records(folder):
+            for name in record.files.values():
+                path = folder / name
+                if name.endswith(endings) and folder.resolve() in path.resolve().parents:
+                    path.unlink(missing_ok=True)
+    for name in (SUMMARY, ERRORS, LEGEND, RUN):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """What the runs ask differently, entry by entry."""
+    now = json.loads(json.dumps(now, ensure_ascii=False))  # tuples are lists there
+    for name in (*now, *(set(earlier) - set(now))):
+        if name in _NOT_COMPARED:
+            continue
+        then, here = earlier.get(name), now.get(name)
+        if isinstance(then, dict) and isinstance(here, dict):
+            yield from (
+                f"{name} {key} was {_short(then.get(key))}, now {_short(here.get(key))}"
+                for key in (*here, *(set(then) - set(here)))
+                if then.get(key) != here.get(key)
+            )
+        elif then != here:
+            yield f"{name} was {_short(then)}, now {_short(here)}"
+
+
+def _short(value: Any) -> str:
+    """A value as it is shown: of prompts the names, with the words where these are others."""
+    if isinstance(value, list) and all(isinstance(each, list) and each for each in value):
+        value = [each[0] if each[1:] == each[:1] else f"{each[0]} ({', '.join(map(str, each[1:]))})" for each in value]
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return (text if len(text) <= 80 else f"{text[:77]}...") or "none"

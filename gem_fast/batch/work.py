@@ -1,0 +1,105 @@
+"""What is done with one image: from its file to pixels for the engine, and from its scores to files."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from ..images import load_image
+from ..writing import write_whole
+from .options import BatchOptions
+from .records import PARTIAL, Record
+from .sources import Source
+from .workers import Seconds
+
+if TYPE_CHECKING:
+    from ..query import Query
+    from ..segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a worker keeps of an image until its scores come: the picture as an overlay needs it, if it does."""
+
+    source: Source
+    label_size: tuple[int, int]
+    picture: Image.Image | None
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.picture is None else 3 * self.picture.width * self.picture.height
+
+
+@dataclass(frozen=True)
+class ImageWork:
+    """The work of `segment_files`.
+
+    Attributes:
+        model: gives the input's size, its pixels, and the decoder of its scores.
+        query: what is looked for.
+        options: of the run.
+        folder: the output folder.
+    """
+
+    model: "Segmenter"
+    query: "Query"
+    options: BatchOptions
+    folder: Path
+
+    def prepare(self, source: Source, seconds: Seconds) -> tuple[Held, np.ndarray, tuple[int, int]]:
+        options = self.options
+        with timed("read", seconds):
+            picture = load_image(source.path)
+        with timed("resize", seconds):
+            size = picture.height, picture.width
+            shape = self.model.input_size(size, options.size, options.resize)
+            pixels = self.model.pixels(picture, shape)
+            label_size = shape if options.label_size == "model" else _scaled(size, options.label_size)
+            shown = shrunk(picture, options.overlay_size) if options.overlays else None
+        return Held(source, label_size, shown), pixels, shape
+
+    def finish(self, held: Held, scores: np.ndarray, seconds: Seconds) -> Record:
+        path, picture = str(held.source.path), held.picture or Image.new("RGB", (1, 1))
+        result = self.query.result(picture, scores, self.model.host_decoder, path, held.label_size)
+        with timed("decode scores", seconds):
+            areas = result.areas()
+        files = {}
+        for kind in self.options.kinds:
+            name = f"{held.source.name}{kind.ending}"
+            with timed("encode files", seconds):
+                content = kind.content(result)
+            with timed("write", seconds):
+                write_whole(self.folder / name, content, self.folder / PARTIAL)
+            files[kind.name] = name
+        return Record(path, "ok", None, *result.size, areas=areas, files=files)
+
+
+def _scaled(size: tuple[int, int], shorter: "int | str | None") -> tuple[int, int]:
+    """Height and width with that shorter side, or as they are."""
+    if not isinstance(shorter, int):
+        return size
+    scale = shorter / min(size)
+    height, width = (max(1, round(side * scale)) for side in size)
+    return height, width
+
+
+def shrunk(picture: Image.Image, longest: int) -> Image.Image:
+    """The picture, made smaller in place if its longest side has more pixels than that; 0 for any."""
+    if longest and max(picture.size) > longest:
+        picture.thumbnail((longest, longest), Image.Resampling.BILINEAR)
+    return picture
+
+
+@contextmanager
+def timed(stage: str, seconds: Seconds) -> Iterator[None]:
+    """Add what the block takes to the stage's seconds."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start

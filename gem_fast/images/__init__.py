@@ -1,0 +1,8 @@
+"""Images as people have them, to RGB in memory. Needs no torch."""
+
+from ..errors import ImageError
+from .formats import EXTENSIONS, sniff
+from .limits import MAX_PIXELS
+from .reading import ImageLike, is_tensor, load_image, read_image
+
+__all__ = ["EXTENSIONS", "MAX_PIXELS", "ImageError", "ImageLike", "is_tensor", "load_image", "read_image", "sniff"]

@@ -1,0 +1,135 @@
+"""Images as people have them, to RGB in memory: files, PIL images, arrays and tensors. Needs no torch."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ..errors import ImageError
+from .formats import check_regular, format_of
+from .limits import MAX_PIXELS, check_file, check_size
+from .orientation import orientation, turned
+from .pixels import HALF_STEP, fit_transparency, from_integers, to_rgb
+from .tiff.reader import open_tiff
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from typing_extensions import TypeIs
+
+ImageLike: TypeAlias = "str | os.PathLike | Image.Image | np.ndarray | Tensor"
+
+_MAX_REASON = 200  # characters of a decoder's message
+
+
+def read_image(path: str | os.PathLike) -> Image.Image:
+    """Read the first frame of a file as RGB, upright by its orientation, colours in sRGB, transparency on white.
+
+    Formats are told by their first bytes, never by the name; `docs/images.md` lists them and how samples become pixels.
+
+    Raises:
+        ImageError: the file is missing, no regular file, empty, damaged, of another format, or too large.
+    """
+    path = Path(path)
+    with _failures_named(str(path)):
+        check_regular(path)
+        with open(path, "rb") as file:
+            form = format_of(file)
+            check_file(file, form.name)
+            image = open_tiff(file) if form.name == "TIFF" else Image.open(file, formats=(form.plugin,))
+            with image:
+                check_size(*image.size)
+                return _upright_rgb(image)
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    fit_transparency(image)
+    image.load()
+    return turned(to_rgb(image), orientation(image))
+
+
+@contextmanager
+def _failures_named(name: str) -> Iterator[None]:
+    """Whatever is raised, as an ImageError that starts with the image's name."""
+    try:
+        yield
+    except BaseException as error:
+        # A decoder in Rust panics with what is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ImageError(f"{name}: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    match error:
+        case ImageError():
+            return str(error)
+        case FileNotFoundError():
+            return "there is no such file"
+        case PermissionError():
+            return "no permission to read it"
+        case UnidentifiedImageError():
+            return "damaged or truncated (its header can't be read)"
+        case Image.DecompressionBombError() | Image.DecompressionBombWarning():
+            return f"more than {MAX_PIXELS:,} pixels"
+        case MemoryError():
+            return "damaged or truncated (decoding it takes more memory than there is)"
+    said = " ".join(str(getattr(error, "strerror", None) or error).split())[:_MAX_REASON]
+    return f"damaged or truncated ({said or type(error).__name__})"
+
+
+def load_image(source: ImageLike) -> Image.Image:
+    """A path, PIL image, array or tensor to RGB.
+
+    Arrays are `[H, W]`, or `[H, W, C]` with 1 (grey), 2 (grey, alpha), 3 or 4 channels; tensors `[C, H, W]`. They are
+    bool, uint8 or uint16 with the largest value white, or floating in 0..1; what exceeds that by rounding, less than
+    half an 8-bit step, is clipped.
+
+    Raises:
+        ImageError: the image can't be read, or has a wrong shape, type or range.
+    """
+    if isinstance(source, str | os.PathLike):
+        return read_image(source)
+    if isinstance(source, Image.Image):
+        with _failures_named(str(getattr(source, "filename", "") or "a PIL image")):
+            if source.format == "EPS":
+                raise ImageError("in the format EPS, which another program would have to read")
+            return _upright_rgb(source)
+    if is_tensor(source):
+        if source.ndim != 3 or source.shape[0] not in (1, 2, 3, 4):
+            raise ImageError(f"a tensor image must be [3, H, W], or have 1, 2 or 4 channels, got {list(source.shape)}")
+        wide = source.float() if source.is_floating_point() and source.dtype.itemsize < 4 else source
+        return load_image(wide.detach().cpu().permute(1, 2, 0).numpy())
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    raise ImageError(f"an image must be a path, PIL image, array or tensor, got {type(source).__name__}")
+
+
+def is_tensor(value: Any) -> "TypeIs[Tensor]":
+    """Whether it is a torch tensor: no one holds one who has not imported torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if 0 in array.shape or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (2, 3, 4))):
+        raise ImageError(
+            f"an array image must be [H, W], or [H, W, 3] with 1, 2, 3 or 4 channels, got {list(array.shape)}"
+        )
+    if np.issubdtype(array.dtype, np.floating):
+        if not (array.min() >= -HALF_STEP and array.max() <= 1 + HALF_STEP):
+            raise ImageError(f"a floating image must lie in 0..1, got {array.min():g}..{array.max():g}")
+        array = np.round(array.clip(0, 1) * 255).astype(np.uint8)
+    elif array.dtype == bool:
+        array = array * np.uint8(255)
+    elif array.dtype == np.uint16:
+        array = from_integers(array, 16)
+    if array.dtype != np.uint8:
+        raise ImageError(f"an image must be bool, uint8, uint16 or floating in 0..1, got {array.dtype}")
+    return to_rgb(Image.fromarray(np.ascontiguousarray(array)))

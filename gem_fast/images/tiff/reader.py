@@ -1,0 +1,51 @@
+"""A TIFF file to a Pillow image: by Pillow where it is right, else by its samples."""
+
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ..limits import check_size
+from ..orientation import ORIENTATION_TAG, turned
+from ..pixels import from_floats, from_integers, with_info
+from .layout import HEIGHT, LAYOUT_TAGS, STRIP_OFFSETS, TILE_OFFSETS, WIDTH, Layout, layout, suits_pillow
+from .samples import read_samples
+from .tags import read_tags
+
+_PROFILE_TAG = 34675
+
+
+def open_tiff(file: BinaryIO) -> Image.Image:
+    """The first image of the file, its samples in 8 bits; Pillow's are not loaded yet.
+
+    Raises:
+        ImageError: its samples can't be read, or it is too large. Whatever Pillow raises.
+    """
+    tags = read_tags(file, LAYOUT_TAGS | {ORIENTATION_TAG, _PROFILE_TAG})
+    check_size(tags.one(WIDTH), tags.one(HEIGHT))
+    if suits_pillow(tags) and tags.array(TILE_OFFSETS if TILE_OFFSETS in tags else STRIP_OFFSETS).size:
+        try:
+            return Image.open(file, formats=("TIFF",))
+        except UnidentifiedImageError:
+            pass  # a kind that Pillow doesn't know: read below, or the reason told
+    form = layout(tags)
+    image = _to_image(read_samples(file, form), form)
+    profile = tags.entries[_PROFILE_TAG].tobytes() if _PROFILE_TAG in tags else None
+    return turned(with_info(image, {"icc_profile": profile}), tags.one(ORIENTATION_TAG, 1))
+
+
+def _to_image(samples: np.ndarray, form: Layout) -> Image.Image:
+    narrow = from_floats(samples, form.colours) if form.kind == "f" else from_integers(samples, form.bits)
+    if form.inverted:
+        narrow[..., 0] = 255 - narrow[..., 0]
+    if form.colours == 4:
+        return Image.fromarray(narrow[..., :4].copy(), "CMYK")
+    clear = "" if form.alpha is None else "a" if form.premultiplied else "A"
+    image = Image.fromarray(narrow[..., 0] if narrow.shape[2] == 1 else narrow)
+    return image if clear != "a" else _reinterpreted(image)
+
+
+def _reinterpreted(image: Image.Image) -> Image.Image:
+    """Colours that are multiplied by alpha."""
+    mode = {"LA": "La", "RGBA": "RGBa"}[image.mode]
+    return Image.frombytes(mode, image.size, image.tobytes())

@@ -1,0 +1,116 @@
+"""A TIFF file's samples from its strips and tiles: decompressed, their differences summed up, their bits unpacked."""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from io import BytesIO
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from ...errors import ImageError
+from .layout import COMPRESSIONS, Layout
+
+_UNPACKED_AT_ONCE = 1 << 22  # samples, each a byte a bit while it is unpacked
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def read_samples(file: BinaryIO, form: Layout) -> np.ndarray:
+    """The colours and, if there is one, alpha: `[H, W, C]` in the machine's byte order.
+
+    Raises:
+        ImageError: the compression can't be read, or a strip or tile is missing or too short.
+    """
+    wanted = [*range(form.colours), *([] if form.alpha is None else [form.alpha])]
+    image = np.empty((form.height, form.width, len(wanted)), form.dtype.newbyteorder("="))
+    down, across = (-(-side // block) for side, block in zip((form.height, form.width), form.block, strict=True))
+    for place in range(len(wanted) if form.planar else 1):
+        for row in range(down):
+            for column in range(across):
+                number = ((wanted[place] if form.planar else 0) * down + row) * across + column
+                top, left = row * form.block[0], column * form.block[1]
+                height = form.block[0] if form.tiled else min(form.block[0], form.height - top)
+                samples = _block(file, form, number, height)
+                target = image[top : top + height, left : left + form.block[1]]
+                part = samples[: target.shape[0], : target.shape[1]]
+                if form.planar:
+                    target[..., place] = part[..., 0]
+                else:
+                    target[...] = part[..., wanted]
+    return image
+
+
+def _block(file: BinaryIO, form: Layout, number: int, height: int) -> np.ndarray:
+    """One strip or tile: `[height, block width, samples stored in it]`."""
+    samples = 1 if form.planar else form.samples
+    across = form.block[1] * samples
+    length = -(-across * form.bits // 8)
+    file.seek(int(form.offsets[number]))
+    content = file.read(min(int(form.counts[number]), 2 * height * length + 65_536))
+    if form.reverse:
+        content = content.translate(_REVERSED)
+    raw = _decompressed(content, form.compression, height, length)
+    if len(raw) < height * length:
+        raise ImageError(
+            f"damaged or truncated (strip or tile {number} holds {len(raw):,} of {height * length:,} bytes)"
+        )
+    rows = np.frombuffer(raw, np.uint8, height * length).reshape(height, length)
+    if form.bits in (8, 16, 32, 64):
+        values = _unpredicted(rows, form, samples)
+    elif form.predictor == 1:
+        values = np.concatenate(list(_unpacked(rows, form.bits, across)))
+    else:
+        raise ImageError(f"a TIFF of {form.bits} bits with the predictor {form.predictor} can't be read")
+    return values.reshape(height, form.block[1], samples)
+
+
+def _decompressed(content: bytes, compression: int, height: int, length: int) -> bytes:
+    if compression == 1:
+        return content
+    if COMPRESSIONS[compression] == "Deflate":
+        return zlib.decompressobj().decompress(content, height * length)
+    # The same bytes as an 8-bit TIFF of one strip: libtiff undoes the compression, whatever the samples are.
+    entries = (
+        (256, length),
+        (257, height),
+        (258, 8),
+        (259, compression),
+        (262, 1),
+        (273, 122),
+        (277, 1),
+        (278, height),
+    )
+    fields = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in (*entries, (279, len(content)))]
+    head = b"II*\0\x08\0\0\0" + struct.pack("<H", len(fields)) + b"".join(fields) + bytes(4)
+    with Image.open(BytesIO(head + content), formats=("TIFF",)) as image:
+        return image.tobytes()
+
+
+def _unpredicted(rows: np.ndarray, form: Layout, samples: int) -> np.ndarray:
+    """Rows of whole bytes as samples, the differences of predictor 2 or 3 summed up: `[rows, samples of a row]`."""
+    width = form.bits // 8
+    if form.predictor == 1:
+        return rows.view(form.dtype)
+    height = rows.shape[0]
+    if form.predictor == 2:
+        unsigned = np.dtype(f"{form.order}u{width}")
+        steps = rows.view(unsigned).astype(unsigned.newbyteorder("=")).reshape(height, -1, samples)
+        values = np.cumsum(steps, axis=1, dtype=steps.dtype).reshape(height, -1)
+        return values.view(form.dtype.newbyteorder("="))
+    if form.predictor == 3 and form.kind == "f":
+        # Differences of bytes, `samples` apart; then all first bytes of the row, all second ones and so on.
+        summed = np.cumsum(rows.reshape(height, -1, samples), axis=1, dtype=np.uint8).reshape(height, width, -1)
+        return np.ascontiguousarray(summed.transpose(0, 2, 1)).reshape(height, -1).view(f">f{width}")
+    raise ImageError(f"a TIFF with the predictor {form.predictor} can't be read")
+
+
+def _unpacked(rows: np.ndarray, bits: int, across: int) -> Iterator[np.ndarray]:
+    """Samples that do not fill bytes, first bit highest, each row from a new byte."""
+    width = 8 if bits < 8 else 16 if bits < 16 else 32
+    step = max(1, _UNPACKED_AT_ONCE // across)
+    for start in range(0, len(rows), step):
+        singles = np.unpackbits(rows[start : start + step], axis=1)[:, : across * bits].reshape(-1, across, bits)
+        padded = np.zeros((*singles.shape[:2], width), np.uint8)
+        padded[..., width - bits :] = singles
+        yield np.packbits(padded, axis=-1).view(f">u{width // 8}")[..., 0]

@@ -1,0 +1,65 @@
+"""What images are asked for: prompts as embeddings, and how scores are judged. Needs no torch."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from .decoding import Decoder
+from .prompts import TextClass
+from .rendering import legend
+from .segmentation import Segmentation
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """What images are asked for. Made by `Segmenter.query`.
+
+    Attributes:
+        classes: what is looked for; class i has the label i + 1.
+        background: what else the images may show; where it wins, the label is 0.
+        words: unit embeddings of all their words, `[T, E]`, the synonyms of a class next to each other.
+        templates: the sentences that the words were put into.
+        threshold: confidence below which a pixel is background.
+        logit_scale: multiplier of the cosine before the softmax over classes.
+    """
+
+    classes: tuple[TextClass, ...]
+    background: tuple[TextClass, ...]
+    words: Any
+    templates: tuple[str, ...]
+    threshold: float
+    logit_scale: float
+
+    @property
+    def groups(self) -> list[int]:
+        """Number of words of each class and then of each background class."""
+        return [len(each.synonyms) for each in (*self.classes, *self.background)]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(each.name for each in self.classes)
+
+    def legend(self) -> dict[str, dict[str, str]]:
+        """Name and colour of each label."""
+        return legend(self.names)
+
+    def result(
+        self,
+        image: Image.Image,
+        scores: Any,
+        decoder: Decoder,
+        source: str | None = None,
+        label_size: tuple[int, int] | None = None,
+    ) -> Segmentation:
+        """What the scores of an image, `[P + Q, h, w]`, say about it."""
+        return Segmentation(image, self.names, scores, self.threshold, self.logit_scale, decoder, source, label_size)
+
+
+def check_scores(threshold: float | None, logit_scale: float | None) -> None:
+    """Raise ValueError for a number that no image could be segmented with."""
+    if logit_scale is not None and not 0 < logit_scale < math.inf:
+        raise ValueError(f"logit_scale must be positive, got {logit_scale}")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be in 0..1, got {threshold}")

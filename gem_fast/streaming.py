@@ -1,0 +1,39 @@
+"""Images one after another, read ahead, worked on a few at a time. Needs no torch."""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
+
+from .ahead import ahead
+from .images import ImageError, ImageLike
+
+Ready = TypeVar("Ready")
+Result = TypeVar("Result")
+
+
+def stream(
+    images: Iterable[ImageLike],
+    load: Callable[[ImageLike], Ready],
+    results: Callable[[list[Ready]], list[Result]],
+    window: int,
+) -> Iterator[Result | ImageError]:
+    """The result of each image in turn, or why it has none.
+
+    Args:
+        images: any number of them.
+        load: an image to what `results` takes, in a thread that reads ahead; ImageError if it can't be used.
+        results: of a few images, in their order.
+        window: how many are worked on at a time, and read ahead.
+    """
+
+    def read() -> Iterator[Ready | ImageError]:
+        for image in images:
+            try:
+                yield load(image)
+            except ImageError as error:
+                yield error
+
+    coming = ahead(read(), window)
+    while found := list(islice(coming, window)):
+        done = iter(results([each for each in found if not isinstance(each, ImageError)]))
+        yield from (each if isinstance(each, ImageError) else next(done) for each in found)

@@ -1,0 +1,92 @@
+"""The one entry to self-self attention: checks its arguments and hands them to the backend."""
+
+import torch
+from gem_fast.kernels.backends import Backend, operation
+from torch import Tensor
+
+from . import cpu, triton
+from .reference import reference
+from .sdpa import sdpa
+
+_INDEX = {"q": 0, "k": 1, "v": 2}
+
+
+def self_self_attention(
+    qkv: Tensor,
+    inverse_temperature: Tensor | float,
+    *,
+    iterations: int = 1,
+    projections: str = "qkv",
+    normalize: bool = True,
+    backend: str | None = None,
+) -> Tensor:
+    """Self-self attention of GEM (CVPR 2024), Eq. 3 and 5-7, ensembled over the projections.
+
+    Args:
+        qkv: the packed projections `[B, N, 3, H, D]`, any strides, a floating type.
+        inverse_temperature: `1/τ`, positive: `[B]` for each image, or a number for all.
+        iterations: how often a projection attends to itself (Eq. 5) before the values are assigned (Eq. 6).
+        projections: which of q, k and v are ensembled (Eq. 7), such as `"qkv"` or `"v"`.
+        normalize: L2-normalise the projections. Off, with `1/sqrt(D)` as temperature, `"v"` and no iteration, it is
+            the value-value attention of CLIP Surgery.
+        backend: `"reference"` (plain equations, N×N in memory), `"sdpa"`, `"cpu"` (the native kernel) or `"triton"`
+            (fused kernels for CUDA and ROCm); None is what the environment variable `GEM_FAST_BACKEND` names, else
+            the fastest that serves.
+
+    Returns:
+        `[B, N, H*D]` in the type of `qkv`, ready for the output projection.
+
+    Raises:
+        ValueError: an argument has the wrong shape, type or name, or a backend that was asked for can't serve; the
+            message says what would be right.
+    """
+    if qkv.ndim != 5 or qkv.shape[2] != 3:
+        raise ValueError(f"qkv must have the shape [B, N, 3, H, D], got {list(qkv.shape)}")
+    if not qkv.is_floating_point():
+        raise ValueError(f"qkv must have a floating type, got {qkv.dtype}")
+    if not isinstance(inverse_temperature, Tensor):
+        inverse_temperature = _of_each_image(inverse_temperature, qkv)
+    if inverse_temperature.shape != qkv.shape[:1]:
+        raise ValueError(
+            f"inverse_temperature must be a number or have the shape [B] = [{qkv.shape[0]}], "
+            f"got {list(inverse_temperature.shape)}"
+        )
+    if inverse_temperature.device != qkv.device:
+        raise ValueError(f"inverse_temperature must be on {qkv.device} as qkv is, got {inverse_temperature.device}")
+    check_projections(projections)
+    if iterations < 0:
+        raise ValueError(f"iterations must be 0 or more, got {iterations}")
+    indices = tuple(_INDEX[letter] for letter in projections)
+    result: Tensor = OPERATION(backend, qkv, inverse_temperature, iterations, indices, normalize)
+    return result
+
+
+def _of_each_image(number: float, qkv: Tensor) -> Tensor:
+    if not number > 0:
+        raise ValueError(f"inverse_temperature must be positive, got {number}")
+    wide = torch.promote_types(qkv.dtype, torch.float32)
+    return torch.full(qkv.shape[:1], number, dtype=wide, device=qkv.device)
+
+
+def check_projections(projections: str) -> None:
+    """Raise ValueError unless `projections` names each of some of q, k and v once."""
+    if not projections or len(set(projections)) != len(projections) or not set(projections) <= set(_INDEX):
+        raise ValueError(f"projections must name some of q, k and v, each once, got {projections!r}")
+
+
+# `cpu` first because `bench_attention` measured it faster in every type; `triton` because its compiled loops need half
+# the instructions of a general attention's: it has not been timed.
+OPERATION = operation(
+    "self_self_attention",
+    Backend("cpu", cpu.cpu, cpu.why_not),
+    Backend("triton", triton.triton_attention, triton.why_not, triton.pays),
+    Backend("sdpa", sdpa, pays=lambda qkv, *_: qkv.dtype != torch.float64),  # which asks for exactness
+    Backend("reference", reference),
+    example=lambda dtype, device: (
+        torch.empty(1, 785, 3, 12, 64, dtype=dtype, device=device),
+        torch.empty(1, device=device),
+        1,
+        (0, 1, 2),
+        True,
+    ),
+)

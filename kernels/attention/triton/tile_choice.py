@@ -1,0 +1,76 @@
+"""Which tile a call gets: a measured one near its shape, else the built-in one.
+
+Measured tiles come from the first of:
+1. the file that the environment variable `GEM_FAST_TILES` names; `off` means the built-in table of `tiles.py`;
+2. `gem_fast/tiles-DEVICE-triton-VERSION.json` in `$XDG_CACHE_HOME` or `~/.cache`.
+"""
+
+import functools
+import os
+from pathlib import Path
+
+import torch
+
+from .tile_file import OFF, VARIABLE, Entry, Shape, TileFileError, TileTable, default_path, read_table
+from .tiles import Device, Tile, precision, tile_for
+from .tiles import is_resident as is_resident_built_in
+
+
+def path_in_use(device: str, triton_version: str) -> Path | None:
+    """The table file that serves a GPU, or None for the built-in table."""
+    named = os.environ.get(VARIABLE)
+    if named:
+        return None if named == OFF else Path(named)
+    path = default_path(device, triton_version)
+    return path if path.exists() else None
+
+
+def table_in_use(device: str) -> TileTable | None:
+    """The measured table for a GPU, or None for the built-in one; read anew only when its file has changed."""
+    import triton
+
+    path = path_in_use(device, triton.__version__)
+    if path is None:
+        return None
+    stamp = path.stat().st_mtime_ns if path.exists() else 0
+    return _read_once(path, stamp, device, triton.__version__)
+
+
+@functools.lru_cache(maxsize=16)
+def _read_once(path: Path, stamp: int, device: str, triton_version: str) -> TileTable:
+    return read_table(path, device, triton_version)
+
+
+def describe(device: str) -> str:
+    """Which table serves a GPU, in a line: `built in`, the measured one's file, or what is wrong with that."""
+    import triton
+
+    try:
+        table = table_in_use(device)
+    except TileFileError as error:
+        return str(error)
+    return f"{len(table.entries)} measured, {path_in_use(device, triton.__version__)}" if table else "built in"
+
+
+def kind_of(device: Device, dtype: torch.dtype) -> str:
+    """The type's name, or `tf32` where torch's matmul precision allows it for float32."""
+    return "tf32" if precision(device, dtype) == "tf32" else str(dtype).removeprefix("torch.")
+
+
+def _found(device: Device, operation: str, heads: int, N: int, width: int, dtype: torch.dtype) -> Entry | None:
+    table = table_in_use(device.name)
+    return table.find(operation, Shape(kind_of(device, dtype), width, N, heads)) if table else None
+
+
+def chosen_tile(device: Device, operation: str, heads: int, N: int, width: int, dtype: torch.dtype) -> Tile | None:
+    """The measured tile for a call, else the built-in one; None where the operation should not be used."""
+    entry = _found(device, operation, heads, N, width, dtype)
+    return entry.tile if entry else tile_for(device, operation, width, dtype)
+
+
+def is_resident(device: Device, heads: int, N: int, width: int, dtype: torch.dtype) -> bool:
+    """Whether one launch does everything: as measured, else by the rule of `tiles.is_resident`."""
+    entry = _found(device, "resident", heads, N, width, dtype)
+    if entry is None:
+        return is_resident_built_in(device, heads, N, width, dtype)
+    return entry.tile is not None and entry.tile.rows >= N

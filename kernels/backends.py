@@ -1,0 +1,102 @@
+"""Which backend an operation takes: the one asked for by name, else the first in its order that serves and pays.
+
+An operation declares its backends beside its entry, a row each, so one more is a row there and a file of its own.
+`sdpa` is in every operation: plain torch, which serves everything.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+VARIABLE = "GEM_FAST_BACKEND"
+PLAIN = "sdpa"
+EVERYWHERE = ("reference", PLAIN)  # names that every operation takes, for plain torch where it has nothing of the name
+
+
+def _serves_all(*arguments: Any) -> None:
+    return None
+
+
+def _always(*arguments: Any) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to compute an operation. Each function takes the operation's arguments, by position.
+
+    Attributes:
+        name: what callers ask for it by, the same in every operation.
+        run: computes the operation.
+        why_not: the reason why `run` can't serve these arguments, or None.
+        pays: whether it is the one to take if it serves and none is asked for.
+    """
+
+    name: str
+    run: Callable[..., Any]
+    why_not: Callable[..., str | None] = _serves_all
+    pays: Callable[..., bool] = _always
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation and its backends, in order of preference.
+
+    Attributes:
+        name: of its entry in `gem_fast.kernels`.
+        backends: one is called `sdpa`, and the last serves everything and always pays.
+        example: arguments of a typical call in a type on a device, to tell what would run there.
+    """
+
+    name: str
+    backends: tuple[Backend, ...]
+    example: Callable[[torch.dtype, torch.device], tuple]
+
+    def choose(self, asked: str | None, *arguments: Any) -> Backend:
+        """The backend that `asked` names, else `GEM_FAST_BACKEND`, else the first that serves and pays.
+
+        Raises:
+            ValueError: the one asked for does not exist, or can't serve these arguments; the message says why.
+        """
+        name = asked or os.environ.get(VARIABLE)
+        if not name:
+            return next(row for row in self.backends if row.why_not(*arguments) is None and row.pays(*arguments))
+        own = {row.name: row for row in self.backends}
+        if name not in own:
+            check_name(name, "" if asked else f" in {VARIABLE}")
+        found = own.get(name, own[PLAIN])  # what it lacks is plain torch's, and never another fast backend's
+        reason = found.why_not(*arguments)
+        if reason:
+            raise ValueError(f"{self.name}: the backend {name!r} can't serve: {reason}")
+        return found
+
+    def __call__(self, asked: str | None, *arguments: Any) -> Any:
+        """What the chosen backend computes."""
+        return self.choose(asked, *arguments).run(*arguments)
+
+
+# Filled as the operations' modules are imported, which `gem_fast.kernels` does.
+OPERATIONS: dict[str, Operation] = {}
+
+
+def operation(
+    name: str, *backends: Backend, example: Callable[[torch.dtype, torch.device], tuple[Any, ...]]
+) -> Operation:
+    """Declare an operation: a row for each backend, in order of preference."""
+    OPERATIONS[name] = Operation(name, backends, example)
+    return OPERATIONS[name]
+
+
+def names() -> tuple[str, ...]:
+    """All names that a backend can be asked for by, in any operation."""
+    own = [row.name for each in OPERATIONS.values() for row in each.backends]
+    return tuple(dict.fromkeys((*EVERYWHERE, *own)))
+
+
+def check_name(name: str, origin: str = "") -> None:
+    """Raise ValueError unless some operation has a backend of that name; the message lists them."""
+    if name not in names():
+        raise ValueError(f"unknown backend {name!r}{origin}; the backends are {', '.join(names())}")

@@ -1,0 +1,109 @@
+"""An image that hangs, or kills its worker, is named, and the run goes on without it."""
+
+import faulthandler
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from gem_fast import segment_files
+from gem_fast.batch import work
+from gem_fast.batch.workers import FORKS
+from gem_fast.images import ImageError, load_image
+from tests.batch.test_run import SETTINGS, leftovers, names, run
+
+pytestmark = pytest.mark.skipif(not FORKS, reason="workers are processes where they can fork")
+
+
+@pytest.fixture
+def trouble(monkeypatch, folder, picture):
+    """A folder of nine images, and a function that makes the reading of one of them go wrong."""
+    for i in range(6):
+        picture(40, 64, 10 + i).save(folder / f"d{i}.png")
+
+    def cause(name, what):
+        def load(path):
+            if Path(path).name == name:
+                what()
+            return load_image(path)
+
+        monkeypatch.setattr(work, "load_image", load)
+
+    return cause
+
+
+def failed(found):
+    return {Path(record.image).name: record.error for record in found if record.status == "failed"}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize(
+    ("kill", "told"),
+    [
+        (lambda: [faulthandler.disable(), os.kill(os.getpid(), signal.SIGSEGV)], "ended its worker by SIGSEGV"),
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "ended its worker by SIGKILL, perhaps for want of memory"),
+        (lambda: os._exit(3), "ended its worker with status 3"),
+    ],
+    ids=["segfault", "out-of-memory", "exit"],
+)
+def test_a_worker_that_dies(small_model, folder, tmp_path, trouble, kill, told, workers):
+    trouble("d2.png", kill)
+    found = run(small_model, folder, "cat", tmp_path / "out", workers=workers)
+    assert names(found) == ["a.png", "b.jpg", *(f"d{i}.png" for i in range(6)), "c.png"]
+    assert failed(found) == {"d2.png": f"{folder / 'd2.png'}: {told}"}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_an_image_that_hangs(small_model, folder, tmp_path, trouble, workers):
+    trouble("d2.png", lambda: time.sleep(1000))
+    found = run(small_model, folder, "cat", tmp_path / "out", workers=workers, timeout=0.7)
+    assert failed(found) == {"d2.png": f"{folder / 'd2.png'}: took longer than 0.7 s"}
+    assert len(found) == 9
+
+
+def test_a_worker_that_dies_while_it_writes(small_model, folder, tmp_path, monkeypatch):
+    whole = work.ImageWork.finish
+
+    def finish(self, held, *arguments):
+        if held.source.path.name == "b.jpg":
+            os._exit(1)
+        return whole(self, held, *arguments)
+
+    monkeypatch.setattr(work.ImageWork, "finish", finish)
+    found = run(small_model, folder, "cat", tmp_path / "out", workers=1)
+    assert failed(found) == {"b.jpg": f"{folder / 'b.jpg'}: ended its worker with status 1"}
+    assert not leftovers(tmp_path / "out")
+
+
+def test_an_image_is_tried_again(small_model, folder, tmp_path, trouble):
+    tries = tmp_path / "tries"
+
+    def fail():
+        with open(tries, "a") as file:
+            file.write("x")
+        if tries.stat().st_size < 3:
+            raise ImageError("the network is away")
+
+    trouble("d2.png", fail)
+    assert not failed(run(small_model, folder, "cat", tmp_path / "out", retries=2))
+    assert tries.read_text() == "xxx"
+    tries.unlink()
+    found = run(small_model, folder, "cat", tmp_path / "less", retries=1)
+    assert failed(found) == {"d2.png": f"{folder / 'd2.png'}: the network is away"}
+
+
+def test_no_worker_is_left(small_model, folder, tmp_path):
+    def children():
+        return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
+
+    before = children()
+    segment_files(small_model, folder, "cat", tmp_path / "out", workers=3, **SETTINGS)
+    with pytest.raises(KeyboardInterrupt):
+        segment_files(small_model, folder, "cat", tmp_path / "two", workers=3, on_record=interrupt, **SETTINGS)
+    assert children() == before
+
+
+def interrupt(_):
+    raise KeyboardInterrupt

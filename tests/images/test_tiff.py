@@ -1,0 +1,216 @@
+"""TIFF of every depth, sign and layout: the same picture, or an error that says why not."""
+
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gem_fast.images import ImageError, load_image, read_image
+from tests.images.image_formats import pixels, write_tiff
+
+HEIGHT, WIDTH = 19, 23
+
+
+@pytest.fixture(scope="module")
+def picture_values():
+    """`[H, W, 4]` in 0..1, with black and white."""
+    values = np.random.default_rng(3).random((HEIGHT, WIDTH, 4))
+    values[0, 0], values[0, 1] = 0, 1
+    return values
+
+
+def stored(values, kind, bits):
+    """The values as samples of that kind whose largest is white."""
+    if kind == "f":
+        return values.astype(f"f{bits // 8}")
+    width = next(width for width in (8, 16, 32) if bits <= width)
+    return np.round(values * (2 ** (bits - (kind == "i")) - 1)).astype(f"{kind}{width // 8}")
+
+
+UNSIGNED = [("u", bits) for bits in (1, 2, 4, 6, 8, 10, 12, 14, 16, 24, 32)]
+OTHERS = [("i", 8), ("i", 16), ("i", 32), ("f", 16), ("f", 32), ("f", 64)]
+
+
+@pytest.mark.parametrize("order", ["<", ">"], ids=["little", "big"])
+@pytest.mark.parametrize("layout", [{}, {"rows": 5}, {"tile": (16, 16)}], ids=["strip", "strips", "tiles"])
+@pytest.mark.parametrize(("kind", "bits"), UNSIGNED + OTHERS)
+def test_grey_of_any_depth(tmp_path, picture_values, kind, bits, layout, order):
+    path = tmp_path / "grey.tif"
+    samples = stored(picture_values[..., :1], kind, bits)
+    write_tiff(path, samples, bits=bits, order=order, **layout)
+    expected = samples / (1 if kind == "f" else 2.0 ** (bits - (kind == "i")) - 1) * 255
+    assert np.abs(pixels(read_image(path)) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("u", 1), ("u", 8), ("u", 12), ("u", 16), ("u", 32), ("i", 16), ("f", 32)])
+def test_white_is_zero(tmp_path, picture_values, kind, bits):
+    path = tmp_path / "negative.tif"
+    samples = stored(picture_values[..., :1], kind, bits)
+    write_tiff(path, samples, bits=bits, photometric=0)
+    white = 1 if kind == "f" else 2.0 ** (bits - (kind == "i")) - 1
+    assert np.abs(pixels(read_image(path)) - (255 - samples / white * 255)).max() <= 1
+
+
+@pytest.mark.parametrize("planar", [False, True], ids=["chunky", "planar"])
+@pytest.mark.parametrize(("kind", "bits"), [("u", 4), ("u", 8), ("u", 12), ("u", 16), ("u", 32), ("i", 16), ("f", 32)])
+@pytest.mark.parametrize("layout", [{"rows": 7}, {"tile": (16, 32)}], ids=["strips", "tiles"])
+def test_rgb_of_any_depth(tmp_path, picture_values, kind, bits, planar, layout):
+    path = tmp_path / "colour.tif"
+    samples = stored(picture_values[..., :3], kind, bits)
+    write_tiff(path, samples, bits=bits, photometric=2, planar=planar, **layout)
+    white = 1 if kind == "f" else 2.0 ** (bits - (kind == "i")) - 1
+    assert np.abs(pixels(read_image(path)) - samples / white * 255).max() <= 1
+
+
+@pytest.mark.parametrize("planar", [False, True], ids=["chunky", "planar"])
+@pytest.mark.parametrize("channels", [2, 4])
+@pytest.mark.parametrize(("kind", "bits"), [("u", 8), ("u", 16), ("f", 32)])
+def test_alpha_is_put_on_white(tmp_path, picture_values, kind, bits, channels, planar):
+    path = tmp_path / "clear.tif"
+    values = picture_values[..., 4 - channels :]
+    write_tiff(path, stored(values, kind, bits), photometric=2 if channels == 4 else 1, extra=[2], planar=planar)
+    colours, alpha = values[..., :-1], values[..., -1:]
+    assert np.abs(pixels(read_image(path)) - (colours * alpha + 1 - alpha) * 255).max() <= 2
+
+
+def test_premultiplied_alpha(tmp_path, picture_values):
+    path = tmp_path / "premultiplied.tif"
+    colours, alpha = picture_values[..., :3], 0.5 + picture_values[..., 3:] / 2
+    write_tiff(path, stored(np.dstack([colours * alpha, alpha]), "u", 16), photometric=2, extra=[1])
+    assert np.abs(pixels(read_image(path)) - (colours * alpha + 1 - alpha) * 255).max() <= 3
+
+
+def test_cmyk_of_16_bits(tmp_path):
+    path = tmp_path / "print.tif"
+    ink = np.zeros((2, 2, 4), np.uint16)
+    ink[..., 1:3] = 65_535
+    write_tiff(path, ink, photometric=5)
+    assert np.abs(pixels(read_image(path)) - (255, 0, 0)).max() <= 1
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits", "zstd", "lzma"])
+def test_compressed_16_bits(tmp_path, compression):
+    path = tmp_path / "compressed.tif"
+    values = np.random.default_rng(0).integers(0, 65_536, (40, 30), dtype=np.uint16)
+    Image.fromarray(values).save(path, compression=compression)
+    assert np.array_equal(pixels(read_image(path))[..., 0], np.round(values / 257))
+
+
+@pytest.mark.parametrize("predictor", [2, 3])
+def test_predictors(tmp_path, predictor):
+    """Differences from the pixel before: of samples (2), or of the floats' bytes, sorted by significance (3)."""
+    path = tmp_path / "steps.tif"
+    values = np.random.default_rng(0).random((4, 6, 3), np.float32)
+    if predictor == 2:
+        whole = np.round(values * 65_535).astype("<u2")
+        steps = np.diff(whole, axis=1, prepend=np.zeros((4, 1, 3), "<u2"))
+        raw, samples = steps.tobytes(), whole
+    else:
+        sorted_bytes = values.astype(">f4").view(np.uint8).reshape(4, 18, 4).transpose(0, 2, 1).reshape(4, -1, 3)
+        raw, samples = np.diff(sorted_bytes, axis=1, prepend=np.zeros((4, 1, 3), np.uint8)).tobytes(), values
+    write_tiff(
+        path, samples, photometric=2, content=zlib.compress(raw), tags={259: ("H", [8]), 317: ("H", [predictor])}
+    )
+    assert np.abs(pixels(read_image(path)) - values * 255).max() <= 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_deep_pictures_are_turned_upright(tmp_path, orientation):
+    path = tmp_path / "turned.tif"
+    upright = np.arange(6, dtype=np.uint16).reshape(2, 3) * 10_000
+    turns = {
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
+        5: upright.T, 6: np.rot90(upright, 1), 7: np.rot90(upright, 2).T, 8: np.rot90(upright, -1),
+    }  # fmt: skip
+    write_tiff(path, np.ascontiguousarray(turns[orientation])[..., None], tags={274: ("H", [orientation])})
+    assert np.array_equal(pixels(read_image(path))[..., 0], np.round(upright / 257))
+
+
+def with_one_outlier(values, outlier):
+    values = np.asarray(values, np.float32)
+    values[5, 5] = outlier
+    return values
+
+
+@pytest.mark.parametrize(
+    ("white", "outlier"), [(1, 1.004), (1, 40_000), (255, 300), (65_535, 1e9)], ids=["1", "1-far", "255", "65535"]
+)
+def test_floats_are_scaled_by_nearly_all_values(tmp_path, picture_values, white, outlier):
+    path = tmp_path / "bright.tif"
+    values = np.tile(picture_values[..., :1], (4, 4, 1))  # one of 6,992 pixels is less than 0.1%
+    write_tiff(path, with_one_outlier(values * white, outlier))
+    expected = with_one_outlier(values, 1) * 255
+    assert np.abs(pixels(read_image(path)) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("samples", "reason"),
+    [
+        (np.full((4, 4, 1), -0.5, np.float32), r"0\.\.1 .*0\.\.65,535, got -0\.5\.\.-0\.5"),
+        (np.full((4, 4, 1), 70_000, np.float32), r"0\.\.65,535, got 70000\.\.70000"),
+        (np.full((4, 4, 1), np.nan, np.float32), "NaN"),
+        (np.full((4, 4, 3), np.inf, np.float32), "infinite"),
+        (np.array([[[-7], [300]]], np.int16), r"below 0, got -7\.\.300"),
+        (np.array([[[-1], [3]]], np.int8), r"below 0, got -1\.\.3"),
+        (np.array([[[-1], [3]]], np.int32), r"below 0, got -1\.\.3"),
+    ],
+    ids=["negative", "above", "nan", "infinite", "int16", "int8", "int32"],
+)
+def test_values_that_no_rule_covers_name_file_and_range(tmp_path, samples, reason):
+    path = tmp_path / "odd.tif"
+    write_tiff(path, samples, photometric=2 if samples.shape[2] == 3 else 1)
+    with pytest.raises(ImageError, match=rf"odd\.tif: .*{reason}") as caught:
+        read_image(path)
+    assert str(caught.value).count("odd.tif") == 1
+
+
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        ({262: ("H", [8])}, "photometric interpretation 8"),
+        ({259: ("H", [7])}, "compression 7"),
+        ({339: ("H", [6])}, r"\[16\] bits in the formats \[6\]"),
+        ({258: ("H", [0])}, r"\[0\] bits"),
+        ({277: ("H", [5])}, "5 samples a pixel"),
+        ({273: ("I", [])}, "tag 273"),
+        ({279: ("I", [3])}, r"strip or tile 0 holds 3 of 12 bytes"),
+        ({257: ("I", [9]), 278: ("I", [1])}, "1 of 9 strips"),
+        ({256: ("I", [30_000]), 257: ("I", [30_000])}, "more than"),
+        ({317: ("H", [9])}, "predictor 9"),
+    ],
+    ids=["lab", "jpeg", "complex", "no-bits", "bands", "no-strip", "short", "strips", "giant", "predictor"],
+)
+def test_what_cannot_be_read_says_why(tmp_path, tags, reason):
+    path = tmp_path / "odd.tif"
+    write_tiff(path, np.zeros((2, 3, 1), np.uint16), tags=tags)
+    with pytest.raises(ImageError, match=rf"odd\.tif: .*{reason}"):
+        read_image(path)
+
+
+def test_tags_that_all_name_the_same_bytes_are_not_loaded(tmp_path):
+    """Pillow would load 20,000 times 100 kB."""
+    path = tmp_path / "bomb.tif"
+    write_tiff(path, np.zeros((180, 190, 3), np.uint8), photometric=2)
+    content = bytearray(path.read_bytes())
+    write_tiff(
+        path, np.zeros((180, 190, 3), np.uint8), photometric=2,
+        tags={tag: ("B", [0] * 5) for tag in range(40_000, 60_000)},
+    )  # fmt: skip
+    content = path.read_bytes()
+    at = int.from_bytes(content[4:8], "little") + 2
+    hostile = bytearray(content)
+    for place in range(at, at + 20_000 * 12, 12):
+        if int.from_bytes(content[place : place + 2], "little") >= 40_000:
+            hostile[place + 4 : place + 12] = (100_000).to_bytes(4, "little") + (8).to_bytes(4, "little")
+    path.write_bytes(hostile)
+    with pytest.raises(ImageError, match=r"bomb\.tif: a TIFF with 20,0\d\d tags"):
+        read_image(path)
+
+
+@pytest.mark.parametrize(("bits", "photometric"), [(12, 1), (16, 1), (16, 0)])
+def test_pictures_that_pillow_opened_are_taken_alike(tmp_path, picture_values, bits, photometric):
+    path = tmp_path / "grey.tif"
+    write_tiff(path, stored(picture_values[..., :1], "u", bits), bits=bits, photometric=photometric)
+    with Image.open(path) as opened:
+        assert np.array_equal(pixels(load_image(opened)), pixels(read_image(path)))

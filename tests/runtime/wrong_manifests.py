@@ -1,0 +1,181 @@
+"""Kinds of wrong entries in a manifest: where, what stands there instead, and what is said of it."""
+
+import math
+
+ENCODER = "image_encoder.onnx"
+
+
+def renamed(other):
+    """A function from files to files, in which the image encoder has another name."""
+    return lambda files: {other if name == ENCODER else name: entry for name, entry in files.items()}
+
+
+def nested(depth):
+    """Lists in lists."""
+    return [nested(depth - 1)] if depth else []
+
+
+KINDS = {
+    # numbers
+    "zero patch": ("image/patch_size", 0, "image.patch_size must be from 1 to 16,384, got 0"),
+    "negative patch": ("image/patch_size", -8, "image.patch_size must be from 1"),
+    "another patch": (
+        "image/patch_size", 7,
+        'files["image_encoder.onnx"].size must be two multiples of the patch, 7, got "96x96"',
+    ),
+    "half a patch": (
+        "image/patch_size", 4,
+        'files["image_encoder.onnx"].outputs.patch_features must be float [batch, 24, 24, 128]',
+    ),
+    "a patch as a float": ("image/patch_size", 8.0, "image.patch_size must be a whole number, got 8.0"),
+    "a patch as a text": ("image/patch_size", "8", 'image.patch_size must be a whole number, got "8"'),
+    "true for a number": ("image/patch_size", True, "image.patch_size must be a whole number, got true"),
+    "a huge patch": ("image/patch_size", 10**30, "image.patch_size must be a whole number, got 1000"),
+    "a large patch": ("image/patch_size", 10**12, "image.patch_size must be from 1 to 16,384, got 1000000000000"),
+    "negative embedding": ("image/embed_dim", -1, "image.embed_dim must be from 1"),
+    "another embedding": (
+        "image/embed_dim", 64,
+        "patch_features must be float [batch, 12, 12, 64], got float [batch, 12, 12, 128]",
+    ),
+    "zero default size": ("image/default_size", 0, "image.default_size must be from 1"),
+    "a huge default size": ("image/default_size", 10**9, "image.default_size must be from 1 to 16,384"),
+    "two means": ("image/mean", [0.5, 0.5], "image.mean must be one for each of red, green and blue"),
+    "no mean": ("image/mean", [], "image.mean must be one for each of"),
+    "NaN mean": ("image/mean", [0.5, math.nan, 0.5], "image.mean[1] must be a finite number, got NaN"),
+    "infinite mean": ("image/mean", [0.5, 0.5, math.inf], "image.mean[2] must be a finite number, got Infinity"),
+    "a mean of bytes": ("image/mean", [123, 117, 104], "image.mean[0] must be from 0 to 1, got 123"),
+    "true for a mean": ("image/mean", [True, 0.5, 0.5], "image.mean[0] must be a finite number, got true"),
+    "a mean as an object": ("image/mean", {"r": 0.5}, "image.mean must be a list, got an object"),
+    "zero std": ("image/std", [0.5, 0.5, 0], "image.std[2] must be from 0.001 to 1, got 0"),
+    "negative std": ("image/std", [-0.5, 0.5, 0.5], "image.std[0] must be from 0.001"),
+    "a tiny std": ("image/std", [1e-300, 0.5, 0.5], "image.std[0] must be from 0.001"),
+    "infinite scale": ("defaults/logit_scale", math.inf, "defaults.logit_scale must be a finite number, got Inf"),
+    "a scale beyond float": ("defaults/logit_scale", 10**400, "defaults.logit_scale must be a finite number, got 1"),
+    "a huge scale": ("defaults/logit_scale", 1e+30, "defaults.logit_scale must be above 0 and at most 1e+06"),
+    "zero scale": ("defaults/logit_scale", 0, "defaults.logit_scale must be above 0"),
+    "a scale as a text": ("defaults/logit_scale", "100", 'defaults.logit_scale must be a finite number, got "1'),
+    "a threshold above 1": ("defaults/threshold", 1.5, "defaults.threshold must be from 0 to 1, got 1.5"),
+    "NaN threshold": ("defaults/heatmap_threshold", math.nan, "defaults.heatmap_threshold must be a finite number"),
+    "no context": ("text/context_length", 0, "text.context_length must be from 2 to 65,536, got 0"),
+    "a huge context": ("text/context_length", 10**12, "text.context_length must be from 2"),
+    "depth in a number": ("image/patch_size", nested(400), "image.patch_size must be a whole number, got a list of 1"),
+    "depth in a list": ("image/mean", [nested(400)] * 3, "image.mean[0] must be a finite number, got a list of 1"),
+    # texts and tokens
+    "a NaN token": ("text/known_tokens/3", math.nan, "text.known_tokens[3] must be a whole number, got NaN"),
+    "a negative token": ("text/known_tokens/0", -1, "text.known_tokens[0] must be from 0"),
+    "a huge token": ("text/known_tokens/0", 2**62, "text.known_tokens[0] must be from 0"),
+    "tokens as a text": ("text/known_tokens", "all", 'text.known_tokens must be a list, got "all"'),
+    "a template without {}": ("text/templates/photo", ["a"], "text.templates.photo[0] must be a text with {}"),
+    "no templates of a name": ("text/templates/photo", [], "text.templates.photo must be one template"),
+    "a template as a number": ("text/templates/photo", [1], "text.templates.photo[0] must be a text, got 1"),
+    "templates as a list": ("text/templates", ["{}"], "text.templates must be an object, got a list of 1"),
+    "half a character": ("text/templates/photo", ["\ud800{}"], "text.templates.photo[0] must be a text, got"),
+    "a name of half a character": ("versions/\ud800", "1", 'versions["\\ud800"] must be a name in Unicode'),
+    # the model and the export
+    "an empty name": ("model/name", "", 'model.name must be a name in printable characters, got ""'),
+    "a name of two lines": ("model/name", "a\nb", 'model.name must be a name in printable characters, got "a\\nb'),
+    "a surrogate": ("model/name", "\ud800", 'model.name must be a text, got "\\ud800"'),
+    "a name as a list": ("model/name", [["x"] * 9] * 9, "model.name must be a text, got a list of 9"),
+    "a short hash": ("model/weights_sha256", "abc", "model.weights_sha256 must be a SHA-256"),
+    "an option as a list": (
+        "model/options/iterations", [1],
+        "model.options.iterations must be true or false or a whole number or",
+    ),
+    "another dtype": ("export/dtype", "fp32", 'export.dtype must be one of float32, bfloat16, float16, got "fp32'),
+    "another export": ("export/format", "tflite", "export.format must be one of onnx, tensorrt"),
+    "a number for a yes": ("export/with_preprocess", 1, "export.with_preprocess must be true or false, got 1"),
+    "other preprocessing": (
+        "export/with_preprocess", True,
+        'files["image_encoder.onnx"].inputs.image is missing; it must be uint8',
+    ),
+    "another output": ("export/original", True, 'files["image_encoder.onnx"].outputs.original_features is missing'),
+    "dynamic": (
+        "export/dynamic_size", True,
+        'files["image_encoder.onnx"].size must be null, as dynamic_size is true, got "96x96"',
+    ),
+    "a version as a number": ("versions/torch", 2.1, "versions.torch must be a text, got 2.1"),
+    "a check as a text": ("check", "fine", 'check must be a list, got "fine"'),
+    "a check of nothing": ("check", [{}], "check[0].graph is missing"),
+    # files
+    "a parent's file": ("files", renamed("../x.onnx"), 'files["../x.onnx"] must be a path below the folder'),
+    "a file behind a parent": ("files", renamed("a/../../x.onnx"), "must be a path below the folder"),
+    "an absolute file": ("files", renamed("/etc/passwd"), 'files["/etc/passwd"] must be a path below the folder'),
+    "a drive's file": ("files", renamed("C:x.onnx"), "must be a path below the folder"),
+    "a backslash": ("files", renamed("..\\x.onnx"), "must be a path below the folder"),
+    "an empty file name": ("files", renamed(""), 'files[""] must be a path below the folder'),
+    "the folder": ("files", renamed("."), "must be a path below the folder"),
+    "an empty part": ("files", renamed("a//b"), "must be a path below the folder"),
+    "a zero byte": ("files", renamed("a\0b"), "must be a path below the folder"),
+    "the manifest": ("files", renamed("manifest.json"), "must be a path below the folder"),
+    "a long file name": ("files", renamed("../" + "x" * 5000), '...] must be a path below the folder'),
+    "an unknown role": (
+        "files/image_encoder.onnx/role", "encoder",
+        'files["image_encoder.onnx"].role must be one of image_encoder, ',
+    ),
+    "an empty role": ("files/image_encoder.onnx/role", "", 'files["image_encoder.onnx"].role must be one of'),
+    "a role as null": (
+        "files/image_encoder.onnx/role", None,
+        'files["image_encoder.onnx"].role must be a text, got null',
+    ),
+    "another role": (
+        "files/image_encoder.onnx/role", "cosines",
+        'files["image_encoder.onnx"].size must be null for the role cosines',
+    ),
+    "a hash in capitals": (
+        "files/image_encoder.onnx/sha256", "A" * 64,
+        'files["image_encoder.onnx"].sha256 must be a SHA-256',
+    ),
+    "negative sizes": (
+        "files/image_encoder.onnx/size", [-96, -96],
+        'files["image_encoder.onnx"].size[0] must be from 1 to 16,384, got -96',
+    ),
+    "one side": (
+        "files/image_encoder.onnx/size", [96],
+        'files["image_encoder.onnx"].size must be a list of 2, got a list of 1',
+    ),
+    "no size": (
+        "files/image_encoder.onnx/size", None,
+        'files["image_encoder.onnx"].size must be two multiples of the patch, 8, got null',
+    ),
+    "another size": (
+        "files/image_encoder.onnx/size", [96, 64],
+        'files["image_encoder.onnx"].inputs.pixels must be float [batch, 3, 96, 64]',
+    ),
+    "a size of a text": ("files/text_encoder.onnx/size", [8, 8], 'files["text_encoder.onnx"].size must be null'),
+    "another type": (
+        "files/image_encoder.onnx/inputs/pixels/type", "int64",
+        'files["image_encoder.onnx"].inputs.pixels must be float',
+    ),
+    "an unknown type": ("files/image_encoder.onnx/inputs/pixels/type", "f4", "inputs.pixels.type must be one of float"),
+    "a dimension of 0": ("files/image_encoder.onnx/inputs/pixels/shape/1", 0, "shape[1] must be 1 or more, or a name"),
+    "a free dimension": (
+        "files/image_encoder.onnx/inputs/pixels/shape/1", "x",
+        "inputs.pixels must be float [batch, 3, 96, 96], got float [batch, x, 96, 96]",
+    ),
+    "a rank": (
+        "files/image_encoder.onnx/inputs/pixels/shape", [3, 96, 96],
+        'files["image_encoder.onnx"].inputs.pixels must be float',
+    ),
+    "no output": (
+        "files/image_encoder.onnx/outputs", {},
+        'files["image_encoder.onnx"].outputs.patch_features is missing',
+    ),
+    "an input of the tokenizer": (
+        "files/tokenizer.json/inputs", {"x": {"type": "float", "shape": [], "optional": False}},
+        'files["tokenizer.json"].inputs.x is unknown; known are none',
+    ),
+    "weights elsewhere": (
+        "files/image_encoder.onnx/external_data", ["../w"],
+        "external_data[0] must be a file of the role wei",
+    ),
+    "weights that are none": (
+        "files/image_encoder.onnx/external_data", ["text_encoder.onnx"],
+        "external_data[0] must be a file of the role w",
+    ),
+    "a file as null": ("files/b.onnx", None, 'files["b.onnx"] must be an object, got null'),
+    # objects
+    "an unknown entry": ("image/patchsize", 8, "image.patchsize is unknown; known are patch_size, embed_dim, mean"),
+    "an unknown section": ("extra", {}, "extra is unknown; known are model, image, text"),
+    "a section as a list": ("image", [], "image must be an object, got a list of 0"),
+    "files as a list": ("files", ["image_encoder.onnx"], "files must be an object, got a list of 1"),
+}  # fmt: skip

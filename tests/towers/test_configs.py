@@ -1,0 +1,29 @@
+"""The configuration of a model by name, without its weights."""
+
+import subprocess
+import sys
+
+import open_clip
+
+from gem_fast.towers.configs import embedded_folder, find_config
+
+
+def test_open_clips_and_the_embedded_ones():
+    assert find_config("ViT-B-16").model_cfg == open_clip.get_model_config("ViT-B-16")
+    assert (find_config("ViT-B-16").options, find_config("ViT-B-16").preprocess) == ({}, {})
+    tiny = find_config("gem-tiny")
+    assert (tiny.model_cfg["embed_dim"], tiny.options["gem_blocks"], tiny.defaults["size"]) == (128, 7, 96)
+    assert tiny.preprocess["std"] == [0.25, 0.25, 0.25]
+    assert (embedded_folder("gem-tiny") / "model.safetensors").is_file()
+    assert find_config("no-such") is None
+
+
+def test_the_embedded_one_needs_no_torch():
+    code = """
+import sys
+from gem_fast.towers.configs import find_config
+assert find_config("gem-tiny").options
+print([name for name in ("torch", "open_clip") if name in sys.modules])
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
