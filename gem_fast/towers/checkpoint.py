@@ -1,5 +1,6 @@
 """From a model's name, tag, file or folder to its weights and all that belongs to them."""
 
+import os.path
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,9 +105,9 @@ def _config_of(name: str) -> dict[str, Any]:
     """open_clip's config of a supported model."""
     config = find_config(name)
     if config is None:
-        if Path(name).is_file():
+        if os.path.isfile(name):
             raise ModelError(f"{name} is a file; give the name of its model, and the file as weights")
-        if name and Path(name).is_dir():
+        if os.path.isdir(name):
             raise ModelError(f"the folder {name} has neither open_clip_config.json nor Hugging Face's config.json")
         raise ModelError(f"no model is called {name!r}; supported are: {', '.join(supported_models())}")
     if reason := why_unsupported(config.model_cfg):

@@ -1,6 +1,7 @@
 """Folders that describe a model beside its weights: open_clip's and Hugging Face's."""
 
 import json
+import os.path
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ class Described:
 
 
 def describes_a_model(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("open_clip_config.json", "config.json"))
+    return any(os.path.isfile(folder / name) for name in ("open_clip_config.json", "config.json"))
 
 
 def read_folder(folder: Path, label: str) -> Described:

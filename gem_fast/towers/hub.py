@@ -10,7 +10,7 @@ from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from ..errors import ModelError
-from .pickled import UnreadableError
+from .stored import UnreadableError
 from .weights_file import parts_of
 
 _CONFIGS = ("open_clip_config.json", "config.json")

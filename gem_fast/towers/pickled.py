@@ -10,139 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from .stored import Module, Name, Storage, UnreadableError, damaged, made, storage_of
+
 MOST_BYTES = 64 << 20  # of a pickle: the description of a checkpoint, without its tensors, has a few megabytes at most
 MOST_STEPS = 3_000_000  # a ViT-bigG with its optimizer takes 200,000
-
-
-class UnreadableError(ValueError):
-    """A file of weights that can't be read. The text goes on after its name: "is damaged: ..."."""
-
-
-def damaged(reason: str) -> UnreadableError:
-    """Not a whole file, or one that no version of torch writes."""
-    return UnreadableError(f"is damaged: {reason}")
-
-
-def foreign(name: str) -> UnreadableError:
-    """The file wants an object that is neither a tensor nor a plain container."""
-    return UnreadableError(
-        f"holds more than tensors ({name[:80]}), and arbitrary objects are never unpickled; "
-        "save its state dict as .safetensors"
-    )
-
-
-@dataclass(frozen=True)
-class Storage:
-    """A block of bytes that tensors lie in: `size` elements of torch's type `dtype` (uint8 if untyped)."""
-
-    key: str
-    dtype: str
-    size: int
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """A tensor in a storage, as `torch.as_strided` counts; `dtype` is the name of torch's type."""
-
-    storage: Storage
-    dtype: str
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-@dataclass
-class Module:
-    """A module in a TorchScript archive."""
-
-    attributes: dict[Any, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Inert:
-    """An object that is known to hold no weights, left unmade."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class _Name:
-    text: str
-
-
 _SMALL = 1 << 32  # integers below it are told apart by their hash
-_STORAGES = {
-    "Float": "float32",
-    "Double": "float64",
-    "Half": "float16",
-    "BFloat16": "bfloat16",
-    "Long": "int64",
-    "Int": "int32",
-    "Short": "int16",
-    "Char": "int8",
-    "Byte": "uint8",
-    "Bool": "bool",
-    "Untyped": "uint8",
-}
-_DTYPES = {*_STORAGES.values(), "uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2"}
-# Things that training scripts leave beside the weights.
-_INERT = (
-    "argparse.Namespace",
-    "collections.Counter",
-    "collections.defaultdict",
-    "builtins.set",
-    "__builtin__.set",
-    "_codecs.encode",
-    "pathlib.",
-    "numpy.",
-    "omegaconf.",
-    "torch.device",
-    "torch.optim.",
-)
-
-
-def _tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *_: Any, dtype: str | None = None) -> Any:
-    if not isinstance(storage, Storage) or len(shape) != len(strides) or len(shape) > 8:
-        raise damaged("a tensor without a storage")
-    for number in (offset, *shape, *strides):
-        if type(number) is not int or not 0 <= number < 1 << 48:
-            raise damaged("a tensor of an impossible shape")
-    return StoredTensor(storage, dtype or storage.dtype, offset, tuple(shape), tuple(strides))
-
-
-def _typed_tensor(storage: Any, offset: Any, shape: Any, strides: Any, _grad: Any, _hooks: Any, dtype: _Name) -> Any:
-    kind = dtype.text.removeprefix("torch.")
-    if kind not in _DTYPES:
-        raise foreign(dtype.text)
-    return _tensor(storage, offset, shape, strides, dtype=kind)
-
-
-def _parameter(data: StoredTensor, *_: Any) -> StoredTensor:
-    return data
-
-
-def _subclass(rebuild: _Name, _type: Any, arguments: tuple, *_: Any) -> Any:
-    return _TENSORS[rebuild.text](*arguments)
-
-
-_TENSORS: dict[str, Callable[..., Any]] = {
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor_v3": _typed_tensor,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
-}
-_MAKERS: dict[str, Callable[..., Any]] = {
-    **_TENSORS,
-    "torch._tensor._rebuild_from_type_v2": _subclass,
-    "torch.Size": lambda sizes: sizes,
-    "torch.jit._pickle.build_intlist": lambda items: items,
-    "torch.jit._pickle.build_doublelist": lambda items: items,
-    "torch.jit._pickle.build_boollist": lambda items: items,
-    "torch.jit._pickle.build_tensorlist": lambda items: items,
-    "torch.jit._pickle.restore_type_tag": lambda value, _type: value,
-    "collections.OrderedDict": lambda: {},
-}
 
 
 def read_pickle(stream: io.BytesIO) -> tuple[Any, dict[str, Storage]]:
@@ -222,20 +94,8 @@ class _Machine:
         self.stack.append({})
         self.set(items)
 
-    def make(self, called: Any, arguments: Any) -> None:
-        """What calling or instantiating `called` would give, for the names that are known."""
-        text = called.text if isinstance(called, _Name) else type(called).__name__
-        if text.startswith("__torch__."):
-            self.stack.append(Module())
-        elif text in _MAKERS:
-            self.stack.append(_MAKERS[text](*arguments))
-        elif text.startswith(_INERT) or isinstance(called, Inert):
-            self.stack.append(Inert(text))
-        else:
-            raise foreign(text)
-
     def reduce(self, _: Any) -> None:
-        self.make(*self.pair())
+        self.push(made(*self.pair()))
 
     def build(self, _: Any) -> None:
         """Attributes given to an object: only a TorchScript module has any that matter."""
@@ -244,13 +104,8 @@ class _Machine:
             self.stack[-1].attributes = attributes
 
     def storage(self, _: Any) -> None:
-        kind, named, key, _place, size, *views = self.stack.pop()
-        dtype = _STORAGES.get(named.text.split(".")[-1].removesuffix("Storage"))
-        if kind != "storage" or not isinstance(key, str) or any(views) or type(size) is not int:
-            raise damaged("a storage of an unknown kind")
-        if dtype is None:
-            raise foreign(named.text)
-        self.stack.append(self.storages.setdefault(key, Storage(key, dtype, size)))
+        storage = storage_of(*self.stack.pop())
+        self.push(self.storages.setdefault(storage.key, storage))
 
 
 def _key(key: Any) -> Any:
@@ -299,8 +154,8 @@ _STEPS: dict[str, Callable[[_Machine, Any], Any]] = {
     "ADDITEMS": lambda machine, _: machine.add(machine.to_mark()),
     "SETITEM": lambda machine, _: machine.set(machine.pair()),
     "SETITEMS": lambda machine, _: machine.set(machine.to_mark()),
-    "GLOBAL": lambda machine, name: machine.push(_Name(name.replace(" ", "."))),
-    "STACK_GLOBAL": lambda machine, _: machine.push(_Name(".".join(machine.pair()))),
+    "GLOBAL": lambda machine, name: machine.push(Name(name.replace(" ", "."))),
+    "STACK_GLOBAL": lambda machine, _: machine.push(Name(".".join(machine.pair()))),
     "REDUCE": _Machine.reduce,
     "NEWOBJ": _Machine.reduce,
     "BUILD": _Machine.build,

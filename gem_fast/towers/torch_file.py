@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .pickled import MOST_BYTES, Storage, StoredTensor, UnreadableError, damaged, read_pickle
+from .pickled import MOST_BYTES, read_pickle
+from .stored import Storage, StoredTensor, UnreadableError, damaged
 
 _MOST_DIRECTORY = 64 << 20  # bytes of a zip's list of members: 600,000 of them
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file from before torch 1.6

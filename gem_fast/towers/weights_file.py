@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import ModelError
 from .file_kinds import foreign_kind
-from .pickled import UnreadableError
+from .stored import UnreadableError
 from .torch_file import read_torch_file
 from .wrappers import plain_names, unwrapped
 
@@ -44,19 +44,14 @@ def read_weights(path: Path) -> Weights:
         ModelError: there is no such file, or it can't be read; the message says what it is.
     """
     if not path.is_file():
-        raise ModelError(f"weights: there is no file {path}{_special(path)}")
+        fault = f"{path} is no regular file" if path.exists() else f"there is no file {path}"
+        raise ModelError(f"weights: {fault}")
     try:
         return _read_parts(path) if path.name.endswith(".index.json") else _read_file(path)
     except UnreadableError as error:
         raise ModelError(f"weights: {path} {error}") from error
     except OSError as error:
         raise ModelError(f"weights: {path} can't be read: {error.strerror or error}") from error
-
-
-def _special(path: Path) -> str:
-    if path.is_dir():
-        return ", it is a folder"
-    return ", it is no regular file" if path.exists() else ""
 
 
 def _read_file(path: Path) -> Weights:

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .pickled import Inert, Module, StoredTensor, UnreadableError, foreign
+from .stored import Inert, Module, StoredTensor, UnreadableError, foreign
 
 # Keys under which checkpoints hold their state dict, the likelier first.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "model_state", "net", "network", "clip", "weights")

@@ -53,7 +53,7 @@ class TestNames:
         with pytest.raises(ModelError, match=rf"{name} is not supported: .*({reason}).*Supported are: .*ViT-B-16"):
             read_checkpoint(name, "random")
 
-    @pytest.mark.parametrize("name", ["ViT-B-17", "", "vit-b-16 "])
+    @pytest.mark.parametrize("name", ["ViT-B-17", "", "vit-b-16 ", "x" * 5000, "a\0b"], ids=lambda n: n[:9])
     def test_unknown_ones_are_refused_with_the_list(self, name):
         with pytest.raises(ModelError, match=r"no model is called .*supported are: .*ViT-B-16"):
             read_checkpoint(name, "random")

@@ -7,10 +7,12 @@ import warnings
 
 import pytest
 import torch
+from PIL import Image
 
 import gem_fast
 from gem_fast import ModelError
 from gem_fast.towers.checkpoint import read_checkpoint
+from tests.command_line import invoke, plain
 from tests.towers.clip_files import (
     OpenAIClip,
     hugging_face_state,
@@ -251,6 +253,16 @@ class TestWhatIsToldOfOtherWeights:
         with pytest.raises(ModelError, match=reason) as error:
             read_checkpoint(f"local-dir:{folder}", weights=tmp_path / "jit.pt")
         assert "weights_only" not in str(error.value)
+
+    def test_on_the_command_line_it_is_one_line(self, tmp_path):
+        torch.jit.trace(torch.nn.LayerNorm(8), torch.zeros(8)).save(str(tmp_path / "jit.pt"))
+        Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+        where = ("--out", tmp_path / "out", "--model", "ViT-S-32-alt", "--weights", tmp_path / "jit.pt")
+        result = invoke("segment", tmp_path / "a.png", "--prompt", "cat", *where)
+        assert result.exit_code == 2
+        assert "jit.pt is a TorchScript archive that holds weights of no CLIP" in plain(result.stderr)
+        assert len(plain(result.stderr).strip().splitlines()) == 1
+        assert not (tmp_path / "out").exists()
 
     def test_another_size_of_model(self, tmp_path):
         state = {

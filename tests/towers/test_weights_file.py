@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import random
 import struct
@@ -306,6 +307,12 @@ def write_archive(path, described, *storages):
         archive.writestr("w/data.pkl", described)
         for key, storage in enumerate(storages):
             archive.writestr(f"w/data/{key}", storage)
+
+
+def test_a_fifo_is_not_opened(tmp_path, folder):
+    os.mkfifo(tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=r"w\.pt is no regular file"):
+        read_checkpoint(f"local-dir:{folder}", weights=tmp_path / "w.pt")
 
 
 def test_config_json_is_not_weights(tmp_path):
