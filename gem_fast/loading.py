@@ -31,10 +31,12 @@ def load(
     """Load a model with GEM's path.
 
     Args:
-        name: `"gem-tiny"`, which is part of this package, or an open_clip ViT such as `"ViT-B-16"`.
+        name: `"gem-tiny"`, which is part of this package, or an open_clip ViT such as `"ViT-B-16"`; or a model that
+            describes itself: a folder of open_clip or Hugging Face, `"local-dir:FOLDER"`, `"hf-hub:OWNER/NAME"`.
         pretrained: open_clip's tag of the weights, such as `"openai"` (downloaded once), or `"random"`.
-        weights: a local `.safetensors` or `.pt` state dict with open_clip's names, instead of a tag. OpenAI's and
-            MetaCLIP's weights need the `-quickgelu` name of the model.
+        weights: a local file or folder instead of a tag: safetensors, torch or TorchScript, with the names of
+            open_clip, OpenAI or Hugging Face; nothing in it is run. OpenAI's and MetaCLIP's weights need the
+            `-quickgelu` name of the model.
         device: where to run, such as `"cpu"`, `"cuda"` or `"mps"`.
         dtype: float32, bfloat16 or float16 of the vision transformer, by torch's type, its name or its short name;
             text is encoded in float32.
@@ -71,6 +73,7 @@ def load(
         defaults=checkpoint.defaults,
         mean=checkpoint.mean,
         std=checkpoint.std,
+        interpolation=checkpoint.interpolation,
     )
 
 
