@@ -183,8 +183,7 @@ def test_last_block_projects_only_what_is_attended(projections, computed):
     from torch.utils.flop_counter import FlopCounterMode
 
     def linear_flops(subset):
-        # oneDNN's products are no operators that are counted.
-        with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False) as counter:
             ours("small", projections=subset, iterations=0)(pixels(1, 48, 48))
         counts = counter.get_flop_counts()["Global"]
         return sum(count for op, count in counts.items() if "mm" in str(op))
