@@ -57,7 +57,7 @@ def _serves(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     return (
         x.device.type == "cpu"
         and not torch.compiler.is_compiling()  # first: a size that a traced program compares is fixed in it
-        and x[:1].numel() * weight.shape[0] >= _LEAST  # of one image: its bits may not depend on its batch
+        and (x[:1] if x.ndim > 2 else x).numel() * weight.shape[0] >= _LEAST  # its bits may not depend on its batch
         and x.is_contiguous()
         and all(t.dtype == x.dtype for t in tensors)
         and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))

@@ -74,11 +74,11 @@ class TestWhatOnednnTakes:
         linear(*operands(197, 160, 640, torch.float32), "gelu")
         assert not plain.called
 
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
     def test_small_ones_are_torchs(self, plain):
         linear(*operands(7, 160, 640, torch.float32))
         assert plain.called
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
     @pytest.mark.parametrize("rows", [2, 7, 50])
     def test_bits_of_an_image_are_those_of_any_batch(self, plain, rows, dtype):
         x, weight, bias = operands(8 * rows, 160, 640, dtype)
