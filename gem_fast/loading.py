@@ -1,15 +1,20 @@
 """From a model's name to a model that is ready to use."""
 
+import os
+import platform
+import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gem_fast.kernels.backends import check_name
+from gem_fast.kernels.backends import VARIABLE, check_name
+from gem_fast.kernels.cpu_library import why_missing
 
 from .dtypes import dtype_name
-from .errors import ModelError
+from .errors import ModelError, warn_caller
 from .model import GemModel
 from .options import GemOptions
 from .towers.checkpoint import read_checkpoint
@@ -56,6 +61,8 @@ def load(
     except ValueError as error:
         raise ModelError(str(error)) from error
     where = usable_device(device)
+    if where.type == "cpu" and not (backend or os.environ.get(VARIABLE)):
+        warn_of_plain_torch()
     unknown = set(options) - set(GemOptions.__dataclass_fields__)
     if unknown:
         raise ModelError(f"unknown options {sorted(unknown)}; known are {', '.join(GemOptions.__dataclass_fields__)}")
@@ -85,3 +92,13 @@ def usable_device(device: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(f"device {str(device)!r} can't be used here: {str(error).splitlines()[0]}") from error
     return where
+
+
+@cache
+def warn_of_plain_torch() -> None:
+    """Warn, once a process, where native kernels could run on this CPU and are missing."""
+    reason = why_missing()
+    if reason and sys.platform == "linux" and platform.machine() in ("x86_64", "AMD64"):
+        warn_caller(
+            f"the native CPU kernels are missing, and plain torch takes about 1.6 times as long in float32: {reason}"
+        )
