@@ -17,9 +17,11 @@ import numpy as np
 
 from ..ahead import ahead
 from ..writing import OutputError
+from .memory import Memory
+from .pool import Pool
 from .progress import Progress
 from .sources import Source
-from .workers import Answer, Failure, Lost, Memory, Pool, Prepared, Work, describe
+from .workers import Answer, Failure, Lost, Prepared, Work, describe
 
 _LISTED_AHEAD = 1024
 _PREPARED_AHEAD = 4  # images that wait for a worker, a worker
