@@ -52,9 +52,16 @@ class PlainModel(GemModel):
     @torch.inference_mode()
     def patch_features(self, pixels: np.ndarray, shape: tuple[int, int]) -> torch.Tensor:
         inputs = torch.from_numpy(normalised(pixels, self.mean, self.std))
-        patch, options = self.vision.config.patch_size, self.vision.options
-        names = ("gem_blocks", "iterations", "inverse_temperature", "projections", "normalize")
-        features, _ = eager_gem(self.visual, inputs, **{name: getattr(options, name) for name in names})
+        patch, method = self.vision.config.patch_size, self.vision.method
+        features, _ = eager_gem(
+            self.visual,
+            inputs,
+            gem_blocks=method.blocks,
+            iterations=method.iterations,
+            inverse_temperature=None if method.adaptive else float(method.scale),
+            projections=method.projections,
+            normalize=method.normalize,
+        )
         return features[:, 1:].unflatten(1, (shape[0] // patch, shape[1] // patch))
 
     @property

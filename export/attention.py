@@ -1,5 +1,7 @@
 """Kinds of attention in a graph: for each name of `export_options.ATTENTIONS` how it is written."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from onnx import TensorProto
 
@@ -16,19 +18,17 @@ def make_layers(
     return Layers(graph, KINDS[attention], dtype, quantize)
 
 
-def _ort(layers: Layers, q: str, k: str, v: str, heads: int, scale: float, causal: bool) -> str:
-    return layers.graph.op(
-        "MultiHeadAttention", q, k, v, domain=ORT_DOMAIN, num_heads=heads, scale=scale, unidirectional=int(causal)
-    )
+def _ort(layers: Layers, q: str, k: str, v: str, heads: int, scale: float, causal: bool, bias: str | None) -> str:
+    biased = () if bias is None else ("", "", bias)  # after the bias of projections and the mask of padding
+    settings = {"num_heads": heads, "scale": scale, "unidirectional": int(causal)}
+    return layers.graph.op("MultiHeadAttention", q, k, v, *biased, domain=ORT_DOMAIN, **settings)
 
 
-def _operator(layers: Layers, q: str, k: str, v: str, heads: int, scale: float, causal: bool) -> str:
+def _operator(layers: Layers, q: str, k: str, v: str, heads: int, scale: float, causal: bool, bias: str | None) -> str:
     precision = None if layers.dtype == "float32" else TensorProto.FLOAT
     return layers.graph.op(
         "Attention",
-        q,
-        k,
-        v,
+        *_with_bias((q, k, v), bias),
         q_num_heads=heads,
         kv_num_heads=heads,
         scale=scale,
@@ -37,15 +37,24 @@ def _operator(layers: Layers, q: str, k: str, v: str, heads: int, scale: float, 
     )
 
 
-def _heads_first(layers: Layers, q: str, k: str, v: str, heads: int, scale: float, causal: bool) -> str:
+def _with_bias(inputs: Sequence[str], bias: str | None) -> list[str]:
+    """Inputs of the `Attention` operator."""
+    return [*inputs] if bias is None else [*inputs, bias]
+
+
+def _heads_first(
+    layers: Layers, q: str, k: str, v: str, heads: int, scale: float, causal: bool, bias: str | None
+) -> str:
     """`Attention` over `[B, heads, N, D]`, the only form of it that TensorRT takes."""
     op, constant = layers.graph.op, layers.graph.constant
     split = [op("Transpose", op("Reshape", x, constant([0, 0, heads, -1])), perm=[0, 2, 1, 3]) for x in (q, k, v)]
-    attended = op("Attention", *split, scale=scale, is_causal=int(causal))
+    attended = op("Attention", *_with_bias(split, bias), scale=scale, is_causal=int(causal))
     return op("Reshape", op("Transpose", attended, perm=[0, 2, 1, 3]), constant([0, 0, -1]))
 
 
-def _decomposed(layers: Layers, q: str, k: str, v: str, heads: int, scale: float, causal: bool) -> str:
+def _decomposed(
+    layers: Layers, q: str, k: str, v: str, heads: int, scale: float, causal: bool, bias: str | None
+) -> str:
     op, constant = layers.graph.op, layers.graph.constant
 
     def split(x: str, order: list[int]) -> str:
@@ -53,6 +62,8 @@ def _decomposed(layers: Layers, q: str, k: str, v: str, heads: int, scale: float
 
     queries = split(q if scale == 1 else op("Mul", q, layers.scalar(scale)), [0, 2, 1, 3])
     logits = layers.wide(op("MatMul", queries, split(k, [0, 2, 3, 1])))  # [B, heads, N, N]
+    if bias is not None:
+        logits = op("Add", logits, layers.wide(bias))
     if causal:
         logits = op("Add", logits, _causal_mask(layers.graph, q))
     weights = layers.low(op("Softmax", logits, axis=-1))

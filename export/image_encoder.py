@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from onnx import TensorProto
 
-from gem_fast.towers.vit import Block, GemVisionTransformer
+from gem_fast.towers.vit import Block, GemVisionTransformer, Linear
 
+from .gem_attention import distance_bias, pair_attention
 from .layers import Layers
 from .resampling import bicubic_matrix
 
@@ -40,7 +41,7 @@ def write_image_encoder(
 
 
 class ImageEncoderWriter:
-    """The two paths of GEM's forward on one graph. The residual streams are float32."""
+    """The two paths of the forward on one graph, a method's and the unchanged one. The residual streams are float32."""
 
     def __init__(self, layers: Layers, vision: GemVisionTransformer) -> None:
         self.layers = layers
@@ -49,27 +50,61 @@ class ImageEncoderWriter:
         self.blocks: list[Block] = list(vision.blocks)  # type: ignore[arg-type]
 
     def forward(self, pixels: str, size: tuple[int, int] | None, original: bool) -> tuple[str, str | None, str]:
-        """Tokens `[B, N, C]` of GEM's path and, with `original`, of the unchanged one, and the grid's h and w."""
-        op, vision = self.graph.op, self.vision
+        """Tokens `[B, N, C]` of the method's path and, with `original`, the unchanged one's, and the grid's h and w."""
+        vision, method = self.vision, self.vision.method
         x, grid = self.embed(pixels, size)
-        first_gem = len(self.blocks) - vision.options.gem_blocks
-        g = x
+        first = len(self.blocks) - method.blocks
+        bias = self.bias(grid)
+        g, adds = x, method.residual
         for index, block in enumerate(self.blocks):
-            name = f"blocks.{index}"
-            goes_on = original or index + 1 < len(self.blocks)
-            packed = goes_on or self.layers.attention.packed
-            letters = "qkv" if packed else "".join(sorted({*vision.options.projections, "v"}))
-            normed = self.layers.layer_norm(x, f"{name}.ln_1", block.ln_1)
-            projections = self.project(normed, name, block, letters)
-            if index >= first_gem:
-                head_width = vision.config.width // block.heads
-                gem = self.layers.attention.gem
-                own = gem(self.layers, vision.options, normed, projections, block.heads, head_width)
-                merged = self.layers.linear(own, f"{name}.out", block.out.weight, block.out.bias)
-                g = op("Add", x if index == first_gem else g, self.layers.wide(merged))
+            name, head_width = f"blocks.{index}", vision.config.width // block.heads
+            changed, last = index >= first, index + 1 == len(self.blocks)
+            goes_on = not changed or original or (method.beside and not last)
+            shared = method.beside or index <= first  # both paths read the same tokens
+            letters = "qkv" if goes_on and shared else self.letters()
+            projections, normed = self.normalized(x if shared else g, name, block, letters)
+            if changed:
+                own = self.attention(normed, projections, block.heads, head_width, bias)
+                g = self.add(g if adds else None, own, f"{name}.out", block.out)
+                adds = method.residual or method.beside
+                g = self.after_attention(g, name, block) if method.mlp else g
             if goes_on:
+                if not shared:
+                    projections, _ = self.normalized(x, name, block, "qkv")
                 x = self.original_block(x, projections, name, block)
+                g = g if changed else x
         return g, x if original else None, grid
+
+    def letters(self) -> str:
+        """Of the projections that a changed block needs, as its kind of attention takes them."""
+        return "qkv" if self.layers.attention.packed else self.vision.method.wanted
+
+    def normalized(self, x: str, name: str, block: Block, letters: str) -> tuple[dict[str, str], str]:
+        """Projections of tokens after their LayerNorm, and these, float32."""
+        normed = self.layers.layer_norm(x, f"{name}.ln_1", block.ln_1)
+        return self.project(normed, name, block, letters), normed
+
+    def bias(self, grid: str) -> str | None:
+        """What the method adds to the logits, for all its blocks."""
+        sigma = self.vision.method.distance
+        if sigma is None:
+            return None
+        h, w = self.graph.ops("Split", (grid,), 2, axis=0, num_outputs=2)
+        return distance_bias(self.layers, h, w, sigma)
+
+    def attention(self, normed: str, projections: dict[str, str], heads: int, head_width: int, bias: str | None) -> str:
+        """The method's attention, `[B, N, C]` of the products' type."""
+        layers, method = self.layers, self.vision.method
+        if layers.attention.packed or method.refines:  # the packed kind says what it can't serve
+            return layers.attention.gem(layers, method, normed, projections, heads, head_width)
+        if not method.pairs:
+            return projections["v"]
+        return pair_attention(layers, method, normed, projections, heads, head_width, bias)
+
+    def add(self, x: str | None, own: str, name: str, out: Linear) -> str:
+        """x, if any, and what the attention gives; float32."""
+        merged = self.layers.wide(self.layers.linear(own, name, out.weight, out.bias))
+        return merged if x is None else self.graph.op("Add", x, merged)
 
     def embed(self, pixels: str, size: tuple[int, int] | None) -> tuple[str, str]:
         """Tokens `[B, N, C]` before the first block, and h and w of the grid as int64 `[2]`."""
@@ -125,13 +160,16 @@ class ImageEncoderWriter:
 
     def original_block(self, x: str, projections: dict[str, str], name: str, block: Block) -> str:
         """The unchanged block, given its projections: `[B, N, C]` float32 in and out."""
-        op, layers = self.graph.op, self.layers
-        config = self.vision.config
-        head_width = config.width // block.heads
+        layers, head_width = self.layers, self.vision.config.width // block.heads
         attended = layers.attend(projections["q"], projections["k"], projections["v"], block.heads, head_width**-0.5)
-        x = op("Add", x, layers.wide(layers.linear(attended, f"{name}.out", block.out.weight, block.out.bias)))
+        return self.after_attention(self.add(x, attended, f"{name}.out", block.out), name, block)
+
+    def after_attention(self, x: str, name: str, block: Block) -> str:
+        """The block's second half: `[B, N, C]` float32 in and out."""
+        layers, activation = self.layers, self.vision.config.activation
         normed = layers.low(layers.layer_norm(x, f"{name}.ln_2", block.ln_2))
-        return op("Add", x, layers.wide(layers.mlp(normed, name, block.mlp_in, block.mlp_out, config.activation)))
+        inner = layers.wide(layers.mlp(normed, name, block.mlp_in, block.mlp_out, activation))
+        return self.graph.op("Add", x, inner)
 
     def head(self, x: str, grid: str) -> str:
         """Tokens `[B, N, C]` to L2-normalised embeddings of the patches, `[B, h, w, E]`."""

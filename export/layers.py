@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from gem_fast.dtypes import dtype_name
-from gem_fast.options import GemOptions
+from gem_fast.method import Method
 
 from .builder import ELEMENT_TYPES, GraphBuilder
 
@@ -28,8 +28,8 @@ class Attention:
         packed: `gem` needs q, k and v in one tensor.
     """
 
-    attend: Callable[["Layers", str, str, str, int, float, bool], str]
-    gem: Callable[["Layers", GemOptions, str, Mapping[str, str], int, int], str]
+    attend: Callable[["Layers", str, str, str, int, float, bool, str | None], str]
+    gem: Callable[["Layers", Method, str, Mapping[str, str], int, int], str]
     packed: bool = False
 
 
@@ -119,9 +119,14 @@ class Layers:
         norm = self.graph.op("ReduceL2", x, self.graph.constant([-1]), keepdims=1)
         return self.graph.op("Reciprocal", self.graph.op("Max", norm, self.graph.scalar(_SMALLEST_NORM)))
 
-    def attend(self, q: str, k: str, v: str, heads: int, scale: float, causal: bool = False) -> str:
-        """softmax(scale · q kᵀ) v over heads that lie side by side: `[B, N, heads*D]` all, of the products' type."""
-        return self.attention.attend(self, q, k, v, heads, scale, causal)
+    def attend(
+        self, q: str, k: str, v: str, heads: int, scale: float, causal: bool = False, bias: str | None = None
+    ) -> str:
+        """softmax(scale · q kᵀ + bias) v over heads that lie side by side: `[B, N, heads*D]` all.
+
+        Everything is of the products' type; the bias is `[1, 1, N, N]`, and goes without `causal`.
+        """
+        return self.attention.attend(self, q, k, v, heads, scale, causal, bias)
 
     def typed(self, x: str, rank: int) -> str:
         """x, a value of the products' type that shape inference can't know."""

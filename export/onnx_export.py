@@ -143,7 +143,7 @@ def describe(model: GemModel, export: ExportFacts) -> Manifest:
     """The manifest's facts about the model and the export, without files."""
     config, defaults, known = model.vision.config, model.defaults, model.text.known_tokens
     return Manifest(
-        model=ModelFacts(model.name, model.source, model.weights_sha256, asdict(model.vision.options)),
+        model=ModelFacts(model.name, model.source, model.weights_sha256, asdict(model.vision.method)),
         image=ImageFacts(
             patch_size=config.patch_size,
             embed_dim=config.embed_dim,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .errors import ModelError
     from .images import ImageError
     from .loading import load
+    from .method import Method, methods
     from .model import GemModel
     from .options import Defaults, GemOptions
     from .segmentation import Segmentation
@@ -28,9 +29,11 @@ __all__ = [
     "GemModel",
     "GemOptions",
     "ImageError",
+    "Method",
     "ModelError",
     "Segmentation",
     "load",
+    "methods",
     "pretrained_tags",
     "records",
     "segment_files",
@@ -42,9 +45,11 @@ _HOMES = {
     "GemModel": "model",
     "GemOptions": "options",
     "ImageError": "images",
+    "Method": "method",
     "ModelError": "errors",
     "Segmentation": "segmentation",
     "load": "loading",
+    "methods": "method",
     "pretrained_tags": "towers.checkpoint",
     "records": "batch",
     "segment_files": "batch",

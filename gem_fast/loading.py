@@ -3,7 +3,6 @@
 import os
 import platform
 import sys
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from gem_fast.kernels.cpu_library import why_missing
 
 from .dtypes import dtype_name
 from .errors import ModelError, warn_caller
+from .method import Method, find_method
 from .model import GemModel
 from .options import GemOptions
 from .towers.checkpoint import read_checkpoint
@@ -31,9 +31,10 @@ def load(
     dtype: torch.dtype | str = torch.float32,
     backend: str | None = None,
     text_cache: str | Path | None = None,
+    method: str | Method = "gem",
     **options: Any,
 ) -> GemModel:
-    """Load a model with GEM's path.
+    """Load a model with the path of GEM or another method.
 
     Args:
         name: `"gem-tiny"`, which is part of this package, or an open_clip ViT such as `"ViT-B-16"`; or a model that
@@ -49,10 +50,12 @@ def load(
             scores; what has no kernels of that name takes plain torch. None is what the environment variable
             `GEM_FAST_BACKEND` names, else the fastest that serves.
         text_cache: folder in which to keep text embeddings between runs.
-        **options: fields of `GemOptions`, such as `gem_blocks=6` or `iterations=1`.
+        method: what makes the patch features: a name of `gem_fast.methods()`, or an own `Method`. Sizes, scales and
+            thresholds stay the model's.
+        **options: fields of `GemOptions`, such as `gem_blocks=6` or `iterations=1`, which change the method `"gem"`.
 
     Raises:
-        ModelError: the model, weights, device, dtype or backend can't be used; the message says why and what can.
+        ModelError: the model, weights, device, dtype, backend or method can't be used; the message says what can.
     """
     try:
         chosen: torch.dtype = getattr(torch, dtype_name(dtype))
@@ -67,8 +70,11 @@ def load(
     if unknown:
         raise ModelError(f"unknown options {sorted(unknown)}; known are {', '.join(GemOptions.__dataclass_fields__)}")
     checkpoint = read_checkpoint(name, pretrained, weights)
-    gem_options = replace(GemOptions(**checkpoint.options), **options)
-    vision = pack_vision(checkpoint.vision_state, checkpoint.vision_config, gem_options, backend).to(where, chosen)
+    try:
+        chosen_method = find_method(method, GemOptions(**checkpoint.options), options)
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+    vision = pack_vision(checkpoint.vision_state, checkpoint.vision_config, chosen_method, backend).to(where, chosen)
     text = TextEncoder(
         checkpoint.text.to(where), checkpoint.tokenizer, known_tokens=checkpoint.known_tokens, cache=text_cache
     )

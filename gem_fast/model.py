@@ -23,7 +23,7 @@ from .towers.vit import GemVisionTransformer, VisionFeatures
 
 @dataclass(frozen=True)
 class GemModel(Segmenter):
-    """A CLIP model with GEM's path. Make one with `gem_fast.load`.
+    """A CLIP model with the path of GEM or another method. Make one with `gem_fast.load`.
 
     Attributes:
         name, source: the model and where its weights came from.
@@ -56,7 +56,7 @@ class GemModel(Segmenter):
     @overload
     def features(self, pixels: Tensor, original: Literal[True]) -> VisionFeatures: ...
     def features(self, pixels: Tensor, original: bool = False) -> VisionFeatures | Tensor:
-        """GEM's patch features of normalised pixels.
+        """The method's patch features of normalised pixels.
 
         Args:
             pixels: `[B, 3, H, W]`, normalised with the model's mean and std, sides multiples of the patch.
@@ -77,7 +77,7 @@ class GemModel(Segmenter):
         return {
             "model": self.name,
             "weights": self.weights_sha256,
-            "method": {"name": "gem", **asdict(self.vision.options)},
+            "method": asdict(self.vision.method),
             "dtype": dtype_name(self.dtype),
         }
 

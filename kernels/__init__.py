@@ -3,7 +3,7 @@
 Nothing here knows of models or files. Importing this package never touches a device.
 """
 
-from .attention import query_key_attention, self_self_attention
+from .attention import pair_attention, query_key_attention, self_self_attention
 from .decoding import decode_heatmaps, decode_labels
 from .layer_norm import layer_norm_and_temperature
 from .linear import linear
@@ -13,6 +13,7 @@ __all__ = [
     "decode_labels",
     "layer_norm_and_temperature",
     "linear",
+    "pair_attention",
     "query_key_attention",
     "self_self_attention",
 ]

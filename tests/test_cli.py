@@ -77,6 +77,7 @@ class TestSegment:
                 "device": "cpu",
                 "dtype": "bfloat16",
                 "text_cache": tmp_path / "c",
+                "method": "gem",
                 "gem_blocks": 4,
                 "iterations": 2,
                 "inverse_temperature": 12.5,

@@ -6,7 +6,7 @@ from typing import Any
 from onnx import FunctionProto, ModelProto, helper, parser
 
 from gem_fast.errors import ExportError
-from gem_fast.options import GemOptions
+from gem_fast.method import Method
 
 from ..builder import PLUGIN_DOMAIN
 from ..gem_attention import inverse_temperature
@@ -15,27 +15,31 @@ from .plugin import NODES, PADDING
 
 
 def plugin_gem(
-    layers: Layers, options: GemOptions, normed: str, projections: Mapping[str, str], heads: int, width: int
+    layers: Layers, method: Method, normed: str, projections: Mapping[str, str], heads: int, width: int
 ) -> str:
     """Eq. 3-7 of GEM by our TensorRT plugins, as `gem_attention.decomposed_gem` by attentions."""
     op, qkv = layers.graph.op, projections["qkv"]
-    if not options.normalize:
-        raise ExportError("the plugins take L2-normalised projections; with normalize=False use attention onnx")
+    if not method.normalize:
+        raise ExportError(
+            "the plugins take L2-normalised projections; with normalize=False, as in the other methods than GEM, use "
+            "attention onnx"
+        )
     if width > 128:
         raise ExportError(f"the plugins take heads of up to 128 channels, and these have {width}; use attention onnx")
     attributes: dict[str, Any] = {
         "domain": PLUGIN_DOMAIN, "plugin_namespace": PLUGIN_DOMAIN, "plugin_version": "1", "aot": 1, "heads": heads,
-        "width": width, "projections": sum(1 << "qkv".index(letter) for letter in options.projections),
+        "width": width, "projections": sum(1 << "qkv".index(letter) for letter in method.projections),
     }  # fmt: skip
-    c = inverse_temperature(layers, options, normed, width)
-    if options.inverse_temperature is None:
+    c = inverse_temperature(layers, method, normed, width)
+    if method.adaptive:
         c = op("Reshape", c, layers.graph.constant([-1]))
     else:
         c = op("Expand", c, op("Shape", normed, start=0, end=1))
     units = layers.typed(op("GemNormalize", qkv, **attributes), rank=5)
-    for _ in range(options.iterations):
+    for _ in range(method.iterations):
         units = layers.typed(op("GemRefine", units, c, qkv, **attributes), rank=5)
-    return layers.typed(op("GemAssign", units, qkv, c, **attributes), rank=3)
+    mean = layers.typed(op("GemAssign", units, qkv, c, **attributes), rank=3)
+    return mean if method.average else op("Mul", mean, layers.scalar(len(method.pairs)))
 
 
 def computable(model: ModelProto) -> ModelProto:

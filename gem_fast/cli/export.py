@@ -65,6 +65,9 @@ def export(
     ] = 1000,
     device: Annotated[str, typer.Option(help="pt2: the device that the package is for, cpu or cuda.")] = "cpu",
     check: Annotated[bool, typer.Option(help="Run the graphs under ONNX Runtime and compare them with torch.")] = True,
+    method: Annotated[
+        str, typer.Option(help="What makes the features: gem, clip, maskclip, sclip, ...; docs/methods.md has them.")
+    ] = "gem",
     gem_blocks: Annotated[int | None, typer.Option(help="Last blocks with a GEM path (default: the model's).")] = None,
     iterations: Annotated[int | None, typer.Option(help="Self-self attention iterations.")] = None,
     inverse_temperature: Annotated[float | None, typer.Option(help="Fixed 1/τ instead of the adaptive one.")] = None,
@@ -77,9 +80,15 @@ def export(
 
     from .formats import comparison_table, write_export
 
-    loading: dict[str, Any] = {"name": model, "pretrained": pretrained, "weights": weights, "device": device}
-    method = {"gem_blocks": gem_blocks, "iterations": iterations, "inverse_temperature": inverse_temperature}
-    loading |= {name: value for name, value in method.items() if value is not None}
+    loading: dict[str, Any] = {
+        "name": model,
+        "pretrained": pretrained,
+        "weights": weights,
+        "device": device,
+        "method": method,
+    }
+    gem = {"gem_blocks": gem_blocks, "iterations": iterations, "inverse_temperature": inverse_temperature}
+    loading |= {name: value for name, value in gem.items() if value is not None}
     try:
         lines = write_export(
             out,

@@ -25,6 +25,7 @@ _ENGINE_ONLY = (
     "dtype",
     "device",
     "text_cache",
+    "method",
     "gem_blocks",
     "iterations",
     "inverse_temperature",
@@ -113,6 +114,9 @@ def segment(
     ] = Style.auto,
     stats: Annotated[Path | None, typer.Option(help="JSON file for the times of each stage and the counts.")] = None,
     text_cache: Annotated[Path | None, typer.Option(help="Folder that keeps text embeddings between runs.")] = None,
+    method: Annotated[
+        str, typer.Option(help="What makes the features: gem, clip, maskclip, sclip, ...; docs/methods.md has them.")
+    ] = "gem",
     gem_blocks: Annotated[int | None, typer.Option(help="Last blocks with a GEM path (default: the model's).")] = None,
     iterations: Annotated[int | None, typer.Option(help="Self-self attention iterations.")] = None,
     inverse_temperature: Annotated[float | None, typer.Option(help="Fixed 1/τ instead of the adaptive one.")] = None,
@@ -155,6 +159,7 @@ def segment(
         "templates": templates or "photo",
     }
     engine: dict[str, Any] = {
+        "method": method,
         "gem_blocks": gem_blocks,
         "iterations": iterations,
         "inverse_temperature": inverse_temperature,

@@ -50,7 +50,9 @@ def from_floats(values: np.ndarray, colours: int | None = None, whites: tuple[in
     if white is None or low < -white * HALF_STEP:
         ranges = " or ".join(f"0..{white:,}" for white in whites)
         raise ImageError(f"the image's values must lie in {ranges}, got {low:g}..{high:g}")
-    return np.clip(np.round(values * (255 / white)), 0, 255).astype(np.uint8)
+    scaled = values * np.float32(255 / white)  # large images: changed in place from here on
+    np.clip(np.rint(scaled, out=scaled), 0, 255, out=scaled)
+    return scaled.astype(np.uint8)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class ModelFacts:
     Attributes:
         name, source: as the engine has them.
         weights_sha256: of names and values of both towers' weights.
-        options: those of the method.
+        options: what defines the method, its name among them.
     """
 
     name: str

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..method import Method
 from ..options import GemOptions
 from .vit import GemVisionTransformer, VisionConfig
 
@@ -83,7 +84,7 @@ def vision_config(model_cfg: dict[str, Any]) -> VisionConfig:
 
 
 def pack_vision(
-    state: dict[str, Tensor], config: VisionConfig, options: GemOptions, backend: str | None = None
+    state: dict[str, Tensor], config: VisionConfig, method: Method | GemOptions, backend: str | None = None
 ) -> GemVisionTransformer:
     """Build the forward from an open_clip vision state dict (`visual.` stripped), LayerScale folded in.
 
@@ -116,6 +117,6 @@ def pack_vision(
     if left:
         raise ValueError(f"the vision weights have entries that GEM's forward does not know: {sorted(left)[:5]}")
     with torch.device("meta"):
-        vision = GemVisionTransformer(config, options, backend)
+        vision = GemVisionTransformer(config, method, backend)
     vision.load_state_dict({name: value.contiguous() for name, value in packed.items()}, assign=True)
     return vision.requires_grad_(False).eval()

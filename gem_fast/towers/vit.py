@@ -1,4 +1,4 @@
-"""The vision transformer of CLIP with GEM's parallel path, over packed weights."""
+"""The vision transformer of CLIP with a method's changed blocks, over packed weights."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -7,8 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gem_fast.kernels import layer_norm_and_temperature, linear, query_key_attention, self_self_attention
+from gem_fast.kernels import (
+    layer_norm_and_temperature,
+    linear,
+    pair_attention,
+    query_key_attention,
+    self_self_attention,
+)
 
+from ..method import Method, as_method
 from ..options import GemOptions
 
 
@@ -32,7 +39,7 @@ class VisionFeatures(NamedTuple):
     """L2-normalised features, float32 or wider.
 
     Attributes:
-        patches: GEM patch features `[B, h, w, E]`.
+        patches: the method's patch features `[B, h, w, E]`.
         original_patches: patch features of the unchanged path `[B, h, w, E]`, or None if not asked for.
         original_class: class token of the unchanged path `[B, E]` (CLIP's image embedding), or None.
     """
@@ -81,27 +88,34 @@ class Block(nn.Module):
 
     def original(self, x: Tensor, qkv: Tensor, backend: str | None = None) -> Tensor:
         """The unchanged block, given its projections: [B, N, C] -> [B, N, C]."""
-        x = x + self.out(query_key_attention(qkv, backend))
+        return self.after_attention(x + self.out(query_key_attention(qkv, backend)))
+
+    def after_attention(self, x: Tensor) -> Tensor:
+        """The block's second half: [B, N, C] -> [B, N, C]."""
         return x + self.mlp_out(self.mlp_in(self.ln_2(x)))
 
 
 class GemVisionTransformer(nn.Module):
-    """ViT forward with both paths: the original one, and GEM's self-self attention over the last blocks.
+    """ViT forward with both paths: the original one, and that of a method, such as GEM, over the last blocks.
 
     Source: "Grounding Everything" (CVPR 2024), Figure 2 and Eq. 3-7; the order of operations is the authors' package's.
+    Those of the other methods are told in `docs/methods.md`.
 
     Attributes:
-        config, options: its shape, and what GEM's path does.
+        config, method: its shape, and what becomes of its last blocks.
         backend: of the kernels, by name; None for what serves.
     """
 
-    def __init__(self, config: VisionConfig, options: GemOptions | None = None, backend: str | None = None) -> None:
+    def __init__(
+        self, config: VisionConfig, method: Method | GemOptions | None = None, backend: str | None = None
+    ) -> None:
         super().__init__()
         self.config = config
-        self.options = options or GemOptions()
+        self.method = as_method(method)
         self.backend = backend
-        if self.options.gem_blocks > config.layers:
-            raise ValueError(f"gem_blocks is {self.options.gem_blocks}, but the model has {config.layers} blocks")
+        if self.method.blocks > config.layers:
+            named = "gem_blocks" if self.method.name == "gem" else f"blocks of the method {self.method.name}"
+            raise ValueError(f"{named} is {self.method.blocks}, but the model has {config.layers} blocks")
         patch, width = config.patch_size, config.width
         self.patch_embedding = nn.Conv2d(3, width, patch, patch, bias=False)
         self.class_embedding = nn.Parameter(torch.zeros(width))
@@ -118,45 +132,57 @@ class GemVisionTransformer(nn.Module):
         With `original`, the unchanged path is finished too; without, what only it needs is never computed.
         """
         h, w = self.grid(pixels)
-        x = self.embed(pixels, h, w)
-        first_gem = self.config.layers - self.options.gem_blocks
+        method = self.method
         blocks: list[Block] = list(self.blocks)  # type: ignore[arg-type]
-        for block in blocks[:first_gem]:
+        first = len(blocks) - method.blocks
+        x = self.embed(pixels, h, w)
+        for block in blocks[:first]:
             x = block.original(x, block.project(block.ln_1(x)), self.backend)
-        g = x
-        for index, block in enumerate(blocks[first_gem:], first_gem):
-            goes_on = original or index + 1 < len(blocks)
-            y, inverse_temperature = self.normalize(block, x)
-            qkv = block.project(y, "qkv" if goes_on else "".join(sorted({*self.options.projections, "v"})))
-            g = g + block.out(self.gem_attention(qkv, inverse_temperature))
+        g, adds = x, method.residual
+        for index, block in enumerate(blocks[first:], first):
+            goes_on = original or (method.beside and index + 1 < len(blocks))
+            shared = method.beside or index == first  # both paths read the same tokens
+            y, scale = self.normalize(block, x if shared else g)
+            qkv = block.project(y, "qkv" if goes_on and shared else method.wanted)
+            changed = block.out(self.attention(qkv, scale, (h, w)))
+            g = g + changed if adds else changed
+            adds = method.residual or method.beside
+            if method.mlp:
+                g = block.after_attention(g)
             if goes_on:
-                x = block.original(x, qkv, self.backend)
+                x = block.original(x, qkv if shared else block.project(block.ln_1(x)), self.backend)
         # With the class token, so that one patch alone is no product of a single row, which has bits of its own.
-        patches = self.head(g)[:, 1:].unflatten(1, (h, w))
+        own = self.head(g)
+        patches = own[:, 1:].unflatten(1, (h, w))
         if not original:
             return VisionFeatures(patches)
-        finished = self.head(x)
+        finished = self.head(x) if method.blocks else own
         return VisionFeatures(patches, finished[:, 1:].unflatten(1, (h, w)), finished[:, 0])
 
     def normalize(self, block: Block, x: Tensor) -> tuple[Tensor, Tensor | float]:
-        """A GEM block's normalised tokens of x [B, N, C], and the inverse temperature: fixed, or of each image [B]."""
-        norm, fixed = block.ln_1, self.options.inverse_temperature
-        if fixed is not None:
-            return norm(x), fixed
-        head_width = x.shape[-1] // block.heads
+        """A changed block's normalised tokens of x [B, N, C], and its scale: a number, or of each image [B]."""
+        norm, head_width = block.ln_1, x.shape[-1] // block.heads
+        if not self.method.adaptive:
+            return norm(x), self.method.scale_of(head_width)
         return layer_norm_and_temperature(x, norm.weight, norm.bias, norm.eps, head_width, backend=self.backend)
 
-    def gem_attention(self, qkv: Tensor, inverse_temperature: Tensor | float) -> Tensor:
-        """Self-self attention of projections qkv [B, N, 3, H, D] -> [B, N, C]."""
-        options = self.options
-        return self_self_attention(
+    def attention(self, qkv: Tensor, scale: Tensor | float, grid: tuple[int, int]) -> Tensor:
+        """The method's attention of projections qkv [B, N, 3, H, D] -> [B, N, C]."""
+        method = self.method
+        if not method.pairs:
+            return qkv[:, :, 2].flatten(2)
+        if not method.refines:
+            options = {"average": method.average, "grid": grid, "sigma": method.distance}
+            return pair_attention(qkv, scale, method.attention, **options, backend=self.backend)  # type: ignore[arg-type]
+        mean = self_self_attention(
             qkv,
-            inverse_temperature,
-            iterations=options.iterations,
-            projections=options.projections,
-            normalize=options.normalize,
+            scale,
+            iterations=method.iterations,
+            projections=method.projections,
+            normalize=method.normalize,
             backend=self.backend,
         )
+        return mean if method.average else mean * len(method.pairs)
 
     def grid(self, pixels: Tensor) -> tuple[int, int]:
         """Patches in height and width of pixels `[B, 3, H, W]`; ValueError if they do not fit the patch."""

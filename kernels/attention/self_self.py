@@ -40,12 +40,9 @@ def self_self_attention(
         ValueError: an argument has the wrong shape, type or name, or a backend that was asked for can't serve; the
             message says what would be right.
     """
-    if qkv.ndim != 5 or qkv.shape[2] != 3:
-        raise ValueError(f"qkv must have the shape [B, N, 3, H, D], got {list(qkv.shape)}")
-    if not qkv.is_floating_point():
-        raise ValueError(f"qkv must have a floating type, got {qkv.dtype}")
+    check_qkv(qkv)
     if not isinstance(inverse_temperature, Tensor):
-        inverse_temperature = _of_each_image(inverse_temperature, qkv)
+        inverse_temperature = of_each_image(inverse_temperature, qkv, "inverse_temperature")
     if inverse_temperature.shape != qkv.shape[:1]:
         raise ValueError(
             f"inverse_temperature must be a number or have the shape [B] = [{qkv.shape[0]}], "
@@ -61,9 +58,18 @@ def self_self_attention(
     return result
 
 
-def _of_each_image(number: float, qkv: Tensor) -> Tensor:
+def check_qkv(qkv: Tensor) -> None:
+    """Raise ValueError unless these are packed projections."""
+    if qkv.ndim != 5 or qkv.shape[2] != 3:
+        raise ValueError(f"qkv must have the shape [B, N, 3, H, D], got {list(qkv.shape)}")
+    if not qkv.is_floating_point():
+        raise ValueError(f"qkv must have a floating type, got {qkv.dtype}")
+
+
+def of_each_image(number: float, qkv: Tensor, name: str) -> Tensor:
+    """A positive number, which the caller calls `name`, as `[B]`, float32 or wider."""
     if not number > 0:
-        raise ValueError(f"inverse_temperature must be positive, got {number}")
+        raise ValueError(f"{name} must be positive, got {number}")
     wide = torch.promote_types(qkv.dtype, torch.float32)
     return torch.full(qkv.shape[:1], number, dtype=wide, device=qkv.device)
 

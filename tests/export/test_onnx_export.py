@@ -58,11 +58,17 @@ def test_manifest_tells_what_a_runtime_needs(exported, tiny):
     verify_files(exported, manifest)
     assert set(manifest.files) | {"manifest.json"} == set(os.listdir(exported))
     assert manifest.model.options == {
-        "gem_blocks": 7,
+        "name": "gem",
+        "blocks": 7,
+        "beside": True,
+        "attention": "qq+kk+vv",
+        "average": True,
         "iterations": 1,
-        "inverse_temperature": 8.0,
-        "projections": "qkv",
         "normalize": True,
+        "scale": 8.0,
+        "residual": True,
+        "mlp": False,
+        "distance": None,
     }
     assert manifest.image.mean == (0.5, 0.5, 0.5)
     assert manifest.text.context_length == 20

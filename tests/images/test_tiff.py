@@ -177,9 +177,22 @@ def test_values_that_no_rule_covers_name_file_and_range(tmp_path, samples, reaso
         ({279: ("I", [3])}, r"strip or tile 0 holds 3 of 12 bytes"),
         ({257: ("I", [9]), 278: ("I", [1])}, "1 of 9 strips"),
         ({256: ("I", [30_000]), 257: ("I", [30_000])}, "more than"),
+        ({256: ("I", [9_000]), 257: ("I", [9_000]), 277: ("H", [9]), 262: ("H", [2])}, "9 samples of 16 bits is more"),
         ({317: ("H", [9])}, "predictor 9"),
     ],
-    ids=["lab", "jpeg", "complex", "no-bits", "bands", "no-strip", "short", "strips", "giant", "predictor"],
+    ids=[
+        "lab",
+        "jpeg",
+        "complex",
+        "no-bits",
+        "bands",
+        "no-strip",
+        "short",
+        "strips",
+        "giant",
+        "deep-giant",
+        "predictor",
+    ],
 )
 def test_what_cannot_be_read_says_why(tmp_path, tags, reason):
     path = tmp_path / "odd.tif"

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 import gem_fast
 from gem_fast import GemOptions, ModelError, pretrained_tags, supported_models
+from gem_fast.method import as_method
 from gem_fast.towers.checkpoint import read_checkpoint
 from gem_fast.towers.configs import EMBEDDED
 
@@ -236,7 +237,7 @@ class TestLoad:
     def test_dtype_and_options(self, dtype, picture):
         model = gem_fast.load(SMALL, "random", dtype=dtype, gem_blocks=2, iterations=0)
         assert model.dtype == torch.bfloat16
-        assert model.vision.options == GemOptions(gem_blocks=2, iterations=0)
+        assert model.vision.method == as_method(GemOptions(gem_blocks=2, iterations=0))
         assert model.encode_text("cat").dtype == torch.float32
         assert model.segment(picture(), ["cat", "dog"], size=64).labels.shape == (48, 64)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...errors import ImageError
+from ..limits import MAX_PIXELS
 from .tags import Tags
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
@@ -28,6 +29,7 @@ _COLOURS = {0: 1, 1: 1, 2: 3, 5: 4}  # samples by photometric: WhiteIsZero, Blac
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # unsigned, signed, floating; 4 is undefined
 _DEPTHS = {"u": range(1, 33), "i": (8, 16, 32), "f": (16, 32, 64)}
 _MAX_BLOCK_SIDE = 1 << 20
+_MAX_BYTES = 12 * MAX_PIXELS  # of all samples, as of the largest image in 32-bit RGB
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ def layout(tags: Tags) -> Layout:
     # A second sample that no tag explains is passed over, as in Pillow; more are bands of something else.
     if samples < colours or (colours == 1 and samples > 2 and alpha is None):
         raise ImageError(f"a TIFF of {samples} samples a pixel that are no grey, RGB or CMYK can't be read")
+    if height * width * samples * bits > 8 * _MAX_BYTES:
+        raise ImageError(f"{width}×{height} with {samples} samples of {bits} bits is more than {_MAX_BYTES:,} bytes")
     tiled, planar = TILE_OFFSETS in tags, tags.one(PLANES, 1) == 2 and samples > 1
     block = (
         (tags.one(TILE_HEIGHT), tags.one(TILE_WIDTH))
