@@ -8,7 +8,7 @@ from typing import Any
 import torch  # its OpenMP runtime is what the library's undefined GOMP_parallel resolves to
 
 PATHS = ("avx512_bf16", "avx512", "avx2")  # as the library numbers them, the fastest first
-_INTERFACE = 2  # of the library, as `gem_fast_interface` tells it
+_INTERFACE = 3  # of the library, as `gem_fast_interface` tells it
 
 
 def _load() -> tuple[ctypes.CDLL | None, str | None]:

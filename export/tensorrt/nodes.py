@@ -21,8 +21,7 @@ def plugin_gem(
     op, qkv = layers.graph.op, projections["qkv"]
     if not method.normalize:
         raise ExportError(
-            "the plugins take L2-normalised projections; with normalize=False, as in the other methods than GEM, use "
-            "attention onnx"
+            f"the plugins take L2-normalised projections; for {method.name} with normalize=False use attention onnx"
         )
     if width > 128:
         raise ExportError(f"the plugins take heads of up to 128 channels, and these have {width}; use attention onnx")

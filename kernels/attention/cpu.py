@@ -12,7 +12,8 @@ from torch import Tensor
 LARGEST_D = 128
 BLOCK = 96  # tokens that the library takes at a time
 _REPEATED = 0.1  # of a head's time, about, what every part of it spends again if it is cut
-_SELF_SELF, _QUERY_KEY = 0, 1
+_SELF_SELF, _QUERY_KEY, _PAIRS = 0, 1, 2
+LOG2_E = 1.4426950408889634
 _TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 
@@ -71,6 +72,49 @@ def query_key_cpu(qkv: Tensor, *, path: str | None = None) -> Tensor:
     return torch.ops.gem_fast.query_key_attention_cpu(qkv, path_for(qkv.dtype, path))
 
 
+def why_not_pairs(qkv: Tensor, *_: Any) -> str | None:
+    """Why the kernel can't serve these arguments of the attention of pairs, or None."""
+    return why_not_tokens(qkv)
+
+
+def pairs_cpu(
+    qkv: Tensor,
+    scale: Tensor,
+    pairs: Sequence[tuple[int, int]],
+    average: bool,
+    factors: tuple[Tensor, Tensor] | None,
+    *,
+    path: str | None = None,
+) -> Tensor:
+    """`Σ softmax(scale · a bᵀ + bias) v` over pairs, where `why_not_pairs` is None; arguments as in `pairs.py`."""
+    down, across = (None, None) if factors is None else (_table(factors[0], LOG2_E), _table(factors[1], 1.0))
+    indices = [index for pair in pairs for index in pair]
+    return torch.ops.gem_fast.pair_attention_cpu(qkv, scale, indices, average, down, across, path_for(qkv.dtype, path))
+
+
+def _table(factor: Tensor, times: float) -> Tensor:
+    """A factor of the bias as the kernel reads it: whole blocks of columns, and a last row of zeros."""
+    return torch.nn.functional.pad(factor.to(torch.float32) * times, (0, -factor.shape[1] % BLOCK, 0, 1))
+
+
+@torch.library.custom_op(
+    "gem_fast::pair_attention_cpu",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor qkv, Tensor scale, int[] pairs, bool average, Tensor? down, Tensor? across, str path) -> Tensor",
+)
+def _pair(
+    qkv: Tensor,
+    scale: Tensor,
+    pairs: Sequence[int],
+    average: bool,
+    down: Tensor | None,
+    across: Tensor | None,
+    path: str,
+) -> Tensor:
+    return _call(_PAIRS, qkv, scale, path, pairs=pairs, average=average, tables=(down, across))
+
+
 @torch.library.custom_op(
     "gem_fast::self_self_attention_cpu",
     mutates_args=(),
@@ -80,7 +124,7 @@ def query_key_cpu(qkv: Tensor, *, path: str | None = None) -> Tensor:
 def _self_self(
     qkv: Tensor, inverse_temperature: Tensor, iterations: int, projections: Sequence[int], path: str
 ) -> Tensor:
-    return _call(_SELF_SELF, qkv, inverse_temperature, iterations, projections, path)
+    return _call(_SELF_SELF, qkv, inverse_temperature, path, projections=projections, iterations=iterations)
 
 
 @torch.library.custom_op(
@@ -91,19 +135,34 @@ def _self_self(
 )
 def _query_key(qkv: Tensor, path: str) -> Tensor:
     B, _, _, _, D = qkv.shape
-    return _call(_QUERY_KEY, qkv, torch.full((B,), D**-0.5), 0, (), path)
+    return _call(_QUERY_KEY, qkv, torch.full((B,), D**-0.5), path)
 
 
-def _call(computation: int, qkv: Tensor, c: Tensor, iterations: int, projections: Sequence[int], path: str) -> Tensor:
+def _call(
+    computation: int,
+    qkv: Tensor,
+    c: Tensor,
+    path: str,
+    *,
+    projections: Sequence[int] = (),
+    pairs: Sequence[int] = (),
+    average: bool = True,
+    iterations: int = 0,
+    tables: tuple[Tensor | None, Tensor | None] = (None, None),
+) -> Tensor:
+    """A call of the library; `pairs` has two indices for each pair, and `tables` are those of the bias."""
     B, N, _, H, D = qkv.shape
     if not qkv.numel():
         return qkv.new_empty(B, N, H * D)
-    separate = computation == _SELF_SELF
-    parts = _parts(B * H, [1, len(projections)] if separate else range(1, 1 + -(-N // BLOCK)))
+    separate, indices = computation != _QUERY_KEY, projections or pairs
+    count = len(projections) or len(pairs) // 2
+    parts = _parts(B * H, [1, count] if separate else range(1, 1 + -(-N // BLOCK)))
     separate = separate and parts > 1
     out = qkv.new_empty(parts, B, N, H * D, dtype=torch.float32) if separate else qkv.new_empty(B, N, H * D)
     qkv = qkv if qkv.stride(-1) == 1 else qkv.contiguous()
     c = c.to(torch.float32).contiguous()
+    down, across = tables
+    grid = (0, 0) if across is None else (len(across) - 1, across.shape[1])
     call(
         "gem_fast_attention",
         computation,
@@ -113,9 +172,13 @@ def _call(computation: int, qkv: Tensor, c: Tensor, iterations: int, projections
         pointer(out),
         int64s((B, N, H, D)),
         _TYPES[qkv.dtype],
-        (ctypes.c_int * len(projections))(*projections),
-        len(projections),
+        (ctypes.c_int * len(indices))(*indices),
+        count,
+        count if average else 1,
         iterations,
+        None if down is None else pointer(down),
+        None if across is None else pointer(across),
+        int64s(grid),
         PATHS.index(path),
         torch.get_num_threads(),
         parts,
@@ -131,6 +194,20 @@ def _parts(heads: int, choices: Iterable[int]) -> int:
 
 @_self_self.register_fake
 def _(qkv: Tensor, inverse_temperature: Tensor, iterations: int, projections: Sequence[int], path: str) -> Tensor:
+    B, N, _, H, D = qkv.shape
+    return qkv.new_empty(B, N, H * D)
+
+
+@_pair.register_fake
+def _(
+    qkv: Tensor,
+    scale: Tensor,
+    pairs: Sequence[int],
+    average: bool,
+    down: Tensor | None,
+    across: Tensor | None,
+    path: str,
+) -> Tensor:
     B, N, _, H, D = qkv.shape
     return qkv.new_empty(B, N, H * D)
 

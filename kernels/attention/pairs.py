@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from gem_fast.kernels.backends import Backend, operation
 from torch import Tensor
 
+from .cpu import pairs_cpu, why_not_pairs
 from .distance import bias_rows, distance_factors
 from .self_self import check_qkv, of_each_image
 
@@ -106,6 +107,7 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor, factors: Factors) -> 
 
 OPERATION = operation(
     "pair_attention",
+    Backend("cpu", pairs_cpu, why_not_pairs),
     Backend("sdpa", sdpa, pays=lambda qkv, *_: qkv.dtype != torch.float64),
     Backend("reference", reference),
     example=lambda dtype, device: (

@@ -2,7 +2,7 @@
 extern "C" {
 
 // Changes with any function of the library, so that one from older sources is told apart.
-int gem_fast_interface() { return 2; }
+int gem_fast_interface() { return 3; }
 
 // 1 if the CPU runs the path: 0 AVX-512 BF16, 1 AVX-512, 2 AVX2, the feature sets of target.h.
 int gem_fast_supports(int path) {

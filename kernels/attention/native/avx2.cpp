@@ -17,7 +17,7 @@ struct Avx2 : Avx2Vectors {
 
 }  // namespace
 
-const Kernel avx2[] = {KERNEL(SelfSelf<Float32<Avx2>>), KERNEL(QueryKey<Float32<Avx2>>)};
+const Kernel avx2[] = {KERNEL(SelfSelf<Float32<Avx2>>), KERNEL(QueryKey<Float32<Avx2>>), KERNEL(Pairs<Float32<Avx2>>)};
 
 }  // namespace gem_fast
 GEM_TARGET_END

@@ -7,6 +7,6 @@ GEM_TARGET(GEM_AVX512)
 #include "float32.h"
 
 namespace gem_fast {
-const Kernel avx512[] = {KERNEL(SelfSelf<Float32<Avx512>>), KERNEL(QueryKey<Float32<Avx512>>)};
+const Kernel avx512[] = {KERNEL(SelfSelf<Float32<Avx512>>), KERNEL(QueryKey<Float32<Avx512>>), KERNEL(Pairs<Float32<Avx512>>)};
 }
 GEM_TARGET_END

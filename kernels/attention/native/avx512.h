@@ -1,7 +1,7 @@
 // AVX-512: what its float32 and its bfloat16 kernel share. Included after GEM_TARGET.
 #pragma once
 #include "../../native/avx512.h"
-#include "query_key.h"
+#include "pairs.h"
 
 namespace gem_fast {
 namespace {

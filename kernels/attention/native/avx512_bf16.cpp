@@ -18,6 +18,7 @@ struct Bfloat16 : Avx512 {
     static constexpr Word one = 0x3f803f80;
 
     static GEM_INLINE Operand load_operand(const Word* at) { return Operand(_mm512_load_si512(at)); }
+    static GEM_INLINE Operand load_factors(const Word* at) { return Operand(_mm512_loadu_si512(at)); }
     static GEM_INLINE Operand broadcast(const Word* at) { return Operand(_mm512_set1_epi32(int(*at))); }
     static GEM_INLINE Vec dot(Vec s, Operand a, Operand b) { return _mm512_dpbf16_ps(s, a, b); }
     static GEM_INLINE Vec exp2(Vec x) { return Avx512::exp2(x, EXP2_BFLOAT16); }
@@ -54,9 +55,10 @@ struct Bfloat16 : Avx512 {
         }
     }
 
-    // Stores a tile of a block, and adds its rows, as rounded, to row_sums [R, lanes].
-    template <int BLOCK, bool WithSums, int R, int C>
-    static GEM_INLINE void store_weights(const Vec (&s)[R][C], Word* to, float* row_sums) {
+    // Stores a tile of a block, and adds its rows, as rounded, to row_sums [R, lanes], each column times its factor if
+    // there are any.
+    template <int BLOCK, bool WithSums, bool WithFactors = false, int R, int C>
+    static GEM_INLINE void store_weights(const Vec (&s)[R][C], Word* to, float* row_sums, const Word* factors = nullptr) {
         const Operand ones = Operand(_mm512_set1_epi32(one));
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++, to += BLOCK / 2) {
@@ -64,20 +66,21 @@ struct Bfloat16 : Avx512 {
             if (C > 1) {
                 const __m512i x = both(s[r][0], s[r][C > 1]);
                 _mm512_storeu_si512(to, x);
-                sum = dot(sum, Operand(x), ones);
+                sum = dot(sum, Operand(x), WithFactors ? load_factors(factors) : ones);
             }
             if (C % 2) {
                 const __m512i x = both(s[r][C - 1], zero());
                 _mm256_store_si256(reinterpret_cast<__m256i*>(to + C / 2 * lanes), _mm512_castsi512_si256(x));
-                sum = dot(sum, Operand(x), ones);
+                sum = dot(sum, Operand(x), WithFactors ? load_factors(factors + C / 2 * lanes) : ones);
             }
             if (WithSums) store(row_sums + r * lanes, sum);
         }
     }
 
-    // Stores its transpose, and adds its columns, as rounded, to column_sums [C * lanes].
-    template <int BLOCK, bool WithSums, int R, int C>
-    static GEM_INLINE void store_mirrored(const Vec (&s)[R][C], Word* to, float* column_sums) {
+    // Stores its transpose, and adds its columns, as rounded, to column_sums [C * lanes], each row times its factor if
+    // there are any.
+    template <int BLOCK, bool WithSums, bool WithFactors = false, int R, int C>
+    static GEM_INLINE void store_mirrored(const Vec (&s)[R][C], Word* to, float* column_sums, const Word* factors = nullptr) {
         const Operand ones = Operand(_mm512_set1_epi32(one));
 #pragma GCC unroll 4
         for (int c = 0; c < C; c++) {
@@ -86,7 +89,7 @@ struct Bfloat16 : Avx512 {
             for (int r = 0; r < R; r += 2) {
                 const __m512i x = pair(s[r][c], s[r + 1][c]);
                 _mm512_store_si512(to + r / 2 * BLOCK + c * lanes, x);
-                sum = dot(sum, Operand(x), ones);
+                sum = dot(sum, Operand(x), WithFactors ? broadcast(factors + r / 2) : ones);
             }
             if (WithSums) store(column_sums + c * lanes, sum);
         }
@@ -95,7 +98,7 @@ struct Bfloat16 : Avx512 {
 
 }  // namespace
 
-const Kernel avx512_bf16[] = {KERNEL(SelfSelf<Bfloat16>), KERNEL(QueryKey<Bfloat16>)};
+const Kernel avx512_bf16[] = {KERNEL(SelfSelf<Bfloat16>), KERNEL(QueryKey<Bfloat16>), KERNEL(Pairs<Bfloat16>)};
 
 }  // namespace gem_fast
 GEM_TARGET_END

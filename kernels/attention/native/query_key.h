@@ -1,5 +1,6 @@
-// The attention of an unchanged block, softmax(q kᵀ/√D) v, of one head. Included once by each instruction set.
+// Attention of any pair of projections, as softmax(q kᵀ/√D) v of an unchanged block, of one head. Included once by each instruction set.
 #pragma once
+#include "distance.h"
 #include "self_self.h"
 
 namespace gem_fast {
@@ -22,10 +23,12 @@ class QueryKey : Tokens<Isa> {
     float* mask;                  // [padded]: 0 for a key, MASKED for padding
     Word* weights;                // [BLOCK, BLOCK/G]: a block of exp2(logits - shift)
     float* partial;               // [BLOCK, W]: sums of the weights, or largest logits, not yet over lanes
-    float c;                      // log2(e)/√D
+    Distance<Isa> distance;
+    float c;                      // log2(e)/√D, or log2(e) times the scale
 
 public:
-    QueryKey(const Problem& problem, int64_t b, int64_t h, char* scratch) : Base(problem, b, h) {
+    QueryKey(const Problem& problem, int64_t b, int64_t h, char* scratch)
+        : Base(problem, b, h), distance(problem, b, h) {
         c = problem.inverse_temperature[b] * LOG2_E;
         place(scratch);
     }
@@ -39,13 +42,33 @@ public:
         Base::take(at, mask, padded);
         Base::take(at, weights, BLOCK * BLOCK / G);
         Base::take(at, partial, BLOCK * W);
-        return at;
+        return distance.place(at);
     }
 
     void run() {
+        pack(0, 1);
+        for (int64_t I = first_row(problem.part); I < first_row(problem.part + 1); I += BLOCK) {
+            attend_safely(I);
+            for (int i = 0; i < tokens(I); i++) Base::store(I + i, sum + (I + i) * width);
+        }
+    }
+
+    // Adds the attention of projection a as queries with b as keys, of the share that the result has of it.
+    void add(int a, int b, float* total) {
+        pack(a, b);
+        const Vec share = Isa::set(1.f / float(problem.ensemble));
+        for (int64_t I = 0; I < N; I += BLOCK) {
+            attend_safely(I);
+            for (int64_t d = I * width; d < (I + tokens(I)) * width; d += W)
+                Isa::store(total + d, Isa::add(Isa::mul(Isa::load(sum + d), share), Isa::load(total + d)));
+        }
+    }
+
+private:
+    void pack(int queries, int keys) {
         Base::load(2, sum);
         Base::group(sum, v_rows);
-        Base::load(1, sum);
+        Base::load(keys, sum);
         pack_columns(k_columns);
         float longest_key = 0;
         for (int64_t i = 0; i < N; i++) {
@@ -53,20 +76,20 @@ public:
             longest_key = norm > longest_key ? norm : longest_key;
         }
         for (int64_t i = 0; i < padded; i++) mask[i] = i < N ? 0.f : MASKED;
-        Base::load(0, sum);
+        Base::load(queries, sum);
         pack_columns(q_columns);
         for (int64_t i = 0; i < N; i++) shift[i] = c * Base::length(sum + i * width) * longest_key;
-        for (int64_t I = first_row(problem.part); I < first_row(problem.part + 1); I += BLOCK) {
-            // |q·k| ≤ ‖q‖‖k‖ spares a search for the largest logit, unless it is so far off that weights underflow.
-            if (!attend(I)) {
-                find_largest(I);
-                attend(I);
-            }
-            for (int i = 0; i < tokens(I); i++) Base::store(I + i, sum + (I + i) * width);
-        }
+        distance.find_rows();
     }
 
-private:
+    // |q·k| ≤ ‖q‖‖k‖ spares a search for the largest logit, unless it is so far off that weights underflow. A bias of at
+    // most 1 is no matter.
+    void attend_safely(int64_t I) {
+        if (attend(I)) return;
+        find_largest(I);
+        attend(I);
+    }
+
     int64_t first_row(int part) const { return padded / BLOCK * part / problem.parts * BLOCK; }
 
     void pack_columns(Word* to) {
@@ -116,7 +139,13 @@ private:
     }
 
     template <bool Largest, int COLUMNS>
-    __attribute__((noinline)) void tile(int64_t I, int i, int64_t J, int j) {
+    void tile(int64_t I, int i, int64_t J, int j) {
+        if (distance.any()) tile_of<Largest, true, COLUMNS>(I, i, J, j);
+        else tile_of<Largest, false, COLUMNS>(I, i, J, j);
+    }
+
+    template <bool Largest, bool WithDistance, int COLUMNS>
+    __attribute__((noinline)) void tile_of(int64_t I, int i, int64_t J, int j) {
         Vec s[R][COLUMNS];
         Base::dot_products(s, q_columns, I + i, k_columns + (J + j) * depth);
         const Vec scale = Isa::set(c);
@@ -125,7 +154,9 @@ private:
             const Vec minus_shift = Isa::set(Largest ? 0.f : -shift[I + i + r]);
 #pragma GCC unroll 4
             for (int v = 0; v < COLUMNS; v++) {
-                const Vec logit = Isa::add(Isa::fma(s[r][v], scale, minus_shift), Isa::load(mask + J + j + v * W));
+                const int64_t at = J + j + v * W;
+                Vec logit = Isa::add(Isa::fma(s[r][v], scale, minus_shift), Isa::load(mask + at));
+                if (WithDistance) logit = distance.add(logit, I + i + r, at);
                 s[r][v] = Largest ? logit : Isa::exp2(logit);
             }
         }

@@ -1,7 +1,6 @@
-// Self-self attention of one head: S = p pᵀ is symmetric, so each of its blocks is computed once and used twice.
-// Included once by each instruction set.
+// Self-self attention of one head, whose S = p pᵀ is symmetric. Included once by each instruction set.
 #pragma once
-#include "tokens.h"
+#include "symmetric.h"
 
 namespace gem_fast {
 namespace {
@@ -10,20 +9,18 @@ constexpr float SMALLEST_NORM = 1e-12f; // that of torch.nn.functional.normalize
 constexpr float LARGEST_C = 1e6f;       // above, rounding of a float32 logit alone decides the softmax
 
 template <class Isa>
-class SelfSelf : Tokens<Isa> {
-    using Base = Tokens<Isa>;
+class SelfSelf : SymmetricBlocks<Isa, SelfSelf<Isa>> {
+    using Base = SymmetricBlocks<Isa, SelfSelf<Isa>>;
     using Vec = typename Isa::Vec;
     using Base::W, Base::G, Base::R, Base::C, Base::TILE;
     using Base::problem, Base::N, Base::padded, Base::width, Base::depth, Base::tokens, Base::words;
+    using Base::sum, Base::divisor, Base::weights, Base::mirrored, Base::partial, Base::column_sums;
+    friend Base;
 
     Word *p_columns;                     // [padded/TILE, depth, TILE]: p, both operands of S
     Word *p_rows, *v_rows;               // [padded/G, width]: p and V, the right operands of S·p and S·V
-    float *sum, *total;                  // [padded, width]: the running product; the ensemble
-    float *divisor;                      // [padded]: row sums of exp(S)
+    float *total;                        // [padded, width]: the ensemble
     float *correction;                   // [padded]: 1/‖p‖ once p is rounded to its operand type
-    Word *weights, *mirrored;            // [BLOCK, BLOCK/G] and [BLOCK/G, BLOCK]: a block of exp(S), its transpose
-    float *partial;                      // [BLOCK, W]: row sums of a block row, not yet added over lanes
-    float *column_sums;                  // [BLOCK]: of a block
     float *rows;                         // [TILE, width]: tokens on their way to p_columns and p_rows
     float *mean;                         // [BLOCK, width]: what a zero row attends to
     uint8_t *is_zero;                    // [padded]
@@ -42,19 +39,12 @@ public:
         Base::take(at, p_columns, padded * depth);
         Base::take(at, p_rows, padded / G * width);
         Base::take(at, v_rows, padded / G * width);
-        Base::take(at, sum, padded * width);
         Base::take(at, total, padded * width);
-        Base::take(at, divisor, padded);
         Base::take(at, correction, padded);
-        Base::take(at, weights, BLOCK * BLOCK / G);
-        if (G == 1) mirrored = weights;  // read by columns
-        else Base::take(at, mirrored, BLOCK / G * BLOCK);
-        Base::take(at, partial, BLOCK * W);
-        Base::take(at, column_sums, BLOCK);
         Base::take(at, rows, TILE * width);
         Base::take(at, mean, BLOCK * width);
         Base::take(at, is_zero, padded);
-        return at;
+        return Base::place_blocks(at);
     }
 
     void run() {
@@ -69,7 +59,7 @@ public:
                 pack_unit_rows();  // Eq. 5: the softmax's divisor cancels in the norm
             }
             attend<true>(v_rows);  // Eq. 6
-            add_to_total();        // Eq. 7
+            Base::add_to(total);   // Eq. 7
         }
         for (int64_t i = 0; i < N; i++) Base::store(i, total + i * width);
     }
@@ -100,48 +90,16 @@ private:
     // sum_i = Σ_j exp2(c s_ij - c) x_j, with the row sums of the exponentials in `divisor` if wanted.
     template <bool WithDivisor>
     void attend(const Word* x_rows) {
-        __builtin_memset(sum, 0, padded * width * sizeof(float));
-        if (WithDivisor) __builtin_memset(divisor, 0, padded * sizeof(float));
-        for (int64_t I = 0; I < N; I += BLOCK) {
-            const int n_I = tokens(I);
-            if (WithDivisor) __builtin_memset(partial, 0, BLOCK * W * sizeof(float));
-            for (int64_t J = I; J < N; J += BLOCK) {
-                const int n_J = tokens(J);
-                if (WithDivisor) __builtin_memset(column_sums, 0, BLOCK * sizeof(float));
-                exponentials<WithDivisor>(I, J);
-                accumulate<Isa, BLOCK / G, 1>(weights, x_rows + J / G * width, sum + I * width, n_I, width, words(n_J));
-                if (J > I) {
-                    const Word* x = x_rows + I / G * width;
-                    accumulate<Isa, 1, BLOCK>(mirrored, x, sum + J * width, n_J, width, words(n_I));
-                    if (WithDivisor)
-                        for (int j = 0; j < n_J; j++) divisor[J + j] += column_sums[j];
-                }
-            }
-            if (WithDivisor)
-                for (int i = 0; i < n_I; i++) divisor[I + i] += Isa::add_lanes(Isa::load(partial + i * W)) - padding();
-        }
+        Base::template multiply_blocks<WithDivisor>(x_rows);
         if (any_zero) attend_uniformly(x_rows);
     }
 
     // What the zero rows that pad the last vector add to a row sum.
     float padding() const { return float(up(N, W) - N) * Isa::first(Isa::round(Isa::exp2(Isa::set(-c)))); }
 
-    // A block of exp2(c S - c): no exponent is above 0, since the rows of p have the norm 1.
-    template <bool WithDivisor>
-    void exponentials(int64_t I, int64_t J) {
-        const int n_I = tokens(I), n_J = tokens(J);
-        for (int j = 0; j < n_J; j += TILE) {
-            const int columns = (n_J - j + W - 1) / W;
-            for (int i = 0; i < n_I; i += R) {
-                if (columns >= C) exponential_tile<WithDivisor, C>(I, i, J, j);
-                else if (columns == 2) exponential_tile<WithDivisor, 2>(I, i, J, j);
-                else exponential_tile<WithDivisor, 1>(I, i, J, j);
-            }
-        }
-    }
-
+    // A tile of exp2(c S - c): no exponent is above 0, since the rows of p have the norm 1.
     template <bool WithDivisor, int COLUMNS>
-    __attribute__((noinline)) void exponential_tile(int64_t I, int i, int64_t J, int j) {
+    __attribute__((noinline)) void tile(int64_t I, int i, int64_t J, int j) {
         Vec s[R][COLUMNS];
         const int64_t first = I + i;
         Base::dot_products(s, p_columns, first, p_columns + (J + j) * depth);
@@ -170,15 +128,6 @@ private:
                 __builtin_memcpy(sum + i * width, mean, width * sizeof(float));
                 divisor[i] = float(N);
             }
-    }
-
-    void add_to_total() {
-        for (int64_t i = 0; i < N; i++) {
-            const Vec share = Isa::set(1.f / (divisor[i] * float(problem.ensemble)));
-            for (int64_t d = i * width; d < (i + 1) * width; d += W)
-                // Not fused: where a head is cut, its parts are added outside, to the same bits.
-                Isa::store(total + d, Isa::add(Isa::mul(Isa::load(sum + d), share), Isa::load(total + d)));
-        }
     }
 };
 
