@@ -31,7 +31,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: st
         fused, variant = _FUSED.get(activation, _FUSED[None])
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, fused, [], variant)
         return y if activation in _FUSED else activate(y, activation)
-    if x.ndim == 3 and len(x) > 1 and x.device.type == "cpu" and not torch.compiler.is_compiling():
+    if x.device.type == "cpu" and x.ndim == 3 and not torch.compiler.is_compiling() and len(x) > 1:
         # MKL's bits depend on the number of rows: small images are taken one by one.
         return torch.stack([activate(F.linear(image, weight, bias), activation) for image in x])
     return activate(F.linear(x, weight, bias), activation)
