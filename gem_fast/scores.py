@@ -16,8 +16,9 @@ def score_patches(patches: Tensor, words: Tensor, groups: list[int]) -> Tensor:
         `[B, P, h, w]` with P classes, in -1..1.
     """
     words = words.to(patches.device, patches.dtype)
-    # Image by image: a product's bits may depend on its number of rows, and an image's on its batch.
-    scores = torch.stack([torch.einsum("hwe,te->thw", image, words) for image in patches])
+    # Image by image on a CPU: a product's bits depend on its number of rows there, and an image's would on its batch.
+    parts = patches.split(1) if patches.device.type == "cpu" else [patches]
+    scores = torch.cat([torch.einsum("bhwe,te->bthw", part, words) for part in parts])
     if len(groups) == len(words):
         return scores
     return torch.stack([synonyms.amax(1) for synonyms in scores.split(groups, dim=1)], dim=1)
