@@ -1,6 +1,8 @@
 # Each target is a single command on a fresh machine: it makes the environment first where it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
+# What `make demo` needs is installed, and what the rest needs.
+ENGINE := .venv/.engine
 READY := .venv/.ready
 # mypy reads packages where they would be installed: gem_fast with the mapped folders inside it.
 TYPED := build/typed
@@ -9,8 +11,8 @@ STUBS := build/stubs
 
 .PHONY: demo test lint format bench bench-full bench-report bench-gate authors gpu-report gpu-check roofline scaling clean
 
-demo: $(READY)
-	$(BIN)/python -m gem_fast.demo demo_output
+demo: $(ENGINE)
+	$(BIN)/gem-fast demo demo_output
 
 test: $(READY)
 	$(BIN)/python -m pytest
@@ -90,9 +92,13 @@ gpu-check: $(READY)
 $(STUBS)/tensorrt: tools/tensorrt_stubs.py | $(READY)
 	$(BIN)/python tools/tensorrt_stubs.py $(STUBS)
 
-$(READY): setup.py pyproject.toml $(wildcard kernels/native/* kernels/*/native/*)
+$(ENGINE): setup.py pyproject.toml $(wildcard kernels/native/* kernels/*/native/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e ".[engine]"
+	touch $@
+
+$(READY): $(ENGINE)
 	$(BIN)/python -m pip install --quiet -e ".[dev]"
 	touch $@
 

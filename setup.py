@@ -51,6 +51,8 @@ setup(
     name="gem_fast",
     version="0.1.0",
     description="Optimized inference for GEM: open-vocabulary segmentation from pretrained CLIP vision transformers",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=NAMES,

@@ -68,6 +68,8 @@ def write_graphs(model: GemModel, folder: Path, options: ExportOptions, format: 
     from .graph_files import GraphFiles
     from .tokenizer_file import tokenizer_json
 
+    if model.interpolation != "bicubic":
+        raise ExportError(f"an export resizes images bicubically, and {model.name} takes them {model.interpolation}")
     manifest = describe(model, export_facts(format, options))
     metadata = {"gem_fast": json.dumps(manifest.facts(), ensure_ascii=False)}
     written = GraphFiles(folder, options.chosen_opset, metadata)

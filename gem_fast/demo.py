@@ -1,12 +1,14 @@
-"""Segment the sample images of this package with its embedded model: `python -m gem_fast.demo [FOLDER]`."""
+"""The sample images of this package, and what `gem-fast demo` makes of them with its embedded model."""
 
 import json
-import sys
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from . import load
-from .model import GemModel
+from .writing import write_whole
+
+if TYPE_CHECKING:
+    from .segmenter import Segmenter
 
 SAMPLES = files("gem_fast") / "samples"
 PHOTOS = {"chelsea.jpg": ["cat"], "rocket.jpg": ["rocket"]}  # gem-tiny has only seen drawings
@@ -17,27 +19,25 @@ def sample_prompts() -> dict[str, list[str]]:
     return json.loads((SAMPLES / "samples.json").read_text(encoding="utf-8")) | PHOTOS
 
 
-def run(model: GemModel, out: Path) -> list[Path]:
-    """Write overlays, labels and heat maps of all samples; returns the overlays."""
+def copy_samples(folder: Path) -> list[Path]:
+    """The sample images as files in a folder, which is made."""
+    copies = [folder / name for name in sample_prompts()]
+    for path in copies:
+        write_whole(path, (SAMPLES / path.name).read_bytes())
+    return copies
+
+
+def run(model: "Segmenter", out: Path) -> list[Path]:
+    """Write the samples, below `images`, and their overlays, labels and heat maps; returns the overlays.
+
+    Raises:
+        OSError: a file can't be written.
+    """
     overlays = []
-    for name, words in sample_prompts().items():
-        result = model.segment(str(SAMPLES / name), words)
+    for image in copy_samples(out / "images"):
+        words = sample_prompts()[image.name]
+        result = model.segment(image, words)
         overlays.append(result.save(out)["overlay"])
         for word in words:
-            path = out / f"{Path(name).stem}.{word}.png"
-            result.overlay(word).save(path)
+            result.overlay(word).save(out / f"{image.stem}.{word}.png")
     return overlays
-
-
-def main() -> None:
-    """Run the demo into the folder named on the command line."""
-    out = Path(sys.argv[1] if len(sys.argv) > 1 else "demo_output")
-    out.mkdir(parents=True, exist_ok=True)
-    model = load("gem-tiny")
-    for path in run(model, out):
-        print(path)
-    print(f"Overlays, label images with their legends, and a heat map for each word are in {out.resolve()}")
-
-
-if __name__ == "__main__":
-    main()

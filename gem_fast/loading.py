@@ -1,14 +1,19 @@
 """From a model's name to a model that is ready to use."""
 
+import os
+import platform
+import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gem_fast.kernels.backends import check_name
+from gem_fast.kernels.backends import VARIABLE, check_name
+from gem_fast.kernels.cpu_library import why_missing
 
 from .dtypes import dtype_name
-from .errors import ModelError
+from .errors import ModelError, warn_caller
 from .method import Method, find_method
 from .model import GemModel
 from .options import GemOptions
@@ -32,10 +37,12 @@ def load(
     """Load a model with the path of GEM or another method.
 
     Args:
-        name: `"gem-tiny"`, which is part of this package, or an open_clip ViT such as `"ViT-B-16"`.
+        name: `"gem-tiny"`, which is part of this package, or an open_clip ViT such as `"ViT-B-16"`; or a model that
+            describes itself: a folder of open_clip or Hugging Face, `"local-dir:FOLDER"`, `"hf-hub:OWNER/NAME"`.
         pretrained: open_clip's tag of the weights, such as `"openai"` (downloaded once), or `"random"`.
-        weights: a local `.safetensors` or `.pt` state dict with open_clip's names, instead of a tag. OpenAI's and
-            MetaCLIP's weights need the `-quickgelu` name of the model.
+        weights: a local file or folder instead of a tag: safetensors, torch or TorchScript, with the names of
+            open_clip, OpenAI or Hugging Face; nothing in it is run. OpenAI's and MetaCLIP's weights need the
+            `-quickgelu` name of the model.
         device: where to run, such as `"cpu"`, `"cuda"` or `"mps"`.
         dtype: float32, bfloat16 or float16 of the vision transformer, by torch's type, its name or its short name;
             text is encoded in float32.
@@ -57,6 +64,8 @@ def load(
     except ValueError as error:
         raise ModelError(str(error)) from error
     where = usable_device(device)
+    if where.type == "cpu" and not (backend or os.environ.get(VARIABLE)):
+        warn_of_plain_torch()
     unknown = set(options) - set(GemOptions.__dataclass_fields__)
     if unknown:
         raise ModelError(f"unknown options {sorted(unknown)}; known are {', '.join(GemOptions.__dataclass_fields__)}")
@@ -77,6 +86,7 @@ def load(
         defaults=checkpoint.defaults,
         mean=checkpoint.mean,
         std=checkpoint.std,
+        interpolation=checkpoint.interpolation,
     )
 
 
@@ -88,3 +98,13 @@ def usable_device(device: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(f"device {str(device)!r} can't be used here: {str(error).splitlines()[0]}") from error
     return where
+
+
+@cache
+def warn_of_plain_torch() -> None:
+    """Warn, once a process, where native kernels could run on this CPU and are missing."""
+    reason = why_missing()
+    if reason and sys.platform == "linux" and platform.machine() in ("x86_64", "AMD64"):
+        warn_caller(
+            f"the native CPU kernels are missing, and plain torch takes about 1.6 times as long in float32: {reason}"
+        )

@@ -31,6 +31,7 @@ class GemModel(Segmenter):
         text: the text encoder, in float32.
         defaults: input size and thresholds when the caller names none.
         mean, std: the normalisation of pixels in 0..1.
+        interpolation: bicubic or bilinear, how images are resized.
     """
 
     name: str
@@ -40,6 +41,7 @@ class GemModel(Segmenter):
     defaults: Defaults
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    interpolation: str = "bicubic"
 
     @property
     def device(self) -> torch.device:
@@ -98,7 +100,7 @@ class GemModel(Segmenter):
 
     def pixels(self, picture: Image.Image, shape: tuple[int, int]) -> np.ndarray:
         """By torch, several times as fast as Pillow and within 1 of 255 of it."""
-        return resized_by_torch(picture, shape)
+        return resized_by_torch(picture, shape, self.interpolation)
 
     def patch_features(self, pixels: np.ndarray, shape: tuple[int, int]) -> Tensor:
         return self.features(torch.from_numpy(normalised(pixels, self.mean, self.std)))

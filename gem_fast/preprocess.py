@@ -70,15 +70,15 @@ def resized(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BICUBIC))
 
 
-def resized_by_torch(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """The same by torch, whose rounding differs by 1 of 255 at a few pixels."""
+def resized_by_torch(image: Image.Image, size: tuple[int, int], interpolation: str = "bicubic") -> np.ndarray:
+    """The same by torch, bicubic or bilinear, whose rounding differs by 1 of 255 at a few pixels."""
     import torch
 
     if (image.height, image.width) == tuple(size):
         return np.asarray(image)
     # Channels last, which its fast path takes and keeps.
     pixels = torch.from_numpy(np.array(image))[None].permute(0, 3, 1, 2)
-    resized = torch.nn.functional.interpolate(pixels, size, mode="bicubic", antialias=True)
+    resized = torch.nn.functional.interpolate(pixels, size, mode=interpolation, antialias=True)
     return resized.permute(0, 2, 3, 1)[0].contiguous().numpy()
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 # oneDNN's name and variant of an activation; it has none for quick_gelu.
 _FUSED = {None: ("none", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh")}
+_LEAST = 2**22  # multiplications of an image below which the call may cost more than it saves: about 15 µs there
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None) -> Tensor:
@@ -30,6 +31,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: st
         fused, variant = _FUSED.get(activation, _FUSED[None])
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, fused, [], variant)
         return y if activation in _FUSED else activate(y, activation)
+    if x.ndim == 3 and len(x) > 1 and x.device.type == "cpu" and not torch.compiler.is_compiling():
+        # MKL's bits depend on the number of rows: small images are taken one by one.
+        return torch.stack([activate(F.linear(image, weight, bias), activation) for image in x])
     return activate(F.linear(x, weight, bias), activation)
 
 
@@ -45,15 +49,15 @@ def activate(x: Tensor, activation: str | None) -> Tensor:
 
 
 def _serves(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether oneDNN's product takes these: on an x86-64 CPU, and nothing has to see inside.
+    """Whether oneDNN's product takes these: large, on an x86-64 CPU, and nothing has to see inside.
 
-    Of any size: its bits are those of any batch from two rows on, and MKL's are not.
+    Its bits are those of any batch, and MKL's are not.
     """
     tensors = (x, weight) if bias is None else (x, weight, bias)
     return (
         x.device.type == "cpu"
         and not torch.compiler.is_compiling()  # first: a size that a traced program compares is fixed in it
-        and x.numel() > 0
+        and (x[:1] if x.ndim > 2 else x).numel() * weight.shape[0] >= _LEAST  # its bits may not depend on its batch
         and x.is_contiguous()
         and all(t.dtype == x.dtype for t in tensors)
         and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))

@@ -1,6 +1,7 @@
 """`gem-fast models`, `gem-fast info` and every `--help`."""
 
 import re
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -12,9 +13,10 @@ from typer.testing import CliRunner
 import gem_fast
 from gem_fast.cli import app
 from gem_fast.dtypes import DTYPES
+from gem_fast.prompts import read_prompt_file
 from tests.command_line import invoke, plain
 
-COMMANDS = ("segment", "models", "info")
+COMMANDS = ("demo", "segment", "models", "info")
 
 
 def test_models_lists_each_with_its_tags():
@@ -32,6 +34,42 @@ def test_models_in_a_pipe_has_a_line_for_each():
     (line,) = [line for line in done.stdout.splitlines() if re.match(r"\W*ViT-B-32\s", line)]
     for tag in gem_fast.pretrained_tags("ViT-B-32"):
         assert tag in line
+
+
+def test_words_of_the_embedded_model(tmp_path):
+    """They are a file of prompts, and each is one that its text tower has rows for."""
+    done = invoke("models", "gem-tiny")
+    assert done.exit_code == 0
+    assert "size 96, threshold 0.95, scale 15" in done.stdout
+    (tmp_path / "words.txt").write_text(done.stdout, encoding="utf-8")
+    classes = read_prompt_file(tmp_path / "words.txt")
+    assert len(classes) == 100
+    assert classes["car"] == ["car", "automobile"]
+    text = gem_fast.load("gem-tiny").text
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text.warn_unknown([word for words in classes.values() for word in words])
+
+
+def test_one_model_of_open_clip():
+    done = invoke("models", "ViT-L-14-336")
+    assert done.exit_code == 0
+    first, *tags = done.stdout.splitlines()
+    assert "patches of 14 px, trained at 336×336; defaults: size 448, threshold 0.85, scale 100" in first
+    assert tags == gem_fast.pretrained_tags("ViT-L-14-336")
+    assert invoke("models", "ViT-S-32-alt").stdout.splitlines()[1:] == ["random"]
+
+
+@pytest.mark.parametrize(("name", "reason"), [("ViT-B-17", "no model is called 'ViT-B-17'"), ("RN50", "a ResNet")])
+def test_a_model_that_is_none(name, reason):
+    done = invoke("models", name)
+    assert done.exit_code == 2
+    assert reason in plain(done.stderr)
+
+
+def test_version():
+    done = invoke("--version")
+    assert (done.exit_code, done.stdout) == (0, f"gem-fast {gem_fast.__version__}\n")
 
 
 def test_info_says_what_a_report_needs():

@@ -8,23 +8,26 @@ from PIL import Image
 import gem_fast
 from gem_fast.demo import SAMPLES, sample_prompts
 
-ROWS = ("dog_bicycle.png", "apple_banana_grapes.png", "rocket_penguin.png")
-TILE = 220  # pixels a side, without the legend
+SCENES = ("car_tree_house.png", "cat_umbrella.png")
+PHOTOS = ("chelsea.jpg", "rocket.jpg")
+TILE = 220  # pixels of a tile's width, without the legend
 GAP = 6
 
 
-def tiles(model: gem_fast.GemModel, name: str) -> list[Image.Image]:
-    """The image, its labels, and the heat maps of its first two words."""
+def tiles(model: gem_fast.GemModel, name: str, heatmaps: int) -> list[Image.Image]:
+    """The image, its labels, and the heat maps of its first words."""
     words = sample_prompts()[name]
-    image = Image.open(str(SAMPLES / name)).convert("RGB").resize((TILE, TILE))
+    image = Image.open(str(SAMPLES / name)).convert("RGB")
+    image = image.resize((TILE, round(TILE * image.height / image.width)))
     result = model.segment(image, words)
-    return [image, result.overlay(), *(result.overlay(word) for word in words[:2])]
+    return [image, result.overlay(), *(result.overlay(word) for word in words[:heatmaps])]
 
 
 def main() -> None:
     """Write the picture to the file named on the command line."""
     model = gem_fast.load("gem-tiny")
-    rows = [tiles(model, name) for name in ROWS]
+    rows = [tiles(model, name, heatmaps=2) for name in SCENES]
+    rows.append([tile for name in PHOTOS for tile in tiles(model, name, heatmaps=0)])
     heights = [max(tile.height for tile in row) for row in rows]
     sheet = Image.new("RGB", (4 * TILE + 3 * GAP, sum(heights) + GAP * (len(rows) - 1)), "white")
     top = 0

@@ -23,7 +23,8 @@ from .workers import Answer, Failure, Lost, Memory, Pool, Prepared, Work, descri
 
 _LISTED_AHEAD = 1024
 _PREPARED_AHEAD = 4  # images that wait for a worker, a worker
-_TICK = 0.5  # seconds between looks at the clock
+_PATIENCE = 0.2  # seconds that idle engines wait for a full batch, where reading is what takes long
+_TICK = 0.1  # seconds between looks at the clock
 # Given how many engines there are, in the thread of each: what encodes.
 MakeEncode = Callable[[int], "Encode"]
 Encode = Callable[[np.ndarray, tuple[int, int]], Sequence[np.ndarray]]
@@ -92,6 +93,7 @@ class Pipeline:
         self._batches: queue.Queue[Any] = queue.Queue()
         self._encoding = 0  # batches that the engines have
         self._engines = 1
+        self._idle_since = time.monotonic()
         self._preparing = 0
         self._tasks: dict[int, Task] = {}
         self._numbers = iter(range(1, 1 << 62))
@@ -157,7 +159,8 @@ class Pipeline:
             key = max(self._groups, key=lambda each: len(self._groups[each]))
             group, size = self._groups[key], self._limits.batch_size
             idle = self._encoding < self._engines
-            if len(group) < size and (self._preparing or not (idle or last)):
+            starving = not self._encoding and time.monotonic() - self._idle_since > _PATIENCE
+            if len(group) < size and not starving and (self._preparing or not (idle or last)):
                 return
             if last and not self._preparing:  # the last images are shared out, so that all engines end together
                 left = sum(map(len, self._groups.values()))
@@ -190,6 +193,7 @@ class Pipeline:
                 yield from self._answered(answer)
             return
         self._encoding -= 1
+        self._idle_since = time.monotonic()
         if isinstance(event.results, BaseException):
             raise event.results
         self._progress.spent({"encode": event.seconds})

@@ -1,8 +1,13 @@
 """The `gem-fast` command: a thin skin over the Python API, a file for each subcommand."""
 
+from importlib.metadata import version as installed
+from typing import Annotated
+
 import typer
 
+from ..terminal import say
 from .bench import bench
+from .demo import demo
 from .export import export
 from .info import info
 from .models import models
@@ -15,12 +20,29 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(demo)
 app.command(no_args_is_help=True)(segment)
 app.command(no_args_is_help=True)(export)
 app.command()(models)
 app.command()(info)
 app.add_typer(bench, name="bench")
 app.command()(tune)
+
+
+def tell_version(wanted: bool) -> None:
+    """Print the version and leave."""
+    if wanted:
+        say(f"gem-fast {installed('gem_fast')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=tell_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options before the command."""
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ def export(
     out: Annotated[Path, typer.Option(help="Output folder.")],
     model: Annotated[str, typer.Option(help="Model name; `gem-fast models` lists them.")] = "gem-tiny",
     pretrained: Annotated[str | None, typer.Option(help="open_clip's tag of the weights.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Local .safetensors or .pt weights instead of a tag.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Local file or folder of weights instead of a tag.")] = None,
     format: Annotated[Format, typer.Option(help="What to write.")] = Format.onnx,
     opset: Annotated[int | None, typer.Option(help="ONNX operator set, 18 to 24.")] = None,
     attention: Annotated[

@@ -1,18 +1,59 @@
 """`gem-fast models`."""
 
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
 from ..terminal import fail, say
 
 
-def models() -> None:
-    """List the models that can be loaded, with their pretrained tags."""
+def models(name: Annotated[str | None, typer.Argument(help="Tell of this model alone.")] = None) -> None:
+    """List the models that can be loaded, with their pretrained tags.
+
+    Of one model: its input and defaults, and its tags, or, of an embedded one, the words that it knows, as
+    --prompts-file takes them.
+    """
     import gem_fast
 
     try:
-        supported_models, pretrained_tags = gem_fast.supported_models, gem_fast.pretrained_tags
+        supported_models = gem_fast.supported_models
     except gem_fast.ModelError as error:  # without torch there is none
         fail(str(error))
+    if name is not None:
+        for line in told(name):
+            say(line)
+        return
     names = supported_models()
-    for name in names:
-        tags = ", ".join(pretrained_tags(name)) or ("(embedded)" if name == "gem-tiny" else "random")
+    for each in names:
         # A line each, whatever the width, so that grep finds the tags with the name.
-        say(f"{name:{max(map(len, names))}}  {tags}")
+        say(f"{each:{max(map(len, names))}}  {', '.join(tags(each)) or '(embedded)'}")
+
+
+def tags(name: str) -> list[str]:
+    """What `--pretrained` takes of a model that does not bring its weights."""
+    from gem_fast import pretrained_tags
+    from gem_fast.towers.configs import EMBEDDED
+
+    return [] if name in EMBEDDED else pretrained_tags(name) or ["random"]
+
+
+def told(name: str) -> Iterator[str]:
+    """Lines about one model."""
+    from gem_fast.options import Defaults
+    from gem_fast.towers.configs import find_config
+    from gem_fast.towers.packing import vision_config, why_unsupported
+
+    config = find_config(name)
+    if config is None:
+        fail(f"no model is called {name!r}; `gem-fast models` lists them")
+    if reason := why_unsupported(config.model_cfg):
+        fail(f"{name} is not supported: {reason}")
+    vision, usual = vision_config(config.model_cfg), Defaults(**config.defaults)
+    height, width = (side * vision.patch_size for side in vision.grid)
+    yield (
+        f"# {name}: patches of {vision.patch_size} px, trained at {height}×{width}; "
+        f"defaults: size {usual.size}, threshold {usual.threshold:g}, scale {usual.logit_scale:g}"
+    )
+    yield from tags(name)
+    yield from (", ".join([word, *synonyms]) for word, synonyms in config.vocabulary.items())

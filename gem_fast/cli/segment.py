@@ -59,9 +59,9 @@ def segment(
     background: Annotated[
         list[str] | None, typer.Option(help="What else the images may show; competes, and is labelled 0. Repeatable.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Model name; `gem-fast models` lists them.")] = "gem-tiny",
+    model: Annotated[str, typer.Option(help="Name (`gem-fast models` lists them) or folder.")] = "gem-tiny",
     pretrained: Annotated[str | None, typer.Option(help="open_clip's tag of the weights.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Local .safetensors or .pt weights instead of a tag.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Local file or folder of weights instead of a tag.")] = None,
     dtype: Annotated[str, dtype_option("Type of the vision transformer")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 8,

@@ -1,23 +1,25 @@
-"""Finding and reading weights: open_clip's names and tags, a local file, or the model in this package."""
+"""From a model's name, tag, file or folder to its weights and all that belongs to them."""
 
-import pickle
+import os.path
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from open_clip.factory import load_checkpoint
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import ModelError
 from ..options import Defaults
+from .building import build_clip, tokenizer_of
+from .clip_names import to_clip
 from .configs import EMBEDDED, embedded_folder, find_config
 from .packing import vision_config, why_unsupported
+from .quick_gelu import warn_of_other_activation
+from .sources import Source, described_model, describes_itself, local_weights, pretrained_weights
 from .vit import VisionConfig
+from .weights_file import read_weights
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Checkpoint:
     tokenizer: Any  # texts -> token ids [n, context]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    interpolation: str = "bicubic"
     defaults: Defaults = field(default_factory=Defaults)
     options: dict[str, Any] = field(default_factory=dict)  # the model's own GemOptions, where not the paper's
     known_tokens: Tensor | None = None  # ids the text tower has rows for, or None for all
@@ -51,10 +54,11 @@ def read_checkpoint(name: str, pretrained: str | None = None, weights: str | Pat
     """Load a model by name.
 
     Args:
-        name: one of `supported_models()`.
+        name: one of `supported_models()`; or a model that describes itself: a folder as open_clip or Hugging Face
+            writes it, `"local-dir:FOLDER"`, or `"hf-hub:OWNER/NAME"`, which is fetched.
         pretrained: a tag of open_clip, which downloads the weights, or `"random"` for untrained weights.
-        weights: a local `.safetensors` or `.pt` file with open_clip's names, instead of a tag. Pickled objects other
-            than tensors are refused.
+        weights: a local file or folder, instead of a tag. Nothing but tensors is taken from a file, and nothing in it
+            is run.
 
     Raises:
         ModelError: the name, tag or file can't be used.
@@ -63,75 +67,67 @@ def read_checkpoint(name: str, pretrained: str | None = None, weights: str | Pat
         if pretrained or weights:
             raise ModelError(f"{name} brings its own weights; leave out pretrained and weights")
         return _read_embedded(name)
-    model_cfg = open_clip.get_model_config(name)
-    if model_cfg is None:
-        raise ModelError(f"no model is called {name!r}; supported are: {', '.join(supported_models())}")
-    if reason := why_unsupported(model_cfg):
-        raise ModelError(f"{name} is not supported: {reason}. Supported are: {', '.join(supported_models())}")
+    source = _find(name, pretrained, weights)
+    if source.weights is None:
+        return _take_apart(name, source, open_clip.CLIP(**source.model_cfg))
+    read = read_weights(source.weights)
+    clip = build_clip(name, source.model_cfg, to_clip(read))
+    if not source.knows_activation:
+        warn_of_other_activation(name, source.model_cfg, read)
+    return _take_apart(name, source, clip)
+
+
+def _find(name: str, pretrained: str | None, weights: str | Path | None) -> Source:
+    """Where the weights of a model are, after a look at what was asked for."""
+    if describes_itself(name):
+        source = described_model(name, pretrained, weights)
+        if reason := why_unsupported(source.model_cfg):
+            raise ModelError(f"{name} is not supported: {reason}")
+        return source
+    model_cfg = _config_of(name)
     if (pretrained is None) == (weights is None):
         raise ModelError(
             f"{name} needs either pretrained, one of {', '.join([*pretrained_tags(name), 'random'])}, "
             "or weights, a local .safetensors or .pt file"
         )
     if weights is not None:
-        path = _weights_file(weights)
-        clip = open_clip.CLIP(**model_cfg)
-        _load_file(clip, path)
-        return _take_apart(name, str(weights), model_cfg, clip)
+        return local_weights(name, model_cfg, Path(weights))
     assert pretrained is not None
     if pretrained == "random":
-        return _take_apart(name, pretrained, model_cfg, open_clip.CLIP(**model_cfg))
+        return Source("random", model_cfg, None)
     if pretrained not in pretrained_tags(name):
         tags = ", ".join([*pretrained_tags(name), "random"])
         raise ModelError(f"{name} has no weights {pretrained!r}; its tags are: {tags}; weights takes a local file")
-    # The tag knows which activation its weights were trained with; the plain config of that name may not.
-    model_cfg["quick_gelu"] = bool(open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu"))
-    try:
-        clip = open_clip.create_model(name, pretrained=pretrained, force_quick_gelu=model_cfg["quick_gelu"])
-    except Exception as error:  # hub clients raise many kinds; the text is what helps
-        raise ModelError(f"the weights {name}/{pretrained} could not be fetched or read: {error}") from error
-    return _take_apart(name, pretrained, model_cfg, clip)
+    return pretrained_weights(name, model_cfg, pretrained)
 
 
-def _weights_file(weights: str | Path) -> Path:
-    path = Path(weights)
-    if not path.is_file():
-        raise ModelError(f"weights: there is no file {path}")
-    if path.suffix not in (".safetensors", ".pt", ".pth", ".bin"):
-        raise ModelError(f"weights: {path} must be a .safetensors or .pt file")
-    return path
+def _config_of(name: str) -> dict[str, Any]:
+    """open_clip's config of a supported model."""
+    config = find_config(name)
+    if config is None:
+        if os.path.isfile(name):
+            raise ModelError(f"{name} is a file; give the name of its model, and the file as weights")
+        if os.path.isdir(name):
+            raise ModelError(f"the folder {name} has neither open_clip_config.json nor Hugging Face's config.json")
+        raise ModelError(f"no model is called {name!r}; supported are: {', '.join(supported_models())}")
+    if reason := why_unsupported(config.model_cfg):
+        raise ModelError(f"{name} is not supported: {reason}. Supported are: {', '.join(supported_models())}")
+    return config.model_cfg
 
 
-def _load_file(clip: nn.Module, path: Path) -> None:
-    try:
-        load_checkpoint(clip, str(path), strict=True, weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"weights: {path} holds more than tensors or is damaged, and arbitrary objects are never unpickled; "
-            "save its state dict as .safetensors"
-        ) from error
-    except SafetensorError as error:
-        raise ModelError(f"weights: {path} is not a readable safetensors file: {error}") from error
-    except Exception as error:  # a damaged file can fail anywhere in torch's reader
-        first_lines = "; ".join(line.strip() for line in str(error).splitlines()[:3]) or type(error).__name__
-        raise ModelError(f"weights: {path} is damaged or does not fit the model: {first_lines}") from error
-
-
-def _take_apart(name: str, source: str, model_cfg: dict[str, Any], clip: Any) -> Checkpoint:
-    preprocess = {
-        "mean": OPENAI_DATASET_MEAN,
-        "std": OPENAI_DATASET_STD,
-        **open_clip.get_model_preprocess_cfg(clip),
-    }
+def _take_apart(name: str, source: Source, clip: Any) -> Checkpoint:
+    images = source.preprocessing
     return Checkpoint(
-        name=name,
-        source=source,
-        vision_config=vision_config(model_cfg),
+        name=source.name or name,
+        source=source.label,
+        vision_config=vision_config(source.model_cfg),
         vision_state=dict(clip.visual.state_dict()),
         text=_text_tower(clip),
-        tokenizer=open_clip.get_tokenizer(name),
-        mean=tuple(preprocess["mean"]),
-        std=tuple(preprocess["std"]),
+        tokenizer=tokenizer_of(source.model_cfg),
+        mean=images.mean,
+        std=images.std,
+        interpolation=images.interpolation,
+        defaults=Defaults() if images.size is None else Defaults(size=images.size),
     )
 
 
@@ -157,7 +153,7 @@ def _read_embedded(name: str) -> Checkpoint:
         vision_config=vision_config(model_cfg),
         vision_state=dict(clip.visual.state_dict()),
         text=_text_tower(clip),
-        tokenizer=open_clip.SimpleTokenizer(context_length=model_cfg["text_cfg"]["context_length"]),
+        tokenizer=tokenizer_of(model_cfg),
         mean=tuple(config.preprocess["mean"]),
         std=tuple(config.preprocess["std"]),
         defaults=Defaults(**config.defaults),

@@ -18,12 +18,14 @@ class ModelConfig:
         model_cfg: what open_clip builds both towers from.
         preprocess: `mean` and `std`; empty where the weights' tag says.
         options, defaults: of `GemOptions` and `Defaults`, where not the usual ones.
+        vocabulary: the words it knows, with their synonyms; empty where these can't be listed.
     """
 
     model_cfg: dict[str, Any]
     preprocess: Mapping[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
+    vocabulary: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 def find_config(name: str) -> ModelConfig | None:

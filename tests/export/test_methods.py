@@ -58,9 +58,7 @@ def test_the_runtime_gives_the_engines_labels_and_says_the_method(tmp_path, meth
     assert manifest.model.options == asdict(model.vision.method)
     runtime = GemRuntime(tmp_path / "exported")
     assert runtime.identity()["method"] == model.identity()["method"]
-    own, found = (
-        each.segment(picture((96, 96)), ["cat", "dog"], size=96, resize="squash") for each in (model, runtime)
-    )
+    own, found = (each.segment(picture(96, 96), ["cat", "dog"], size=96, resize="squash") for each in (model, runtime))
     assert (own.labels == found.labels).mean() >= 0.9999
     assert abs(own.scores - found.scores).max() < 2e-5
 

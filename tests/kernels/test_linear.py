@@ -74,13 +74,18 @@ class TestWhatOnednnTakes:
         linear(*operands(197, 160, 640, torch.float32), "gelu")
         assert not plain.called
 
+    def test_small_ones_are_torchs(self, plain):
+        linear(*operands(7, 160, 640, torch.float32))
+        assert plain.called
+
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
     @pytest.mark.parametrize("rows", [2, 7, 50])
-    def test_bits_of_a_row_are_those_of_any_number_of_rows(self, plain, rows, dtype):
+    def test_bits_of_an_image_are_those_of_any_batch(self, plain, rows, dtype):
         x, weight, bias = operands(8 * rows, 160, 640, dtype)
-        alone = [linear(part, weight, bias, "gelu") for part in x.split(rows)]
-        assert torch.equal(torch.cat(alone), linear(x, weight, bias, "gelu"))
-        assert not plain.called
+        images = x.view(8, rows, 160)
+        alone = [linear(image[None], weight, bias, "gelu") for image in images]
+        assert torch.equal(torch.cat(alone), linear(images, weight, bias, "gelu"))
+        assert plain.called == (rows < 41)
 
     def test_strided_inputs_are_torchs_and_right(self, plain):
         x, weight, bias = operands(394, 160, 640, torch.float32)

@@ -1,0 +1,70 @@
+"""How a model's images were prepared in training, as configurations of open_clip and of Hugging Face say."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
+from ..errors import ModelError
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Of images in training: normalisation of pixels in 0..1, the shorter side if it is known, and the resampling."""
+
+    mean: tuple[float, ...] = OPENAI_DATASET_MEAN
+    std: tuple[float, ...] = OPENAI_DATASET_STD
+    size: int | None = None
+    interpolation: str = "bicubic"
+
+
+CLIP_IMAGES = Preprocessing()
+_PILLOW = {2: "bilinear", 3: "bicubic"}
+
+
+def of_open_clip(config: dict[str, Any], model_cfg: dict[str, Any], label: str) -> Preprocessing:
+    """Of a `preprocess_cfg`; what it leaves out is CLIP's, and the size the model's."""
+    images = _checked(config.get("mean"), config.get("std"), config.get("size"), model_cfg, label)
+    return replace(images, interpolation=_interpolation(config.get("interpolation") or "bicubic", label))
+
+
+def of_hugging_face(config: dict[str, Any], model_cfg: dict[str, Any], label: str) -> Preprocessing:
+    """Of a `preprocessor_config.json`."""
+    scale = config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0
+    if not isinstance(scale, (int, float)) or not math.isclose(scale, 1 / 255, rel_tol=1e-3):
+        raise ModelError(f"{label}: its images are scaled by {scale}, not by 1/255")
+    mean, std = config.get("image_mean"), config.get("image_std")
+    if not config.get("do_normalize", True):
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    size = config.get("crop_size") if config.get("do_center_crop") else config.get("size")
+    resample = config.get("resample", 3)
+    images = _checked(mean, std, size, model_cfg, label)
+    kind = _PILLOW.get(resample, resample) if isinstance(resample, int) else resample
+    return replace(images, interpolation=_interpolation(kind, label))
+
+
+def _interpolation(kind: Any, label: str) -> str:
+    if kind not in _PILLOW.values():
+        raise ModelError(f"{label}: its images are resized by {kind!r}; bicubic and bilinear are known")
+    return str(kind)
+
+
+def _checked(mean: Any, std: Any, size: Any, model_cfg: dict[str, Any], label: str) -> Preprocessing:
+    try:
+        means = OPENAI_DATASET_MEAN if mean is None else tuple(map(float, mean))
+        deviations = OPENAI_DATASET_STD if std is None else tuple(map(float, std))
+        side = _side(size if size is not None else model_cfg["vision_cfg"].get("image_size", 224))
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise ModelError(f"{label}: its mean, std or size are no numbers") from error
+    if len(means) != 3 or len(deviations) != 3 or min(deviations) <= 0 or not all(map(math.isfinite, means)):
+        raise ModelError(f"{label}: mean and std must be three numbers, got {means} and {deviations}")
+    if not 0 < side < 1 << 16:
+        raise ModelError(f"{label}: its images have a size of {side}")
+    return Preprocessing(means, deviations, side)
+
+
+def _side(size: Any) -> int:
+    if isinstance(size, dict):
+        size = size.get("shortest_edge") or [size["height"], size["width"]]
+    return int(min(size)) if isinstance(size, (list, tuple)) else int(size)

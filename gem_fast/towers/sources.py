@@ -1,0 +1,90 @@
+"""Where a model's weights and its settings come from: a tag, a local file or folder, or the hub."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import open_clip
+
+from ..errors import ModelError
+from .folders import describes_a_model, find_weights, read_folder
+from .hub import fetch, fetch_folder
+from .preprocessing import CLIP_IMAGES, Preprocessing, of_open_clip
+from .quick_gelu import require_activation
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is needed to read a model.
+
+    Attributes:
+        label: the pretrained tag, the file or folder, or "random".
+        model_cfg: open_clip's config of the model.
+        weights: a file, or the index of its parts; None for random weights.
+        preprocessing: of the images in training.
+        knows_activation: the config is that of these very weights.
+        name: of a folder's model, without the path; None where the caller's name is the model's.
+    """
+
+    label: str
+    model_cfg: dict[str, Any]
+    weights: Path | None
+    preprocessing: Preprocessing = CLIP_IMAGES
+    knows_activation: bool = True
+    name: str | None = None
+
+
+def pretrained_weights(name: str, model_cfg: dict[str, Any], tag: str) -> Source:
+    """Of a tag of open_clip, fetched. The tag knows the activation; the plain config of that name may not."""
+    settings = open_clip.get_pretrained_cfg(name, tag)
+    try:
+        path = _download(settings)
+    except Exception as error:  # clients raise many kinds; the first line is what helps
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"the weights {name}/{tag} could not be fetched or read: {reason}") from error
+    model_cfg = {**model_cfg, "quick_gelu": bool(settings.get("quick_gelu"))}
+    images = of_open_clip(settings, model_cfg, f"{name}/{tag}")
+    # By a plain name, images have the size of the paper's evaluation.
+    return Source(tag, model_cfg, path, replace(images, size=None))
+
+
+def _download(settings: dict[str, Any]) -> Path:
+    """The file of a tag: from the hub where it is there, else from its address."""
+    repository, _, file = settings.get("hf_hub", "").rpartition("/")
+    if not repository:
+        return Path(open_clip.download_pretrained_from_url(settings["url"]))
+    if not file:
+        return fetch(repository, ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"))
+    return fetch(repository, tuple(dict.fromkeys((str(Path(file).with_suffix(".safetensors")), file))))
+
+
+def local_weights(name: str, model_cfg: dict[str, Any], path: Path) -> Source:
+    """A named model with the weights of a file, or of a folder, which may describe its own model."""
+    if not path.is_dir():
+        return Source(str(path), model_cfg, path, knows_activation=False)
+    if not describes_a_model(path):
+        return Source(str(path), model_cfg, find_weights(path, "weights"), knows_activation=False)
+    described = read_folder(path, f"weights: {path}")
+    require_activation(name, model_cfg, described.model_cfg, path)
+    return Source(str(path), model_cfg, find_weights(path, "weights"), described.preprocessing)
+
+
+def describes_itself(name: str) -> bool:
+    """Whether a name is that of a folder or repository which says what its model is."""
+    return name.startswith(("local-dir:", "hf-hub:")) or (name != "" and describes_a_model(Path(name)))
+
+
+def described_model(name: str, pretrained: str | None, weights: str | Path | None) -> Source:
+    """A model whose configuration lies beside its weights; other weights for it may be given."""
+    if pretrained not in (None, "random") or (pretrained and weights):
+        raise ModelError(f"{name} brings its own weights: leave out pretrained, or let it be random")
+    hub = name.startswith("hf-hub:")
+    place = Path(name.removeprefix("local-dir:")).expanduser()
+    folder = fetch_folder(name.removeprefix("hf-hub:")) if hub else place
+    described = read_folder(folder, name)
+    short = name if hub else place.resolve().name
+    if pretrained:
+        return Source(pretrained, described.model_cfg, None, described.preprocessing, name=short)
+    path = find_weights(folder, name) if weights is None else Path(weights)
+    label = name if hub and weights is None else str(path)
+    return Source(label, described.model_cfg, path, described.preprocessing, weights is None, short)

@@ -1,0 +1,316 @@
+"""Models that describe themselves: open_clip's and Hugging Face's folders, the hub's cache, and what a tag knows."""
+
+import json
+import re
+import shutil
+import warnings
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from gem_fast.export.onnx_export import export_onnx
+from PIL import Image
+
+import gem_fast
+from gem_fast import ModelError
+from gem_fast.errors import ExportError
+from gem_fast.towers.checkpoint import read_checkpoint
+from tests.towers.clip_files import (
+    CONFIG,
+    TINY,
+    hugging_face_state,
+    make_clip,
+    save_state,
+    write_hugging_face,
+    write_open_clip,
+)
+
+HALVES = (0.5, 0.5, 0.5)
+IMAGES = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25], "size": {"shortest_edge": 64}}
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return make_clip()
+
+
+class TestLocalDir:
+    def test_normalisation_and_size_are_the_models(self, tmp_path, clip):
+        folder = write_open_clip(tmp_path / "ld", clip, mean=HALVES, std=[0.2, 0.3, 0.4], size=96)
+        for arguments in ({}, {"weights": folder / "open_clip_model.safetensors"}, {"pretrained": "random"}):
+            model = gem_fast.load(f"local-dir:{folder}", gem_blocks=2, **arguments)
+            assert model.name == "ld"  # a path would tell runs apart that are the same
+            assert (model.mean, model.std, model.defaults.size) == (HALVES, (0.2, 0.3, 0.4), 96)
+
+    def test_what_the_config_leaves_out_is_clips_and_the_size_the_models(self, tmp_path, clip):
+        model = gem_fast.load(f"local-dir:{write_open_clip(tmp_path / 'ld', clip)}", gem_blocks=2)
+        assert (model.mean, model.std) == (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+        assert model.defaults.size == 64
+
+    def test_features_are_open_clips(self, tmp_path, clip):
+        folder = write_open_clip(tmp_path / "ld", clip)
+        theirs = open_clip.create_model(f"local-dir:{folder}").eval()
+        model = gem_fast.load(f"local-dir:{folder}", gem_blocks=2)
+        pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            image = theirs.encode_image(pixels, normalize=True)
+            text = theirs.encode_text(open_clip.get_tokenizer(f"local-dir:{folder}")(["a photo of a cat."]), True)
+        torch.testing.assert_close(model.features(pixels, original=True).original_class, image, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(model.encode_text("cat"), text, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        "weights",
+        ["open_clip_pytorch_model.bin", "open_clip_pytorch_model.safetensors", "pytorch_model.bin", "mine.pt"],
+    )
+    def test_usual_names_of_weights(self, tmp_path, clip, weights):
+        folder = write_open_clip(tmp_path / "ld", clip, weights=weights)
+        for name in (str(folder), f"local-dir:{folder}"):
+            checkpoint = read_checkpoint(name)
+            assert checkpoint.source == str(folder / weights)
+            assert torch.equal(checkpoint.vision_state["proj"], clip.visual.proj)
+
+    @pytest.mark.parametrize(
+        ("config", "reason"),
+        [
+            ("{", "its open_clip_config.json can't be read"),
+            ("[]", "its open_clip_config.json can't be read: it is no JSON object"),
+            ("{}", "has no model_cfg of a CLIP"),
+            ('{"model_cfg": {"embed_dim": 8}}', "has no model_cfg of a CLIP"),
+            (json.dumps({"model_cfg": {**TINY, "colour": 1}}), "open_clip can't make a model of its config"),
+            (json.dumps({"model_cfg": {**TINY, "custom_text": True}}), "is not supported: its text tower"),
+            (json.dumps({"model_cfg": TINY, "preprocess_cfg": {"mean": [0.5]}}), "mean and std must be three numbers"),
+            (json.dumps({"model_cfg": TINY, "preprocess_cfg": {"std": [0, 1, 1]}}), "mean and std must be three"),
+            (json.dumps({"model_cfg": TINY, "preprocess_cfg": {"mean": "grey"}}), "mean, std or size are no numbers"),
+        ],
+    )
+    def test_configs_that_cannot_be_used(self, tmp_path, clip, config, reason):
+        folder = write_open_clip(tmp_path / "ld", clip)
+        (folder / "open_clip_config.json").write_text(config)
+        with pytest.raises(ModelError, match=rf"local-dir:.*ld.*{re.escape(reason)}"):
+            read_checkpoint(f"local-dir:{folder}")
+
+    def test_a_config_that_asks_for_more_than_its_weights(self, tmp_path, clip):
+        """Refused before anything of that size is made."""
+        huge = {**TINY, "vision_cfg": {**TINY["vision_cfg"], "layers": 10**9}}
+        with pytest.raises(ModelError, match="blocks 2 instead of 1000000000"):
+            read_checkpoint(f"local-dir:{write_open_clip(tmp_path / 'a', clip, huge)}")
+        wide = {**TINY, "text_cfg": {**TINY["text_cfg"], "mlp_ratio": 1e9}}
+        with pytest.raises(ModelError, match=r"Other shapes: transformer\.resblocks\.0\.mlp\.c_fc\.weight"):
+            read_checkpoint(f"local-dir:{write_open_clip(tmp_path / 'b', clip, wide)}")
+
+    def test_missing(self, tmp_path, clip):
+        with pytest.raises(ModelError, match=r"local-dir:.*no: there is no folder .*no$"):
+            read_checkpoint(f"local-dir:{tmp_path / 'no'}")
+        with pytest.raises(ModelError, match="has neither open_clip_config"):
+            read_checkpoint(f"local-dir:{tmp_path}")
+        with pytest.raises(ModelError, match="has neither open_clip_config"):
+            read_checkpoint(str(tmp_path))
+        folder = write_open_clip(tmp_path / "ld", clip, weights=None)
+        with pytest.raises(ModelError, match="there is no file of weights of a usual name in"):
+            read_checkpoint(f"local-dir:{folder}")
+        for name in ("a.pt", "b.pt"):
+            save_state(clip.state_dict(), folder / name)
+        with pytest.raises(ModelError, match=r"it has a\.pt, b\.pt: give one as weights"):
+            read_checkpoint(f"local-dir:{folder}")
+        with pytest.raises(ModelError, match="is a file; give the name of its model, and the file as weights"):
+            read_checkpoint(str(folder / "a.pt"))
+        with pytest.raises(ModelError, match="brings its own weights"):
+            read_checkpoint(f"local-dir:{folder}", "openai")
+
+
+class TestHuggingFaceFolder:
+    def test_all_is_taken_from_it(self, tmp_path, clip):
+        folder = write_hugging_face(tmp_path / "hf", hugging_face_state(clip), IMAGES)
+        model = gem_fast.load(str(folder), gem_blocks=2)
+        assert (model.mean, model.std, model.defaults.size) == (HALVES, (0.25, 0.25, 0.25), 64)
+        assert model.vision.config.activation == "gelu"
+        pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            image = clip.encode_image(pixels, normalize=True)
+            text = clip.encode_text(open_clip.SimpleTokenizer()(["a photo of a cat."]), normalize=True)
+        torch.testing.assert_close(model.features(pixels, original=True).original_class, image, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(model.encode_text("cat"), text, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("images", "mean", "std", "size"),
+        [
+            ({"image_mean": [0, 0, 0], "image_std": [1, 1, 1], "size": 80}, (0, 0, 0), (1, 1, 1), 80),
+            ({"do_normalize": False, "size": {"height": 96, "width": 112}}, (0, 0, 0), (1, 1, 1), 96),
+            ({**IMAGES, "do_center_crop": True, "crop_size": {"height": 48, "width": 48}}, HALVES, (0.25,) * 3, 48),
+            ({}, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD, 64),
+        ],
+        ids=["numbers", "no-normalisation", "crop", "nothing"],
+    )
+    def test_preprocessing(self, tmp_path, clip, images, mean, std, size):
+        folder = write_hugging_face(tmp_path / "hf", hugging_face_state(clip), images)
+        checkpoint = read_checkpoint(str(folder))
+        assert (checkpoint.mean, checkpoint.std, checkpoint.defaults.size) == (mean, std, size)
+
+    @pytest.mark.parametrize(("resample", "kind"), [(2, "bilinear"), (3, "bicubic"), (None, "bicubic")])
+    def test_interpolation(self, tmp_path, clip, resample, kind):
+        images = {} if resample is None else {"resample": resample}
+        model = gem_fast.load(str(write_hugging_face(tmp_path / "hf", hugging_face_state(clip), images)), gem_blocks=1)
+        picture = Image.fromarray(np.arange(80 * 96 * 3, dtype=np.uint8).reshape(80, 96, 3))
+        resized = torch.nn.functional.interpolate(
+            torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None], (64, 48), mode=kind, antialias=True
+        )
+        assert np.array_equal(model.pixels(picture, (64, 48)), resized[0].permute(1, 2, 0).numpy())
+
+    @pytest.mark.parametrize("resample", [0, 1, 9, [3], "cubic"], ids=str)
+    def test_other_interpolations_are_refused(self, tmp_path, clip, resample):
+        folder = write_hugging_face(tmp_path / "hf", hugging_face_state(clip), {"resample": resample})
+        with pytest.raises(ModelError, match=r"its images are resized by .*; bicubic and bilinear are known"):
+            read_checkpoint(str(folder))
+
+    def test_an_export_resizes_bicubically(self, tmp_path, clip):
+        folder = write_open_clip(tmp_path / "ld", clip, interpolation="bilinear")
+        model = gem_fast.load(str(folder), gem_blocks=1)
+        with pytest.raises(ExportError, match="resizes images bicubically, and ld takes them bilinear"):
+            export_onnx(model, tmp_path / "out")
+
+    def test_the_newer_file_of_preprocessing(self, tmp_path, clip):
+        folder = write_hugging_face(tmp_path / "hf", hugging_face_state(clip))
+        (folder / "processor_config.json").write_text(json.dumps({"image_processor": IMAGES}))
+        assert read_checkpoint(str(folder)).mean == HALVES
+
+    @pytest.mark.parametrize(("act", "ours"), [("quick_gelu", "quick_gelu"), ("gelu_pytorch_tanh", "gelu_tanh")])
+    def test_activations_and_epsilon(self, tmp_path, clip, act, ours):
+        towers = {
+            f"{tower}_config": {**CONFIG[f"{tower}_config"], "hidden_act": act, "layer_norm_eps": 1e-6}
+            for tower in ("vision", "text")
+        }
+        checkpoint = read_checkpoint(str(write_hugging_face(tmp_path / "hf", hugging_face_state(clip), **towers)))
+        assert (checkpoint.vision_config.activation, checkpoint.vision_config.norm_eps) == (ours, 1e-6)
+        assert checkpoint.text.ln_final.eps == 1e-6
+
+    def test_old_configs_repeat_settings_with_the_last_word(self, tmp_path, clip):
+        folder = write_hugging_face(
+            tmp_path / "hf",
+            hugging_face_state(clip),
+            vision_config_dict={"hidden_act": "quick_gelu"},
+            text_config_dict={"hidden_act": "quick_gelu"},
+        )
+        assert read_checkpoint(str(folder)).vision_config.activation == "quick_gelu"
+
+    @pytest.mark.parametrize(
+        ("changed", "reason"),
+        [
+            ({"model_type": "siglip"}, "is of a 'siglip' model, not of a CLIP"),
+            ({"model_type": "clip_vision_model"}, "is of a 'clip_vision_model' model"),
+            (
+                {"text_config": {**CONFIG["text_config"], "hidden_act": "quick_gelu"}},
+                "activation is gelu and quick",
+            ),
+            (
+                {"text_config": {**CONFIG["text_config"], "vocab_size": 21128}},
+                "21128 tokens; CLIP's own has 49408",
+            ),
+            ({"vision_config": {**CONFIG["vision_config"], "hidden_size": "big"}}, "sizes that are no numbers"),
+            ({"vision_config": {**CONFIG["vision_config"], "num_hidden_layers": 3}}, "blocks 2 instead of 3"),
+        ],
+    )
+    def test_configs_that_cannot_be_used(self, tmp_path, clip, changed, reason):
+        folder = write_hugging_face(tmp_path / "hf", hugging_face_state(clip), **changed)
+        with pytest.raises(ModelError, match=re.escape(reason)):
+            read_checkpoint(str(folder))
+
+    def test_another_tokenizer_is_refused(self, tmp_path, clip):
+        folder = write_hugging_face(tmp_path / "hf", hugging_face_state(clip))
+        (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "XLMRobertaTokenizer"}')
+        with pytest.raises(ModelError, match="its texts are split by XLMRobertaTokenizer"):
+            read_checkpoint(str(folder))
+
+
+class TestHub:
+    """The hub's cache as its client lays it out; nothing is fetched."""
+
+    @pytest.fixture(autouse=True)
+    def cache(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        return tmp_path / "hub"
+
+    def put(self, cache, folder, repository="someone/tiny"):
+        place = cache / f"models--{repository.replace('/', '--')}"
+        shutil.copytree(folder, place / "snapshots" / "0123abcd")
+        (place / "refs").mkdir()
+        (place / "refs" / "main").write_text("0123abcd")
+
+    def test_open_clips_layout(self, cache, tmp_path, clip):
+        self.put(cache, write_open_clip(tmp_path / "ld", clip, mean=HALVES, std=HALVES, size=80))
+        checkpoint = read_checkpoint("hf-hub:someone/tiny")
+        assert (checkpoint.mean, checkpoint.std, checkpoint.defaults.size) == (HALVES, HALVES, 80)
+        assert checkpoint.source == "hf-hub:someone/tiny"
+        assert torch.equal(checkpoint.vision_state["proj"], clip.visual.proj)
+
+    @pytest.mark.parametrize("parts", [False, True], ids=["whole", "parts"])
+    def test_hugging_faces_layout(self, cache, tmp_path, clip, parts):
+        state = hugging_face_state(clip)
+        folder = write_hugging_face(tmp_path / "hf", state, IMAGES)
+        (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "CLIPTokenizer"}')
+        if parts:
+            (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+            index = {"weight_map": dict.fromkeys(state, "model-00001-of-00001.safetensors")}
+            (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        self.put(cache, folder)
+        checkpoint = read_checkpoint("hf-hub:someone/tiny")
+        assert (checkpoint.mean, checkpoint.defaults.size) == (HALVES, 64)
+        torch.testing.assert_close(checkpoint.vision_state["proj"], clip.visual.proj, rtol=0, atol=0)
+
+    @pytest.mark.parametrize(
+        ("name", "missing"),
+        [
+            ("hf-hub:someone/absent", "open_clip_config.json or config.json of someone/absent"),
+            ("hf-hub:no such name!", "open_clip_config.json or config.json of no such name!"),
+            ("hf-hub:", "open_clip_config.json or config.json of "),
+        ],
+    )
+    def test_what_cannot_be_fetched_is_told_in_one_line(self, name, missing, capfd, caplog):
+        with pytest.raises(ModelError, match=rf"^{missing} could not be fetched: .+") as error:
+            read_checkpoint(name)
+        assert len(str(error.value).splitlines()) == 1
+        assert not caplog.records
+        assert capfd.readouterr() == ("", "")
+
+    def test_without_its_preprocessing_clips_is_taken_and_told(self, cache, tmp_path, clip):
+        self.put(cache, write_hugging_face(tmp_path / "hf", hugging_face_state(clip)))
+        absent = cache / "models--someone--tiny" / ".no_exist" / "0123abcd"
+        with pytest.warns(UserWarning, match=r"preprocessor_config\.json of someone/tiny could not .*CLIP's"):
+            checkpoint = read_checkpoint("hf-hub:someone/tiny")
+        assert checkpoint.mean == open_clip.OPENAI_DATASET_MEAN
+        absent.mkdir(parents=True)
+        for name in ("preprocessor_config.json", "tokenizer_config.json"):  # known not to be in the repository
+            (absent / name).touch()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert read_checkpoint("hf-hub:someone/tiny").mean == open_clip.OPENAI_DATASET_MEAN
+
+    def test_weights_missing_from_the_cache(self, cache, tmp_path, clip):
+        self.put(cache, write_open_clip(tmp_path / "ld", clip, weights=None))
+        with pytest.raises(ModelError, match=r"open_clip_model\.safetensors or .* of someone/tiny could not"):
+            read_checkpoint("hf-hub:someone/tiny")
+
+    def test_a_tag_that_is_not_there(self, capfd, caplog):
+        reason = r"^the weights ViT-B-32/openai could not be fetched or read: .*timm/vit_base_patch32_clip_224\.openai"
+        with pytest.raises(ModelError, match=reason) as error:
+            read_checkpoint("ViT-B-32", "openai")
+        assert len(str(error.value).splitlines()) == 1
+        assert not caplog.records
+        assert capfd.readouterr() == ("", "")
+
+    def test_a_tag_brings_its_mean_and_activation(self, cache, tmp_path, monkeypatch):
+        """`mean` and `std` are the tag's, and the size stays the evaluation's."""
+        name = "ViT-S-32-alt"
+        small = make_clip(open_clip.get_model_config(name))
+        folder = tmp_path / "tag"
+        folder.mkdir()
+        save_state(small.state_dict(), folder / "open_clip_model.safetensors")
+        self.put(cache, folder, "someone/tag")
+        tag = {"url": "", "hf_hub": "someone/tag/", "mean": HALVES, "std": (0.1, 0.2, 0.3), "quick_gelu": True}
+        monkeypatch.setitem(open_clip.pretrained._PRETRAINED, name, {"theirs": tag})
+        model = gem_fast.load(name, "theirs")
+        assert (model.mean, model.std, model.source) == (HALVES, (0.1, 0.2, 0.3), "theirs")
+        assert model.defaults.size == 448
+        assert model.vision.config.activation == "quick_gelu"
+        assert torch.equal(model.vision.patch_embedding.weight, small.visual.conv1.weight)
