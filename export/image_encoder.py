@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from onnx import TensorProto
 
+from gem_fast.errors import ExportError
 from gem_fast.towers.vit import Block, GemVisionTransformer, Linear
 
 from .gem_attention import distance_bias, pair_attention
@@ -52,6 +53,10 @@ class ImageEncoderWriter:
     def forward(self, pixels: str, size: tuple[int, int] | None, original: bool) -> tuple[str, str | None, str]:
         """Tokens `[B, N, C]` of the method's path and, with `original`, the unchanged one's, and the grid's h and w."""
         vision, method = self.vision, self.vision.method
+        if self.layers.attention.packed and not method.normalize:
+            raise ExportError(
+                f"the plugins take L2-normalised projections; for {method.name} with normalize=False use attention onnx"
+            )
         x, grid = self.embed(pixels, size)
         first = len(self.blocks) - method.blocks
         bias = self.bias(grid)
@@ -95,7 +100,7 @@ class ImageEncoderWriter:
     def attention(self, normed: str, projections: dict[str, str], heads: int, head_width: int, bias: str | None) -> str:
         """The method's attention, `[B, N, C]` of the products' type."""
         layers, method = self.layers, self.vision.method
-        if layers.attention.packed or method.refines:  # the packed kind says what it can't serve
+        if method.refines:
             return layers.attention.gem(layers, method, normed, projections, heads, head_width)
         if not method.pairs:
             return projections["v"]

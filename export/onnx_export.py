@@ -141,6 +141,8 @@ def weights_beside(path: Path, module: torch.nn.Module, shared: bool = False) ->
 
 def describe(model: GemModel, export: ExportFacts) -> Manifest:
     """The manifest's facts about the model and the export, without files."""
+    if model.feature_surgery:
+        raise ExportError("an export scores by plain cosines: load the model without feature_surgery")
     config, defaults, known = model.vision.config, model.defaults, model.text.known_tokens
     return Manifest(
         model=ModelFacts(model.name, model.source, model.weights_sha256, asdict(model.vision.method)),

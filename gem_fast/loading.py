@@ -32,6 +32,7 @@ def load(
     backend: str | None = None,
     text_cache: str | Path | None = None,
     method: str | Method = "gem",
+    feature_surgery: bool = False,
     **options: Any,
 ) -> GemModel:
     """Load a model with the path of GEM or another method.
@@ -52,6 +53,8 @@ def load(
         text_cache: folder in which to keep text embeddings between runs.
         method: what makes the patch features: a name of `gem_fast.methods()`, or an own `Method`. Sizes, scales and
             thresholds stay the model's.
+        feature_surgery: score as CLIP Surgery does: each word's cosines, weighted by its likeness to the whole image,
+            less their mean over all words; those of a single class less those of no word. It finishes CLIP's own path.
         **options: fields of `GemOptions`, such as `gem_blocks=6` or `iterations=1`, which change the method `"gem"`.
 
     Raises:
@@ -87,6 +90,7 @@ def load(
         mean=checkpoint.mean,
         std=checkpoint.std,
         interpolation=checkpoint.interpolation,
+        feature_surgery=feature_surgery,
     )
 
 

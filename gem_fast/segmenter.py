@@ -132,11 +132,15 @@ class Segmenter(ABC):
         return Query(
             classes,
             rest,
-            self.text.encode([word for each in (*classes, *rest) for word in each.synonyms], template_set),
+            self.word_embeddings((*classes, *rest), template_set),
             template_set,
             usual if threshold is None else threshold,
             self.defaults.logit_scale if logit_scale is None else logit_scale,
         )
+
+    def word_embeddings(self, classes: Sequence[TextClass], templates: tuple[str, ...]) -> Any:
+        """What `scores` takes for the words of the classes, `[T, E]`, a class's synonyms next to each other."""
+        return self.text.encode([word for each in classes for word in each.synonyms], templates)
 
     def check_input(self, size: int | None, resize: ResizePolicy | None) -> None:
         """Raise ValueError for a size or a policy that no image could be resized by."""

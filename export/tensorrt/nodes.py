@@ -19,10 +19,6 @@ def plugin_gem(
 ) -> str:
     """Eq. 3-7 of GEM by our TensorRT plugins, as `gem_attention.decomposed_gem` by attentions."""
     op, qkv = layers.graph.op, projections["qkv"]
-    if not method.normalize:
-        raise ExportError(
-            f"the plugins take L2-normalised projections; for {method.name} with normalize=False use attention onnx"
-        )
     if width > 128:
         raise ExportError(f"the plugins take heads of up to 128 channels, and these have {width}; use attention onnx")
     attributes: dict[str, Any] = {

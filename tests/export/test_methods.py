@@ -1,0 +1,69 @@
+"""Every method as a graph under ONNX Runtime, and in the runtime without torch, against the engine."""
+
+from dataclasses import asdict
+
+import pytest
+import torch
+from gem_fast.export import ExportError, ExportOptions, export_onnx
+from gem_fast.export.comparison import relative_error
+from gem_fast.export.plain import plain_torch
+
+import gem_fast
+from gem_fast.method import Method
+from gem_fast.runtime import GemRuntime
+from gem_fast.runtime.agreement import MARGIN
+from tests.export.test_image_encoder import open_encoder, pixels
+
+WAYS = [("portable", 18), ("ort", 18), ("onnx", 23), ("onnx", 24)]
+ALL = list(gem_fast.methods())
+OWN = {
+    "adaptive": Method("adaptive", 2, beside=True, attention="qq+kv", average=True, scale="adaptive"),
+    "in place": Method("in place", 3, attention="kk", distance=2.0, scale=0.3, residual=False),
+    "summed": Method("summed", 1, attention="qq+vv", iterations=1, normalize=True, scale=4.0, mlp=True),
+}
+
+
+def load(method):
+    return gem_fast.load("gem-tiny", method=OWN.get(method, method))
+
+
+@pytest.mark.parametrize("method", [*ALL, *OWN])
+@pytest.mark.parametrize(("attention", "opset"), WAYS)
+def test_every_kind_of_attention_agrees_with_torch(method, attention, opset):
+    model = load(method)
+    for original in (False, True):
+        encode = open_encoder(model, None, original, opset=opset, attention=attention)
+        for shape in ((1, 64, 64), (3, 40, 72), (1, 8, 8)):
+            found, truth = encode(pixels(*shape)), model.features(pixels(*shape), original=True)
+            assert relative_error(found["patch_features"], truth.patches) <= 2e-6
+            assert not original or relative_error(found["original_features"], truth.original_patches) <= 2e-6
+
+
+@pytest.mark.parametrize("method", [*ALL, *OWN])
+@pytest.mark.parametrize(("attention", "opset"), WAYS[:3])
+def test_half_precision_at_a_fixed_size_loses_what_torch_loses_in_it(method, attention, opset):
+    model = load(method)
+    batch = pixels(3, 64, 48)
+    found = open_encoder(model, (64, 48), opset=opset, attention=attention, dtype="fp16")(batch)["patch_features"]
+    with torch.inference_mode():
+        plain = plain_torch(model.vision, "fp16")(batch).patches
+    truth = model.features(batch)
+    assert relative_error(found, truth) <= MARGIN * relative_error(plain, truth)
+
+
+@pytest.mark.parametrize("method", ["clip", "sclip", "naclip", "clip-surgery", "maskclip"])
+def test_the_runtime_gives_the_engines_labels_and_says_the_method(tmp_path, method, picture):
+    model = load(method)
+    manifest = export_onnx(model, tmp_path / "exported", ExportOptions())  # which compares every graph with torch
+    assert manifest.model.options == asdict(model.vision.method)
+    runtime = GemRuntime(tmp_path / "exported")
+    assert runtime.identity()["method"] == model.identity()["method"]
+    own, found = (each.segment(picture(96, 96), ["cat", "dog"], size=96, resize="squash") for each in (model, runtime))
+    assert (own.labels == found.labels).mean() >= 0.9999
+    assert abs(own.scores - found.scores).max() < 2e-5
+
+
+@pytest.mark.parametrize("method", ["clip", "maskclip", "sclip", "naclip"])
+def test_the_plugins_are_gems(method):
+    with pytest.raises(ExportError, match=f"for {method} with normalize=False use attention onnx"):
+        open_encoder(load(method), (64, 48), opset=23, attention="plugin")
