@@ -1,5 +1,7 @@
 """The Triton kernels: their numerics, and what importing them needs."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -7,10 +9,23 @@ import pytest
 from tests.interpreted import python, run_cases
 
 
-@pytest.mark.parametrize("operation", ["attention", "precision", "layer_norm", "decoding", "tile_search"])
-def test_numerics(operation, tmp_path):
+@pytest.fixture(scope="module")
+def runs(request, tmp_path_factory):
+    """Of each operation that is tested the run of its cases: as many at a time as there are cores."""
+    wanted = [item.callspec.params["operation"] for item in request.session.items if "runs" in item.fixturenames]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {
+            operation: pool.submit(
+                run_cases, Path(__file__).parent / f"cases_triton_{operation}.py", tmp_path_factory.mktemp(operation)
+            )
+            for operation in wanted
+        }
+
+
+@pytest.mark.parametrize("operation", ["attention", "precision", "decoding", "tile_search", "layer_norm"])
+def test_numerics(operation, runs):
     """In a process of its own: without a GPU it needs Triton's interpreter, chosen before anything imports Triton."""
-    run_cases(Path(__file__).parent / f"cases_triton_{operation}.py", tmp_path)
+    runs[operation].result()
 
 
 def test_importing_needs_no_kernel_and_no_driver(tmp_path):
