@@ -21,7 +21,8 @@ from .records import Row, row_of
 from .subjects import make_subject, random_pixels
 from .work import forward_work
 
-GRAPHS = {f"onnx-{attention}": attention for attention in ("ort", "onnx", "portable")}  # the export's `attention`
+# The export's `attention`.
+GRAPHS = {f"onnx-{attention}": attention for attention in ("ort", "onnx", "portable")} | {"onnx-int8": "ort"}
 RIVALS = ("authors", "eager", "compiled", *GRAPHS)
 EAGER_LIMIT = 1700  # tokens up to which eager code is the reference; beyond, its attention matrices take gigabytes
 
@@ -83,6 +84,8 @@ def _types(name: str, dtypes: Sequence[str]) -> Sequence[str]:
     """Those of the types that a rival computes, or float32."""
     if name in ("eager", "compiled"):
         return dtypes
+    if name == "onnx-int8":
+        return ["int8"]
     able = GRAPH_DTYPES if name in GRAPHS else ("float32",)
     return [dtype for dtype in dtypes if dtype in able] or ["float32"]
 
@@ -136,7 +139,7 @@ def _run(
     from gem_fast.options import GemOptions
     from gem_fast.towers.packing import vision_config
 
-    config, dtypes = vision_config(subject.model_cfg), sorted({p.dtype for p in providers})
+    config, dtypes = vision_config(subject.model_cfg), sorted({p.dtype for p in providers} - {"int8"})
     for _, size in cases:
         if size % config.patch_size:
             raise ValueError(f"size {size} is no multiple of {subject.name}'s patch, {config.patch_size}")

@@ -24,6 +24,7 @@ class Rival(str, Enum):
     onnx_ort = "onnx-ort"
     onnx_onnx = "onnx-onnx"
     onnx_portable = "onnx-portable"
+    onnx_int8 = "onnx-int8"
 
 
 @bench.callback()
@@ -38,7 +39,7 @@ def measure(
         list[Rival],
         typer.Option(
             help="Besides: the authors' package, eager code, the same under torch.compile, our ONNX graph on ONNX "
-            "Runtime with one kind of attention of `gem-fast export`. Repeatable."
+            "Runtime with one kind of attention of `gem-fast export`, or with linear layers in int8. Repeatable."
         ),
     ] = [],  # noqa: B006
     mode: Annotated[Mode, typer.Option(help="Forwards one by one, or several in a row.")] = Mode.latency,
