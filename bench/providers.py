@@ -25,6 +25,7 @@ class Provider:
         dtype: float32, bfloat16 or float16; of a graph also int8, its linear layers'.
         backend: of the engine's attention, None for its own choice; of a graph, the export's `attention`.
         finish_original: the engine also computes what only the unchanged path needs, as eager code does.
+        method: of the engine, by the names of `gem_fast.methods()`.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Provider:
     dtype: str = "float32"
     backend: str | None = None
     finish_original: bool = False
+    method: str = "gem"
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

@@ -67,9 +67,10 @@ def _image_encoders(model: GemModel, folder: Path, manifest: Manifest, words: Te
             for told, feed, pixels in _feeds(model, size, made.with_preprocess):
                 results = dict(zip(entry.outputs, session.run(None, feed), strict=True))
                 where: dict[str, Any] = {"graph": name, "size": size_name(size), "batch": len(pixels), "input": told}
-                truth = _features(model.vision, pixels, made.original)
+                unchanged = made.original or made.feature_surgery
+                truth = _features(model.vision, pixels, unchanged)
                 turned = _turned(model, pixels) if made.with_preprocess else pixels
-                alone = plain and _features(plain, turned, made.original)
+                alone = plain and _features(plain, turned, unchanged)
                 for output, result in results.items():
                     against = {"labelled": labels if output == "patch_features" else None, "output": output, **where}
                     found = compare(result, truth[output], **against)
@@ -79,7 +80,12 @@ def _image_encoders(model: GemModel, folder: Path, manifest: Manifest, words: Te
 @torch.inference_mode()
 def _features(vision: Any, pixels: Tensor, original: bool) -> dict[str, Tensor]:
     features = vision(pixels, original=original)
-    return {"patch_features": features.patches, "original_features": features.original_patches}
+    every = {
+        "patch_features": features.patches,
+        "image_embedding": features.original_class,
+        "original_features": features.original_patches,
+    }
+    return {name: each for name, each in every.items() if each is not None}
 
 
 def _turned(model: GemModel, pixels: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ def measure(
     batch_size: Annotated[list[int], typer.Option(min=1, help="Images in one forward.")] = [1],  # noqa: B006
     dtype: Annotated[list[str], dtype_option("Type of the vision transformer")] = ["float32"],  # noqa: B006
     backend: Annotated[list[str], typer.Option(help="Attention backend, or auto.")] = ["auto"],  # noqa: B006
+    method: Annotated[list[str], typer.Option(help="gem, clip, sclip, ...; repeatable.")] = ["gem"],  # noqa: B006
     against: Annotated[
         list[Rival],
         typer.Option(
@@ -74,6 +75,7 @@ def measure(
             batches=batch_size,
             dtypes=dtype,
             backends=backend,
+            methods=method,
             against=[each.value for each in against],
             mode=mode.value,
             device=device,

@@ -68,6 +68,9 @@ def export(
     method: Annotated[
         str, typer.Option(help="What makes the features: gem, clip, maskclip, sclip, ...; docs/methods.md has them.")
     ] = "gem",
+    feature_surgery: Annotated[
+        bool, typer.Option("--feature-surgery", help="Score as CLIP Surgery does; the image encoder gives more for it.")
+    ] = False,
     gem_blocks: Annotated[int | None, typer.Option(help="Last blocks with a GEM path (default: the model's).")] = None,
     iterations: Annotated[int | None, typer.Option(help="Self-self attention iterations.")] = None,
     inverse_temperature: Annotated[float | None, typer.Option(help="Fixed 1/τ instead of the adaptive one.")] = None,
@@ -86,6 +89,7 @@ def export(
         "weights": weights,
         "device": device,
         "method": method,
+        "feature_surgery": feature_surgery,
     }
     gem = {"gem_blocks": gem_blocks, "iterations": iterations, "inverse_temperature": inverse_temperature}
     loading |= {name: value for name, value in gem.items() if value is not None}

@@ -116,6 +116,7 @@ class ExportFacts:
     quantize: str | None = None
     original: bool = False
     with_preprocess: bool = False
+    feature_surgery: bool = False
     device: str | None = None
 
     def __post_init__(self) -> None:

@@ -56,13 +56,23 @@ def check_tensors(wanted: Tensors, found: Tensors, entry: str) -> None:
 
 
 def image_encoder(
-    embed_dim: int, patch: int, size: tuple[int, int] | None, *, original: bool, with_preprocess: bool
+    embed_dim: int,
+    patch: int,
+    size: tuple[int, int] | None,
+    *,
+    original: bool,
+    with_preprocess: bool,
+    feature_surgery: bool = False,
 ) -> tuple[Tensors, Tensors]:
     """Inputs and outputs of the image encoder for that height and width, or any multiple of the patch."""
     H, W = size or ("height", "width")
     h, w = (size[0] // patch, size[1] // patch) if size else ("h", "w")
     features = TensorFacts("float", ("batch", h, w, embed_dim))
-    outputs = {"patch_features": features} | ({"original_features": features} if original else {})
+    outputs = {"patch_features": features}
+    if feature_surgery:
+        outputs["image_embedding"] = TensorFacts("float", ("batch", embed_dim))
+    if original:
+        outputs["original_features"] = features
     if with_preprocess:
         return {"image": TensorFacts("uint8", ("batch", "image_height", "image_width", 3))}, outputs
     return {"pixels": TensorFacts("float", ("batch", 3, H, W))}, outputs
