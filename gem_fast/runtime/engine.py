@@ -22,6 +22,8 @@ from .manifest import Manifest, size_name
 from .runtime_options import RuntimeOptions
 from .text import TextEncoder, TextTokenizer
 
+_ONE_EACH = np.array([[-1]], np.int64)  # synonyms where every text is a class
+
 
 class GemRuntime(Segmenter):
     """An exported model on ONNX Runtime, with the `segment` of the torch engine.
@@ -156,10 +158,9 @@ class GemRuntime(Segmenter):
         return encoder.run(inputs, "patch_features", stay=True)[0]
 
     def scores(self, patches: OrtValue, members: Sequence[int], words: np.ndarray, groups: Sequence[int]) -> np.ndarray:
-        inputs: dict[str, Any] = {"text_embeddings": words}
-        if max(groups) > 1:
-            inputs["synonyms"] = synonym_rows(groups)
-        return self.score_graph.run({"patch_features": patches, **inputs}, "cosines")[0].numpy()[list(members)]
+        rows = synonym_rows(groups) if max(groups) > 1 else _ONE_EACH
+        inputs = {"patch_features": patches, "text_embeddings": words, "synonyms": rows}
+        return self.score_graph.run(inputs, "cosines")[0].numpy()[list(members)]
 
 
 def usual_settings(manifest: Manifest, sizes: Sequence[tuple[int, int]]) -> Defaults:
