@@ -142,14 +142,15 @@ def _head(model: GemModel, folder: Path, words: Tensor) -> Iterator[Comparison]:
         "labels": torch.stack([labels for labels, _ in decoded]),
         "confidence": torch.stack([confidence for _, confidence in decoded]),
     }
-    encoded = {"patch_features": patches.numpy(), "text_embeddings": words.numpy()}
+    encoded = {"patch_features": patches.numpy(), "text_embeddings": words.numpy(), "synonyms": np.array([[-1]])}
     scored = {"cosines": cosines.numpy()}
     target = {"output_size": np.array(size)}
+    settings = {name: np.array(getattr(defaults, name), np.float32) for name in ("logit_scale", "threshold")}
     feeds = {
         "cosines.onnx": encoded,
         "heatmaps.onnx": {**scored, **target},
-        "labels.onnx": {**scored, **target},
-        "head.onnx": {**encoded, **target},
+        "labels.onnx": {**scored, **target, **settings},
+        "head.onnx": {**encoded, **target, **settings},
     }
     for name, feed in feeds.items():
         session = open_session(folder / name)

@@ -124,13 +124,7 @@ def _write_head(model: GemModel, written: "GraphFiles") -> None:
     from .head import write_head
 
     for step in HEAD_STEPS:
-        write = partial(
-            write_head,
-            step=step,
-            embed_dim=model.vision.config.embed_dim,
-            logit_scale=model.defaults.logit_scale,
-            threshold=model.defaults.threshold,
-        )
+        write = partial(write_head, step=step, embed_dim=model.vision.config.embed_dim)
         written.save(f"{step}.onnx", step, Weights(), write)
 
 

@@ -15,6 +15,7 @@ class Format(str, Enum):
     tensorrt = "tensorrt"
     triton_server = "triton-server"
     pt2 = "pt2"
+    exported_program = "exported-program"
 
 
 class Attention(str, Enum):
@@ -63,7 +64,7 @@ def export(
     queue_delay: Annotated[
         int, typer.Option(min=0, help="triton-server: microseconds to wait for others to share a batch.")
     ] = 1000,
-    device: Annotated[str, typer.Option(help="pt2: the device that the package is for, cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="pt2, exported-program: cpu or cuda, what the file is for.")] = "cpu",
     check: Annotated[bool, typer.Option(help="Run the graphs under ONNX Runtime and compare them with torch.")] = True,
     method: Annotated[
         str, typer.Option(help="What makes the features: gem, clip, maskclip, sclip, ...; docs/methods.md has them.")

@@ -22,6 +22,8 @@ from .runtime_options import RuntimeOptions
 from .surgery import surgery_scores
 from .text import TextEncoder, TextTokenizer
 
+_ONE_EACH = np.array([[-1]], np.int64)  # synonyms where every text is a class
+
 
 class GemRuntime(Segmenter):
     """An exported model on ONNX Runtime, with the `segment` of the torch engine.
@@ -169,10 +171,9 @@ class GemRuntime(Segmenter):
 
     def scores(self, patches: Any, members: Sequence[int], words: np.ndarray, groups: Sequence[int]) -> np.ndarray:
         features, images = patches if isinstance(patches, tuple) else (patches, None)
-        inputs: dict[str, Any] = {"patch_features": features, "text_embeddings": words}
         surgery = images is not None and len(groups) > 1
-        if max(groups) > 1 and not surgery:
-            inputs["synonyms"] = synonym_rows(groups)
+        rows = synonym_rows(groups) if max(groups) > 1 and not surgery else _ONE_EACH
+        inputs = {"patch_features": features, "text_embeddings": words, "synonyms": rows}
         cosines = self.score_graph.run(inputs, "cosines")[0].numpy()[list(members)]
         return surgery_scores(cosines, images.numpy()[list(members)], words, groups) if surgery else cosines
 

@@ -16,12 +16,10 @@ class TensorFacts:
     Attributes:
         type: one of `TYPES`.
         shape: its dimensions; those that may vary by a name.
-        optional: an input that may be left out.
     """
 
     type: str
     shape: Shape
-    optional: bool = False
 
     def __post_init__(self) -> None:
         require(self.type in TYPES, "type", f"one of {', '.join(TYPES)}", self.type)
@@ -30,11 +28,11 @@ class TensorFacts:
             require(bool(length) and (isinstance(length, str) or length > 0), f"shape[{i}]", right, length)
 
     def __str__(self) -> str:
-        return f"{'optional ' if self.optional else ''}{self.type} [{', '.join(map(str, self.shape))}]"
+        return f"{self.type} [{', '.join(map(str, self.shape))}]"
 
     def fits(self, other: "TensorFacts") -> bool:
         """Whether the other is the same, whatever the names of its dimensions are."""
-        return (self.type, self.optional, _lengths(self.shape)) == (other.type, other.optional, _lengths(other.shape))
+        return (self.type, _lengths(self.shape)) == (other.type, _lengths(other.shape))
 
 
 Tensors = Mapping[str, TensorFacts]
@@ -88,10 +86,10 @@ def head_and_text(embed_dim: int) -> dict[str, tuple[Tensors, Tensors]]:
     scored = {
         "patch_features": TensorFacts("float", ("batch", "h", "w", embed_dim)),
         **embeddings,
-        "synonyms": TensorFacts("int64", ("classes", "most"), optional=True),
+        "synonyms": TensorFacts("int64", ("classes", "most")),
     }
     size = {"output_size": TensorFacts("int64", (2,))}
-    settings = {name: TensorFacts("float", (), optional=True) for name in ("logit_scale", "threshold")}
+    settings = {name: TensorFacts("float", ()) for name in ("logit_scale", "threshold")}
     return {
         "text_encoder": ({"token_ids": TensorFacts("int64", ("texts", "length"))}, embeddings),
         "cosines": (scored, cosines),

@@ -13,7 +13,7 @@ from gem_fast.bench import authors, sweep
 from gem_fast.bench.measure import Plan, check
 from gem_fast.bench.onnx_provider import export_graph
 from gem_fast.bench.processes import ProviderError, ProviderProcess
-from gem_fast.bench.providers import TOLERANCE, Provider, Subject
+from gem_fast.bench.providers import GRAPH_TOLERANCE, Provider, Subject
 from gem_fast.bench.subjects import make_subject, random_pixels
 from gem_fast.bench.sweep import Sweep
 from gem_fast.bench.torch_provider import build
@@ -111,7 +111,7 @@ def test_graphs_run_where_torch_cannot_be_imported(monkeypatch, tmp_path, gem_ti
         for batch, size in ((3, 64), (1, 96)):
             features = process.forward(random_pixels(batch, size), answer=True).features
             assert check(provider, features[[0, -1]], truth(batch, size)) == (
-                pytest.approx(0, abs=TOLERANCE[dtype]),
+                pytest.approx(0, abs=GRAPH_TOLERANCE[dtype]),
                 None,
             )
     if provider == sweep.rival("onnx-ort", "float32"):
