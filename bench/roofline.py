@@ -14,6 +14,7 @@ import open_clip
 import torch
 from gem_fast.kernels.attention.triton.tiles import Device, Tile, tile_for
 
+from gem_fast.method import as_method
 from gem_fast.towers.packing import vision_config
 from gem_fast.writing import write_whole
 
@@ -122,7 +123,7 @@ def predict(task: Task, work: Work, step: Cycles, tile: Tile, gpu: GPU) -> dict[
     Steps of a program, and programs in whole waves of one on each multiprocessor. What lies outside the loop, memory
     latency and the launch are not in it.
     """
-    softmaxes = len(task.method.pairs)
+    softmaxes = len(as_method(task.options).pairs)
     together = work.kernel == "iterations"  # a projection to a program; the assignment does them in turns
     programs = -(-task.N // tile.rows) * task.heads * (softmaxes if together else 1)
     turns = -(-task.N // tile.keys) * (1 if together else softmaxes)

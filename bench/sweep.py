@@ -72,7 +72,7 @@ class Sweep:
         object.__setattr__(self, "dtypes", tuple(dtype_name(dtype) for dtype in self.dtypes))
 
     def providers(self) -> list[Provider]:
-        """Rivals first, the authors' package before all, then the engine: each type, backend and method, GEM the first."""
+        """Rivals first, the authors' package before all, then the engine in each type, on each backend, GEM first."""
         rivals = sorted(self.against, key=lambda name: name != "authors")
         return [rival(name, dtype) for name in rivals for dtype in _types(name, self.dtypes)] + [
             engine(method, dtype, backend)
@@ -158,7 +158,7 @@ def _run(
     with ExitStack() as stack:
         methods = {p.method for p in providers}
         references = {
-            case: {method: reference(subject, *case, sweep.device, sweep.threads, method) for method in methods}
+            case: {name: reference(subject, *case, sweep.device, sweep.threads, name) for name in methods}
             for case in cases
         }
         started, refused = start(stack, providers, subject, sweep.device, sweep.threads)
@@ -229,9 +229,8 @@ def reference(
             found: np.ndarray = torch.cat([forward(images[i : i + 1]).cpu() for i in range(len(images))]).numpy()
         return found
 
-    by_eager, by_sdpa = (engine(method, "float32", backend) for backend in ("reference", "sdpa"))
-    if method == "gem":
-        by_eager = Provider("reference", "eager")
+    plain = engine(method, "float32", "reference")
+    by_eager, by_sdpa = Provider("reference", "eager") if method == "gem" else plain, engine(method, "float32", "sdpa")
     if (size // subject.patch_size) ** 2 <= EAGER_LIMIT:
         found = features(by_eager, pixels)
     else:

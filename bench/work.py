@@ -50,10 +50,6 @@ class Task:
     classes: int = 150
 
     @property
-    def method(self) -> Method:
-        return as_method(self.options)
-
-    @property
     def patches(self) -> int:
         return (self.size // self.config.patch_size) ** 2
 
@@ -72,7 +68,7 @@ class Task:
 
 def forward(task: Task) -> Iterator[Work]:
     """Every kernel of a method's forward (`vision.GemVisionTransformer`), of the scores and of the labels."""
-    config, method = task.config, task.method
+    config, method = task.config, as_method(task.options)
     C, patch, own = config.width, config.patch_size, method.blocks
     both = max(own - 1, 0) if method.beside else 0  # blocks with the unchanged path and the method's
     whole = config.layers - own + both  # whose unchanged path is needed

@@ -100,7 +100,7 @@ def export_packages(model: "GemModel", out: Path, options: ExportOptions, kind: 
         raise ExportError(f"the format {kind.format} has sizes and a dtype; the other options are for graphs")
     plain = plain_torch(model.vision, options.dtype)
     sizes = options.grid_sizes(model.defaults.size, model.vision.config.patch_size)
-    made = ExportFacts(kind.format, options.dtype, sizes, device=model.device.type)
+    described = describe(model, ExportFacts(kind.format, options.dtype, sizes, device=model.device.type))
     files: dict[str, FileFacts] = {}
     comparisons: list[Comparison] = []
     with whole_folder(out) as folder:
@@ -109,7 +109,7 @@ def export_packages(model: "GemModel", out: Path, options: ExportOptions, kind: 
             kind.write(plain, folder / name, size)
             comparisons += compare_package(model, plain, kind, folder / name, size)
             files[name] = FileFacts(kind.role, file_sha256(folder / name), size)
-        manifest = replace(describe(model, made), files=files, check=agreed(comparisons))
+        manifest = replace(described, files=files, check=agreed(comparisons))
         write_manifest(folder, manifest)
     return manifest
 

@@ -105,15 +105,12 @@ def pairs_problem(shape: Shape, kind: str, pairs: str, sigma: float | None, devi
     B, N, H, D = shape
     qkv = torch.randn(B, N, 3, H, D, generator=torch.Generator().manual_seed(0)).to(device, DTYPES[kind])
     some, side = ends(B), math.isqrt(N - 1)
-
-    def attend(backend: str, qkv: Tensor = qkv) -> Tensor:
-        return pair_attention(qkv, D**-0.5, pairs, grid=(side, side), sigma=sigma, backend=backend)
-
+    attend = functools.partial(pair_attention, scale=D**-0.5, pairs=pairs, grid=(side, side), sigma=sigma)
     return Problem(
-        ours={"triton": lambda: attend("triton")},
-        rivals={"sdpa": lambda: attend("sdpa")},
-        truth=lambda: {"out": attend("reference", qkv[some].double())},
-        plain=lambda: {"out": attend("reference", qkv[some])},
+        ours={"triton": lambda: attend(qkv, backend="triton")},
+        rivals={"sdpa": lambda: attend(qkv, backend="sdpa")},
+        truth=lambda: {"out": attend(qkv[some].double(), backend="reference")},
+        plain=lambda: {"out": attend(qkv[some], backend="reference")},
         outputs=lambda out: {"out": out[some]},
     )
 
