@@ -7,6 +7,7 @@ import torch
 from gem_fast.export import ExportError, ExportOptions, export_onnx
 from gem_fast.export.comparison import relative_error
 from gem_fast.export.plain import plain_torch
+from gem_fast.export.program import traced
 
 import gem_fast
 from gem_fast.method import Method
@@ -62,6 +63,13 @@ def test_the_runtime_gives_the_engines_labels_and_says_the_method(tmp_path, meth
     own, found = (each.segment(picture(96, 96), ["cat", "dog"], size=96, resize="squash") for each in (model, runtime))
     assert (own.labels == found.labels).mean() >= 0.9999
     assert abs(own.scores - found.scores).max() < 2e-5
+
+
+@pytest.mark.parametrize("method", ["sclip", "naclip"])
+def test_programs_of_torch_carry_a_method(method):
+    model, batch = load(method), pixels(3, 64, 48)
+    found = traced(model.vision, (64, 48)).module()(batch)
+    assert relative_error(found, model.features(batch)) <= 2e-6
 
 
 @pytest.mark.parametrize("method", ["clip", "maskclip", "sclip", "naclip"])
