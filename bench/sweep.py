@@ -72,7 +72,7 @@ class Sweep:
         object.__setattr__(self, "dtypes", tuple(dtype_name(dtype) for dtype in self.dtypes))
 
     def providers(self) -> list[Provider]:
-        """Rivals first, the authors' package before all, then the engine: each type, backend and method, GEM the first."""
+        """Rivals first, the authors' package before all, then the engine: each type, backend and method."""
         rivals = sorted(self.against, key=lambda name: name != "authors")
         return [rival(name, dtype) for name in rivals for dtype in _types(name, self.dtypes)] + [
             engine(method, dtype, backend)
