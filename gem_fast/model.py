@@ -50,6 +50,10 @@ class GemModel(Segmenter):
         return self.vision.class_embedding.device
 
     @property
+    def patch_size(self) -> int:
+        return self.vision.config.patch_size
+
+    @property
     def dtype(self) -> torch.dtype:
         return self.vision.class_embedding.dtype
 
@@ -73,7 +77,7 @@ class GemModel(Segmenter):
         return features if original else features.patches
 
     def input_size(self, image_size: tuple[int, int], size: int | None, resize: ResizePolicy | None) -> tuple[int, int]:
-        return input_size(image_size, size or self.defaults.size, resize or "shorter", self.vision.config.patch_size)
+        return input_size(image_size, size or self.defaults.size, resize or "shorter", self.patch_size)
 
     def identity(self) -> dict[str, Any]:
         return {
