@@ -1,7 +1,7 @@
 """GEM with several settings at once: the image, the unchanged path and its projections are computed once."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -50,7 +50,12 @@ def parse_sweep(texts: Sequence[str], method: Method) -> tuple[Variant, ...]:
 
 
 def _value(name: str, text: str) -> Any:
-    kinds = {"iterations": int, "temperature": float, "projections": str, "normalize": _truth}
+    kinds: dict[str, Callable[[str], Any]] = {
+        "iterations": int,
+        "temperature": float,
+        "projections": str,
+        "normalize": _truth,
+    }
     try:
         return kinds[name](text)
     except ValueError as error:
@@ -77,10 +82,13 @@ def _variant(chosen: dict[str, Any], method: Method) -> Variant:
     return Variant(name, replace(method, **changes), temperature)
 
 
-def layers(vision: "GemVisionTransformer", variants: Sequence[Variant], pixels: Tensor) -> list[list[Tensor | None]]:
+def layers(
+    vision: "GemVisionTransformer", variants: Sequence[Variant], pixels: Tensor, original: bool = False
+) -> list[list[Tensor | None]]:
     """Tokens `[B, N, C]` of each variant's path after each block, None before its first; the last are its features'.
 
-    The unchanged path, its projections and the adaptive temperature are computed once.
+    The unchanged path, its projections and the adaptive temperature are computed once. With `original`, the unchanged
+    path's tokens come first.
     """
     grid = vision.grid(pixels)
     blocks: list[Block] = list(vision.blocks)  # type: ignore[arg-type]
@@ -99,9 +107,9 @@ def layers(vision: "GemVisionTransformer", variants: Sequence[Variant], pixels: 
             changed = block.out(view.attention(qkv, scale / each.temperature, grid))
             before = paths[k] if paths[k] is not None else (x if each.method.residual else None)
             paths[k] = changed if before is None else before + changed
-        if index + 1 < len(blocks):
+        if original or index + 1 < len(blocks):
             x = block.original(x, qkv, vision.backend)
-        found.append(list(paths))
+        found.append([x, *paths] if original else list(paths))
     return found
 
 
