@@ -13,6 +13,7 @@ from .progress import Style, shown
 
 if TYPE_CHECKING:
     from gem_fast.evaluation import Dataset, Evaluation, Protocol
+    from gem_fast.evaluation.open_images import PointSet
 
 _MOST_SHOWN = 5  # failures of a row
 _WIDTH = 132  # of the table where there is no terminal
@@ -125,15 +126,19 @@ def _explain(name: str) -> None:
         say(line)
 
 
-def _open(name: str, root: Path | None, prompts_file: Path | None) -> "Dataset":
+def _open(name: str, root: Path | None, prompts_file: Path | None) -> "Dataset | PointSet":
     from gem_fast.evaluation import open_data
+    from gem_fast.evaluation.datasets import POINTS
+    from gem_fast.evaluation.open_images import open_points
     from gem_fast.prompts import read_prompt_file
 
+    if name == POINTS:
+        return open_points(root)
     found = open_data(name, root)
     return found if prompts_file is None else found.with_classes(read_prompt_file(prompts_file))
 
 
-def _steps(dataset: "Dataset", protocol: str | None, chosen: dict[str, Any]) -> "Protocol":
+def _steps(dataset: "Dataset | PointSet", protocol: str | None, chosen: dict[str, Any]) -> "Protocol":
     from gem_fast.evaluation.protocols import PROTOCOLS, USUAL
 
     name = protocol or USUAL
@@ -143,7 +148,7 @@ def _steps(dataset: "Dataset", protocol: str | None, chosen: dict[str, Any]) -> 
 
 
 def _evaluate(
-    sets: list["Dataset"],
+    sets: list["Dataset | PointSet"],
     steps: list["Protocol"],
     methods: list[str],
     models: list[str],
@@ -161,6 +166,7 @@ def _evaluate(
     """Evaluate each model, method and set; how many images could not be used."""
     import gem_fast
     from gem_fast.batch.progress import Progress
+    from gem_fast.evaluation.open_images import PointSet, evaluate_points
     from gem_fast.evaluation.paper import paper_figure
     from gem_fast.evaluation.run import evaluate_variants
 
@@ -175,27 +181,25 @@ def _evaluate(
     for name in models:
         model, tag = _split(name)
         for method in everything if "all" in methods else methods or usual:
-            engine, variants = (
-                gem_fast.load(model, tag, weights=weights, dtype=dtype, device=device, method=method),
-                [""],
-            )
+            engine = gem_fast.load(model, tag, weights=weights, dtype=dtype, device=device, method=method)
+            variants = [""]
             if sweep:
+                if any(isinstance(each, PointSet) for each in sets):
+                    raise ValueError("a sweep is of label maps; measure points with one setting at a time")
                 from gem_fast.evaluation.sweep import swept
 
                 engine = swept(engine, sweep)
                 variants = [each.name for each in engine.variants]
             for dataset, own in zip(sets, steps, strict=True):
                 progress = Progress()
-                settings = {
-                    "method": method,
-                    "batch_size": batch_size,
-                    "workers": workers,
-                    "journal": journal,
-                    "variants": variants,
-                }
+                settings: dict[str, Any] = {"method": method, "batch_size": batch_size, "progress": progress}
+                beside = {"workers": workers, "journal": journal, "variants": variants}
                 say(f"{engine.name}, {method}, {dataset.name}: {len(dataset.images):,} images", to=errors)
                 with shown(progress, style):
-                    done = evaluate_variants(engine, dataset, own, progress=progress, **settings)  # type: ignore[arg-type]
+                    if isinstance(dataset, PointSet):
+                        done = [evaluate_points(engine, dataset, own, **settings)]
+                    else:
+                        done = evaluate_variants(engine, dataset, own, **settings, **beside)
                 failed += _tell_failures(done[0])
                 rows += [each.row for each in done]
                 figures += [None if sweep else paper_figure(dataset.name, model, tag, method)] * len(done)
