@@ -193,7 +193,7 @@ def _evaluate(
             for dataset, own in zip(sets, steps, strict=True):
                 progress = Progress()
                 settings: dict[str, Any] = {"method": method, "batch_size": batch_size, "progress": progress}
-                beside = {"workers": workers, "journal": journal, "variants": variants}
+                beside: dict[str, Any] = {"workers": workers, "journal": journal, "variants": variants}
                 say(f"{engine.name}, {method}, {dataset.name}: {len(dataset.images):,} images", to=errors)
                 with shown(progress, style):
                     if isinstance(dataset, PointSet):

@@ -138,7 +138,7 @@ def evaluate_points(
                 progress.count("failed", str(error))
         asked = [list(each.points) for each, _ in pictures]
         shown = [picture for _, picture in pictures]
-        results = model.segment(shown, asked, templates=steps.templates, batch_size=batch_size, **settings)  # type: ignore[arg-type]
+        results = model.segment(shown, asked, templates=steps.templates, batch_size=batch_size, **settings)
         for (each, _), result in zip(pictures, results, strict=True):
             found.append([_hits(word, result.heatmap(word), *each.points[word]) for word in each.points])
             progress.count("ok")
