@@ -80,7 +80,7 @@ def clustering(out: Path, seed: int = 0) -> Study:
     return Study(tuple(lines), {"counts": counts})
 
 
-def kmeans(out: Path, seed: int = 0) -> Study:
+def kmeans(out: Path, seed: int = 0, trials: int = 10) -> Study:
     """Self-self attention beside k-means, on points around known centres that lie ever wider (adjusted Rand index)."""
     try:
         from sklearn.cluster import KMeans
@@ -90,7 +90,7 @@ def kmeans(out: Path, seed: int = 0) -> Study:
     spreads, rows = (0.4, 0.8, 1.2, 1.6, 2.0), []
     for spread in spreads:
         scores = []
-        for trial in range(10):
+        for trial in range(trials):
             generator = np.random.default_rng((seed, trial))
             centres = _units(generator.standard_normal((6, 32)))
             truth = np.repeat(np.arange(6), 20)
@@ -110,7 +110,7 @@ def kmeans(out: Path, seed: int = 0) -> Study:
     axes[0, 0].legend()
     axes[0, 0].grid(alpha=0.3)
     save(drawn, out / "kmeans.png")
-    lines = ["adjusted Rand index of 120 points around 6 centres, mean of 10 trials; τ = 0.1, 10 iterations"]
+    lines = [f"adjusted Rand index of 120 points around 6 centres, mean of {trials} trials; τ = 0.1, 10 iterations"]
     lines += [
         f"spread {spread}: " + ", ".join(f"{name} {value:.2f}" for name, value in zip(names, row, strict=True))
         for spread, row in zip(spreads, rows, strict=True)

@@ -44,8 +44,8 @@ def test_more_iterations_and_higher_temperatures_leave_fewer_clusters(tmp_path):
 
 def test_kmeans_and_self_self_attention_agree_on_clear_clusters(tmp_path):
     pytest.importorskip("sklearn")
-    agreement = studies.kmeans(tmp_path).values["agreement"]
-    assert agreement[0].min() > 0.99
+    agreement = studies.kmeans(tmp_path, trials=2).values["agreement"]
+    assert agreement[0].min() == 1
     assert agreement[-1][0] < 0.5
 
 
