@@ -116,6 +116,8 @@ class TestSegment:
             "resize": "squash",
             "threshold": 0.25,
             "templates": "photo",
+            "window": None,
+            "stride": None,
         }
 
     def test_failed_images_are_named_and_the_status_is_1(self, run, folder, tmp_path):

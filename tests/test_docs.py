@@ -22,6 +22,7 @@ NOT_RUN = {
     "docs/benchmarks.md": 2,
     "docs/export.md": 8,
     "docs/methods.md": 1,
+    "docs/paper.md": 2,
     "docs/runtime.md": 2,
 }
 _BLOCK = re.compile(

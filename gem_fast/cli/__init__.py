@@ -13,6 +13,7 @@ from .export import export
 from .info import info
 from .models import models
 from .segment import segment
+from .study import study
 from .tune import tune
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app.command(no_args_is_help=True)(export)
 app.command()(models)
 app.command()(info)
 app.add_typer(bench, name="bench")
+app.add_typer(study, name="study")
 app.command()(tune)
 
 

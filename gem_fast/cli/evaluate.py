@@ -13,6 +13,7 @@ from .progress import Style, shown
 
 if TYPE_CHECKING:
     from gem_fast.evaluation import Dataset, Evaluation, Protocol
+    from gem_fast.evaluation.open_images import PointSet
 
 _MOST_SHOWN = 5  # failures of a row
 _WIDTH = 132  # of the table where there is no terminal
@@ -56,6 +57,14 @@ def evaluate(
     background_words: Annotated[
         bool | None, typer.Option("--background-words/--no-background-words", help="Words for what is background.")
     ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="iterations=0,1,2, projections=q,k,v,qkv, normalize=true,false, or temperature=0.5,1,2, "
+            "multiples of the adaptive one; repeatable for all combinations."
+        ),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="PNG of the sweep's mIoU.")] = None,
     prompts_file: Annotated[
         Path | None, typer.Option(help="Other words: a class a line in the order of labels, synonyms after commas.")
     ] = None,
@@ -74,6 +83,8 @@ def evaluate(
     if explain:
         _explain(protocol or "gem")
         return
+    if plot is not None and not sweep:
+        fail("--plot draws a sweep: name one with --sweep")
     if resume and json_file is None:
         fail("--resume goes on with what --json FILE holds: name it")
     chosen = {
@@ -93,7 +104,7 @@ def evaluate(
             steps = [_steps(each, protocol, chosen) for each in sets]
             failed = _evaluate(
                 sets, steps, method or [], model or ["gem-tiny"], weights, dtype, device, json_file, resume,
-                batch_size, workers, progress,
+                batch_size, workers, progress, sweep or [], plot,
             )  # fmt: skip
     except KeyboardInterrupt:
         hint = f"; --resume goes on with {json_file}" if json_file else ""
@@ -115,15 +126,19 @@ def _explain(name: str) -> None:
         say(line)
 
 
-def _open(name: str, root: Path | None, prompts_file: Path | None) -> "Dataset":
+def _open(name: str, root: Path | None, prompts_file: Path | None) -> "Dataset | PointSet":
     from gem_fast.evaluation import open_data
+    from gem_fast.evaluation.datasets import POINTS
+    from gem_fast.evaluation.open_images import open_points
     from gem_fast.prompts import read_prompt_file
 
+    if name == POINTS:
+        return open_points(root)
     found = open_data(name, root)
     return found if prompts_file is None else found.with_classes(read_prompt_file(prompts_file))
 
 
-def _steps(dataset: "Dataset", protocol: str | None, chosen: dict[str, Any]) -> "Protocol":
+def _steps(dataset: "Dataset | PointSet", protocol: str | None, chosen: dict[str, Any]) -> "Protocol":
     from gem_fast.evaluation.protocols import PROTOCOLS, USUAL
 
     name = protocol or USUAL
@@ -133,7 +148,7 @@ def _steps(dataset: "Dataset", protocol: str | None, chosen: dict[str, Any]) -> 
 
 
 def _evaluate(
-    sets: list["Dataset"],
+    sets: list["Dataset | PointSet"],
     steps: list["Protocol"],
     methods: list[str],
     models: list[str],
@@ -145,12 +160,15 @@ def _evaluate(
     batch_size: int,
     workers: int | None,
     style: Style,
+    sweep: list[str],
+    plot: Path | None,
 ) -> int:
     """Evaluate each model, method and set; how many images could not be used."""
     import gem_fast
     from gem_fast.batch.progress import Progress
-    from gem_fast.evaluation import evaluate
+    from gem_fast.evaluation.open_images import PointSet, evaluate_points
     from gem_fast.evaluation.paper import paper_figure
+    from gem_fast.evaluation.run import evaluate_variants
 
     rows: list[dict[str, Any]] = []
     figures: list[float | None] = []
@@ -159,23 +177,39 @@ def _evaluate(
     if journal is not None and not resume:
         journal.unlink(missing_ok=True)
     everything = list(gem_fast.methods())
-    usual = everything if all(each.name == "scenes" for each in sets) else ["gem"]
+    usual = everything if not sweep and all(each.name == "scenes" for each in sets) else ["gem"]
     for name in models:
         model, tag = _split(name)
         for method in everything if "all" in methods else methods or usual:
             engine = gem_fast.load(model, tag, weights=weights, dtype=dtype, device=device, method=method)
+            variants = [""]
+            if sweep:
+                if any(isinstance(each, PointSet) for each in sets):
+                    raise ValueError("a sweep is of label maps; measure points with one setting at a time")
+                from gem_fast.evaluation.sweep import swept
+
+                engine = swept(engine, sweep)
+                variants = [each.name for each in engine.variants]
             for dataset, own in zip(sets, steps, strict=True):
                 progress = Progress()
-                settings = {"method": method, "batch_size": batch_size, "workers": workers, "journal": journal}
+                settings: dict[str, Any] = {"method": method, "batch_size": batch_size, "progress": progress}
+                beside: dict[str, Any] = {"workers": workers, "journal": journal, "variants": variants}
                 say(f"{engine.name}, {method}, {dataset.name}: {len(dataset.images):,} images", to=errors)
                 with shown(progress, style):
-                    done = evaluate(engine, dataset, own, progress=progress, **settings)  # type: ignore[arg-type]
-                failed += _tell_failures(done)
-                rows.append(done.row)
-                figures.append(paper_figure(dataset.name, model, tag, method))
+                    if isinstance(dataset, PointSet):
+                        done = [evaluate_points(engine, dataset, own, **settings)]
+                    else:
+                        done = evaluate_variants(engine, dataset, own, **settings, **beside)
+                failed += _tell_failures(done[0])
+                rows += [each.row for each in done]
+                figures += [None if sweep else paper_figure(dataset.name, model, tag, method)] * len(done)
                 _write(json_file, rows)
     if journal is not None:
         journal.unlink(missing_ok=True)
+    if plot is not None:
+        from gem_fast.evaluation.plots import draw_sweep
+
+        draw_sweep(rows, plot)
     Console(width=max(console.width, _WIDTH)).print(_table(rows, figures))
     return failed
 
@@ -215,7 +249,7 @@ def _table(rows: list[dict[str, Any]], figures: list[float | None]) -> Any:
         table.add_row(
             row["data"],
             row["model"],
-            row["method"],
+            ", ".join(filter(None, (row["method"], row["settings"].get("sweep")))),
             row["protocol"],
             _percent(row["miou"]),
             "" if figure is None else f"{figure:.1f}",

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
@@ -58,13 +58,14 @@ class _Held:
 
 @dataclass(frozen=True)
 class EvaluationWork:
-    """The pipeline's work: an image to pixels, and its scores with its truth to areas."""
+    """The pipeline's work: an image to pixels, and its scores with its truth to areas, of each variant in turn."""
 
     model: "Segmenter"
     dataset: Dataset
     steps: Protocol
     rule: LabelRule
     windows: Windows | None
+    variants: int = 1
 
     def prepare(self, source: Source, seconds: Seconds) -> tuple[_Held, np.ndarray, tuple[int, int]]:
         index = source.key
@@ -81,8 +82,16 @@ class EvaluationWork:
             truth = checked_truth(self.dataset, held.index, held.size)
         with timed("decode scores", seconds):
             decoder = WindowDecoder(held.layout) if held.layout else self.model.host_decoder
-            labels = self.rule.apply(scores, decoder, held.layout, held.shape, held.size)
-        return held.index, areas(labels, truth, len(self.dataset.classes))
+            found = [
+                areas(self.rule.apply(own, decoder, held.layout, held.shape, held.size), truth, self.classes)
+                for own in np.split(scores, self.variants)
+            ]
+        parts = zip(*((each.both, each.labelled, each.truth) for each in found), strict=True)
+        return held.index, Areas(*map(np.concatenate, parts))
+
+    @property
+    def classes(self) -> int:
+        return len(self.dataset.classes)
 
 
 class Journal:
@@ -136,13 +145,32 @@ def evaluate(
     batch_size: int = 8,
     workers: int | None = None,
 ) -> Evaluation:
-    """Evaluate a model on a data set.
+    """Evaluate a model on a data set; see `evaluate_variants`."""
+    settings: dict[str, Any] = {"progress": progress, "journal": journal, "batch_size": batch_size, "workers": workers}
+    (only,) = evaluate_variants(model, dataset, steps, method=method, variants=("",), **settings)
+    return only
+
+
+def evaluate_variants(
+    model: "Segmenter",
+    dataset: Dataset,
+    steps: Protocol,
+    *,
+    method: str = "gem",
+    variants: Sequence[str] = ("",),
+    progress: Progress | None = None,
+    journal: Path | None = None,
+    batch_size: int = 8,
+    workers: int | None = None,
+) -> list[Evaluation]:
+    """Evaluate a model on a data set, with several settings at once.
 
     Args:
         model: an engine.
         dataset: from `open_data`.
         steps: a protocol as it is for this set: `PROTOCOLS[name].of(data, ...)`.
         method: what the row calls the method.
+        variants: names of those whose scores the model gives in turn, as `sweep.SweptModel` does.
         progress: kept up to date, for who watches it from another thread.
         journal: file that keeps what is finished of each image, so that the same evaluation goes on there.
         batch_size: images or windows in one forward.
@@ -157,7 +185,7 @@ def evaluate(
     if len(words) < 2:
         raise ValueError(f"{dataset.name} has a single class: nothing competes with it; name two or more")
     query = model.query(
-        {f"{number} {word}": [word] for number, (_, word) in enumerate(words)},
+        {f"{number} {word}": [word] for number, (_, word) in enumerate(words * len(variants))},
         templates=steps.templates,
         logit_scale=steps.logit_scale,
         threshold=steps.threshold,
@@ -175,26 +203,38 @@ def evaluate(
     }
     names = [each.name for each in dataset.classes]
     asked = {"data": dataset.name, "images": list(map(dataset.label, range(len(dataset.images)))), "words": words}
-    kept = Journal(journal, {**asked, "settings": settings, "model": model.name}, len(names))
-    work = EvaluationWork(model, dataset, steps, rule, windows)
+    question = {**asked, "settings": settings, "model": model.name, "variants": list(variants)}
+    kept = Journal(journal, question, len(names) * len(variants))
+    work = EvaluationWork(model, dataset, steps, rule, windows, len(variants))
     found, failures = _areas(work, query, kept, progress, batch_size, workers)
-    summed = total([Areas(*np.zeros((3, len(names)), np.int64)), *found])
-    row = {
+    nothing = Areas(*np.zeros((3, len(names) * len(variants)), np.int64))
+    summed = total([nothing, *found])
+    common = {
         "data": dataset.name,
         "model": model.name,
         "method": method,
         "protocol": steps.name,
-        "settings": settings,
         "images": len(found),
+        "images_per_second": progress.images_per_second if progress.done else None,
+    }
+    parts = (np.split(each, len(variants)) for each in (summed.both, summed.labelled, summed.truth))
+    rows = (
+        common | {"settings": settings | ({"sweep": variant} if variant else {})} | _measured(Areas(*own), names)
+        for variant, *own in zip(variants, *parts, strict=True)
+    )
+    return [Evaluation(row, tuple(failures)) for row in rows]
+
+
+def _measured(summed: Areas, names: list[str]) -> dict[str, Any]:
+    """A row's figures."""
+    return {
         "miou": _number(summed.miou),
         "pixel_accuracy": _number(summed.pixel_accuracy),
         "mean_accuracy": _number(summed.mean_accuracy),
         "frequency_weighted_iou": _number(summed.frequency_weighted_iou),
         "per_class": {name: _number(value) for name, value in zip(names, summed.iou.tolist(), strict=True)},
-        "images_per_second": progress.images_per_second if progress.done else None,
         "versions": versions(),
     }
-    return Evaluation(row, tuple(failures))
 
 
 def _areas(

@@ -1,0 +1,177 @@
+"""OpenImages V7's points: what people said yes or no to at places of the validation photographs. Needs no torch."""
+
+import csv
+import re
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..batch.progress import Progress
+from ..images import ImageError, load_image
+from .datasets import POINTS
+from .points import Hits, hits, readings
+from .protocols import Protocol
+from .run import Evaluation, versions
+
+if TYPE_CHECKING:
+    from ..segmenter import Segmenter
+
+ANNOTATIONS, DESCRIPTIONS = "oidv7-val-annotations-point-labels.csv", "oidv7-class-descriptions.csv"
+_NEEDED = ("ImageId", "X", "Y", "Label", "EstimatedYesNo")
+_IMAGE = re.compile(r"\w{1,64}")
+_MAP_THRESHOLD = 0.5  # the paper's, of a heat map that is stretched to 0..1
+
+
+@dataclass(frozen=True)
+class Pointed:
+    """A photograph and, for each class that is in it, its points: `[N, 2]` x and y in 0..1, and whether they are it."""
+
+    path: Path
+    points: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class PointSet:
+    """Photographs with points, under the name that `--data` has."""
+
+    images: tuple[Pointed, ...] = field(repr=False)
+    name: str = POINTS
+
+
+def open_points(root: Path | None) -> PointSet:
+    """The photographs of `root/validation` with points, and those of their classes that at least one point is of.
+
+    Raises:
+        ValueError: a file is missing or is none of OpenImages V7's; the message says what was expected where.
+    """
+    if root is None:
+        raise ValueError(f"{POINTS} lies below a folder: name it with --root")
+    for name in (ANNOTATIONS, DESCRIPTIONS, "validation"):
+        if not (root / name).exists():
+            raise ValueError(f"{POINTS}: expected {root / name}, and there is none; --root is what holds it")
+    names = {row[0]: row[1] for row in _rows(root / DESCRIPTIONS) if len(row) > 1}
+    by_image: dict[str, dict[str, list[tuple[float, float, bool]]]] = defaultdict(lambda: defaultdict(list))
+    for image, word, *point in _points(root / ANNOTATIONS, names):
+        by_image[image][word].append(tuple(point))
+    found = []
+    for image in sorted(by_image):
+        classes = {word: points for word, points in by_image[image].items() if any(yes for *_, yes in points)}
+        if not classes:
+            continue
+        path = root / "validation" / f"{image}.jpg"
+        if not path.is_file():
+            raise ValueError(f"{POINTS}: expected the photograph {path}, and there is none")
+        found.append(Pointed(path, {word: _arrays(points) for word, points in classes.items()}))
+    if not found:
+        raise ValueError(f"{root / ANNOTATIONS} has no photograph with a point that is said yes to")
+    return PointSet(tuple(found))
+
+
+def _arrays(points: list[tuple[float, float, bool]]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([point[:2] for point in points]), np.array([point[2] for point in points])
+
+
+def _rows(path: Path) -> Iterator[list[str]]:
+    """Lines of a CSV file; the reader itself bounds how long a field may be."""
+    try:
+        with open(path, encoding="utf-8", errors="replace", newline="") as file:
+            yield from csv.reader(file)
+    except (OSError, csv.Error) as error:
+        raise ValueError(f"{path} can't be read: {error}") from error
+
+
+def _points(path: Path, names: Mapping[str, str]) -> Iterator[tuple[Any, ...]]:
+    """Image, word, x, y and whether it is so, of each point that people were sure of."""
+    rows = _rows(path)
+    columns = next(rows, [])
+    if missing := [name for name in _NEEDED if name not in columns]:
+        raise ValueError(f"{path} has no column {', '.join(missing)}; its first line must name {', '.join(_NEEDED)}")
+    places = {name: columns.index(name) for name in (*_NEEDED, "TextLabel") if name in columns}
+    for number, row in enumerate(rows, 2):
+        try:
+            entry = {name: row[place] for name, place in places.items()}
+            x, y = float(entry["X"]), float(entry["Y"])
+        except (IndexError, ValueError) as error:
+            raise ValueError(f"{path}, line {number}: no point ({error})") from error
+        if not (0 <= x <= 1 and 0 <= y <= 1 and _IMAGE.fullmatch(entry["ImageId"])):
+            raise ValueError(f"{path}, line {number}: a point has X and Y in 0..1 and an ImageId of letters and digits")
+        if entry["EstimatedYesNo"] not in ("yes", "no"):
+            continue  # "unsure"
+        word = (entry.get("TextLabel") or names.get(entry["Label"], "")).strip()
+        if not word:
+            raise ValueError(f"{path}, line {number}: {DESCRIPTIONS} has no name for {entry['Label']}")
+        yield entry["ImageId"], word, x, y, entry["EstimatedYesNo"] == "yes"
+
+
+def evaluate_points(
+    model: "Segmenter",
+    dataset: PointSet,
+    steps: Protocol,
+    *,
+    method: str = "gem",
+    progress: Progress | None = None,
+    batch_size: int = 8,
+) -> Evaluation:
+    """p-mIoU of a model: each class of an image by its own heat map, stretched to 0..1, from 0.5 on.
+
+    The row's `miou` is the reading `image`, and `readings` has all four.
+    """
+    progress = progress or Progress()
+    progress.total, progress.started = len(dataset.images), time.monotonic()
+    found: list[list[Hits]] = []
+    failures: list[str] = []
+    waiting = iter(dataset.images)
+    settings: dict[str, Any] = {"size": steps.size, "window": steps.window, "stride": steps.stride}
+    while chunk := list(islice(waiting, batch_size)):
+        pictures = []
+        for each in chunk:
+            try:
+                pictures.append((each, load_image(each.path)))
+            except ImageError as error:
+                failures.append(str(error))
+                progress.count("failed", str(error))
+        asked = [list(each.points) for each, _ in pictures]
+        shown = [picture for _, picture in pictures]
+        results = model.segment(shown, asked, templates=steps.templates, batch_size=batch_size, **settings)
+        for (each, _), result in zip(pictures, results, strict=True):
+            found.append([_hits(word, result.heatmap(word), *each.points[word]) for word in each.points])
+            progress.count("ok")
+    values = readings(found)
+    by_class: dict[str, list[Hits]] = defaultdict(list)
+    for image in found:
+        for one in image:
+            by_class[one.name].append(one)
+    row = {
+        "data": POINTS,
+        "model": model.name,
+        "method": method,
+        "protocol": steps.name,
+        "settings": {**settings, "templates": steps.templates, "map_threshold": _MAP_THRESHOLD},
+        "images": len(found),
+        "miou": _known(values["image"]),
+        "pixel_accuracy": None,
+        "mean_accuracy": None,
+        "frequency_weighted_iou": None,
+        "readings": {name: _known(value) for name, value in values.items()},
+        "per_class": {name: _known(readings([each])["image"]) for name, each in sorted(by_class.items())},
+        "images_per_second": progress.images_per_second,
+        "versions": versions(),
+    }
+    return Evaluation(row, tuple(failures))
+
+
+def _hits(word: str, heatmap: np.ndarray, points: np.ndarray, yes: np.ndarray) -> Hits:
+    height, width = heatmap.shape
+    columns = np.minimum((points[:, 0] * width).astype(int), width - 1)
+    rows = np.minimum((points[:, 1] * height).astype(int), height - 1)
+    return hits(word, heatmap[rows, columns] >= _MAP_THRESHOLD, yes)
+
+
+def _known(value: float) -> float | None:
+    return None if value != value else value

@@ -1,0 +1,46 @@
+"""Pictures of sweeps and studies, by matplotlib (the extra `evaluation`)."""
+
+import io
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import missing_extra
+from ..writing import write_whole
+
+
+def figure(rows: int = 1, columns: int = 1, **settings: Any) -> tuple[Any, Any]:
+    """A figure without a screen, and its axes."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise missing_extra("drawing", "evaluation", error) from error
+    drawn = Figure(layout="constrained", **settings)
+    return drawn, drawn.subplots(rows, columns, squeeze=False)
+
+
+def save(drawn: Any, path: Path) -> None:
+    """As PNG, whole or not at all."""
+    buffer = io.BytesIO()
+    drawn.savefig(buffer, format="png", dpi=100)
+    write_whole(path, buffer.getvalue())
+
+
+def draw_sweep(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """mIoU by setting, a line for each data set and model."""
+    lines: dict[str, list[tuple[str, float]]] = defaultdict(list)
+    for row in rows:
+        lines[f"{row['data']}, {row['model']}"].append((row["settings"]["sweep"], 100 * (row["miou"] or np.nan)))
+    drawn, axes = figure(figsize=(7, 4))
+    axis = axes[0, 0]
+    for name, points in lines.items():
+        settings, values = zip(*points, strict=True)
+        axis.plot(settings, values, "o-", label=name)
+    axis.set_ylabel("mIoU in percent")
+    axis.tick_params(axis="x", labelrotation=0 if len(settings) < 6 else 60)
+    axis.legend()
+    axis.grid(alpha=0.3)
+    save(drawn, path)

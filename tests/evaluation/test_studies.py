@@ -1,0 +1,79 @@
+"""The paper's studies: right values on cases that are known."""
+
+import numpy as np
+import pytest
+import torch
+from gem_fast.kernels import self_self_attention
+from PIL import Image
+from typer.testing import CliRunner
+
+import gem_fast
+from gem_fast.cli import app
+from gem_fast.evaluation import open_data, studies
+
+
+@pytest.fixture(scope="module")
+def model():
+    return gem_fast.load("gem-tiny")
+
+
+def test_the_simulation_is_the_engines_attention():
+    generator = np.random.default_rng(0)
+    points = generator.standard_normal((20, 64))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    values = studies.self_self(points, 0.2, 2)
+    qkv = torch.from_numpy(points)[None, :, None, None].expand(1, 20, 3, 1, 64).float().contiguous()
+    theirs = self_self_attention(qkv, 5.0, iterations=2, projections="v")[0].double().numpy()
+    weights = np.exp(values @ values.T * 5)
+    np.testing.assert_allclose(weights / weights.sum(1, keepdims=True) @ points, theirs, atol=1e-6)
+
+
+def test_clusters_are_what_is_linked():
+    points = np.array([[1, 0], [0, 1], [1, 0], [-1, 0], [0, 1]], float)
+    assert studies.clusters(points).tolist() == [0, 1, 0, 2, 1]
+
+
+def test_more_iterations_and_higher_temperatures_leave_fewer_clusters(tmp_path):
+    counts = studies.clustering(tmp_path).values["counts"]
+    for temperature in studies.TEMPERATURES:
+        found = [counts[temperature, k] for k in studies.ITERATIONS]
+        assert found == sorted(found, reverse=True)
+    assert counts[0.07, 30] > counts[0.18, 30]
+    assert Image.open(tmp_path / "clustering.png").size[0] > 300
+
+
+def test_kmeans_and_self_self_attention_agree_on_clear_clusters(tmp_path):
+    pytest.importorskip("sklearn")
+    agreement = studies.kmeans(tmp_path, trials=2).values["agreement"]
+    assert agreement[0].min() == 1
+    assert agreement[-1][0] < 0.5
+
+
+def test_lipschitz_constants_are_largest_singular_values(model, tmp_path):
+    values = studies.lipschitz(model, tmp_path).values
+    weight = model.vision.blocks[2].qkv.weight.double().numpy()
+    width = weight.shape[1]
+    for k, letter in enumerate("qkv"):
+        wanted = np.linalg.svd(weight[k * width : (k + 1) * width], compute_uv=False)[0]
+        assert values[letter][2] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_localization_measures_each_method(model, tmp_path):
+    dataset = open_data("scenes", None)
+    made = studies.localization(model, dataset, tmp_path, images=6)
+    means, names = made.values["means"], made.values["names"]
+    assert np.isnan(means[0, names.index("CLIP Surgery")]).all()  # of the last six blocks of seven
+    last = dict(zip(names, means[-1], strict=True))
+    assert last["GEM, 1 it."][2] > last["CLIP"][2]
+    assert last["GEM, 3 it."][0] > last["GEM, 1 it."][0]
+    pixels = [model.pixels(dataset.images[i], (96, 96)) for i in range(6)]
+    features = model.patch_features(np.stack(pixels), (96, 96)).flatten(1, 2)
+    wanted = torch.einsum("bne,bme->bnm", features, features).mean()
+    assert last["GEM, 1 it."][0] == pytest.approx(float(wanted), abs=1e-5)
+
+
+def test_the_command_prints_and_draws(tmp_path):
+    result = CliRunner().invoke(app, ["study", "clustering", "--out", str(tmp_path)])
+    assert result.exit_code == 0
+    assert "τ = 0.18: " in result.output
+    assert (tmp_path / "clustering.png").is_file()

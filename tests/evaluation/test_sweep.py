@@ -1,0 +1,75 @@
+"""Sweeps: each variant is what a model of its own gives, and what they share is computed once."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import gem_fast
+from gem_fast.cli import app
+from gem_fast.evaluation.sweep import parse_sweep, swept
+
+
+def scores_of(model, words, picture):
+    pixels = model.pixels(picture, (64, 96))
+    patches = model.patch_features(pixels[None], (64, 96))
+    return model.scores(patches, [0], words, [1] * len(words))[0].numpy()
+
+
+def test_variants_are_models_of_their_own(picture, small_model):
+    image, base = picture(64, 96), small_model
+    state = base.vision.state_dict()
+    words = base.encode_text(["cat", "dog"])
+    both = swept(base, ["iterations=0,2", "projections=v,qk"])
+    found = scores_of(both, words.repeat(len(both.variants), 1), image)
+    for k, (iterations, projections) in enumerate([(0, "v"), (0, "qk"), (2, "v"), (2, "qk")]):
+        alone = gem_fast.load("ViT-S-32-alt", "random", iterations=iterations, projections=projections)
+        alone.vision.load_state_dict(state)
+        np.testing.assert_allclose(found[2 * k : 2 * k + 2], scores_of(alone, words, image), atol=2e-5)
+
+
+def test_temperature_multiplies_the_adaptive_one(picture):
+    image, base = picture(64, 96), gem_fast.load("gem-tiny")  # whose inverse temperature is a fixed 8
+    words = base.encode_text(["cat", "dog"])
+    half = scores_of(swept(base, ["temperature=0.5"]), words, image)
+    np.testing.assert_allclose(
+        half, scores_of(gem_fast.load("gem-tiny", inverse_temperature=16), words, image), atol=2e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("iterations", "NAME=VALUE"),
+        ("blocks=2", "one of"),
+        ("iterations=x", "can't take 'x'"),
+        ("normalize=1", "take '1'"),
+        ("projections=z", "z"),
+        ("temperature=0", "positive"),
+    ],
+)
+def test_wrong_sweeps_say_what_is_right(text, said):
+    with pytest.raises(ValueError, match=said):
+        parse_sweep([text], gem_fast.methods()["gem"])
+
+
+def test_methods_without_a_path_beside_are_refused():
+    with pytest.raises(ValueError, match="sclip is none"):
+        parse_sweep(["iterations=0"], gem_fast.methods()["sclip"])
+
+
+def test_the_command_has_a_row_and_a_point_for_each(tmp_path):
+    folder = tmp_path / "own"
+    for part in ("images", "labels"):
+        (folder / part).mkdir(parents=True)
+    Image.new("RGB", (64, 48), "red").save(folder / "images/a.png")
+    Image.fromarray(np.tile(np.array([0, 1], np.uint8), (48, 32))).save(folder / "labels/a.png")
+    (folder / "classes.txt").write_text("cat\ndog\n")
+    options = ["--sweep", "iterations=0,1", "--plot", tmp_path / "p.png", "--json", tmp_path / "r.json", "--size", 64]
+    result = CliRunner().invoke(app, ["evaluate", *map(str, ["--data", folder, *options, "--progress", "none"])])
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / "r.json").read_text())
+    assert [row["settings"]["sweep"] for row in rows] == ["iterations=0", "iterations=1"]
+    assert Image.open(tmp_path / "p.png").size[0] > 300
