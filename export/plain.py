@@ -8,7 +8,8 @@ from gem_fast.kernels.linear import activate
 from torch import Tensor, nn
 
 from gem_fast.dtypes import dtype_name
-from gem_fast.towers.vit import GemVisionTransformer, Linear
+from gem_fast.towers.layer import Linear
+from gem_fast.towers.vit import GemVisionTransformer
 
 _LINEARS = ("qkv", "out", "mlp_in", "mlp_out")
 

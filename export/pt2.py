@@ -119,7 +119,7 @@ def compare_package(
         }
         truth = model.features(pixels).cpu()
         found = compare(loaded(pixels).cpu(), truth, input="noise", **where)
-        if plain.class_embedding.dtype == torch.float32:
+        if plain.position_embedding.dtype == torch.float32:
             yield found
         else:
             yield found.loosened(compare(plain(pixels).patches.cpu(), truth, input="noise", **where))
@@ -127,7 +127,7 @@ def compare_package(
 
 def _pixels(vision: "GemVisionTransformer", count: int, size: tuple[int, int]) -> Tensor:
     generator = torch.Generator().manual_seed(count)
-    return torch.randn(count, 3, *size, generator=generator).to(vision.class_embedding.device)
+    return torch.randn(count, 3, *size, generator=generator).to(vision.position_embedding.device)
 
 
 def check_compiler() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from .blip import blip_config
 from .hugging_face import open_clip_config
 from .preprocessing import Preprocessing, of_hugging_face, of_open_clip
 
@@ -62,7 +63,10 @@ def read_folder(folder: Path, label: str) -> Described:
         return Described(model_cfg, preprocessing, folder)
     if (folder / "config.json").is_file():
         config = read_config(folder / "config.json", label)
-        model_cfg = open_clip_config(config, read_config(folder / "tokenizer_config.json", label), label)
+        if config.get("model_type") == "blip":
+            model_cfg = blip_config(config, label)
+        else:
+            model_cfg = open_clip_config(config, read_config(folder / "tokenizer_config.json", label), label)
         images = read_config(folder / "preprocessor_config.json", label)
         newer = read_config(folder / "processor_config.json", label).get("image_processor")
         images = images or (newer if isinstance(newer, dict) else {})

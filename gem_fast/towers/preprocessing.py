@@ -20,6 +20,7 @@ class Preprocessing:
 
 
 CLIP_IMAGES = Preprocessing()
+HALVED_IMAGES = Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _PILLOW = {2: "bilinear", 3: "bicubic"}
 
 

@@ -78,7 +78,11 @@ class TestLocalDir:
             ("{}", "has no model_cfg of a CLIP"),
             ('{"model_cfg": {"embed_dim": 8}}', "has no model_cfg of a CLIP"),
             (json.dumps({"model_cfg": {**TINY, "colour": 1}}), "open_clip can't make a model of its config"),
-            (json.dumps({"model_cfg": {**TINY, "custom_text": True}}), "is not supported: its text tower"),
+            (json.dumps({"model_cfg": {**TINY, "custom_text": {"a": 1}, "multimodal_cfg": {}}}), "it is a CoCa model"),
+            (
+                json.dumps({"model_cfg": {**TINY, "text_cfg": {**TINY["text_cfg"], "embed_cls": True}}}),
+                "is not supported: its text tower",
+            ),
             (json.dumps({"model_cfg": TINY, "preprocess_cfg": {"mean": [0.5]}}), "mean and std must be three numbers"),
             (json.dumps({"model_cfg": TINY, "preprocess_cfg": {"std": [0, 1, 1]}}), "mean and std must be three"),
             (json.dumps({"model_cfg": TINY, "preprocess_cfg": {"mean": "grey"}}), "mean, std or size are no numbers"),

@@ -1,0 +1,54 @@
+"""Graphs of other families' towers under ONNX Runtime against torch."""
+
+import functools
+
+import pytest
+import torch
+from gem_fast.export.comparison import relative_error
+
+import gem_fast
+from tests.export.test_image_encoder import open_encoder
+from tests.towers.families import CONFIGS, make_model, word_tokenizer, write_folder
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory):
+    root = tmp_path_factory.mktemp("families")
+
+    @functools.cache
+    def folder(name):
+        tokenizer = word_tokenizer() if CONFIGS[name]["text_cfg"].get("hf_tokenizer_name") else None
+        return str(write_folder(root / name, make_model(CONFIGS[name]), CONFIGS[name], tokenizer))
+
+    return lambda name, **options: gem_fast.load(folder(name), **options)
+
+
+def pixels(H, W):
+    return torch.randn(2, 3, H, W, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("size", [(40, 72), None], ids=["fixed", "dynamic"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_image_encoders_agree_with_torch(load, name, size):
+    model = load(name)
+    encode = open_encoder(model, size, original=True)
+    found, truth = encode(pixels(40, 72)), model.features(pixels(40, 72), original=True)
+    assert relative_error(found["patch_features"], truth.patches) < 1e-5
+    assert relative_error(found["original_features"], truth.original_patches) < 1e-5
+
+
+@pytest.mark.parametrize("attention", ["portable", "ort", "onnx"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("siglip-wide", {"pooling": "value"}),
+        ("siglip", {"method": "naclip"}),
+        ("eva02", {"rotated": True}),
+        ("eva02", {"method": "sclip"}),
+        ("pe-bare", {"method": "clip"}),
+    ],
+)
+def test_choices_and_methods(load, name, options, attention):
+    model = load(name, **options)
+    encode = open_encoder(model, None, opset=23 if attention == "onnx" else 18, attention=attention)
+    assert relative_error(encode(pixels(48, 40))["patch_features"], model.features(pixels(48, 40))) < 1e-5
