@@ -8,7 +8,12 @@ import typer
 from ..terminal import fail, say
 
 
-def models(name: Annotated[str | None, typer.Argument(help="Tell of this model alone.")] = None) -> None:
+def models(
+    name: Annotated[str | None, typer.Argument(help="Tell of this model alone.")] = None,
+    unsupported: Annotated[
+        bool, typer.Option("--unsupported", help="Also list open_clip's models that can't be loaded, with the reason.")
+    ] = False,
+) -> None:
     """List the models that can be loaded, with their pretrained tags.
 
     Of one model: its input and defaults, and its tags, or, of an embedded one, the words that it knows, as
@@ -28,6 +33,9 @@ def models(name: Annotated[str | None, typer.Argument(help="Tell of this model a
     for each in names:
         # A line each, whatever the width, so that grep finds the tags with the name.
         say(f"{each:{max(map(len, names))}}  {', '.join(tags(each)) or '(embedded)'}")
+    if unsupported:
+        for each, reason in gem_fast.unsupported_models().items():
+            say(f"{each}: not supported, {reason}")
 
 
 def tags(name: str) -> list[str]:
@@ -42,6 +50,7 @@ def told(name: str) -> Iterator[str]:
     """Lines about one model."""
     from gem_fast.options import Defaults
     from gem_fast.towers.configs import find_config
+    from gem_fast.towers.model_tokenizer import tokenizer_source
     from gem_fast.towers.packing import vision_config, why_unsupported
 
     config = find_config(name)
@@ -55,5 +64,7 @@ def told(name: str) -> Iterator[str]:
         f"# {name}: patches of {vision.patch_size} px, trained at {height}×{width}; "
         f"defaults: size {usual.size}, threshold {usual.threshold:g}, scale {usual.logit_scale:g}"
     )
+    if words := tokenizer_source(config.model_cfg):
+        yield f"# its tokenizer is that of {words}: tokenizer.json or vocab.txt, which --tokenizer takes"
     yield from tags(name)
     yield from (", ".join([word, *synonyms]) for word, synonyms in config.vocabulary.items())

@@ -14,7 +14,7 @@ from .interface import TensorFacts, check_tensors, head_and_text, image_encoder
 from .typed_json import EntryError, from_json, member, parse_json, read_json, require, shown
 
 FORMAT = "gem_fast.export"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 _LIMIT = 16 << 20  # bytes of a manifest, which has room for a vocabulary of a million tokens

@@ -24,6 +24,20 @@ _KNOWN = {
 }
 _POOLERS = {"mean_pooler": "mean", "cls_last_hidden_state_pooler": "first"}
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+_DEFAULTS: dict[str, Any] = {  # of transformers' configurations, which saved ones may leave out
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "vocab_size": 30522,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "pad_token_id": 0,
+    "layer_norm_eps": 1e-12,
+    "hidden_act": "gelu",
+}
+_ROBERTA = {"pad_token_id": 1, "vocab_size": 50265}
+_NO_SIZES = ("layer_norm_eps", "hidden_act")
 _EXTRAS = ("transformer.pooler.", "transformer.embeddings.position_ids", "transformer.embeddings.token_type_ids")
 
 
@@ -103,38 +117,39 @@ def _known(model: str) -> dict[str, Any]:
 
 def _bert_config(name: str, config: dict[str, Any], model_cfg: dict[str, Any]) -> BertConfig:
     """Of a `config.json`; what it leaves out is transformers' default."""
-    text, roberta = model_cfg["text_cfg"], config["model_type"] != "bert"
-    get = config.get
-    width, embed_dim = get("hidden_size", 768), model_cfg["embed_dim"]
-    projection: tuple[int, ...] = (embed_dim,)
-    if text.get("hf_proj_type", "mlp") == "mlp":
-        projection = ((width + embed_dim) // 2, embed_dim)
-    elif text.get("hf_proj_type", "mlp") is None and width == embed_dim:
-        projection = ()
-    padding = get("pad_token_id", 1 if roberta else 0)
-    activation = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}.get(
-        get("hidden_act", "gelu")
-    )
-    numbers = (width, embed_dim, get("num_hidden_layers", 12), get("num_attention_heads", 12), padding)
-    if activation is None or any(type(number) is not int for number in numbers) or not 0 <= padding < 1 << 20:
+    text, kind = model_cfg["text_cfg"], config["model_type"]
+    told = _DEFAULTS | {key: config[key] for key in _DEFAULTS if config.get(key) is not None}
+    if kind != "bert":
+        told |= {key: config.get(key, value) for key, value in _ROBERTA.items()}
+    numbers = [value for key, value in told.items() if key not in _NO_SIZES]
+    epsilon, heads = told["layer_norm_eps"], told["num_attention_heads"]
+    if (
+        any(type(number) is not int or not 0 <= number < 1 << 24 for number in numbers)
+        or not all((told["hidden_size"], heads, told["num_hidden_layers"] < 1 << 10))
+        or told["hidden_size"] % heads
+        or not isinstance(epsilon, (int, float))
+        or told["hidden_act"] not in _ACTIVATIONS
+        or (text.get("hf_proj_type", "mlp") is None and told["hidden_size"] != model_cfg["embed_dim"])
+    ):
         raise ModelError(f"{name}: the config.json of its text tower has sizes or an activation that can't be used")
-    skipped = padding + 1 if roberta else 0
-    positions = get("max_position_embeddings", 512)
+    width, embed_dim, projection = told["hidden_size"], model_cfg["embed_dim"], text.get("hf_proj_type", "mlp")
+    own = {"mlp": ((width + embed_dim) // 2, embed_dim), None: ()}
+    skipped = 0 if kind == "bert" else told["pad_token_id"] + 1
     return BertConfig(
         width=width,
-        layers=get("num_hidden_layers", 12),
-        heads=get("num_attention_heads", 12),
-        mlp_width=get("intermediate_size", 3072),
-        vocabulary=get("vocab_size", 50265 if config["model_type"] == "roberta" else 30522),
-        positions=positions,
-        context=min(text.get("context_length", 77), positions - skipped),
-        padding=padding,
+        layers=told["num_hidden_layers"],
+        heads=heads,
+        mlp_width=told["intermediate_size"],
+        vocabulary=told["vocab_size"],
+        positions=told["max_position_embeddings"],
+        context=min(text.get("context_length", 77), told["max_position_embeddings"] - skipped),
+        padding=told["pad_token_id"],
         pool=_POOLERS[text.get("hf_pooler_type", "mean_pooler")],
-        projection=projection,
-        activation=activation,
-        norm_eps=float(get("layer_norm_eps", 1e-12)),
+        projection=own.get(projection, (embed_dim,)),
+        activation=_ACTIVATIONS[told["hidden_act"]],
+        norm_eps=float(epsilon),
         skipped_positions=skipped,
-        token_types=get("type_vocab_size", 2),
+        token_types=told["type_vocab_size"],
     )
 
 

@@ -41,6 +41,13 @@ def tokenizer_of(name: str, model_cfg: dict[str, Any], given: Path | None = None
     return _from_files(name, given or _find(name, str(words), places), context, settings, text_cfg)
 
 
+def tokenizer_source(model_cfg: dict[str, Any]) -> str | None:
+    """The repository on the Hugging Face hub whose tokenizer a model has; None for CLIP's own."""
+    if BLIP in model_cfg:
+        return _BLIP_WORDS
+    return (model_cfg.get("text_cfg") or {}).get("hf_tokenizer_name")
+
+
 def _from_files(
     name: str, path: Path, context: int, settings: dict[str, Any], text_cfg: dict[str, Any]
 ) -> FileTokenizer:

@@ -10,7 +10,7 @@ from ..errors import ModelError
 from .blip import BLIP
 from .folders import describes_a_model, find_weights, read_folder
 from .hub import fetch, fetch_folder
-from .preprocessing import CLIP_IMAGES, HALVED_IMAGES, Preprocessing, of_open_clip
+from .preprocessing import CLIP_IMAGES, HALVED_IMAGES, PE_IMAGES, Preprocessing, of_open_clip
 from .quick_gelu import require_activation
 
 
@@ -86,7 +86,9 @@ def _require_size(name: str, model_cfg: dict[str, Any], described: dict[str, Any
 def usual_images(model_cfg: dict[str, Any]) -> Preprocessing:
     """How images are prepared where neither a tag nor a folder says: SigLIP's and PE's are normalised by halves."""
     trunk = str(model_cfg["vision_cfg"].get("timm_model_name") or "")
-    return HALVED_IMAGES if "siglip" in trunk or "vit_pe_" in trunk else CLIP_IMAGES
+    if "vit_pe_" in trunk:
+        return PE_IMAGES
+    return HALVED_IMAGES if "siglip" in trunk else CLIP_IMAGES
 
 
 def describes_itself(name: str) -> bool:

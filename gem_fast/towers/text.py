@@ -110,7 +110,13 @@ def end_of_text(tower: Any, tokens: Tensor) -> Tensor:
 
 def eos_of(tower: Any) -> int:
     """The id of the end of text, where the tower looks for it."""
-    return int(getattr(tower, "text_eos_id", None) or getattr(tower, "eos_id", 2))
+    eos: Any = getattr(tower, "text_eos_id", None) or getattr(tower, "eos_id", 2)
+    return int(eos)
+
+
+def sees_padding(tower: Any) -> bool:
+    """Whether a text's embedding depends on what lies behind it, so that all are filled up to the context."""
+    return hasattr(tower, "token_embedding") and tower.attn_mask is None
 
 
 class DiskCache:

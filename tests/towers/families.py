@@ -105,7 +105,7 @@ CONFIGS = {
         "embed_dim": 24,
         "custom_text": True,
         "vision_cfg": _trunk("gem_test_mobileclip"),
-        "text_cfg": _TEXT | {"no_causal_mask": True},
+        "text_cfg": _TEXT | {"no_causal_mask": True, "vocab_size": 49408},
     },
     "clipa": {
         "embed_dim": 24,
