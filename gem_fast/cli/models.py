@@ -8,13 +8,8 @@ import typer
 from ..terminal import fail, say
 
 
-def models(
-    name: Annotated[str | None, typer.Argument(help="Tell of this model alone.")] = None,
-    unsupported: Annotated[
-        bool, typer.Option("--unsupported", help="Also list open_clip's models that can't be loaded, with the reason.")
-    ] = False,
-) -> None:
-    """List the models that can be loaded, with their pretrained tags.
+def models(name: Annotated[str | None, typer.Argument(help="Tell of this model alone.")] = None) -> None:
+    """List the models that can be loaded, with their pretrained tags, and why others of open_clip can't.
 
     Of one model: its input and defaults, and its tags, or, of an embedded one, the words that it knows, as
     --prompts-file takes them.
@@ -33,9 +28,8 @@ def models(
     for each in names:
         # A line each, whatever the width, so that grep finds the tags with the name.
         say(f"{each:{max(map(len, names))}}  {', '.join(tags(each)) or '(embedded)'}")
-    if unsupported:
-        for each, reason in gem_fast.unsupported_models().items():
-            say(f"{each}: not supported, {reason}")
+    for each, reason in gem_fast.unsupported_models().items():
+        say(f"{each}: not supported, {reason}")
 
 
 def tags(name: str) -> list[str]:
@@ -62,7 +56,8 @@ def told(name: str) -> Iterator[str]:
     height, width = (side * vision.patch_size for side in vision.grid)
     yield (
         f"# {name}: patches of {vision.patch_size} px, trained at {height}×{width}; "
-        f"defaults: size {usual.size}, threshold {usual.threshold:g}, scale {usual.logit_scale:g}"
+        f"defaults: size {usual.size}, threshold {usual.threshold:g}, "
+        f"scale {'of the weights' if 'init_logit_bias' in config.model_cfg else f'{usual.logit_scale:g}'}"
     )
     if words := tokenizer_source(config.model_cfg):
         yield f"# its tokenizer is that of {words}: tokenizer.json or vocab.txt, which --tokenizer takes"

@@ -36,7 +36,9 @@ def find_config(name: str) -> ModelConfig | None:
     from . import blip
 
     if name in blip.blip_names():
-        return ModelConfig(blip.named_config(name))
+        return ModelConfig(
+            blip.named_config(name), defaults={"size": 384, "logit_scale": blip.SCALE, "resize": "squash"}
+        )
     import open_clip
 
     model_cfg = open_clip.get_model_config(name)

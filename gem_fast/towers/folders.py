@@ -2,6 +2,7 @@
 
 import json
 import os.path
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,15 @@ def find_weights(folder: Path, label: str) -> Path:
         return found[0]
     several = f"; it has {', '.join(path.name for path in found[:5])}: give one as weights" if found else ""
     raise ModelError(f"{label}: there is no file of weights of a usual name in {folder}{several}")
+
+
+def named_folders(name: str, places: Sequence[Path]) -> Iterator[Path]:
+    """The places, and below each the folder that a config names; what it names elsewhere is not followed."""
+    for place in places:
+        below = (place / name).resolve()
+        if below.is_dir() and below.is_relative_to(place.resolve()):
+            yield below
+        yield place
 
 
 def read_config(path: Path, label: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError, missing_extra
 from .bert import BertConfig, bert_shapes, pack_bert
-from .folders import read_config
+from .folders import named_folders, read_config
 from .hub import fetch
 from .naming import TowerWeights
 
@@ -86,8 +86,8 @@ def hf_text(name: str, model_cfg: dict[str, Any], places: tuple[Path, ...]) -> H
 
 
 def _folder(model: str, places: tuple[Path, ...]) -> Path | None:
-    """Where the text model's `config.json` lies: its own folder, one of the places, or the hub's cache."""
-    for folder in (Path(model), *places):
+    """Where the text model's `config.json` lies: one of the places, a folder there, or the hub's cache."""
+    for folder in named_folders(model, places):
         kind = read_config(folder / "config.json", str(folder)).get("model_type")
         if kind in (*_BERTS, *_OTHERS):
             return folder

@@ -8,6 +8,7 @@ from open_clip.tokenizer import get_clean_fn
 
 from ..errors import ModelError
 from .blip import BLIP, blip_text
+from .folders import named_folders
 from .hub import fetch, fetch_if_there
 from .tokenizers import NAMES, FileTokenizer, file_tokenizer, find_tokenizer
 
@@ -61,9 +62,9 @@ def _from_files(
 
 
 def _find(name: str, words: str, places: tuple[Path, ...]) -> Path:
-    """Beside the weights, in a folder that the config names, or on the hub."""
-    for place in (*places, Path(words)):
-        if place.is_dir() and (found := find_tokenizer(place)):
+    """Beside the weights, in a folder there that the config names, or on the hub."""
+    for place in named_folders(words, places):
+        if found := find_tokenizer(place):
             return found
     try:
         repository, own = words, name.removeprefix("hf-hub:")

@@ -1,5 +1,6 @@
 """Image towers that open_clip takes from timm: SigLIP, PE, EVA and MobileCLIP2-L, read off timm's own module."""
 
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -9,7 +10,12 @@ from torch import nn
 from .rotary import Rotary
 from .vit import VisionConfig
 
-# Towers of open_clip's names that are no vision transformers, by a part of timm's name; they aren't built to know.
+# Towers of open_clip's names by timm's: those that are served, and by a part those that are no vision transformers.
+# None of them is built to know; others are.
+_SERVED = re.compile(
+    r"vit_(base|large|so400m|giantopt)_patch\d+_siglip_\d+|vit_pe_core_\w+|eva02_(base|large)_patch\d+_clip_\d+"
+    r"|eva_giant_patch14_(clip_)?224|vit_large_patch14_clip_224"
+)
 _OTHERS = {
     "convnext": "a ConvNeXt",
     "fastvit": "a FastViT",
@@ -32,6 +38,9 @@ def why_not_trunk(model_cfg: dict[str, Any]) -> str | None:
     for part, words in _OTHERS.items():
         if part in name:
             return f"its image tower is {words}"
+    _, pool, proj, _ = _key(model_cfg)
+    if _SERVED.fullmatch(name) and pool in ("token", "map") and proj in (None, "none"):
+        return None
     return _read(*_key(model_cfg))[1]
 
 

@@ -3,11 +3,13 @@
 import copy
 import functools
 
+import open_clip
 import pytest
 import torch
 
 import gem_fast
 from gem_fast import ModelError
+from gem_fast.towers.packing import vision_config, why_unsupported
 from gem_fast.towers.text import embed_tokens
 from tests.towers import families
 from tests.towers.families import CONFIGS, WORDS, make_model, word_tokenizer, write_folder
@@ -153,3 +155,22 @@ def test_weights_of_another_model_are_refused(folder, tmp_path):
         gem_fast.load(folder("siglip"), weights=weights)
     with pytest.raises(ModelError, match="name the model, such as ViT-B-16-SigLIP"):
         gem_fast.load("ViT-B-16", weights=weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "head_width"),
+    [
+        ("ViT-B-16-SigLIP", 64),
+        ("ViT-SO400M-14-SigLIP", 72),
+        ("ViT-gopt-16-SigLIP2-256", 96),
+        ("PE-Core-T-16-384", 64),
+        ("EVA02-B-16", 64),
+        ("EVA01-g-14", 88),
+        ("MobileCLIP2-L-14", 64),
+    ],
+)
+def test_towers_that_are_listed_without_being_built_are_read_when_loaded(name, head_width):
+    config = open_clip.get_model_config(name)
+    assert why_unsupported(config) is None
+    shape = vision_config(config)
+    assert shape.width // shape.heads == head_width

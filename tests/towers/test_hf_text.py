@@ -9,6 +9,7 @@ import torch
 import gem_fast
 from gem_fast import ModelError
 from gem_fast.towers.bert import BertText
+from gem_fast.towers.model_tokenizer import tokenizer_of
 from gem_fast.towers.text import embed_tokens
 from tests.towers.families import scatter, word_tokenizer, write_folder
 
@@ -67,8 +68,15 @@ def made(request, tmp_path):
     config = {"embed_dim": 32 if projection is None else 24, "vision_cfg": VISION, "text_cfg": text}
     torch.manual_seed(2)
     model = scatter(open_clip.CustomTextCLIP(**json.loads(json.dumps(config))).eval())
-    folder = write_folder(tmp_path / "clip", model, config, word_tokenizer())
+    folder = write_folder(tmp_path / "clip", model, named(config))
+    word_tokenizer().save(str(words / "tokenizer.json"))
+    words.rename(folder / "words")
     return folder, model, request.param
+
+
+def named(config):
+    """The config with the text model under a name that is looked for beside the weights."""
+    return config | {"text_cfg": config["text_cfg"] | {"hf_model_name": "words", "hf_tokenizer_name": "words"}}
 
 
 def test_embeddings_are_those_of_open_clip(made):
@@ -93,6 +101,20 @@ def test_what_is_missing_is_named(made, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match=r"config.json of someone/words could not be fetched.* as tokenizer would do"):
         gem_fast.load(str(folder))
+    (folder / "words").rename(tmp_path / "elsewhere")
+    assert gem_fast.load(str(folder), tokenizer=tmp_path / "elsewhere").encode_text(["a cat"]).shape[0] == 1
+
+
+@pytest.mark.parametrize("name", ["../words", "{root}/words", "link"])
+def test_names_of_other_folders_are_not_followed(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (tmp_path / "words").mkdir()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "link").symlink_to(tmp_path / "words")
+    word_tokenizer().save(str(tmp_path / "words" / "tokenizer.json"))
+    config = {"text_cfg": {"hf_tokenizer_name": name.format(root=tmp_path)}}
+    with pytest.raises(ModelError, match="needs a tokenizer"):
+        tokenizer_of("ViT-X", config, None, (tmp_path / "model",))
 
 
 def test_known_ones_need_no_configuration(monkeypatch, tmp_path):
@@ -127,5 +149,6 @@ def test_configurations_that_cannot_be_used(tmp_path, monkeypatch, change, reaso
     folder = write_folder(tmp_path / "clip", model, config, word_tokenizer())
     told = json.loads((words / "config.json").read_text()) | change
     (words / "config.json").write_text(json.dumps(told))
+    word_tokenizer().save(str(words / "tokenizer.json"))
     with pytest.raises(ModelError, match=reason):
-        gem_fast.load(str(folder))
+        gem_fast.load(str(folder), tokenizer=words)
