@@ -1,14 +1,13 @@
 """The image encoder as an ONNX graph: pixels to L2-normalised patch features, by the forward of `towers.vit`."""
 
-import numpy as np
 import torch
 from onnx import TensorProto
 
 from gem_fast.errors import ExportError
-from gem_fast.towers.layer import Linear
 from gem_fast.towers.vit import Block, GemVisionTransformer
 
 from .gem_attention import distance_bias, pair_attention
+from .image_head import image_embedding, patch_embeddings
 from .layers import Layers
 from .resampling import bicubic_matrix, plain_bicubic_matrix
 from .rotary import Rotation, rotation, turned
@@ -20,6 +19,7 @@ def write_image_encoder(
     size: tuple[int, int] | None,
     *,
     original: bool,
+    feature_surgery: bool = False,
     pixels: str | None = None,
 ) -> None:
     """Add inputs, nodes and outputs to the layers' graph.
@@ -29,18 +29,22 @@ def write_image_encoder(
         vision: the model, in float32 on the CPU.
         size: height and width of the pixels, or None for any multiple of the patch.
         original: also give the unchanged path's patch features.
+        feature_surgery: also give what it needs, CLIP's own L2-normalised image embedding `[B, E]`.
         pixels: normalised pixels `[B, 3, H, W]`; by default they are an input.
     """
     graph, patch = layers.graph, vision.config.patch_size
     height, width = size or ("height", "width")
     pixels = pixels or graph.input("pixels", TensorProto.FLOAT, ["batch", 3, height, width])
     writer = ImageEncoderWriter(layers, vision)
-    gem, unchanged, grid = writer.forward(pixels, size, original)
+    gem, unchanged, grid = writer.forward(pixels, size, original or feature_surgery)
     h, w = (size[0] // patch, size[1] // patch) if size else ("h", "w")
     shape: list[int | str] = ["batch", h, w, vision.config.embed_dim]
-    graph.output("patch_features", writer.head(gem, grid), TensorProto.FLOAT, shape)
-    if unchanged:
-        graph.output("original_features", writer.head(unchanged, grid), TensorProto.FLOAT, shape)
+    graph.output("patch_features", patch_embeddings(layers, vision, gem, grid), TensorProto.FLOAT, shape)
+    if unchanged and feature_surgery:
+        embedding: list[int | str] = ["batch", vision.config.embed_dim]
+        graph.output("image_embedding", image_embedding(layers, vision, unchanged), TensorProto.FLOAT, embedding)
+    if unchanged and original:
+        graph.output("original_features", patch_embeddings(layers, vision, unchanged, grid), TensorProto.FLOAT, shape)
 
 
 class ImageEncoderWriter:
@@ -186,17 +190,6 @@ class ImageEncoderWriter:
             for letter, each in projections.items()
         }
 
-    def pooled_alone(self, x: str) -> str:
-        """What the attending head makes of each token alone, `[B, N, C]` of the products' type."""
-        layers, pool = self.layers, self.vision.pool
-        value = layers.linear(x, "pool.value", pool.value.weight, pool.value.bias)
-        alone = layers.linear(value, "pool.out", pool.out.weight, pool.out.bias)
-        if self.vision.config.pooling == "value":
-            return alone
-        normed = layers.low(layers.layer_norm(layers.wide(alone), "pool.norm", pool.norm))
-        inner = layers.mlp(normed, "pool", pool.mlp_in, pool.mlp_out, self.vision.config.pool_activation)
-        return self.graph.op("Add", alone, inner)
-
     def original_block(self, x: str, projections: dict[str, str], name: str, block: Block) -> str:
         """The unchanged block, given its projections: `[B, N, C]` float32 in and out."""
         layers, head_width = self.layers, self.vision.config.width // block.heads
@@ -221,18 +214,3 @@ class ImageEncoderWriter:
         product = layers.wide(op("Mul", op("Mul", gate, op("Sigmoid", gate)), inner))
         inner = layers.low(layers.layer_norm(product, f"{name}.mlp_norm", block.mlp_norm))
         return layers.linear(inner, f"{name}.mlp_out", block.mlp_out.weight, block.mlp_out.bias)
-
-    def head(self, x: str, grid: str) -> str:
-        """Tokens `[B, N, C]` to L2-normalised embeddings of the patches, `[B, h, w, E]`."""
-        op, constant, layers = self.graph.op, self.graph.constant, self.layers
-        if self.vision.config.class_token:
-            x = op("Slice", x, constant([1]), constant([np.iinfo(np.int64).max]), constant([1]))
-        normed = layers.low(layers.layer_norm(x, "ln_post", self.vision.ln_post))
-        if self.vision.config.pool == "attention":
-            normed = self.pooled_alone(normed)
-        projection = self.vision.projection
-        if isinstance(projection, Linear):
-            normed = layers.linear(normed, "projection", projection.weight, projection.bias)
-        embedded = layers.wide(normed)
-        shape = op("Concat", constant([0]), grid, constant([-1]), axis=0)
-        return op("Reshape", layers.unit(embedded), shape)

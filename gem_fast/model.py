@@ -15,7 +15,6 @@ from .decoding import Decoder, KernelDecoder, SigmoidDecoder
 from .dtypes import dtype_name
 from .options import Defaults
 from .preprocess import ResizePolicy, input_size, normalised, resized_by_torch
-from .prompts import TextClass
 from .scores import score_patches, surgery_scores
 from .segmenter import Segmenter
 from .towers.text import TextEncoder
@@ -89,7 +88,6 @@ class GemModel(Segmenter):
         """What was chosen beside the method and is not the default."""
         config = self.vision.config
         chosen = {
-            "feature_surgery": self.feature_surgery,
             "pooling": config.pooling if config.pooling != "head" else None,
             "rotated": config.rotated,
             "logit_bias": self.logit_bias,
@@ -100,7 +98,9 @@ class GemModel(Segmenter):
         return {
             "model": self.name,
             "weights": self.weights_sha256,
-            "method": asdict(self.vision.method) | self.reading,
+            "method": asdict(self.vision.method)
+            | self.reading
+            | ({"feature_surgery": True} if self.feature_surgery else {}),
             "dtype": dtype_name(self.dtype),
         }
 
@@ -129,13 +129,6 @@ class GemModel(Segmenter):
         """With feature surgery, CLIP's image embeddings beside them."""
         inputs = torch.from_numpy(normalised(pixels, self.mean, self.std))
         return self.features(inputs, original=True) if self.feature_surgery else self.features(inputs)
-
-    def word_embeddings(self, classes: Sequence[TextClass], templates: tuple[str, ...]) -> Tensor:
-        """For the feature surgery of a single class, their differences from the embedding of no word."""
-        words = super().word_embeddings(classes, templates)
-        if self.feature_surgery and len(classes) == 1:
-            words = words - self.text.encode([""], templates)
-        return words
 
     def scores(
         self, patches: Tensor | VisionFeatures, members: Sequence[int], words: Tensor, groups: Sequence[int]

@@ -81,7 +81,7 @@ class Manifest:
         """What a file of that role takes and gives; nothing for what is no graph."""
         image, made = self.image, self.export
         if entry.role == "image_encoder":
-            options = {"original": made.original, "with_preprocess": made.with_preprocess}
+            options = {name: getattr(made, name) for name in ("original", "with_preprocess", "feature_surgery")}
             return image_encoder(image.embed_dim, image.patch_size, entry.size, **options)
         return head_and_text(image.embed_dim).get(entry.role, ({}, {}))
 

@@ -9,7 +9,7 @@ import torch
 from gem_fast.kernels.cpu_library import PATHS, call, choose_path, int64s, pointer, why_missing
 from torch import Tensor
 
-from .distance import has_class_token
+from .distance import why_not_factors
 
 LARGEST_D = 128
 BLOCK = 96  # tokens that the library takes at a time
@@ -78,9 +78,7 @@ def why_not_pairs(
     qkv: Tensor, scale: Tensor, pairs: Any, average: bool, factors: tuple[Tensor, Tensor] | None
 ) -> str | None:
     """Why the kernel can't serve these arguments of the attention of pairs, or None."""
-    if factors is not None and not has_class_token(factors):
-        return "its bias is for patches behind a class token, and there is none"
-    return why_not_tokens(qkv)
+    return why_not_factors(factors) or why_not_tokens(qkv)
 
 
 def pairs_cpu(

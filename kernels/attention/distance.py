@@ -50,3 +50,10 @@ def has_class_token(factors: tuple[Tensor, Tensor]) -> bool:
     """Whether the first token of the tables is a class token."""
     down, across = factors
     return down.shape[1] > down.shape[0] * across.shape[0]
+
+
+def why_not_factors(factors: tuple[Tensor, Tensor] | None) -> str | None:
+    """Why a kernel can't add this bias, or None: kernels count the patches from the second token."""
+    if factors is not None and not has_class_token(factors):
+        return "its bias is for patches behind a class token, and there is none"
+    return None

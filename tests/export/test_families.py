@@ -35,10 +35,11 @@ def pixels(H, W):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_image_encoders_agree_with_torch(load, name, size):
     model = load(name)
-    encode = open_encoder(model, size, original=True)
+    encode = open_encoder(model, size, original=True, feature_surgery=True)
     found, truth = encode(pixels(40, 72)), model.features(pixels(40, 72), original=True)
     assert relative_error(found["patch_features"], truth.patches) < 1e-5
     assert relative_error(found["original_features"], truth.original_patches) < 1e-5
+    assert relative_error(found["image_embedding"], truth.original_class) < 1e-5
 
 
 @pytest.mark.parametrize("attention", ["portable", "ort", "onnx"])
