@@ -31,8 +31,10 @@ def pixels(H, W):
     return torch.randn(2, 3, H, W, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("size", [(40, 72), None], ids=["fixed", "dynamic"])
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [*((name, None) for name in CONFIGS), *((name, (40, 72)) for name in ("siglip", "clipa", "eva02", "pe"))],
+)
 def test_image_encoders_agree_with_torch(load, name, size):
     model = load(name)
     encode = open_encoder(model, size, original=True, feature_surgery=True)

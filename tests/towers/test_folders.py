@@ -9,12 +9,15 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from gem_fast.export.export_options import ExportOptions
 from gem_fast.export.onnx_export import export_onnx
 from PIL import Image
 
 import gem_fast
 from gem_fast import ModelError
 from gem_fast.errors import ExportError
+from gem_fast.preprocess import resized
+from gem_fast.runtime import GemRuntime
 from gem_fast.towers.checkpoint import read_checkpoint
 from tests.towers.clip_files import (
     CONFIG,
@@ -167,11 +170,17 @@ class TestHuggingFaceFolder:
         with pytest.raises(ModelError, match=r"its images are resized by .*; bicubic and bilinear are known"):
             read_checkpoint(str(folder))
 
-    def test_an_export_resizes_bicubically(self, tmp_path, clip):
+    def test_an_export_resizes_as_the_model_does(self, tmp_path, clip, picture):
         folder = write_open_clip(tmp_path / "ld", clip, interpolation="bilinear")
         model = gem_fast.load(str(folder), gem_blocks=1)
+        export_onnx(model, tmp_path / "out", ExportOptions(sizes=((64, 64),)))
+        runtime, photo = GemRuntime(tmp_path / "out", threads=1), picture(90, 140)
+        ours, theirs = (each.pixels(photo, (64, 64)).astype(int) for each in (model, runtime))
+        assert abs(ours - theirs).max() <= 1
+        bicubic = resized(photo, (64, 64)).astype(int)
+        assert abs(theirs - bicubic).max() > 1
         with pytest.raises(ExportError, match="resizes images bicubically, and ld takes them bilinear"):
-            export_onnx(model, tmp_path / "out")
+            export_onnx(model, tmp_path / "other", ExportOptions(sizes=((64, 64),), with_preprocess=True))
 
     def test_the_newer_file_of_preprocessing(self, tmp_path, clip):
         folder = write_hugging_face(tmp_path / "hf", hugging_face_state(clip))
