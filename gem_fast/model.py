@@ -52,6 +52,10 @@ class GemModel(Segmenter):
         return self.vision.position_embedding.device
 
     @property
+    def patch_size(self) -> int:
+        return self.vision.config.patch_size
+
+    @property
     def dtype(self) -> torch.dtype:
         return self.vision.position_embedding.dtype
 
@@ -75,9 +79,7 @@ class GemModel(Segmenter):
         return features if original else features.patches
 
     def input_size(self, image_size: tuple[int, int], size: int | None, resize: ResizePolicy | None) -> tuple[int, int]:
-        return input_size(
-            image_size, size or self.defaults.size, resize or self.usual_resize, self.vision.config.patch_size
-        )
+        return input_size(image_size, size or self.defaults.size, resize or self.usual_resize, self.patch_size)
 
     @property
     def usual_resize(self) -> ResizePolicy:  # type: ignore[override]  # a class constant elsewhere

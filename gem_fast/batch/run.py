@@ -25,6 +25,7 @@ from .workers import Failure
 if TYPE_CHECKING:
     from ..query import Query
     from ..segmenter import Segmenter
+    from ..windows import Windows
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def segment_files(
             be written, such as on a full disk; what was finished is there, and `resume` goes on.
     """
     chosen, progress, out = parse_options(options), progress or Progress(), Path(out)
-    model.check_input(chosen.size, chosen.resize)
+    windows = model.windows(chosen.window, chosen.stride)
+    model.check_input(chosen.size, chosen.resize, windows)
     query = model.query(
         prompts,
         background=chosen.background,
@@ -89,11 +91,11 @@ def segment_files(
     _check_any(images)
     check_output(out, resume=chosen.resume, overwrite=chosen.overwrite)
     with hold(out):
-        enter(out, describe(model, query, chosen), resume=chosen.resume, overwrite=chosen.overwrite)
+        enter(out, describe(model, query, chosen, windows), resume=chosen.resume, overwrite=chosen.overwrite)
         write_whole(out / LEGEND, legend_bytes(query.legend()), out / PARTIAL)
         journal = Journal(out, {kind.name for kind in chosen.kinds}, resume=chosen.resume)
         try:
-            return _run(model, query, images, out, chosen, journal, progress, on_record)
+            return _run(model, query, images, out, chosen, windows, journal, progress, on_record)
         finally:
             model.share_cores(1)  # what engines set may count for all threads
             journal.close()
@@ -105,6 +107,7 @@ def _run(
     images: Inputs,
     out: Path,
     options: BatchOptions,
+    windows: "Windows | None",
     journal: Journal,
     progress: Progress,
     on_record: Callable[[Record], None] | None,
@@ -112,7 +115,7 @@ def _run(
     progress.started = time.monotonic()
     listing = Listing(images, journal.finished)
     count_in_background(images, progress)
-    work = ImageWork(model, query, options, out)
+    work = ImageWork(model, query, options, out, windows)
     limits = Limits(
         batch_size=options.batch_size,
         workers=options.workers or _cores(),
@@ -123,7 +126,7 @@ def _run(
 
     def make_encode(engines: int) -> Encode:
         model.share_cores(engines)
-        return lambda pixels, shape: model.score_on_host(pixels, shape, query)
+        return lambda pixels, shape: model.score_on_host(pixels, shape, query, windows, options.batch_size)
 
     pipeline = Pipeline(work, make_encode, limits, progress)
     stopped = None
@@ -148,7 +151,9 @@ def _run(
     )
 
 
-def describe(model: "Segmenter", query: "Query", options: BatchOptions) -> dict[str, Any]:
+def describe(
+    model: "Segmenter", query: "Query", options: BatchOptions, windows: "Windows | None" = None
+) -> dict[str, Any]:
     """What `run.json` holds: all that a label depends on, and beside it the versions and the kinds of output."""
     identity = model.identity()
     return {
@@ -157,12 +162,13 @@ def describe(model: "Segmenter", query: "Query", options: BatchOptions) -> dict[
         "background": [[each.name, *each.synonyms] for each in query.background],
         "settings": {
             "size": options.size or model.defaults.size,
-            "resize": options.resize or model.usual_resize,
+            "resize": options.resize or ("shorter" if windows else model.usual_resize),
             "threshold": query.threshold,
             "logit_scale": query.logit_scale,
             "templates": list(query.templates),
             "dtype": identity["dtype"],
             "label_size": options.label_size or "photo",
+            **({"window": windows.side, "stride": windows.stride} if windows else {}),
         },
         "output": {"format": "files", "kinds": [kind.name for kind in options.kinds]},
         "versions": {"gem_fast": version("gem_fast"), "pillow": version("pillow"), "numpy": version("numpy")},

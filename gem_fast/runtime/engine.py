@@ -15,6 +15,7 @@ from ..images import ImageError
 from ..options import Defaults
 from ..preprocess import ResizePolicy, input_size, normalised, resized, unbounded_size
 from ..segmenter import Segmenter
+from ..windows import Layout, Windows
 from .decoders import GraphDecoder, NumpyDecoder
 from .folder import open_folder
 from .graph import Graph
@@ -84,6 +85,24 @@ class GemRuntime(Segmenter):
     @property
     def usual_resize(self) -> str:  # type: ignore[override]
         return "nearest exported" if self.sizes else "shorter"
+
+    @property
+    def patch_size(self) -> int:
+        return self.manifest.image.patch_size
+
+    def place(
+        self, image_size: tuple[int, int], size: int | None, resize: ResizePolicy | None, windows: Windows | None
+    ) -> tuple[tuple[int, int], Layout | None]:
+        """As every engine; windows, too, are of an exported size."""
+        shape, layout = super().place(image_size, size, resize, windows)
+        taken = shape if layout is None else layout.crop
+        if self.sizes and taken not in self.sizes:
+            listed = ", ".join(map(size_name, self.sizes))
+            raise (ImageError if layout is None else ValueError)(
+                f"windows would be {size_name(taken)} (height x width), and exported were {listed}: export that size "
+                "or a dynamic one, or take windows of an exported size"
+            )
+        return shape, layout
 
     def identity(self) -> dict[str, Any]:
         model, export = self.manifest.model, self.manifest.export
