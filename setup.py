@@ -44,6 +44,7 @@ NAMES, FOLDERS = packages()
 ENGINE = ["torch>=2.4", "open_clip_torch>=3.0", "safetensors>=0.4"]
 RUNTIME = ["onnxruntime>=1.20", "tokenizers>=0.20"]
 EXPORT = [*ENGINE, *RUNTIME, "onnx>=1.18"]
+TRANSFORMERS = ["transformers>=4.40", "tokenizers>=0.20"]
 HEIC = ["pillow-heif>=0.16"]
 JXL = ["pillow-jxl-plugin>=1.3"]
 
@@ -76,12 +77,14 @@ setup(
         "export": EXPORT,
         "runtime": RUNTIME,
         "runtime-gpu": ["onnxruntime-gpu[cuda,cudnn]>=1.21", "tokenizers>=0.20"],
+        "transformers": TRANSFORMERS,
         "evaluation": ["matplotlib>=3.8", "scikit-learn>=1.4"],
         "heic": HEIC,
         "jxl": JXL,
         "bench": [*EXPORT, "onnxscript", "pytest>=8", "pytest-benchmark>=4", "matplotlib>=3.8"],
         "dev": [
             *EXPORT,
+            *TRANSFORMERS,  # what other families are held against
             *HEIC,
             *JXL,
             "onnxscript",  # what torch.onnx.export writes with, for the benchmark of a plain export

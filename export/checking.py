@@ -18,11 +18,12 @@ from gem_fast.model import GemModel
 from gem_fast.preprocess import to_pixels
 from gem_fast.runtime.agreement import Comparison
 from gem_fast.runtime.manifest import Manifest, size_name
-from gem_fast.towers.text import embed_tokens
+from gem_fast.towers.text import embed_tokens, sees_padding
 
 from .checked_session import open_session
 from .comparison import agreed, compare, labeller
 from .plain import plain_torch
+from .tokenizer_file import padding_id
 
 _WORDS = ["cat", "dog", "car", "tree", "house", "rocket", "apple", "umbrella"]
 _DECODED_ERROR = 1e-5  # relative; contrast and logit scale enlarge the rounding of cosines
@@ -122,7 +123,8 @@ def _text_encoder(model: GemModel, path: Path) -> Iterator[Comparison]:
     with torch.inference_mode():
         truth = embed_tokens(model.text.tower, tokens)
     session = open_session(path)
-    longest = int(tokens[: len(texts)].argmax(1).max()) + 1
+    written = (tokens[: len(texts)] != padding_id(model.text.tokenizer)).any(0).nonzero()
+    longest = tokens.shape[1] if sees_padding(model.text.tower) else int(written.max()) + 1
     for told, ids in (("texts", tokens), ("cut texts", tokens[: len(texts), :longest])):
         result = session.run(None, {"token_ids": ids.numpy()})[0]
         where: dict[str, Any] = {"graph": path.name, "output": "text_embeddings", "size": None}

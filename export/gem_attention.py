@@ -56,7 +56,7 @@ def pair_attention(
     return together(layers, method, attended)
 
 
-def distance_bias(layers: Layers, h: str, w: str, sigma: float) -> str:
+def distance_bias(layers: Layers, h: str, w: str, sigma: float, class_token: bool = True) -> str:
     """NACLIP's bias `[1, 1, N, N]` of the products' type, for a grid of h × w patches, int64 `[1]` each."""
     op, constant = layers.graph.op, layers.graph.constant
 
@@ -70,8 +70,9 @@ def distance_bias(layers: Layers, h: str, w: str, sigma: float) -> str:
     product = op("Mul", gaussian(h, [1, 3]), gaussian(w, [0, 2]))  # [h, w, h, w]
     patches = op("Mul", h, w)
     square = op("Reshape", product, op("Concat", patches, patches, axis=0))
-    with_class = op("Pad", square, constant([1, 1, 0, 0]))
-    return layers.low(op("Unsqueeze", with_class, constant([0, 1])))
+    if class_token:
+        square = op("Pad", square, constant([1, 1, 0, 0]))
+    return layers.low(op("Unsqueeze", square, constant([0, 1])))
 
 
 def inverse_temperature(layers: Layers, method: Method, normed: str, head_width: int) -> str:

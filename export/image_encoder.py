@@ -1,15 +1,16 @@
 """The image encoder as an ONNX graph: pixels to L2-normalised patch features, by the forward of `towers.vit`."""
 
-import numpy as np
 import torch
 from onnx import TensorProto
 
 from gem_fast.errors import ExportError
-from gem_fast.towers.vit import Block, GemVisionTransformer, Linear
+from gem_fast.towers.vit import Block, GemVisionTransformer
 
 from .gem_attention import distance_bias, pair_attention
+from .image_head import image_embedding, patch_embeddings
 from .layers import Layers
-from .resampling import bicubic_matrix
+from .resampling import bicubic_matrix, plain_bicubic_matrix
+from .rotary import Rotation, rotation, turned
 
 
 def write_image_encoder(
@@ -38,12 +39,12 @@ def write_image_encoder(
     gem, unchanged, grid = writer.forward(pixels, size, original or feature_surgery)
     h, w = (size[0] // patch, size[1] // patch) if size else ("h", "w")
     shape: list[int | str] = ["batch", h, w, vision.config.embed_dim]
-    graph.output("patch_features", writer.head(gem, grid), TensorProto.FLOAT, shape)
+    graph.output("patch_features", patch_embeddings(layers, vision, gem, grid), TensorProto.FLOAT, shape)
     if unchanged and feature_surgery:
         embedding: list[int | str] = ["batch", vision.config.embed_dim]
-        graph.output("image_embedding", writer.image_embedding(unchanged), TensorProto.FLOAT, embedding)
+        graph.output("image_embedding", image_embedding(layers, vision, unchanged), TensorProto.FLOAT, embedding)
     if unchanged and original:
-        graph.output("original_features", writer.head(unchanged, grid), TensorProto.FLOAT, shape)
+        graph.output("original_features", patch_embeddings(layers, vision, unchanged, grid), TensorProto.FLOAT, shape)
 
 
 class ImageEncoderWriter:
@@ -62,7 +63,11 @@ class ImageEncoderWriter:
             raise ExportError(
                 f"the plugins take L2-normalised projections; for {method.name} with normalize=False use attention onnx"
             )
+        if self.layers.attention.packed and vision.config.rotated:
+            raise ExportError("the plugins take q and k as they are: leave out rotated, or use attention onnx")
         x, grid = self.embed(pixels, size)
+        h, w = self.graph.ops("Split", (grid,), 2, axis=0, num_outputs=2)
+        tables = rotation(self.layers, vision, size, h, w)
         first = len(self.blocks) - method.blocks
         bias = self.bias(grid)
         g, adds = x, method.residual
@@ -74,14 +79,15 @@ class ImageEncoderWriter:
             letters = "qkv" if goes_on and shared else self.letters()
             projections, normed = self.normalized(x if shared else g, name, block, letters)
             if changed:
-                own = self.attention(normed, projections, block.heads, head_width, bias)
-                g = self.add(g if adds else None, own, f"{name}.out", block.out)
+                read = self.turned(projections, tables) if vision.config.rotated else projections
+                own = self.attention(normed, read, block.heads, head_width, bias)
+                g = self.add(g if adds else None, own, name, block)
                 adds = method.residual or method.beside
                 g = self.after_attention(g, name, block) if method.mlp else g
             if goes_on:
                 if not shared:
                     projections, _ = self.normalized(x, name, block, "qkv")
-                x = self.original_block(x, projections, name, block)
+                x = self.original_block(x, self.turned(projections, tables), name, block)
                 g = g if changed else x
         return g, x if original else None, grid
 
@@ -100,7 +106,7 @@ class ImageEncoderWriter:
         if sigma is None:
             return None
         h, w = self.graph.ops("Split", (grid,), 2, axis=0, num_outputs=2)
-        return distance_bias(self.layers, h, w, sigma)
+        return distance_bias(self.layers, h, w, sigma, self.vision.config.class_token)
 
     def attention(self, normed: str, projections: dict[str, str], heads: int, head_width: int, bias: str | None) -> str:
         """The method's attention, `[B, N, C]` of the products' type."""
@@ -111,9 +117,12 @@ class ImageEncoderWriter:
             return projections["v"]
         return pair_attention(layers, method, normed, projections, heads, head_width, bias)
 
-    def add(self, x: str | None, own: str, name: str, out: Linear) -> str:
+    def add(self, x: str | None, own: str, name: str, block: Block) -> str:
         """x, if any, and what the attention gives; float32."""
-        merged = self.layers.wide(self.layers.linear(own, name, out.weight, out.bias))
+        layers, out = self.layers, block.out
+        if self.vision.config.attention_norm:
+            own = layers.low(layers.layer_norm(layers.wide(own), f"{name}.attention_norm", block.attention_norm))
+        merged = layers.wide(layers.linear(own, f"{name}.out", out.weight, out.bias))
         return merged if x is None else self.graph.op("Add", x, merged)
 
     def embed(self, pixels: str, size: tuple[int, int] | None) -> tuple[str, str]:
@@ -128,31 +137,34 @@ class ImageEncoderWriter:
         patches = op("Transpose", op("Reshape", pixels, cut), perm=[0, 2, 4, 1, 3, 5])  # [B, h, w, 3, patch, patch]
         flat = op("Concat", constant([0]), op("Mul", h, w), constant([3 * vision.config.patch_size**2]), axis=0)
         patches = self.layers.low(op("Reshape", patches, flat))
-        tokens = self.layers.linear(patches, "patch_embedding", vision.patch_embedding.weight.flatten(1))
-        tokens = op("Add", self.layers.wide(tokens), self.positions(size, h, w))
-        first = (vision.class_embedding + vision.position_embedding[0]).view(1, 1, -1)
-        batch = op("Shape", pixels, start=0, end=1)
-        every = op("Concat", batch, constant([1, 1]), axis=0)
-        first_token = op("Expand", self.graph.weight("class_token", first.float()), every)
-        x = op("Concat", first_token, tokens, axis=1)
+        embedding = vision.patch_embedding
+        tokens = self.layers.linear(patches, "patch_embedding", embedding.weight.flatten(1), embedding.bias)
+        x = op("Add", self.layers.wide(tokens), self.positions(size, h, w))
+        if vision.config.class_token:
+            first = (vision.class_embedding + vision.position_embedding[0]).view(1, 1, -1)
+            batch = op("Shape", pixels, start=0, end=1)
+            every = op("Concat", batch, constant([1, 1]), axis=0)
+            x = op("Concat", op("Expand", self.graph.weight("class_token", first.float()), every), x, axis=1)
         return self.layers.layer_norm(x, "ln_pre", vision.ln_pre) if vision.config.pre_norm else x, grid
 
     def positions(self, size: tuple[int, int] | None, h: str, w: str) -> str:
         """Position embeddings of the patches, `[h*w, C]` float32: stored for a fixed size, else resampled in the graph.
 
-        Antialiased bicubic resampling is separable, so it is a product with a matrix for each axis.
+        Bicubic resampling is separable, so it is a product with a matrix for each axis.
         """
         vision, op, constant = self.vision, self.graph.op, self.graph.constant
+        first = vision.config.first_patch
         if size:
             patch = vision.config.patch_size
-            resampled = vision.positions(size[0] // patch, size[1] // patch)[1:].float()
+            resampled = vision.positions(size[0] // patch, size[1] // patch)[first:].float()
             return self.graph.weight(f"positions.{size[0]}x{size[1]}", resampled)
         trained_h, trained_w = vision.config.grid
-        image = vision.position_embedding[1:].float().view(trained_h, trained_w, -1)
+        image = vision.position_embedding[first:].float().view(trained_h, trained_w, -1)
         stored = self.graph.weight("positions", image.reshape(trained_h, -1))
-        rows = op("MatMul", bicubic_matrix(self.graph, constant([trained_h]), h), stored)  # [h, trained_w*C]
+        matrix = bicubic_matrix if vision.config.antialias else plain_bicubic_matrix
+        rows = op("MatMul", matrix(self.graph, constant([trained_h]), h), stored)  # [h, trained_w*C]
         rows = op("Reshape", rows, constant([0, trained_w, -1]))
-        columns = op("MatMul", bicubic_matrix(self.graph, constant([trained_w]), w), rows)  # [h, w, C]
+        columns = op("MatMul", matrix(self.graph, constant([trained_w]), w), rows)  # [h, w, C]
         return op("Reshape", columns, constant([-1, vision.config.width]))
 
     def project(self, normed: str, name: str, block: Block, letters: str) -> dict[str, str]:
@@ -168,32 +180,37 @@ class ImageEncoderWriter:
         parts = self.graph.ops("Split", (packed,), len(letters), axis=-1, num_outputs=len(letters))
         return {**dict(zip(letters, parts, strict=True)), letters: packed}
 
+    def turned(self, projections: dict[str, str], tables: Rotation | None) -> dict[str, str]:
+        """The projections, q and k turned by the angles of their places."""
+        if tables is None:
+            return projections
+        heads = self.vision.config.heads
+        return {
+            letter: turned(self.layers, each, heads, tables) if letter in ("q", "k") else each
+            for letter, each in projections.items()
+        }
+
     def original_block(self, x: str, projections: dict[str, str], name: str, block: Block) -> str:
         """The unchanged block, given its projections: `[B, N, C]` float32 in and out."""
         layers, head_width = self.layers, self.vision.config.width // block.heads
-        attended = layers.attend(projections["q"], projections["k"], projections["v"], block.heads, head_width**-0.5)
-        return self.after_attention(self.add(x, attended, f"{name}.out", block.out), name, block)
+        q, k, v = (projections[letter] for letter in "qkv")
+        attended = layers.attend(q, k, v, block.heads, head_width**-0.5)
+        return self.after_attention(self.add(x, attended, name, block), name, block)
 
     def after_attention(self, x: str, name: str, block: Block) -> str:
         """The block's second half: `[B, N, C]` float32 in and out."""
         layers, activation = self.layers, self.vision.config.activation
         normed = layers.low(layers.layer_norm(x, f"{name}.ln_2", block.ln_2))
+        if block.gated:
+            return self.graph.op("Add", x, layers.wide(self.gated_mlp(normed, name, block)))
         inner = layers.wide(layers.mlp(normed, name, block.mlp_in, block.mlp_out, activation))
         return self.graph.op("Add", x, inner)
 
-    def head(self, x: str, grid: str) -> str:
-        """Tokens `[B, N, C]` to L2-normalised embeddings of the patches, `[B, h, w, E]`."""
-        op, constant = self.graph.op, self.graph.constant
-        shape = op("Concat", constant([0]), grid, constant([-1]), axis=0)
-        return op("Reshape", self.embedded(x, 1, np.iinfo(np.int64).max), shape)
-
-    def image_embedding(self, x: str) -> str:
-        """The class token of `[B, N, C]` as an L2-normalised embedding, `[B, E]`."""
-        return self.graph.op("Squeeze", self.embedded(x, 0, 1), self.graph.constant([1]))
-
-    def embedded(self, x: str, first: int, end: int) -> str:
-        """Tokens of `[B, N, C]` from `first` to `end` as L2-normalised embeddings, `[B, n, E]`."""
-        layers, constant = self.layers, self.graph.constant
-        tokens = self.graph.op("Slice", x, constant([first]), constant([end]), constant([1]))
-        normed = layers.low(layers.layer_norm(tokens, "ln_post", self.vision.ln_post))
-        return layers.unit(layers.wide(layers.linear(normed, "projection", self.vision.projection.weight)))
+    def gated_mlp(self, normed: str, name: str, block: Block) -> str:
+        """Two branches, one of them through SiLU, and a LayerNorm behind their product; of the products' type."""
+        layers, op = self.layers, self.graph.op
+        gate = layers.linear(normed, f"{name}.mlp_gate", block.mlp_gate.weight, block.mlp_gate.bias)
+        inner = layers.linear(normed, f"{name}.mlp_in", block.mlp_in.weight, block.mlp_in.bias)
+        product = layers.wide(op("Mul", op("Mul", gate, op("Sigmoid", gate)), inner))
+        inner = layers.low(layers.layer_norm(product, f"{name}.mlp_norm", block.mlp_norm))
+        return layers.linear(inner, f"{name}.mlp_out", block.mlp_out.weight, block.mlp_out.bias)

@@ -124,7 +124,7 @@ class Layers:
     ) -> str:
         """softmax(scale · q kᵀ + bias) v over heads that lie side by side: `[B, N, heads*D]` all.
 
-        Everything is of the products' type; the bias is `[1, 1, N, N]`, and goes without `causal`.
+        Everything is of the products' type; the bias is `[1 or B, 1, N, N]`, and goes without `causal`.
         """
         return self.attention.attend(self, q, k, v, heads, scale, causal, bias)
 

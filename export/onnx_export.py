@@ -68,8 +68,11 @@ def write_graphs(model: GemModel, folder: Path, options: ExportOptions, format: 
     from .graph_files import GraphFiles
     from .tokenizer_file import tokenizer_json
 
-    if model.interpolation != "bicubic":
-        raise ExportError(f"an export resizes images bicubically, and {model.name} takes them {model.interpolation}")
+    if model.interpolation != "bicubic" and options.with_preprocess:
+        raise ExportError(
+            f"with_preprocess resizes images bicubically, and {model.name} takes them {model.interpolation}: "
+            "leave it out"
+        )
     manifest = describe(model, replace(export_facts(format, options), feature_surgery=model.feature_surgery))
     metadata = {"gem_fast": json.dumps(manifest.facts(), ensure_ascii=False)}
     written = GraphFiles(folder, options.chosen_opset, metadata)
@@ -138,20 +141,30 @@ def describe(model: GemModel, export: ExportFacts) -> Manifest:
     """The manifest's facts about the model and the export, without files."""
     if model.feature_surgery and not export.feature_surgery:
         raise ExportError(f"the format {export.format} has no feature surgery: load the model without it")
+    if model.logit_bias is not None:
+        raise ExportError("an export's confidence is a softmax: load the model without sigmoid")
+    from gem_fast.towers.text import sees_padding
+
+    from .tokenizer_file import padding_id, unescapes
+
     config, defaults, known = model.vision.config, model.defaults, model.text.known_tokens
     return Manifest(
-        model=ModelFacts(model.name, model.source, model.weights_sha256, asdict(model.vision.method)),
+        model=ModelFacts(model.name, model.source, model.weights_sha256, asdict(model.vision.method) | model.reading),
         image=ImageFacts(
             patch_size=config.patch_size,
             embed_dim=config.embed_dim,
             mean=model.mean,
             std=model.std,
             default_size=defaults.size,
+            interpolation=model.interpolation,
         ),
         text=TextFacts(
             context_length=model.text.tokenizer.context_length,
             templates=TEMPLATES,
             known_tokens=None if known is None else tuple(sorted(known)),
+            padding=padding_id(model.text.tokenizer),
+            filled=sees_padding(model.text.tower),
+            unescaped=unescapes(model.text.tokenizer),
         ),
         defaults=ScoreFacts(defaults.logit_scale, defaults.threshold, defaults.heatmap_threshold),
         export=export,

@@ -8,9 +8,8 @@ from gem_fast.kernels.linear import activate
 from torch import Tensor, nn
 
 from gem_fast.dtypes import dtype_name
-from gem_fast.towers.vit import GemVisionTransformer, Linear
-
-_LINEARS = ("qkv", "out", "mlp_in", "mlp_out")
+from gem_fast.towers.layer import Linear
+from gem_fast.towers.vit import GemVisionTransformer
 
 
 class Int8Linear(Linear):
@@ -44,6 +43,7 @@ def plain_torch(vision: GemVisionTransformer, kind: str) -> GemVisionTransformer
     if kind != "int8":
         return plain.to(getattr(torch, dtype_name(kind)))
     for block in plain.blocks:
-        for name in _LINEARS:
-            setattr(block, name, Int8Linear.of(getattr(block, name)))
+        for name, layer in list(block.named_children()):
+            if isinstance(layer, Linear):
+                setattr(block, name, Int8Linear.of(layer))
     return plain

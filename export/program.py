@@ -61,7 +61,7 @@ def traced(vision: "GemVisionTransformer", size: tuple[int, int]) -> torch.expor
 
 def example_pixels(vision: "GemVisionTransformer", count: int, size: tuple[int, int]) -> Tensor:
     generator = torch.Generator().manual_seed(count)
-    return torch.randn(count, 3, *size, generator=generator).to(vision.class_embedding.device)
+    return torch.randn(count, 3, *size, generator=generator).to(vision.position_embedding.device)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def compare_package(
         }
         truth = model.features(pixels).cpu()
         found = compare(loaded(pixels).cpu(), truth, input="noise", **where)
-        if plain.class_embedding.dtype == torch.float32:
+        if plain.position_embedding.dtype == torch.float32:
             yield found
         else:
             yield found.loosened(compare(plain(pixels).patches.cpu(), truth, input="noise", **where))

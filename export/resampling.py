@@ -6,6 +6,7 @@ from onnx import TensorProto
 from .builder import GraphBuilder
 
 _CUBIC = -0.5  # the coefficient of antialiased bicubic resampling in Pillow and torch
+_PLAIN_CUBIC = -0.75  # that of torch without antialias
 
 
 def bilinear_matrix(graph: GraphBuilder, inputs: str, outputs: str) -> str:
@@ -35,11 +36,32 @@ def bicubic_matrix(graph: GraphBuilder, inputs: str, outputs: str) -> str:
     wide_step = op("Max", step, _number(graph, 1))
     middle = op("Add", _range(graph, inputs), _number(graph, 0.5))
     x = op("Min", op("Abs", op("Div", op("Sub", middle, centres), wide_step)), _number(graph, 2))
-    near = _polynomial(graph, x, [_CUBIC + 2, -(_CUBIC + 3), 0, 1])
-    far = _polynomial(graph, x, [_CUBIC, -5 * _CUBIC, 8 * _CUBIC, -4 * _CUBIC])
-    weights = op("Where", op("Less", x, _number(graph, 1)), near, far)
+    weights = op("Where", op("Less", x, _number(graph, 1)), *_cubic(graph, x, _CUBIC))
     total = op("ReduceSum", weights, graph.constant([1]), keepdims=1)
     return op("Cast", op("Div", weights, total), to=TensorProto.FLOAT)
+
+
+def plain_bicubic_matrix(graph: GraphBuilder, inputs: str, outputs: str) -> str:
+    """`[outputs, inputs]` float32 of bicubic resampling without antialias, as torch does it.
+
+    Of the four inputs around an output's centre, those beyond the border count for the one at the border.
+    """
+    op, constant = graph.op, graph.constant
+    centres, _ = _centres(graph, inputs, outputs)
+    past = op("Squeeze", op("Add", inputs, constant([2])), constant([0]))
+    places = _wide(graph, op("Range", constant(-2), past, constant(1)))  # two more on each side
+    at = op("Sub", centres, _number(graph, 0.5))
+    x = op("Min", op("Abs", op("Sub", places, at)), _number(graph, 2))
+    weights = op("Where", op("Less", x, _number(graph, 1)), *_cubic(graph, x, _PLAIN_CUBIC))  # [outputs, inputs + 4]
+    last = op("Sub", inputs, constant([1]))
+    inside = op("Max", op("Min", places, _wide(graph, last)), _number(graph, 0))
+    hit = op("Equal", op("Unsqueeze", inside, constant([1])), op("Unsqueeze", _range(graph, inputs), constant([0])))
+    return op("Cast", op("MatMul", weights, _wide(graph, hit)), to=TensorProto.FLOAT)
+
+
+def _cubic(graph: GraphBuilder, x: str, a: float) -> tuple[str, str]:
+    """The cubic kernel of distances below 1, and of those from 1 to 2."""
+    return _polynomial(graph, x, [a + 2, -(a + 3), 0, 1]), _polynomial(graph, x, [a, -5 * a, 8 * a, -4 * a])
 
 
 def _centres(graph: GraphBuilder, inputs: str, outputs: str) -> tuple[str, str]:

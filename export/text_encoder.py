@@ -1,24 +1,37 @@
-"""The text encoder as an ONNX graph: token ids to L2-normalised embeddings, by open_clip's text transformer."""
+"""The text encoder as an ONNX graph: token ids to L2-normalised embeddings, by open_clip's text transformer or BERT."""
 
 from typing import Any
 
 from onnx import TensorProto
 from torch import Tensor, nn
 
+from gem_fast.errors import ExportError
+from gem_fast.towers.bert import BertText
+from gem_fast.towers.text import eos_of, pool_of
+
+from .bert_encoder import write_bert
 from .layers import Layers
 
 
 def write_text_encoder(layers: Layers, tower: Any) -> None:
     """Add inputs, nodes and outputs to the layers' graph.
 
-    CLIP's text attention is causal and only the end-of-text token is read, so `token_ids` may be cut behind the last
-    end-of-text token of the batch: the embeddings stay the same and cost less.
+    Where text attention is causal, as CLIP's, and only the end-of-text token is read, `token_ids` may be cut behind the
+    last end-of-text token of the batch: the embeddings stay the same and cost less.
 
     Args:
         layers: the graph, empty.
-        tower: open_clip's CLIP model; its vision tower is not needed.
+        tower: open_clip's text tower, or its CLIP model, whose vision tower is not needed; or our BERT.
+
+    Raises:
+        ExportError: it is another one.
     """
-    graph = layers.graph
+    if isinstance(tower, BertText):
+        write_bert(layers, tower)
+        return
+    if not hasattr(tower, "token_embedding"):
+        raise ExportError("a text tower of transformers can't be exported; those of RoBERTa and XLM-RoBERTa can")
+    graph, causal = layers.graph, tower.attn_mask is not None
     op, constant = graph.op, graph.constant
     tokens = graph.input("token_ids", TensorProto.INT64, ["texts", "length"])
     embedded = op("Gather", graph.weight("token_embedding.weight", tower.token_embedding.weight.float()), tokens)
@@ -26,20 +39,40 @@ def write_text_encoder(layers: Layers, tower: Any) -> None:
     length = op("Shape", tokens, start=1, end=2)
     x = op("Add", embedded, op("Slice", positions, constant([0]), length, constant([0])))
     for index, block in enumerate(tower.transformer.resblocks):
-        x = _block(layers, x, f"blocks.{index}", block)
-    # The end-of-text token has the highest id; the first of them counts.
-    end = op("ArgMax", op("Cast", tokens, to=TensorProto.INT32), axis=1, keepdims=1)
-    last = layers.layer_norm(op("GatherND", x, end, batch_dims=1), "ln_final", tower.ln_final)
-    result = layers.unit(layers.linear(last, "text_projection", tower.text_projection.T))
-    graph.output("text_embeddings", result, TensorProto.FLOAT, ["texts", tower.text_projection.shape[1]])
+        x = _block(layers, x, f"blocks.{index}", block, causal)
+    read = layers.layer_norm(_read(layers, x, tokens, tower), "ln_final", tower.ln_final)
+    weight, bias = _projection(tower)
+    width = tower.ln_final.normalized_shape[0]
+    if weight is not None:
+        read, width = layers.linear(read, "text_projection", weight, bias), len(weight)
+    graph.output("text_embeddings", layers.unit(read), TensorProto.FLOAT, ["texts", width])
 
 
-def _block(layers: Layers, x: str, name: str, block: Any) -> str:
+def _read(layers: Layers, x: str, tokens: str, tower: Any) -> str:
+    """The token of each text that is read, `[texts, C]`."""
+    op, constant, pool = layers.graph.op, layers.graph.constant, pool_of(tower)
+    if pool in ("first", "last"):
+        return op("Gather", x, constant(0 if pool == "first" else -1), axis=1)
+    # Else the end-of-text token has the highest id; the first of them counts.
+    found = op("Equal", tokens, constant(eos_of(tower))) if pool == "eos" else tokens
+    end = op("ArgMax", op("Cast", found, to=TensorProto.INT32), axis=1, keepdims=1)
+    return op("GatherND", x, end, batch_dims=1)
+
+
+def _projection(tower: Any) -> tuple[Tensor | None, Tensor | None]:
+    """Weight `[E, C]` and bias of what follows the last LayerNorm, if anything does."""
+    projection = tower.text_projection
+    if isinstance(projection, nn.Linear):
+        return projection.weight, projection.bias
+    return (None if projection is None else projection.T), None
+
+
+def _block(layers: Layers, x: str, name: str, block: Any, causal: bool) -> str:
     op, attn = layers.graph.op, block.attn
     normed = layers.layer_norm(x, f"{name}.ln_1", block.ln_1)
     packed = layers.linear(normed, f"{name}.qkv", attn.in_proj_weight, attn.in_proj_bias)
     q, k, v = layers.graph.ops("Split", (packed,), 3, axis=-1, num_outputs=3)
-    attended = layers.attend(q, k, v, attn.num_heads, attn.head_dim**-0.5, causal=True)
+    attended = layers.attend(q, k, v, attn.num_heads, attn.head_dim**-0.5, causal=causal)
     x = op("Add", x, layers.linear(attended, f"{name}.out", *_scaled(attn.out_proj, block.ls_1)))
     normed = layers.layer_norm(x, f"{name}.ln_2", block.ln_2)
     inner = layers.linear(normed, f"{name}.mlp_in", block.mlp.c_fc.weight, block.mlp.c_fc.bias)

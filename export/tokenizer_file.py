@@ -5,36 +5,33 @@ from typing import Any
 from open_clip.tokenizer import SimpleTokenizer, _clean_lower
 
 from gem_fast.errors import ExportError
+from gem_fast.towers.tokenizers import FileTokenizer
+
+from .file_tokenizer import file_tokenizer_json
+from .text_cleaning import CLEANING, FINAL_SIGMA
 
 _START, _END = "<start_of_text>", "<end_of_text>"
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-_CASED = r"[\p{Lu}\p{Ll}\p{Lt}ͺ]"
-_FINAL_SIGMA = rf"(?<={_CASED})Σ(?![\p{{Mn}}\p{{Me}}\p{{Cf}}\p{{Lm}}\p{{Sk}}'.:·]*{_CASED})"
-# What ftfy does to every text before open_clip looks at it, as far as it can be said in patterns.
-_CLEANING = [
-    ("[\u2018-\u201b\u02bc]", "'"),
-    ("[\u201c-\u201f]", '"'),
-    ("\ufb00", "ff"),
-    ("\ufb01", "fi"),
-    ("\ufb02", "fl"),
-    ("\ufb03", "ffi"),
-    ("\ufb04", "ffl"),
-    ("[\\x00-\\x08\\x0b\\x0e-\\x1f\\x7f\ufeff]", ""),
-    ("&quot;", '"'),
-    ("&#39;|&apos;", "'"),
-    ("&lt;", "<"),
-    ("&gt;", ">"),
-    ("&nbsp;", " "),
-    ("&amp;", "&"),
-]
+
+
+def padding_id(tokenizer: Any) -> int:
+    """The id behind a text."""
+    return tokenizer.padding[1] if isinstance(tokenizer, FileTokenizer) else 0
+
+
+def unescapes(tokenizer: Any) -> bool:
+    """Whether it reads entities such as `&amp;` as what they stand for; what cleans texts does, as CLIP's."""
+    return not isinstance(tokenizer, FileTokenizer) or tokenizer.clean_fn is not str
 
 
 def tokenizer_json(tokenizer: Any) -> str:
-    """The content of `tokenizer.json` for open_clip's tokenizer: texts to ids `[context]`, cut off and padded with 0.
+    """The content of `tokenizer.json` for a model's tokenizer: texts to ids `[context]`, cut off and filled up.
 
     Raises:
         ExportError: it is not CLIP's byte-pair encoding in its usual setting.
     """
+    if isinstance(tokenizer, FileTokenizer):
+        return file_tokenizer_json(tokenizer)
     usual = isinstance(tokenizer, SimpleTokenizer) and tokenizer.clean_fn is _clean_lower
     if not usual or tokenizer.reduction_fn is not None or len(tokenizer.all_special_ids) != 2:
         raise ExportError(f"the tokenizer {type(tokenizer).__name__} of this model is not CLIP's; it can't be exported")
@@ -43,12 +40,12 @@ def tokenizer_json(tokenizer: Any) -> str:
     merges = [pair for pair, _ in sorted(tokenizer.bpe_ranks.items(), key=lambda item: item[1]) if len(pair) == 2]
     made = Tokenizer(models.BPE(vocab=tokenizer.encoder, merges=merges, end_of_word_suffix="</w>", fuse_unk=False))
     made.normalizer = normalizers.Sequence(
-        [normalizers.Replace(Regex(pattern), text) for pattern, text in _CLEANING]
+        [normalizers.Replace(Regex(pattern), text) for pattern, text in CLEANING]
         + [
             normalizers.NFC(),
             normalizers.Replace(Regex(r"\s+"), " "),
             # Greek's final sigma, which lower-casing a letter at a time does not know.
-            normalizers.Replace(Regex(_FINAL_SIGMA), "ς"),
+            normalizers.Replace(Regex(FINAL_SIGMA), "ς"),
             normalizers.Lowercase(),
         ]
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .model import GemModel
     from .options import Defaults, GemOptions
     from .segmentation import Segmentation
-    from .towers.checkpoint import pretrained_tags, supported_models
+    from .towers.checkpoint import pretrained_tags, supported_models, unsupported_models
 
 __version__ = _version("gem_fast")
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "records",
     "segment_files",
     "supported_models",
+    "unsupported_models",
 ]
 # Imported on first use: torch takes seconds, and the runtime for exported models does without it.
 _HOMES = {
@@ -54,6 +55,7 @@ _HOMES = {
     "records": "batch",
     "segment_files": "batch",
     "supported_models": "towers.checkpoint",
+    "unsupported_models": "towers.checkpoint",
 }
 
 

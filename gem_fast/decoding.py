@@ -61,6 +61,35 @@ class KernelDecoder:
         return labels.cpu().numpy().astype(label_type(classes)), confidence.float().cpu().numpy()
 
 
+@dataclass(frozen=True)
+class SigmoidDecoder(KernelDecoder):
+    """Labels whose confidence is the sigmoid of the best class alone, for models trained with one.
+
+    Attributes:
+        logit_bias: added to the scaled cosine.
+    """
+
+    logit_bias: float = 0.0
+
+    def labels(
+        self, scores: "Tensor | np.ndarray", classes: int, size: tuple[int, int], logit_scale: float, threshold: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `KernelDecoder.labels`, with `sigmoid(logit_scale · score + logit_bias)` in place of the softmax."""
+        import torch
+        import torch.nn.functional as F
+
+        scores = _tensor(scores).float()
+        best = torch.full(size, -torch.inf, device=scores.device)
+        labels = torch.zeros(size, dtype=torch.long, device=scores.device)
+        for index, each in enumerate(scores):  # a class at a time: nothing of the size classes × height × width
+            upsampled = F.interpolate(each[None, None], size, mode="bilinear")[0, 0]
+            higher = upsampled > best
+            best[higher], labels[higher] = upsampled[higher], index + 1
+        confidence = torch.sigmoid(logit_scale * best + self.logit_bias)
+        labels[(confidence < threshold) | (labels > classes)] = 0
+        return labels.cpu().numpy().astype(label_type(classes)), confidence.cpu().numpy()
+
+
 def _tensor(scores: "Tensor | np.ndarray") -> "Tensor":
     import torch
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from .errors import ModelError, warn_caller
 from .method import Method, find_method
 from .model import GemModel
 from .options import GemOptions
-from .towers.checkpoint import read_checkpoint
+from .towers.attention_pool import POOLINGS
+from .towers.checkpoint import Checkpoint, read_checkpoint
 from .towers.packing import pack_vision
 from .towers.text import TextEncoder
+from .towers.vit import VisionConfig
 
 
 def load(
@@ -27,23 +30,30 @@ def load(
     pretrained: str | None = None,
     *,
     weights: str | Path | None = None,
+    tokenizer: str | Path | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | str = torch.float32,
     backend: str | None = None,
     text_cache: str | Path | None = None,
     method: str | Method = "gem",
     feature_surgery: bool = False,
+    pooling: str = "head",
+    rotated: bool = False,
+    sigmoid: bool = False,
     **options: Any,
 ) -> GemModel:
     """Load a model with the path of GEM or another method.
 
     Args:
-        name: `"gem-tiny"`, which is part of this package, or an open_clip ViT such as `"ViT-B-16"`; or a model that
-            describes itself: a folder of open_clip or Hugging Face, `"local-dir:FOLDER"`, `"hf-hub:OWNER/NAME"`.
+        name: `"gem-tiny"`, which is part of this package, a model of open_clip such as `"ViT-B-16"`, `"blip-base"` or
+            `"blip-large"`; or a model that describes itself: a folder of open_clip or Hugging Face,
+            `"local-dir:FOLDER"`, `"hf-hub:OWNER/NAME"`.
         pretrained: open_clip's tag of the weights, such as `"openai"` (downloaded once), or `"random"`.
         weights: a local file or folder instead of a tag: safetensors, torch or TorchScript, with the names of
             open_clip, OpenAI or Hugging Face; nothing in it is run. OpenAI's and MetaCLIP's weights need the
             `-quickgelu` name of the model.
+        tokenizer: a local `tokenizer.json` or `vocab.txt`, or a folder with one, for a model whose tokenizer is not
+            CLIP's own; by default the folder of the weights, then the hub.
         device: where to run, such as `"cpu"`, `"cuda"` or `"mps"`.
         dtype: float32, bfloat16 or float16 of the vision transformer, by torch's type, its name or its short name;
             text is encoded in float32.
@@ -55,6 +65,11 @@ def load(
             thresholds stay the model's.
         feature_surgery: score as CLIP Surgery does: each word's cosines, weighted by its likeness to the whole image,
             less their mean over all words; those of a single class less those of no word. It finishes CLIP's own path.
+        pooling: a patch's embedding by SigLIP and PE, whose heads attend: `"head"`, that of an image of this token
+            alone, or `"value"`, what the head's attention adds up.
+        rotated: in EVA02 and PE, whose q and k are rotated by place, the method's attention sees them rotated.
+        sigmoid: a pixel's confidence is `sigmoid(scale · cosine + bias)` of its best class, for SigLIP; by default it
+            is the softmax over classes, from which the bias cancels.
         **options: fields of `GemOptions`, such as `gem_blocks=6` or `iterations=1`, which change the method `"gem"`.
 
     Raises:
@@ -72,12 +87,15 @@ def load(
     unknown = set(options) - set(GemOptions.__dataclass_fields__)
     if unknown:
         raise ModelError(f"unknown options {sorted(unknown)}; known are {', '.join(GemOptions.__dataclass_fields__)}")
-    checkpoint = read_checkpoint(name, pretrained, weights)
+    checkpoint = read_checkpoint(name, pretrained, weights, tokenizer)
+    config = _reading(checkpoint, pooling, rotated)
+    if sigmoid and checkpoint.logit_bias is None:
+        raise ModelError(f"sigmoid is for models that were trained with one, as SigLIP; {checkpoint.name} was not")
     try:
         chosen_method = find_method(method, GemOptions(**checkpoint.options), options)
     except ValueError as error:
         raise ModelError(str(error)) from error
-    vision = pack_vision(checkpoint.vision_state, checkpoint.vision_config, chosen_method, backend).to(where, chosen)
+    vision = pack_vision(checkpoint.vision_state, config, chosen_method, backend).to(where, chosen)
     text = TextEncoder(
         checkpoint.text.to(where), checkpoint.tokenizer, known_tokens=checkpoint.known_tokens, cache=text_cache
     )
@@ -91,7 +109,20 @@ def load(
         std=checkpoint.std,
         interpolation=checkpoint.interpolation,
         feature_surgery=feature_surgery,
+        logit_bias=checkpoint.logit_bias if sigmoid else None,
     )
+
+
+def _reading(checkpoint: Checkpoint, pooling: str, rotated: bool) -> VisionConfig:
+    """The image tower's shape, with the caller's choice of how its patches are read."""
+    config = checkpoint.vision_config
+    if pooling not in POOLINGS:
+        raise ModelError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
+    if pooling != "head" and config.pool != "attention":
+        raise ModelError(f"pooling={pooling!r} is for heads that attend, as SigLIP's; {checkpoint.name} has none")
+    if rotated and config.rotary is None:
+        raise ModelError(f"rotated is for towers with rotary positions, as EVA02's; {checkpoint.name} has none")
+    return replace(config, pooling=pooling, rotated=rotated)
 
 
 def usable_device(device: str | torch.device) -> torch.device:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .decoding import Decoder, KernelDecoder
+from .decoding import Decoder, KernelDecoder, SigmoidDecoder
 from .dtypes import dtype_name
 from .options import Defaults
 from .preprocess import ResizePolicy, input_size, normalised, resized_by_torch
@@ -32,6 +32,7 @@ class GemModel(Segmenter):
         defaults: input size and thresholds when the caller names none.
         mean, std: the normalisation of pixels in 0..1.
         interpolation: bicubic or bilinear, how images are resized.
+        logit_bias: of confidences by a sigmoid; None for those by the softmax over classes.
         feature_surgery: score by CLIP Surgery's feature surgery, for which CLIP's own path is finished too.
     """
 
@@ -44,10 +45,11 @@ class GemModel(Segmenter):
     std: tuple[float, ...]
     interpolation: str = "bicubic"
     feature_surgery: bool = False
+    logit_bias: float | None = None
 
     @property
     def device(self) -> torch.device:
-        return self.vision.class_embedding.device
+        return self.vision.position_embedding.device
 
     @property
     def patch_size(self) -> int:
@@ -55,7 +57,7 @@ class GemModel(Segmenter):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.vision.class_embedding.dtype
+        return self.vision.position_embedding.dtype
 
     @overload
     def features(self, pixels: Tensor, original: Literal[False] = False) -> Tensor: ...
@@ -77,13 +79,30 @@ class GemModel(Segmenter):
         return features if original else features.patches
 
     def input_size(self, image_size: tuple[int, int], size: int | None, resize: ResizePolicy | None) -> tuple[int, int]:
-        return input_size(image_size, size or self.defaults.size, resize or "shorter", self.patch_size)
+        return input_size(image_size, size or self.defaults.size, resize or self.usual_resize, self.patch_size)
+
+    @property
+    def usual_resize(self) -> ResizePolicy:  # type: ignore[override]  # a class constant elsewhere
+        return self.defaults.resize  # type: ignore[return-value]
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What was chosen beside the method and is not the default."""
+        config = self.vision.config
+        chosen = {
+            "pooling": config.pooling if config.pooling != "head" else None,
+            "rotated": config.rotated,
+            "logit_bias": self.logit_bias,
+        }
+        return {name: value for name, value in chosen.items() if value}
 
     def identity(self) -> dict[str, Any]:
         return {
             "model": self.name,
             "weights": self.weights_sha256,
-            "method": asdict(self.vision.method) | ({"feature_surgery": True} if self.feature_surgery else {}),
+            "method": asdict(self.vision.method)
+            | self.reading
+            | ({"feature_surgery": True} if self.feature_surgery else {}),
             "dtype": dtype_name(self.dtype),
         }
 
@@ -127,8 +146,13 @@ class GemModel(Segmenter):
 
     @property
     def host_decoder(self) -> Decoder:
-        return KernelDecoder(None if self.vision.backend == "triton" else self.vision.backend)
+        return self._decoder(None if self.vision.backend == "triton" else self.vision.backend)
 
     @property
     def decoder(self) -> Decoder:
-        return KernelDecoder(self.vision.backend)
+        return self._decoder(self.vision.backend)
+
+    def _decoder(self, backend: str | None) -> Decoder:
+        if self.logit_bias is not None:
+            return SigmoidDecoder(backend, self.logit_bias)
+        return KernelDecoder(backend)

@@ -42,6 +42,7 @@ class Defaults:
         size: side of the input in pixels, as `preprocess.input_size` reads it with the resize policy.
         logit_scale: multiplier of the cosine before the softmax over classes.
         threshold: softmax confidence below which a pixel is background (the paper's 0.85).
+        resize: the usual resize policy of its images.
         heatmap_threshold: the same for a single prompt, on its min-max heat map (the paper's 0.5), since a softmax
             over one class is 1 everywhere.
     """
@@ -50,3 +51,4 @@ class Defaults:
     logit_scale: float = 100.0
     threshold: float = 0.85
     heatmap_threshold: float = 0.5
+    resize: str = "shorter"

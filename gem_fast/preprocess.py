@@ -65,9 +65,12 @@ def input_size(image_size: tuple[int, int], size: int, policy: ResizePolicy, pat
     return height, width
 
 
-def resized(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """An RGB image resized bicubically (antialiased) to height and width: `[H, W, 3]` uint8."""
-    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BICUBIC))
+INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+def resized(image: Image.Image, size: tuple[int, int], interpolation: str = "bicubic") -> np.ndarray:
+    """An RGB image resized, bicubic or bilinear with antialias, to height and width: `[H, W, 3]` uint8."""
+    return np.asarray(image.resize((size[1], size[0]), INTERPOLATIONS[interpolation]))
 
 
 def resized_by_torch(image: Image.Image, size: tuple[int, int], interpolation: str = "bicubic") -> np.ndarray:

@@ -26,6 +26,8 @@ def test_models_lists_each_with_its_tags():
         assert re.search(rf"(?m)^\W*{re.escape(name)}\s", done.stdout), name
     assert "openai" in done.stdout
     assert "(embedded)" in done.stdout
+    assert "coca_ViT-B-32: not supported, it is a CoCa model" in done.stdout
+    assert "RN50: not supported, its vision tower is a ResNet" in done.stdout
 
 
 def test_models_in_a_pipe_has_a_line_for_each():
@@ -58,6 +60,15 @@ def test_one_model_of_open_clip():
     assert "patches of 14 px, trained at 336×336; defaults: size 448, threshold 0.85, scale 100" in first
     assert tags == gem_fast.pretrained_tags("ViT-L-14-336")
     assert invoke("models", "ViT-S-32-alt").stdout.splitlines()[1:] == ["random"]
+
+
+def test_models_of_other_families():
+    assert (
+        "trained at 384×384; defaults: size 384, threshold 0.85, scale 14.2857" in invoke("models", "blip-base").stdout
+    )
+    done = invoke("models", "ViT-B-16-SigLIP")
+    assert "scale of the weights" in done.stdout
+    assert "its tokenizer is that of timm/ViT-B-16-SigLIP" in done.stdout
 
 
 @pytest.mark.parametrize(("name", "reason"), [("ViT-B-17", "no model is called 'ViT-B-17'"), ("RN50", "a ResNet")])

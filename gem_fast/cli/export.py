@@ -34,6 +34,9 @@ def export(
     model: Annotated[str, typer.Option(help="Model name; `gem-fast models` lists them.")] = "gem-tiny",
     pretrained: Annotated[str | None, typer.Option(help="open_clip's tag of the weights.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Local file or folder of weights instead of a tag.")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="tokenizer.json or vocab.txt, or their folder, for a model without CLIP's own.")
+    ] = None,
     format: Annotated[Format, typer.Option(help="What to write.")] = Format.onnx,
     opset: Annotated[int | None, typer.Option(help="ONNX operator set, 18 to 24.")] = None,
     attention: Annotated[
@@ -88,6 +91,7 @@ def export(
         "name": model,
         "pretrained": pretrained,
         "weights": weights,
+        "tokenizer": tokenizer,
         "device": device,
         "method": method,
         "feature_surgery": feature_surgery,

@@ -9,7 +9,7 @@ from ..terminal import fail, say
 
 
 def models(name: Annotated[str | None, typer.Argument(help="Tell of this model alone.")] = None) -> None:
-    """List the models that can be loaded, with their pretrained tags.
+    """List the models that can be loaded, with their pretrained tags, and why others of open_clip can't.
 
     Of one model: its input and defaults, and its tags, or, of an embedded one, the words that it knows, as
     --prompts-file takes them.
@@ -28,6 +28,8 @@ def models(name: Annotated[str | None, typer.Argument(help="Tell of this model a
     for each in names:
         # A line each, whatever the width, so that grep finds the tags with the name.
         say(f"{each:{max(map(len, names))}}  {', '.join(tags(each)) or '(embedded)'}")
+    for each, reason in gem_fast.unsupported_models().items():
+        say(f"{each}: not supported, {reason}")
 
 
 def tags(name: str) -> list[str]:
@@ -42,6 +44,7 @@ def told(name: str) -> Iterator[str]:
     """Lines about one model."""
     from gem_fast.options import Defaults
     from gem_fast.towers.configs import find_config
+    from gem_fast.towers.model_tokenizer import tokenizer_source
     from gem_fast.towers.packing import vision_config, why_unsupported
 
     config = find_config(name)
@@ -53,7 +56,10 @@ def told(name: str) -> Iterator[str]:
     height, width = (side * vision.patch_size for side in vision.grid)
     yield (
         f"# {name}: patches of {vision.patch_size} px, trained at {height}×{width}; "
-        f"defaults: size {usual.size}, threshold {usual.threshold:g}, scale {usual.logit_scale:g}"
+        f"defaults: size {usual.size}, threshold {usual.threshold:g}, "
+        f"scale {'of the weights' if 'init_logit_bias' in config.model_cfg else f'{usual.logit_scale:g}'}"
     )
+    if words := tokenizer_source(config.model_cfg):
+        yield f"# its tokenizer is that of {words}: tokenizer.json or vocab.txt, which --tokenizer takes"
     yield from tags(name)
     yield from (", ".join([word, *synonyms]) for word, synonyms in config.vocabulary.items())

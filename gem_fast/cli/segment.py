@@ -22,6 +22,7 @@ _ENGINE_ONLY = (
     "model",
     "pretrained",
     "weights",
+    "tokenizer",
     "dtype",
     "device",
     "text_cache",
@@ -62,6 +63,9 @@ def segment(
     model: Annotated[str, typer.Option(help="Name (`gem-fast models` lists them) or folder.")] = "gem-tiny",
     pretrained: Annotated[str | None, typer.Option(help="open_clip's tag of the weights.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Local file or folder of weights instead of a tag.")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="tokenizer.json or vocab.txt, or their folder, for a model without CLIP's own.")
+    ] = None,
     dtype: Annotated[str, dtype_option("Type of the vision transformer")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 8,
@@ -170,6 +174,7 @@ def segment(
         "stride": stride,
     }
     engine: dict[str, Any] = {
+        "tokenizer": tokenizer,
         "method": method,
         "gem_blocks": gem_blocks,
         "iterations": iterations,

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ..decoding import Decoder
 from ..errors import ExportError
 from ..images import ImageError
 from ..options import Defaults
-from ..preprocess import ResizePolicy, input_size, normalised, unbounded_size
+from ..preprocess import ResizePolicy, input_size, normalised, resized, unbounded_size
 from ..segmenter import Segmenter
 from ..windows import Layout, Windows
 from .decoders import GraphDecoder, NumpyDecoder
@@ -76,6 +77,11 @@ class GemRuntime(Segmenter):
     def resizes(self) -> bool:  # type: ignore[override]  # a class constant elsewhere
         return not self.manifest.export.with_preprocess
 
+    def pixels(self, picture: Image.Image, shape: tuple[int, int]) -> np.ndarray:
+        if not self.resizes:
+            return np.asarray(picture)
+        return resized(picture, shape, self.manifest.image.interpolation)
+
     @property
     def usual_resize(self) -> str:  # type: ignore[override]
         return "nearest exported" if self.sizes else "shorter"
@@ -137,9 +143,7 @@ class GemRuntime(Segmenter):
         """Words to embeddings."""
         facts = self.manifest.text
         (tokenizer,) = self.manifest.of_role("tokenizer")
-        known = None if facts.known_tokens is None else frozenset(facts.known_tokens)
-        words = TextTokenizer(self.folder / tokenizer, facts.context_length)
-        return TextEncoder(self.graph("text_encoder"), words, known)
+        return TextEncoder(self.graph("text_encoder"), TextTokenizer(self.folder / tokenizer, facts), facts)
 
     def image_encoder(self, shape: tuple[int, int]) -> Graph:
         """The graph for an input of that height and width."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..dtypes import DTYPES
+from ..preprocess import INTERPOLATIONS
 from .interface import TensorFacts
 from .typed_json import member, require
 
@@ -47,6 +48,7 @@ class ImageFacts:
         embed_dim: channels of the features.
         mean, std: the normalisation of pixels in 0..1.
         default_size: side of the input in pixels, where the caller names none.
+        interpolation: how images are resized.
     """
 
     patch_size: int
@@ -54,10 +56,13 @@ class ImageFacts:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     default_size: int
+    interpolation: str = "bicubic"
 
     def __post_init__(self) -> None:
         for name, most in (("patch_size", _LONGEST_SIDE), ("embed_dim", _MOST), ("default_size", _LONGEST_SIDE)):
             _within(name, getattr(self, name), 1, most)
+        right = f"one of {', '.join(INTERPOLATIONS)}"
+        require(self.interpolation in INTERPOLATIONS, "interpolation", right, self.interpolation)
         for name, values, least in (("mean", self.mean, 0), ("std", self.std, _NARROWEST)):
             require(len(values) == 3, name, "one for each of red, green and blue", values)
             for i, value in enumerate(values):
@@ -72,14 +77,21 @@ class TextFacts:
         context_length: the most tokens in a text, with its start and end.
         templates: named ones, each with `{}` where the word goes.
         known_tokens: ids that there are embeddings for, or None for all.
+        padding: id behind a text.
+        filled: all texts are filled up to the context, since the text encoder reads what lies behind them.
+        unescaped: entities such as `&amp;` are read as what they stand for.
     """
 
     context_length: int
     templates: Mapping[str, tuple[str, ...]]
     known_tokens: tuple[int, ...] | None
+    padding: int = 0
+    filled: bool = False
+    unescaped: bool = True
 
     def __post_init__(self) -> None:
         _within("context_length", self.context_length, 2, _MOST)
+        _within("padding", self.padding, 0, 2**31 - 1)
         for name, texts in self.templates.items():
             require(bool(texts), member("templates", name), "one template or more", texts)
             for i, text in enumerate(texts):

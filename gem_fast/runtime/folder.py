@@ -7,7 +7,7 @@ from ..errors import ExportError
 from .manifest import MANIFEST, Manifest, read_manifest
 
 NEEDED = ("image_encoder", "text_encoder", "cosines", "heatmaps", "labels", "tokenizer")
-_TOKENIZER_LIMIT = 64 << 20  # bytes of a file that is read whole
+_TOKENIZER_LIMIT = 256 << 20  # bytes of a file that is read whole
 
 
 def open_folder(folder: Path, verify: bool = True) -> Manifest:

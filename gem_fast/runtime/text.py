@@ -9,42 +9,46 @@ from tokenizers import Tokenizer
 
 from ..errors import ExportError
 from ..word_encoder import WordEncoder
+from .facts import TextFacts
 from .graph import Graph
 
 _CHUNK = 64  # texts in a run
 
 
 class TextTokenizer:
-    """CLIP's token ids from a file of Hugging Face `tokenizers`."""
+    """Token ids from a file of Hugging Face `tokenizers`."""
 
-    def __init__(self, path: Path, context: int) -> None:
+    def __init__(self, path: Path, facts: TextFacts) -> None:
         try:
             self.tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # `tokenizers` raises plain Exception
             raise ExportError(f"{path} can't be read as a tokenizer: {error}") from error
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
-        self.context = context
+        self.context, self.unescaped = facts.context_length, facts.unescaped
+        self.ended = len(self.tokenizer.encode("").ids) > 0
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text with the start and the end of text, cut to the context as CLIP's own tokenizer does."""
-        every = self.uncut(texts)
-        return [ids if len(ids) <= self.context else [*ids[: self.context - 1], ids[-1]] for ids in every]
+        """Ids of each text with the start and the end of text, which stays where a text is cut to the context."""
+        every, end = self.uncut(texts), int(self.ended)
+        return [ids if len(ids) <= self.context else ids[: self.context - end] + ids[len(ids) - end :] for ids in every]
 
     def uncut(self, texts: Sequence[str]) -> list[list[int]]:
         """The same, however long they are."""
         # The file can't hold what CLIP's tokenizer does first: entities, twice since some are escaped themselves.
-        clean = [html.unescape(html.unescape(text)) for text in texts]
+        clean = [html.unescape(html.unescape(text)) for text in texts] if self.unescaped else list(texts)
         return [encoding.ids for encoding in self.tokenizer.encode_batch(clean)]
 
 
 class TextEncoder(WordEncoder[np.ndarray]):
     """Unit text embeddings of words under templates, computed by the exported graph and kept in memory."""
 
-    def __init__(self, graph: Graph, tokenizer: TextTokenizer, known_tokens: frozenset[int] | None) -> None:
-        super().__init__(known_tokens, tokenizer.context)
+    def __init__(self, graph: Graph, tokenizer: TextTokenizer, facts: TextFacts) -> None:
+        known = None if facts.known_tokens is None else frozenset(facts.known_tokens)
+        super().__init__(known, facts.context_length)
         self.graph = graph
         self.tokenizer = tokenizer
+        self.facts = facts
 
     def compute(self, words: list[str], templates: tuple[str, ...]) -> np.ndarray:
         texts = [template.replace("{}", word) for word in words for template in templates]
@@ -62,9 +66,10 @@ class TextEncoder(WordEncoder[np.ndarray]):
         return len(self.tokenizer.uncut([text])[0])
 
     def run(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit embeddings of texts, [n, E]; what lies behind the longest of them is not computed."""
+        """Unit embeddings of texts, [n, E]; what lies behind the longest is computed only where it is read."""
         every = self.tokenizer(texts)
-        ids = np.zeros((len(every), max(map(len, every))), np.int64)
+        length = self.context if self.facts.filled else max(1, *map(len, every))
+        ids = np.full((len(every), length), self.facts.padding, np.int64)
         for row, own in zip(ids, every, strict=True):
             row[: len(own)] = own
         return self.graph.run({"token_ids": ids}, "text_embeddings")[0].numpy()

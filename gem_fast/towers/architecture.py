@@ -35,9 +35,11 @@ class Architecture:
         return ", ".join(f"{name} {ours} instead of {theirs}" for name, ours, theirs in pairs if ours != theirs)
 
 
-def architecture_of_config(model_cfg: dict[str, Any]) -> Architecture:
-    """Of open_clip's config of a supported model, with open_clip's own defaults."""
+def architecture_of_config(model_cfg: dict[str, Any]) -> Architecture | None:
+    """Of open_clip's config of a supported model, with open_clip's own defaults; None if a tower is not its own."""
     vision, text = model_cfg["vision_cfg"], model_cfg["text_cfg"]
+    if vision.get("timm_model_name") or text.get("hf_model_name"):
+        return None
     return Architecture(
         patch=vision.get("patch_size", 16),
         width=vision.get("width", 768),

@@ -1,6 +1,9 @@
-"""open_clip's CLIP from a config and weights under its names, in float32."""
+"""Both towers of a model from its config and weights: the image tower's state dict, and the text tower in float32."""
 
 from copy import deepcopy
+from dataclasses import dataclass
+from math import exp
+from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -9,51 +12,150 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from .architecture import architecture_of_config, architecture_of_state, names_of, trained_size
+from .blip import BLIP, blip_scale, blip_shapes, blip_state, pack_blip_text, random_blip
+from .clip_names import check_finite, to_clip
+from .hf_text import hf_text
 from .weights_file import Weights
 
 _MOST_NAMES = 3  # in a message
+# What open_clip raises for settings that make no model.
+_UNFIT = (TypeError, ValueError, KeyError, ArithmeticError, AssertionError, AttributeError, RuntimeError)
 
 
-def build_clip(name: str, model_cfg: dict[str, Any], weights: Weights) -> nn.Module:
-    """The model with these weights; positions are those of the size that it was trained with.
+@dataclass(frozen=True)
+class Towers:
+    """A model taken apart.
+
+    Attributes:
+        vision_state: the image tower's weights, in open_clip's names, or timm's behind `trunk.`.
+        text: token ids to embeddings, see `text.embed_tokens`.
+        logit_scale, logit_bias: of the loss in training, where the model's scores are made with them.
+    """
+
+    vision_state: dict[str, Tensor]
+    text: nn.Module
+    logit_scale: float | None = None
+    logit_bias: float | None = None
+
+
+def build_towers(name: str, model_cfg: dict[str, Any], weights: Weights | None, places: tuple[Path, ...]) -> Towers:
+    """The towers with these weights, or random ones; positions are those of the size that they were trained with.
+
+    Args:
+        name: of the model, for messages.
+        model_cfg: open_clip's, or BLIP's. The size of its images becomes that of the weights.
+        weights: under the names of their file.
+        places: folders that may have the configuration of a Hugging Face text tower.
 
     Raises:
         ModelError: the weights are of another model; the message names it.
     """
-    _check_architecture(name, model_cfg, weights)
-    if size := trained_size(weights.state):
-        model_cfg["vision_cfg"]["image_size"] = size
+    if BLIP in model_cfg:
+        return _blip(name, model_cfg, weights)
+    if weights is not None:
+        weights = to_clip(weights, model_cfg)
+        _check_architecture(name, model_cfg, weights)
+        if size := trained_size(weights.state):
+            model_cfg["vision_cfg"]["image_size"] = size
+    if (model_cfg.get("text_cfg") or {}).get("hf_model_name"):
+        return _with_hf_text(name, model_cfg, weights, places)
+    clip = _open_clip(name, model_cfg, meta=weights is not None)
+    text = clip.text if is_custom(model_cfg) else clip
+    if weights is not None:
+        _fill(name, clip, text, weights)
+    vision_state = dict(clip.visual.state_dict())
+    scale = bias = None
+    if getattr(clip, "logit_bias", None) is not None:
+        scale, bias = float(clip.logit_scale.detach().exp()), float(clip.logit_bias.detach())
+    if text is clip:
+        del clip.visual
+    return Towers(vision_state, text.float().requires_grad_(False).eval(), scale, bias)
+
+
+def is_custom(model_cfg: dict[str, Any]) -> bool:
+    """Whether open_clip keeps the text tower of such a model in a module of its own."""
+    return bool(model_cfg.get("custom_text") or (model_cfg.get("text_cfg") or {}).get("hf_model_name"))
+
+
+def _open_clip(name: str, model_cfg: dict[str, Any], meta: bool) -> Any:
+    """open_clip's model; on the meta device nothing is initialised that weights replace."""
+    config = deepcopy(model_cfg)
+    kind = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
     try:
-        with torch.device("meta"):  # nothing is initialised that the weights replace
-            clip: Any = open_clip.CLIP(**deepcopy(model_cfg))
-    except (TypeError, ValueError, KeyError, ArithmeticError, AssertionError, AttributeError, RuntimeError) as error:
+        with torch.device("meta" if meta else "cpu"):
+            return kind(**config)
+    except _UNFIT as error:
         raise ModelError(f"{name}: open_clip can't make a model of its config: {str(error)[:200]}") from error
+
+
+def _fill(name: str, clip: Any, text: Any, weights: Weights) -> None:
+    """Give both towers their weights; those of the text tower are named without a prefix."""
     state = dict(weights.state)
-    scale = state.get("logit_scale")
-    state["logit_scale"] = clip.logit_scale.new_ones((), device="cpu") if scale is None else scale.reshape(())
-    _check_fit(name, clip.state_dict(), state, weights)
-    clip.load_state_dict({key: _own(value) for key, value in state.items()}, assign=True)
-    length = clip.attn_mask.shape[0]
-    clip.attn_mask = torch.full((length, length), float("-inf")).triu_(1)
-    return clip.eval()
+    short = {key: key if text is clip else key.removeprefix("text.") for key in clip.state_dict()}
+    for key in ("logit_scale", "logit_bias"):
+        value = state.pop(key, None)
+        if key in short:
+            state[key] = torch.zeros(()) if value is None else value.reshape(())
+    check_fit(name, {short[key]: value.shape for key, value in clip.state_dict().items()}, state, weights)
+    clip.load_state_dict({key: own(state.pop(source), weights) for key, source in short.items()}, assign=True)
+    if text.attn_mask is not None:  # what no file keeps: which tokens see each other
+        length = text.attn_mask.shape[0]
+        text.attn_mask = torch.full((length, length), float("-inf")).triu_(1)
 
 
-def _own(value: Tensor) -> Tensor:
-    """A copy in float32: the file, which is mapped, may change or go away."""
-    return value.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+def own(value: Tensor, weights: Weights) -> Tensor:
+    """A copy in float32: the file, which is mapped, may change or go away, and what was read of it leaves memory."""
+    copied = value.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    weights.release()
+    return copied
 
 
-def tokenizer_of(model_cfg: dict[str, Any]) -> Any:
-    """CLIP's own tokenizer, with the context of the model."""
-    text = model_cfg["text_cfg"]
-    return open_clip.SimpleTokenizer(
-        context_length=text.get("context_length", 77), **(text.get("tokenizer_kwargs") or {})
-    )
+def _with_hf_text(name: str, model_cfg: dict[str, Any], weights: Weights | None, places: tuple[Path, ...]) -> Towers:
+    """A model whose text tower is one of Hugging Face's."""
+    try:
+        with torch.device("cpu" if weights is None else "meta"):
+            visual = open_clip.model._build_vision_tower(
+                model_cfg["embed_dim"], deepcopy(model_cfg["vision_cfg"]), bool(model_cfg.get("quick_gelu"))
+            )
+    except _UNFIT as error:
+        raise ModelError(f"{name}: open_clip can't make a model of its config: {str(error)[:200]}") from error
+    text = hf_text(name, model_cfg, places)
+    if weights is None:
+        return Towers(dict(visual.state_dict()), text.made(text.random()))
+    state = text.taken(dict(weights.state))
+    numbers = [state.pop(key, None) for key in ("logit_scale", "logit_bias")]
+    scale, bias = (None if value is None else float(value) for value in numbers)
+    if scale is None or bias is None or "init_logit_bias" not in model_cfg:
+        scale = bias = None
+    shapes = {f"visual.{key}": value.shape for key, value in visual.state_dict().items()}
+    check_fit(name, shapes | text.shapes(), state, weights)
+    state = {key: own(state.pop(key), weights) for key in list(state)}
+    vision = {key: state.pop(key) for key in list(state) if key.startswith("visual.")}
+    visual_state = {key.removeprefix("visual."): value for key, value in vision.items()}
+    return Towers(visual_state, text.made(state), None if scale is None else exp(scale), bias)
+
+
+def _blip(name: str, model_cfg: dict[str, Any], weights: Weights | None) -> Towers:
+    if weights is None:
+        state = random_blip(model_cfg)
+    else:
+        state = blip_state(weights)
+        if "trunk.pos_embed" not in state or "text_proj.weight" not in state:
+            raise ModelError(f"weights: {weights.path} holds no BLIP with a projection of images and of texts")
+        check_finite(state, weights)
+        patches = state["trunk.pos_embed"].shape[1] - 1 if state["trunk.pos_embed"].ndim == 3 else 0
+        side = round(max(0, patches) ** 0.5) * model_cfg[BLIP]["vision"]["patch_size"]
+        model_cfg[BLIP]["vision"]["image_size"] = side or model_cfg[BLIP]["vision"]["image_size"]
+        check_fit(name, blip_shapes(model_cfg), state, weights)
+        state = {key: own(state.pop(key), weights) for key in list(state)}
+    text = pack_blip_text(state, model_cfg)
+    return Towers(state, text, blip_scale(weights))
 
 
 def _check_architecture(name: str, model_cfg: dict[str, Any], weights: Weights) -> None:
-    found, asked = architecture_of_state(weights.state), architecture_of_config(model_cfg)
-    if found is None or found == asked:
+    asked = architecture_of_config(model_cfg)
+    found = architecture_of_state(weights.state)
+    if found is None or asked is None or found == asked:
         return  # what is missing is told with the names
     size = trained_size(weights.state)
     names = names_of(found, size, bool(model_cfg.get("quick_gelu"))) or names_of(found, size, quick_gelu=False)
@@ -64,15 +166,16 @@ def _check_architecture(name: str, model_cfg: dict[str, Any], weights: Weights) 
     )
 
 
-def _check_fit(name: str, wanted: dict[str, Tensor], state: dict[str, Tensor], weights: Weights) -> None:
+def check_fit(name: str, wanted: dict[str, Any], state: dict[str, Tensor], weights: Weights) -> None:
+    """Raise ModelError unless the state has the names and shapes that are wanted, and floating numbers."""
     both = [key for key in wanted if key in state]
     faults = {
         "Missing keys": [key for key in wanted if key not in state],
         "Unknown keys": [key for key in state if key not in wanted],
         "Other shapes": [
-            f"{key} {list(state[key].shape)} instead of {list(wanted[key].shape)}"
+            f"{key} {list(state[key].shape)} instead of {list(wanted[key])}"
             for key in both
-            if state[key].shape != wanted[key].shape
+            if tuple(state[key].shape) != tuple(wanted[key])
         ],
         "No floating numbers": [f"{key} {state[key].dtype}" for key in both if not state[key].is_floating_point()],
     }

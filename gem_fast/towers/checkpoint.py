@@ -1,7 +1,8 @@
 """From a model's name, tag, file or folder to its weights and all that belongs to them."""
 
 import os.path
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,26 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from ..options import Defaults
-from .building import build_clip, tokenizer_of
-from .clip_names import to_clip
+from .blip import BLIP, blip_names
+from .building import build_towers
 from .configs import EMBEDDED, embedded_folder, find_config
+from .model_tokenizer import tokenizer_of
 from .packing import vision_config, why_unsupported
-from .quick_gelu import warn_of_other_activation
-from .sources import Source, described_model, describes_itself, local_weights, pretrained_weights
+from .quick_gelu import tells_activation, warn_of_other_activation
+from .sources import Source, described_model, describes_itself, local_weights, pretrained_weights, usual_images
 from .vit import VisionConfig
 from .weights_file import read_weights
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A CLIP model, taken apart: vision weights to pack, and the text tower as open_clip runs it."""
+    """A model, taken apart: vision weights to pack, and the text tower."""
 
     name: str
     source: str  # the pretrained tag, the file, "embedded" or "random"
     vision_config: VisionConfig
     vision_state: dict[str, Tensor]
-    text: nn.Module  # open_clip's CLIP without its vision tower
+    text: nn.Module  # token ids to embeddings, see `text.embed_tokens`
     tokenizer: Any  # texts -> token ids [n, context]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -38,19 +40,32 @@ class Checkpoint:
     defaults: Defaults = field(default_factory=Defaults)
     options: dict[str, Any] = field(default_factory=dict)  # the model's own GemOptions, where not the paper's
     known_tokens: Tensor | None = None  # ids the text tower has rows for, or None for all
+    logit_bias: float | None = None  # of a model that was trained with a sigmoid
 
 
 def supported_models() -> list[str]:
     """Names that `load` takes, the embedded ones first."""
-    return [*EMBEDDED, *(n for n in open_clip.list_models() if not why_unsupported(open_clip.get_model_config(n)))]
+    others = (n for n in open_clip.list_models() if not why_unsupported(open_clip.get_model_config(n)))
+    return [*EMBEDDED, *blip_names(), *others]
+
+
+def unsupported_models() -> dict[str, str]:
+    """open_clip's other names, and why each is not served."""
+    reasons = {name: why_unsupported(open_clip.get_model_config(name)) for name in open_clip.list_models()}
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def pretrained_tags(name: str) -> list[str]:
     """open_clip's pretrained tags of a model; none for an embedded one, which brings its weights."""
-    return [] if name in EMBEDDED else list(open_clip.list_pretrained_tags_by_model(name))
+    return [] if name in (*EMBEDDED, *blip_names()) else list(open_clip.list_pretrained_tags_by_model(name))
 
 
-def read_checkpoint(name: str, pretrained: str | None = None, weights: str | Path | None = None) -> Checkpoint:
+def read_checkpoint(
+    name: str,
+    pretrained: str | None = None,
+    weights: str | Path | None = None,
+    tokenizer: str | Path | None = None,
+) -> Checkpoint:
     """Load a model by name.
 
     Args:
@@ -59,22 +74,51 @@ def read_checkpoint(name: str, pretrained: str | None = None, weights: str | Pat
         pretrained: a tag of open_clip, which downloads the weights, or `"random"` for untrained weights.
         weights: a local file or folder, instead of a tag. Nothing but tensors is taken from a file, and nothing in it
             is run.
+        tokenizer: a local `tokenizer.json` or `vocab.txt`, or a folder with one, for a model whose tokenizer is not
+            CLIP's own.
 
     Raises:
         ModelError: the name, tag or file can't be used.
     """
     if name in EMBEDDED:
-        if pretrained or weights:
-            raise ModelError(f"{name} brings its own weights; leave out pretrained and weights")
+        if pretrained or weights or tokenizer:
+            raise ModelError(f"{name} brings its own weights; leave out pretrained, weights and tokenizer")
         return _read_embedded(name)
     source = _find(name, pretrained, weights)
-    if source.weights is None:
-        return _take_apart(name, source, open_clip.CLIP(**source.model_cfg))
-    read = read_weights(source.weights)
-    clip = build_clip(name, source.model_cfg, to_clip(read))
-    if not source.knows_activation:
-        warn_of_other_activation(name, source.model_cfg, read)
-    return _take_apart(name, source, clip)
+    model_cfg = deepcopy(source.model_cfg)
+    places = _places(source, tokenizer)
+    words = tokenizer_of(name, model_cfg, None if tokenizer is None else Path(tokenizer), places)
+    read = None if source.weights is None else read_weights(source.weights)
+    towers = build_towers(name, model_cfg, read, places)
+    if read is not None and not source.knows_activation and tells_activation(model_cfg):
+        warn_of_other_activation(name, model_cfg, read)
+    images, defaults = source.preprocessing, Defaults()
+    if images.size is not None:
+        defaults = replace(defaults, size=images.size)
+    if BLIP in model_cfg:
+        defaults = replace(defaults, size=images.size or model_cfg["vision_cfg"]["image_size"], resize="squash")
+    if towers.logit_scale is not None:
+        defaults = replace(defaults, logit_scale=towers.logit_scale)
+    return Checkpoint(
+        name=source.name or name,
+        source=source.label,
+        vision_config=vision_config(model_cfg),
+        vision_state=towers.vision_state,
+        text=towers.text,
+        tokenizer=words,
+        mean=images.mean,
+        std=images.std,
+        interpolation=images.interpolation,
+        defaults=defaults,
+        logit_bias=towers.logit_bias,
+    )
+
+
+def _places(source: Source, tokenizer: str | Path | None) -> tuple[Path, ...]:
+    """Folders that may hold the files of a text tower: where the tokenizer is, and beside the weights."""
+    given = None if tokenizer is None else Path(tokenizer)
+    folder = given if given is None or given.is_dir() else given.parent
+    return tuple(place for place in (folder, source.folder) if place is not None)
 
 
 def _find(name: str, pretrained: str | None, weights: str | Path | None) -> Source:
@@ -94,7 +138,7 @@ def _find(name: str, pretrained: str | None, weights: str | Path | None) -> Sour
         return local_weights(name, model_cfg, Path(weights))
     assert pretrained is not None
     if pretrained == "random":
-        return Source("random", model_cfg, None)
+        return Source("random", model_cfg, None, usual_images(model_cfg))
     if pretrained not in pretrained_tags(name):
         tags = ", ".join([*pretrained_tags(name), "random"])
         raise ModelError(f"{name} has no weights {pretrained!r}; its tags are: {tags}; weights takes a local file")
@@ -113,22 +157,6 @@ def _config_of(name: str) -> dict[str, Any]:
     if reason := why_unsupported(config.model_cfg):
         raise ModelError(f"{name} is not supported: {reason}. Supported are: {', '.join(supported_models())}")
     return config.model_cfg
-
-
-def _take_apart(name: str, source: Source, clip: Any) -> Checkpoint:
-    images = source.preprocessing
-    return Checkpoint(
-        name=source.name or name,
-        source=source.label,
-        vision_config=vision_config(source.model_cfg),
-        vision_state=dict(clip.visual.state_dict()),
-        text=_text_tower(clip),
-        tokenizer=tokenizer_of(source.model_cfg),
-        mean=images.mean,
-        std=images.std,
-        interpolation=images.interpolation,
-        defaults=Defaults() if images.size is None else Defaults(size=images.size),
-    )
 
 
 def _text_tower(clip: Any) -> nn.Module:
@@ -153,7 +181,7 @@ def _read_embedded(name: str) -> Checkpoint:
         vision_config=vision_config(model_cfg),
         vision_state=dict(clip.visual.state_dict()),
         text=_text_tower(clip),
-        tokenizer=tokenizer_of(model_cfg),
+        tokenizer=tokenizer_of(name, model_cfg),
         mean=tuple(config.preprocess["mean"]),
         std=tuple(config.preprocess["std"]),
         defaults=Defaults(**config.defaults),

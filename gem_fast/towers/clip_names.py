@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,9 +11,9 @@ from ..errors import ModelError
 from .known_states import kind_of_state
 from .weights_file import Weights
 
-# Beside the weights: constants, counters, and scales of the loss that scores here don't use.
+# Beside the weights: constants and counters.
 _IGNORED = re.compile(
-    r"(.*\.)?(attn_mask|position_ids|logit_bias|total_ops|total_params)|input_resolution|context_length|vocab_size"
+    r"(.*\.)?(attn_mask|position_ids|total_ops|total_params)|input_resolution|context_length|vocab_size"
 )
 _TOP = {
     "logit_scale": "logit_scale",
@@ -38,28 +39,40 @@ _IN_LAYER = {
 }
 
 
-def to_clip(weights: Weights) -> Weights:
-    """The weights under `open_clip.CLIP`'s names.
+def to_clip(weights: Weights, model_cfg: dict[str, Any]) -> Weights:
+    """The weights under `open_clip.CLIP`'s names, those of an image tower of timm's under its own.
 
     Raises:
         ModelError: they are of something else, which the message names, or some are NaN or infinite.
     """
     state = {name: value for name, value in weights.state.items() if not _IGNORED.fullmatch(name)}
-    if kind := _other_kind(state):
+    if kind := _other_kind(state, model_cfg):
         archive = "is a TorchScript archive that " if weights.scripted else ""
         raise ModelError(f"weights: {weights.path} {archive}holds {kind}")
-    for name, value in state.items():
-        if value.numel() and not _is_finite(value):
-            raise ModelError(f"weights: {weights.path} is not usable: {name} holds NaN or infinite values")
+    check_finite(state, weights)
     if "vision_model.embeddings.class_embedding" in state:
         state = _from_hugging_face(state)
-    elif "text.token_embedding.weight" in state:
+    elif any(name.startswith("text.") for name in state):
         state = {name.removeprefix("text."): value for name, value in state.items()}
     return replace(weights, state=state)
 
 
-def _other_kind(state: dict[str, Tensor]) -> str | None:
+def check_finite(state: dict[str, Tensor], weights: Weights) -> None:
+    """Raise ModelError if a number is none; what was read of the file leaves memory again."""
+    for name, value in state.items():
+        if value.numel() and not _is_finite(value):
+            raise ModelError(f"weights: {weights.path} is not usable: {name} holds NaN or infinite values")
+        weights.release()
+
+
+def _other_kind(state: dict[str, Tensor], model_cfg: dict[str, Any]) -> str | None:
     """What a state dict is that is no CLIP of a vision transformer, or None if it is one."""
+    trunk = model_cfg["vision_cfg"].get("timm_model_name") and "visual.trunk.pos_embed" in state
+    words = (model_cfg.get("text_cfg") or {}).get("hf_model_name") and any(
+        n.startswith("text.transformer.") for n in state
+    )
+    if trunk or words:
+        return None
     if kind := kind_of_state(state):
         return kind
     if {"visual.conv1.weight", "vision_model.embeddings.class_embedding"} & set(state):

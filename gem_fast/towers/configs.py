@@ -33,6 +33,12 @@ def find_config(name: str) -> ModelConfig | None:
     if name in EMBEDDED:
         settings = json.loads((embedded_folder(name) / "config.json").read_text(encoding="utf-8"))
         return ModelConfig(**{each.name: settings[each.name] for each in fields(ModelConfig)})
+    from . import blip
+
+    if name in blip.blip_names():
+        return ModelConfig(
+            blip.named_config(name), defaults={"size": 384, "logit_scale": blip.SCALE, "resize": "squash"}
+        )
     import open_clip
 
     model_cfg = open_clip.get_model_config(name)

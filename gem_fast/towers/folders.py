@@ -2,11 +2,13 @@
 
 import json
 import os.path
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from .blip import blip_config
 from .hugging_face import open_clip_config
 from .preprocessing import Preprocessing, of_hugging_face, of_open_clip
 
@@ -62,7 +64,10 @@ def read_folder(folder: Path, label: str) -> Described:
         return Described(model_cfg, preprocessing, folder)
     if (folder / "config.json").is_file():
         config = read_config(folder / "config.json", label)
-        model_cfg = open_clip_config(config, read_config(folder / "tokenizer_config.json", label), label)
+        if config.get("model_type") == "blip":
+            model_cfg = blip_config(config, label)
+        else:
+            model_cfg = open_clip_config(config, read_config(folder / "tokenizer_config.json", label), label)
         images = read_config(folder / "preprocessor_config.json", label)
         newer = read_config(folder / "processor_config.json", label).get("image_processor")
         images = images or (newer if isinstance(newer, dict) else {})
@@ -85,6 +90,15 @@ def find_weights(folder: Path, label: str) -> Path:
         return found[0]
     several = f"; it has {', '.join(path.name for path in found[:5])}: give one as weights" if found else ""
     raise ModelError(f"{label}: there is no file of weights of a usual name in {folder}{several}")
+
+
+def named_folders(name: str, places: Sequence[Path]) -> Iterator[Path]:
+    """The places, and below each the folder that a config names; what it names elsewhere is not followed."""
+    for place in places:
+        below = (place / name).resolve()
+        if below.is_dir() and below.is_relative_to(place.resolve()):
+            yield below
+        yield place
 
 
 def read_config(path: Path, label: str) -> dict[str, Any]:

@@ -48,6 +48,14 @@ def fetch_folder(repository: str) -> Path:
     return config.parent
 
 
+def fetch_if_there(repository: str, names: Sequence[str]) -> Path | None:
+    """As `fetch`, but None if the repository has none of them, or can't be asked."""
+    try:
+        return _first(repository, names)
+    except ModelError:
+        return None
+
+
 def fetch(repository: str, names: Sequence[str]) -> Path:
     """The first of the files that the repository has, from the cache if one is there.
 

@@ -1,4 +1,4 @@
-"""From open_clip's config and state dict of a vision tower to packed weights of our own forward."""
+"""From a model's config and the state dict of its image tower to packed weights of our own forward."""
 
 from typing import Any
 
@@ -7,63 +7,69 @@ from torch import Tensor
 
 from ..method import Method
 from ..options import GemOptions
+from .blip import BLIP, blip_vision
+from .naming import TowerWeights, from_open_clip, from_timm
+from .timm_trunk import is_trunk, trunk_config, why_not_trunk
 from .vit import GemVisionTransformer, VisionConfig
 
-# Settings of open_clip's vision towers that change the forward, with the value that our forward computes.
-_REQUIRED: dict[str, Any] = {
-    "timm_model_name": None,
-    "attentional_pool": False,
-    "pool_type": "tok",
-    "final_ln_after_pool": False,
-    "pos_embed_type": "learnable",
-    "block_type": None,
-    "qk_norm": False,
-    "scaled_cosine_attn": False,
-    "scale_heads": False,
-    "scale_attn_inner": False,
-    "scale_attn": False,
-    "scale_fc": False,
+# Settings of open_clip's towers that change the forward, with the values that ours computes.
+_VISION: dict[str, tuple[Any, ...]] = {
+    "attentional_pool": (False,),
+    "pool_type": ("tok", "avg"),
+    "pos_embed_type": ("learnable",),
+    "block_type": (None,),
+    "qk_norm": (False,),
+    "scaled_cosine_attn": (False,),
+    "scale_heads": (False,),
+    "scale_attn_inner": (False,),
+    "scale_attn": (False,),
+    "scale_fc": (False,),
 }
-_TOP = {
-    "conv1.weight": "patch_embedding.weight",
-    "class_embedding": "class_embedding",
-    "positional_embedding": "position_embedding",
-    "ln_pre.weight": "ln_pre.weight",
-    "ln_pre.bias": "ln_pre.bias",
-    "ln_post.weight": "ln_post.weight",
-    "ln_post.bias": "ln_post.bias",
+_TEXT: dict[str, tuple[Any, ...]] = {
+    "embed_cls": (False,),
+    "use_pad_mask": (False,),
+    "pool_type": ("argmax", "last", "first", "eos"),
+    "proj_type": ("linear", "none"),
+    **{name: _VISION[name] for name in ("block_type", "qk_norm", "scaled_cosine_attn", "scale_heads")},
+    **{name: _VISION[name] for name in ("scale_attn_inner", "scale_attn", "scale_fc")},
 }
-_BLOCK = {
-    "ln_1": "ln_1",
-    "attn.in_proj_": "qkv",
-    "attn.out_proj": "out",
-    "ln_2": "ln_2",
-    "mlp.c_fc": "mlp_in",
-    "mlp.c_proj": "mlp_out",
-}
+_COCA = (
+    "it is a CoCa model: its image embedding is one of 256 that learnt queries gather from all patches, and no source "
+    "says what the embedding of a patch would be"
+)
 
 
 def why_unsupported(model_cfg: dict[str, Any]) -> str | None:
     """Why a model of open_clip's config can't be served, in a few words, or None if it can."""
-    vision = model_cfg["vision_cfg"]
-    for setting, required in _REQUIRED.items():
-        if vision.get(setting, required) not in (required, None):
-            return f"its vision tower has {setting}={vision[setting]!r}"
+    if BLIP in model_cfg:
+        return None
+    vision, text = model_cfg["vision_cfg"], model_cfg.get("text_cfg") or {}
+    if "multimodal_cfg" in model_cfg:
+        return _COCA
     if isinstance(vision.get("layers", 12), list):
         return "its vision tower is a ResNet"
-    if "multimodal_cfg" in model_cfg:
-        return "it is a CoCa model"
-    if model_cfg.get("custom_text"):
-        return "its text tower is a custom one"
-    text = model_cfg.get("text_cfg", {})
-    if text.get("hf_model_name") or text.get("hf_tokenizer_name"):
-        return "its text tower needs Hugging Face transformers"
+    if is_trunk(vision):
+        if reason := why_not_trunk(model_cfg):
+            return reason
+    elif reason := _other_setting("vision", vision, _VISION):
+        return reason
+    return None if text.get("hf_model_name") else _other_setting("text", text, _TEXT)
+
+
+def _other_setting(tower: str, config: dict[str, Any], known: dict[str, tuple[Any, ...]]) -> str | None:
+    for setting, values in known.items():
+        if config.get(setting) not in (None, *values):
+            return f"its {tower} tower has {setting}={config[setting]!r}"
     return None
 
 
 def vision_config(model_cfg: dict[str, Any]) -> VisionConfig:
     """The shape of the vision tower of an open_clip model config."""
+    if BLIP in model_cfg:
+        return blip_vision(model_cfg)
     vision = model_cfg["vision_cfg"]
+    if is_trunk(vision):
+        return trunk_config(model_cfg)
     width, patch = vision.get("width", 768), vision.get("patch_size", 16)
     size = vision.get("image_size", 224)
     height_width = (size, size) if isinstance(size, int) else tuple(size)
@@ -80,43 +86,32 @@ def vision_config(model_cfg: dict[str, Any]) -> VisionConfig:
         activation="quick_gelu" if model_cfg.get("quick_gelu") else activation,
         norm_eps=(vision.get("norm_kwargs") or {}).get("eps", 1e-5),
         pre_norm=not vision.get("no_ln_pre", False),
+        pool="mean" if vision.get("pool_type") == "avg" else "class",
+        norm_after_mean=bool(vision.get("final_ln_after_pool", False)),
     )
 
 
 def pack_vision(
     state: dict[str, Tensor], config: VisionConfig, method: Method | GemOptions, backend: str | None = None
 ) -> GemVisionTransformer:
-    """Build the forward from an open_clip vision state dict (`visual.` stripped), LayerScale folded in.
+    """Build the forward from a vision state dict of open_clip (`visual.` stripped), LayerScale folded in.
+
+    Args:
+        state: open_clip's own names, or timm's, which begin with `trunk.`. It is emptied: no weight is held twice.
+        config: the shape of the tower.
+        method, backend: of the forward.
 
     Raises:
         ValueError: the state dict has entries that this forward would ignore, or lacks some.
     """
-    left = dict(state)
-    packed: dict[str, Tensor] = {}
-
-    def take(source: str, gamma: Tensor | None = None) -> Tensor:
-        if source not in left:
-            raise ValueError(f"the vision weights lack {source!r}; they are not those of a supported CLIP ViT")
-        value = left.pop(source).detach()
-        return value if gamma is None else value * gamma.to(value.dtype).view(-1, *[1] * (value.ndim - 1))
-
-    for source, target in _TOP.items():
-        if config.pre_norm or not source.startswith("ln_pre"):
-            packed[target] = take(source)
-    packed["projection.weight"] = take("proj").T
-    for i in range(config.layers):
-        block = f"transformer.resblocks.{i}"
-        scales = {
-            "out": left.pop(f"{block}.ls_1.gamma", None),
-            "mlp_out": left.pop(f"{block}.ls_2.gamma", None),
-        }
-        for source, target in _BLOCK.items():
-            for kind in ("weight", "bias"):
-                name = f"{block}.{source}{kind}" if source.endswith("_") else f"{block}.{source}.{kind}"
-                packed[f"blocks.{i}.{target}.{kind}"] = take(name, scales.get(target))
-    if left:
-        raise ValueError(f"the vision weights have entries that GEM's forward does not know: {sorted(left)[:5]}")
+    weights = TowerWeights(state)
+    timm = any(name.startswith("trunk.") for name in state)
+    packed = from_timm(weights, config) if timm else from_open_clip(weights, config)
+    if weights.left:
+        raise ValueError(
+            f"the vision weights have entries that GEM's forward does not know: {sorted(weights.left)[:5]}"
+        )
     with torch.device("meta"):
         vision = GemVisionTransformer(config, method, backend)
-    vision.load_state_dict({name: value.contiguous() for name, value in packed.items()}, assign=True)
+    vision.load_state_dict({name: packed.pop(name).contiguous() for name in list(packed)}, assign=True)
     return vision.requires_grad_(False).eval()

@@ -20,6 +20,8 @@ class Preprocessing:
 
 
 CLIP_IMAGES = Preprocessing()
+HALVED_IMAGES = Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+PE_IMAGES = replace(HALVED_IMAGES, interpolation="bilinear")
 _PILLOW = {2: "bilinear", 3: "bicubic"}
 
 

@@ -18,6 +18,11 @@ _OWNERS = re.compile(r"(^|[^a-z])(openai|metaclip|dfn\d?b?)([^a-z]|$)", re.IGNOR
 _HUB_FOLDER = re.compile(r"models--(.+)")
 
 
+def tells_activation(model_cfg: dict[str, Any]) -> bool:
+    """Whether it is the model's config that says `quick_gelu` or not; timm's towers have activations of their own."""
+    return "text_cfg" in model_cfg and not model_cfg["vision_cfg"].get("timm_model_name")
+
+
 def warn_of_other_activation(name: str, model_cfg: dict[str, Any], weights: Weights) -> None:
     """Warn where the model's activation is not the one that the weights seem to be trained with."""
     quick = bool(model_cfg.get("quick_gelu"))

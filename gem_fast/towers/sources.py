@@ -7,9 +7,10 @@ from typing import Any
 import open_clip
 
 from ..errors import ModelError
+from .blip import BLIP
 from .folders import describes_a_model, find_weights, read_folder
 from .hub import fetch, fetch_folder
-from .preprocessing import CLIP_IMAGES, Preprocessing, of_open_clip
+from .preprocessing import CLIP_IMAGES, HALVED_IMAGES, PE_IMAGES, Preprocessing, of_open_clip
 from .quick_gelu import require_activation
 
 
@@ -24,6 +25,7 @@ class Source:
         preprocessing: of the images in training.
         knows_activation: the config is that of these very weights.
         name: of a folder's model, without the path; None where the caller's name is the model's.
+        folder: with the files of the model, if it is one.
     """
 
     label: str
@@ -32,6 +34,7 @@ class Source:
     preprocessing: Preprocessing = CLIP_IMAGES
     knows_activation: bool = True
     name: str | None = None
+    folder: Path | None = None
 
 
 def pretrained_weights(name: str, model_cfg: dict[str, Any], tag: str) -> Source:
@@ -60,13 +63,32 @@ def _download(settings: dict[str, Any]) -> Path:
 
 def local_weights(name: str, model_cfg: dict[str, Any], path: Path) -> Source:
     """A named model with the weights of a file, or of a folder, which may describe its own model."""
+    images = usual_images(model_cfg)
     if not path.is_dir():
-        return Source(str(path), model_cfg, path, knows_activation=False)
+        return Source(str(path), model_cfg, path, images, knows_activation=False, folder=path.parent)
     if not describes_a_model(path):
-        return Source(str(path), model_cfg, find_weights(path, "weights"), knows_activation=False)
+        return Source(str(path), model_cfg, find_weights(path, "weights"), images, knows_activation=False, folder=path)
     described = read_folder(path, f"weights: {path}")
     require_activation(name, model_cfg, described.model_cfg, path)
-    return Source(str(path), model_cfg, find_weights(path, "weights"), described.preprocessing)
+    if BLIP in model_cfg:
+        _require_size(name, model_cfg, described.model_cfg, path)
+        model_cfg = described.model_cfg
+    return Source(str(path), model_cfg, find_weights(path, "weights"), described.preprocessing, folder=path)
+
+
+def _require_size(name: str, model_cfg: dict[str, Any], described: dict[str, Any], path: Path) -> None:
+    """Refuse a name of BLIP for a folder of another model."""
+    wanted, found = (each.get(BLIP, {}).get("vision", {}).get("hidden_size") for each in (model_cfg, described))
+    if wanted != found:
+        raise ModelError(f"weights: {path} is not of the model {name}: its image tower is {found} wide, not {wanted}")
+
+
+def usual_images(model_cfg: dict[str, Any]) -> Preprocessing:
+    """How images are prepared where neither a tag nor a folder says: SigLIP's and PE's are normalised by halves."""
+    trunk = str(model_cfg["vision_cfg"].get("timm_model_name") or "")
+    if "vit_pe_" in trunk:
+        return PE_IMAGES
+    return HALVED_IMAGES if "siglip" in trunk else CLIP_IMAGES
 
 
 def describes_itself(name: str) -> bool:
@@ -84,7 +106,7 @@ def described_model(name: str, pretrained: str | None, weights: str | Path | Non
     described = read_folder(folder, name)
     short = name if hub else place.resolve().name
     if pretrained:
-        return Source(pretrained, described.model_cfg, None, described.preprocessing, name=short)
+        return Source(pretrained, described.model_cfg, None, described.preprocessing, name=short, folder=folder)
     path = find_weights(folder, name) if weights is None else Path(weights)
     label = name if hub and weights is None else str(path)
-    return Source(label, described.model_cfg, path, described.preprocessing, weights is None, short)
+    return Source(label, described.model_cfg, path, described.preprocessing, weights is None, short, folder)

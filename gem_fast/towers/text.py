@@ -18,7 +18,7 @@ _CHUNK = 64  # texts a pass: of full length, 77 tokens, they took a ViT-B's text
 
 
 class TextEncoder(WordEncoder[Tensor]):
-    """Unit text embeddings of words under templates, computed by open_clip's tower, kept in memory and on disk."""
+    """Unit text embeddings of words under templates, computed by the model's tower, kept in memory and on disk."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class TextEncoder(WordEncoder[Tensor]):
         return self.tokenizer(words).tolist()
 
     def token_count(self, text: str) -> int:
-        return len(self.tokenizer.encode(self.tokenizer.clean_fn(text))) + 2
+        return len(self.tokenizer.encode(self.tokenizer.clean_fn(text))) + getattr(self.tokenizer, "added", 2)
 
     @torch.inference_mode()
     def averaged(self, words: list[str], templates: tuple[str, ...]) -> Tensor:
@@ -74,15 +74,49 @@ class TextEncoder(WordEncoder[Tensor]):
 def embed_tokens(tower: Any, tokens: Tensor) -> Tensor:
     """Unit embeddings of token ids: [n, context] -> [n, E], as open_clip's `encode_text`, but without the padding.
 
-    CLIP's text attention is causal and only the end-of-text token (the highest id) is read, so what lies behind the
-    longest text of the chunk changes nothing: short prompts cost an eighth.
+    Where text attention is causal, what lies behind the longest text of the chunk changes nothing: short prompts cost
+    an eighth. A tower that is none of open_clip's own embeds its tokens itself.
     """
-    end = tokens.argmax(dim=-1)
-    length = int(end.max()) + 1
+    if not hasattr(tower, "token_embedding"):
+        return F.normalize(tower(tokens), dim=-1)
+    end = end_of_text(tower, tokens)
+    mask = tower.attn_mask
+    length = int(end.max()) + 1 if mask is not None else tokens.shape[1]
     x = tower.token_embedding(tokens[:, :length]) + tower.positional_embedding[:length]
-    x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
+    x = tower.transformer(x, attn_mask=None if mask is None else mask[:length, :length])
     x = tower.ln_final(x[torch.arange(len(x), device=x.device), end])
-    return F.normalize(x @ tower.text_projection, dim=-1)
+    projection = tower.text_projection
+    if projection is not None:
+        x = projection(x) if isinstance(projection, nn.Module) else x @ projection
+    return F.normalize(x, dim=-1)
+
+
+def pool_of(tower: Any) -> str:
+    """Which token of open_clip's text tower is read: `argmax`, `last`, `first` or `eos`."""
+    return str(getattr(tower, "text_pool_type", None) or getattr(tower, "pool_type", "argmax"))
+
+
+def end_of_text(tower: Any, tokens: Tensor) -> Tensor:
+    """Places [n] of the tokens that are read, of ids [n, context]."""
+    pool = pool_of(tower)
+    if pool == "first":
+        return torch.zeros_like(tokens[:, 0])
+    if pool == "last":
+        return torch.full_like(tokens[:, 0], tokens.shape[1] - 1)
+    if pool == "eos":
+        return (tokens == eos_of(tower)).int().argmax(dim=-1)
+    return tokens.argmax(dim=-1)
+
+
+def eos_of(tower: Any) -> int:
+    """The id of the end of text, where the tower looks for it."""
+    eos: Any = getattr(tower, "text_eos_id", None) or getattr(tower, "eos_id", 2)
+    return int(eos)
+
+
+def sees_padding(tower: Any) -> bool:
+    """Whether a text's embedding depends on what lies behind it, so that all are filled up to the context."""
+    return hasattr(tower, "token_embedding") and tower.attn_mask is None
 
 
 class DiskCache:

@@ -17,11 +17,30 @@ from gem_fast.kernels import (
 
 from ..method import Method, as_method
 from ..options import GemOptions
+from .attention_pool import AttentionPool
+from .layer import Linear
+from .rotary import Rotary, rotate, rotation_of
 
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """Shape of a CLIP vision transformer with a class token."""
+    """Shape of a vision transformer, and in what its family differs from CLIP's.
+
+    Attributes:
+        class_token: a token before those of the patches.
+        patch_bias, projection_bias: with a bias, where CLIP has none.
+        antialias: how position embeddings are resampled for another grid.
+        projection: a linear layer behind the head; without, its width is that of the embedding.
+        pool: of what the image embedding is made: the `"class"` token, the `"mean"` of the patches, or `"attention"`
+            over all tokens.
+        norm_after_mean: the last LayerNorm is that of the mean (CLIPA).
+        pool_heads, pool_mlp_width, pool_activation: of the attention.
+        pooling: a patch's embedding where `pool` is `"attention"`: that of an image of this token alone (`"head"`), or
+            what the attention adds up (`"value"`).
+        rotary: rotary positions of q and k, if any; `rotated` is whether the method's attention sees them too.
+        attention_norm: a LayerNorm between attention and `out` (EVA02).
+        gated: an MLP of two branches, one through SiLU, and a LayerNorm behind their product (EVA02).
+    """
 
     width: int
     layers: int
@@ -33,6 +52,26 @@ class VisionConfig:
     activation: str = "gelu"  # gelu, gelu_tanh or quick_gelu
     norm_eps: float = 1e-5
     pre_norm: bool = True
+    class_token: bool = True
+    patch_bias: bool = False
+    projection_bias: bool = False
+    antialias: bool = True
+    projection: bool = True
+    pool: str = "class"
+    norm_after_mean: bool = False
+    pool_heads: int = 0
+    pool_mlp_width: int = 0
+    pool_activation: str = "gelu"
+    pooling: str = "head"
+    rotary: Rotary | None = None
+    rotated: bool = False
+    attention_norm: bool = False
+    gated: bool = False
+
+    @property
+    def first_patch(self) -> int:
+        """The place of the first patch among the tokens."""
+        return int(self.class_token)
 
 
 class VisionFeatures(NamedTuple):
@@ -41,23 +80,12 @@ class VisionFeatures(NamedTuple):
     Attributes:
         patches: the method's patch features `[B, h, w, E]`.
         original_patches: patch features of the unchanged path `[B, h, w, E]`, or None if not asked for.
-        original_class: class token of the unchanged path `[B, E]` (CLIP's image embedding), or None.
+        original_class: the model's own embedding of the image `[B, E]`, in CLIP of the class token, or None.
     """
 
     patches: Tensor
     original_patches: Tensor | None = None
     original_class: Tensor | None = None
-
-
-class Linear(nn.Linear):
-    """A linear layer and the activation after it, if any."""
-
-    def __init__(self, inputs: int, outputs: int, bias: bool = True, activation: str | None = None) -> None:
-        super().__init__(inputs, outputs, bias)
-        self.activation = activation
-
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias, self.activation)
 
 
 class Block(nn.Module):
@@ -69,9 +97,14 @@ class Block(nn.Module):
         self.heads = config.heads
         self.ln_1 = nn.LayerNorm(width, eps)
         self.qkv = Linear(width, 3 * width)
+        self.attention_norm = nn.LayerNorm(width, eps) if config.attention_norm else nn.Identity()
         self.out = Linear(width, width)
         self.ln_2 = nn.LayerNorm(width, eps)
-        self.mlp_in = Linear(width, config.mlp_width, activation=config.activation)
+        self.gated = config.gated
+        self.mlp_in = Linear(width, config.mlp_width, activation=None if config.gated else config.activation)
+        if config.gated:
+            self.mlp_gate = Linear(width, config.mlp_width)
+            self.mlp_norm = nn.LayerNorm(config.mlp_width, eps)
         self.mlp_out = Linear(config.mlp_width, width)
 
     def project(self, y: Tensor, wanted: str = "qkv") -> Tensor:
@@ -87,12 +120,20 @@ class Block(nn.Module):
         return packed.view(B, N, 3, self.heads, -1)
 
     def original(self, x: Tensor, qkv: Tensor, backend: str | None = None) -> Tensor:
-        """The unchanged block, given its projections: [B, N, C] -> [B, N, C]."""
-        return self.after_attention(x + self.out(query_key_attention(qkv, backend)))
+        """The unchanged block, given its projections, rotated where it rotates them: [B, N, C] -> [B, N, C]."""
+        return self.after_attention(x + self.merge(query_key_attention(qkv, backend)))
+
+    def merge(self, attended: Tensor) -> Tensor:
+        """What the heads' results [B, N, C] add to the tokens, [B, N, C]."""
+        return self.out(self.attention_norm(attended))
 
     def after_attention(self, x: Tensor) -> Tensor:
         """The block's second half: [B, N, C] -> [B, N, C]."""
-        return x + self.mlp_out(self.mlp_in(self.ln_2(x)))
+        y = self.ln_2(x)
+        inner = self.mlp_in(y)
+        if self.gated:
+            inner = self.mlp_norm(F.silu(self.mlp_gate(y)) * inner)
+        return x + self.mlp_out(inner)
 
 
 class GemVisionTransformer(nn.Module):
@@ -117,13 +158,19 @@ class GemVisionTransformer(nn.Module):
             named = "gem_blocks" if self.method.name == "gem" else f"blocks of the method {self.method.name}"
             raise ValueError(f"{named} is {self.method.blocks}, but the model has {config.layers} blocks")
         patch, width = config.patch_size, config.width
-        self.patch_embedding = nn.Conv2d(3, width, patch, patch, bias=False)
-        self.class_embedding = nn.Parameter(torch.zeros(width))
-        self.position_embedding = nn.Parameter(torch.zeros(1 + config.grid[0] * config.grid[1], width))
+        self.patch_embedding = nn.Conv2d(3, width, patch, patch, bias=config.patch_bias)
+        if config.class_token:
+            self.class_embedding = nn.Parameter(torch.zeros(width))
+        tokens = config.first_patch + config.grid[0] * config.grid[1]
+        self.position_embedding = nn.Parameter(torch.zeros(tokens, width))
         self.ln_pre = nn.LayerNorm(width, config.norm_eps) if config.pre_norm else nn.Identity()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.ln_post = nn.LayerNorm(width, config.norm_eps)
-        self.projection = Linear(width, config.embed_dim, bias=False)
+        if config.pool == "attention":
+            mlp = (config.pool_mlp_width, config.pool_activation)
+            self.pool = AttentionPool(width, config.pool_heads, *mlp, config.norm_eps)
+        embed_dim, bias = config.embed_dim, config.projection_bias
+        self.projection = Linear(width, embed_dim, bias) if config.projection else nn.Identity()
         self.requires_grad_(False)
 
     def forward(self, pixels: Tensor, original: bool = False) -> VisionFeatures:
@@ -132,32 +179,35 @@ class GemVisionTransformer(nn.Module):
         With `original`, the unchanged path is finished too; without, what only it needs is never computed.
         """
         h, w = self.grid(pixels)
-        method = self.method
+        method, rotated = self.method, self.config.rotated
+        rotation = rotation_of(self.config, h, w, self.position_embedding)
         blocks: list[Block] = list(self.blocks)  # type: ignore[arg-type]
         first = len(blocks) - method.blocks
         x = self.embed(pixels, h, w)
         for block in blocks[:first]:
-            x = block.original(x, block.project(block.ln_1(x)), self.backend)
+            x = block.original(x, rotate(block.project(block.ln_1(x)), rotation), self.backend)
         g, adds = x, method.residual
         for index, block in enumerate(blocks[first:], first):
             goes_on = original or (method.beside and index + 1 < len(blocks))
             shared = method.beside or index == first  # both paths read the same tokens
             y, scale = self.normalize(block, x if shared else g)
-            qkv = block.project(y, "qkv" if goes_on and shared else method.wanted)
-            changed = block.out(self.attention(qkv, scale, (h, w)))
+            plain = block.project(y, "qkv" if goes_on and shared else method.wanted)
+            qkv = rotate(plain, rotation) if rotated or (goes_on and shared) else plain
+            changed = block.merge(self.attention(qkv if rotated else plain, scale, (h, w)))
             g = g + changed if adds else changed
             adds = method.residual or method.beside
             if method.mlp:
                 g = block.after_attention(g)
             if goes_on:
-                x = block.original(x, qkv if shared else block.project(block.ln_1(x)), self.backend)
+                own_path = qkv if shared else rotate(block.project(block.ln_1(x)), rotation)
+                x = block.original(x, own_path, self.backend)
         # With the class token, so that one patch alone is no product of a single row, which has bits of its own.
-        own = self.head(g)
-        patches = own[:, 1:].unflatten(1, (h, w))
+        first, own = self.config.first_patch, self.head(g)
+        patches = own[:, first:].unflatten(1, (h, w))
         if not original:
             return VisionFeatures(patches)
         finished = self.head(x) if method.blocks else own
-        return VisionFeatures(patches, finished[:, 1:].unflatten(1, (h, w)), finished[:, 0])
+        return VisionFeatures(patches, finished[:, first:].unflatten(1, (h, w)), self.whole(x, finished))
 
     def normalize(self, block: Block, x: Tensor) -> tuple[Tensor, Tensor | float]:
         """A changed block's normalised tokens of x [B, N, C], and its scale: a number, or of each image [B]."""
@@ -173,6 +223,8 @@ class GemVisionTransformer(nn.Module):
             return qkv[:, :, 2].flatten(2)
         if not method.refines:
             options = {"average": method.average, "grid": grid, "sigma": method.distance}
+            if not self.config.class_token and method.distance is not None:
+                options["class_token"] = False
             return pair_attention(qkv, scale, method.attention, **options, backend=self.backend)  # type: ignore[arg-type]
         mean = self_self_attention(
             qkv,
@@ -196,31 +248,51 @@ class GemVisionTransformer(nn.Module):
 
     def embed(self, pixels: Tensor, h: int, w: int) -> Tensor:
         """Tokens [B, 1 + h*w, C] before the first block."""
-        x = self.patch_embedding(pixels.to(self.class_embedding.dtype)).flatten(2).transpose(1, 2)
-        class_token = self.class_embedding.expand(x.shape[0], 1, -1)
-        return self.ln_pre(torch.cat([class_token, x], dim=1) + self.positions(h, w))
+        x = self.patch_embedding(pixels.to(self.position_embedding.dtype)).flatten(2).transpose(1, 2)
+        if self.config.class_token:
+            x = torch.cat([self.class_embedding.expand(x.shape[0], 1, -1), x], dim=1)
+        return self.ln_pre(x + self.positions(h, w))
 
     def positions(self, h: int, w: int) -> Tensor:
-        """Position embedding [1 + h*w, C], resampled bicubic with antialias for another grid than that of training."""
-        trained = self.position_embedding
+        """Position embedding [N, C], resampled bicubic for another grid than that of training."""
+        trained, first = self.position_embedding, self.config.first_patch
         if (h, w) == self.config.grid:
             return trained
         wide = torch.promote_types(trained.dtype, torch.float32)
         # MPS has no antialiased bicubic resampling in every torch that we support.
         place = torch.device("cpu") if trained.device.type == "mps" else trained.device
-        image = trained[1:].to(place, wide).unflatten(0, self.config.grid)
-        rows, columns = (_resampling(image.new_empty(n), m) for n, m in zip(self.config.grid, (h, w), strict=True))
+        image = trained[first:].to(place, wide).unflatten(0, self.config.grid)
+        axes = zip(self.config.grid, (h, w), strict=True)
+        rows, columns = (_resampling(image.new_empty(n), m, self.config.antialias) for n, m in axes)
         resampled = torch.einsum("hi,ijc,wj->hwc", rows, image, columns)
-        return torch.cat([trained[:1], resampled.flatten(0, 1).to(trained)])
+        return torch.cat([trained[:first], resampled.flatten(0, 1).to(trained)])
 
     def head(self, x: Tensor) -> Tensor:
         """Tokens [B, N, C] to L2-normalised embeddings [B, N, E], float32 or wider."""
-        x = self.projection(self.ln_post(x))
-        return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
+        x = self.ln_post(x)
+        if self.config.pool == "attention":
+            x = self.pool.of_each(x, self.config.pooling)
+        return _unit(self.projection(x))
+
+    def whole(self, x: Tensor, finished: Tensor) -> Tensor:
+        """The image's embedding [B, E], of tokens x [B, N, C] and what the head makes of each."""
+        config = self.config
+        if config.pool == "class":
+            return finished[:, 0]
+        if config.pool == "attention":
+            return _unit(self.projection(self.pool(self.ln_post(x))))
+        patches = x[:, config.first_patch :]
+        mean = self.ln_post(patches.mean(1)) if config.norm_after_mean else self.ln_post(patches).mean(1)
+        return _unit(self.projection(mean))
 
 
-def _resampling(like: Tensor, length: int) -> Tensor:
-    """Weights [length, n] that resample an axis as long as `like` [n], bicubic with antialias."""
+def _unit(x: Tensor) -> Tensor:
+    """L2-normalised over the last axis, float32 or wider."""
+    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
+
+
+def _resampling(like: Tensor, length: int, antialias: bool) -> Tensor:
+    """Weights [length, n] that resample an axis as long as `like` [n], bicubic."""
     # Only the last axis of the identity changes: torch resamples rows wrongly where an output is one column wide.
     identity = torch.eye(len(like), dtype=like.dtype, device=like.device)[None, None]
-    return F.interpolate(identity, size=(len(like), length), mode="bicubic", antialias=True)[0, 0].T
+    return F.interpolate(identity, size=(len(like), length), mode="bicubic", antialias=antialias)[0, 0].T

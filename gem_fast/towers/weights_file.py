@@ -1,12 +1,14 @@
 """From a file or its parts to a flat dictionary of tensors, whatever wraps them. Nothing in a file is ever run."""
 
 import json
+import mmap
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import ModelError
@@ -17,6 +19,20 @@ from .wrappers import plain_names, unwrapped
 
 _MOST_HEADER = 100_000_000  # bytes of a safetensors header, as its own reader allows
 _MOST_INDEX = 64 << 20
+_SAFETENSORS = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 _PART = re.compile(r"-\d{5}-of-\d{5}\.")
 
 
@@ -29,12 +45,20 @@ class Weights:
         state: tensors by the names of the file, without wrappers and prefixes; views of the file where possible.
         scripted: it is a TorchScript archive.
         settings: names of numbers beside the tensors, such as OpenAI's `input_resolution`.
+        mapped: the files in memory.
     """
 
     path: Path
     state: dict[str, Tensor]
     scripted: bool = False
     settings: frozenset[str] = frozenset()
+    mapped: tuple[mmap.mmap, ...] = ()
+
+    def release(self) -> None:
+        """Take out of memory what was read of the files; the tensors read it again where they are looked at."""
+        for each in self.mapped:
+            if hasattr(mmap, "MADV_DONTNEED"):
+                each.madvise(mmap.MADV_DONTNEED)
 
 
 def read_weights(path: Path) -> Weights:
@@ -68,12 +92,13 @@ def _read_as_named(path: Path) -> Weights:
     with path.open("rb") as file:
         start = file.read(16)
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= _MOST_HEADER:
-        return Weights(path, unwrapped(_read_safetensors(path))[0])
+        tensors, mapped = _read_safetensors(path)
+        return Weights(path, unwrapped(tensors)[0], mapped=(mapped,))
     if start[:2] == b"PK" or start[:1] in b"\x80":
         stored = read_torch_file(path)
         described, settings = unwrapped(stored.content)
         tensors = {name: stored.tensor(value) for name, value in described.items()}
-        return Weights(path, tensors, stored.scripted, settings)
+        return Weights(path, tensors, stored.scripted, settings, (stored.mapped,))
     if words := foreign_kind(path):
         raise UnreadableError(words)
     if path.suffix == ".safetensors":
@@ -83,12 +108,32 @@ def _read_as_named(path: Path) -> Weights:
     raise UnreadableError("must be a .safetensors or .pt file")
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], mmap.mmap]:
+    """Views of the mapped file, whose header safetensors itself has checked."""
     try:
-        return load_file(str(path))
+        with safe_open(str(path), framework="pt"), path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            entries: dict[str, Any] = json.loads(file.read(length))
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     except SafetensorError as error:
         reason = "it is cut short, perhaps an unfinished download" if _is_cut(path) else str(error)[:200]
         raise UnreadableError(f"is not a readable safetensors file: {reason}") from error
+    entries.pop("__metadata__", None)
+    return {name: _view(mapped, 8 + length, name, entry) for name, entry in entries.items()}, mapped
+
+
+def _view(mapped: mmap.mmap, start: int, name: str, entry: dict[str, Any]) -> Tensor:
+    dtype = _SAFETENSORS.get(entry["dtype"])
+    if dtype is None:
+        raise UnreadableError(f"is not a readable safetensors file: {name[:60]} is of the type {entry['dtype']}")
+    first, last = entry["data_offsets"]
+    if first == last:
+        return torch.empty(entry["shape"], dtype=dtype)
+    if (start + first) % dtype.itemsize:
+        raw = torch.frombuffer(mapped, dtype=torch.uint8, count=last - first, offset=start + first)
+        return raw.clone().view(dtype).view(entry["shape"])
+    count = (last - first) // dtype.itemsize
+    return torch.frombuffer(mapped, dtype=dtype, count=count, offset=start + first).view(entry["shape"])
 
 
 def _is_cut(path: Path) -> bool:
@@ -108,15 +153,17 @@ def _is_cut(path: Path) -> bool:
 def _read_parts(path: Path) -> Weights:
     """The tensors of all files that an index of Hugging Face's names."""
     state: dict[str, Tensor] = {}
+    mapped: tuple[mmap.mmap, ...] = ()
     for name in parts_of(path):
         part = path.with_name(name)
         if not part.is_file():
             raise UnreadableError(f"names a part {name}, which is not beside it")
         try:
-            state |= _read_as_named(part).state
+            read = _read_as_named(part)
+            state, mapped = state | read.state, mapped + read.mapped
         except UnreadableError as error:
             raise UnreadableError(f"names a part {name}, which {error}") from error
-    return Weights(path, plain_names(state))
+    return Weights(path, plain_names(state), mapped=mapped)
 
 
 def parts_of(index: Path) -> list[str]:

@@ -9,6 +9,8 @@ import torch
 from gem_fast.kernels.cpu_library import PATHS, call, choose_path, int64s, pointer, why_missing
 from torch import Tensor
 
+from .distance import why_not_factors
+
 LARGEST_D = 128
 BLOCK = 96  # tokens that the library takes at a time
 _REPEATED = 0.1  # of a head's time, about, what every part of it spends again if it is cut
@@ -72,9 +74,11 @@ def query_key_cpu(qkv: Tensor, *, path: str | None = None) -> Tensor:
     return torch.ops.gem_fast.query_key_attention_cpu(qkv, path_for(qkv.dtype, path))
 
 
-def why_not_pairs(qkv: Tensor, *_: Any) -> str | None:
+def why_not_pairs(
+    qkv: Tensor, scale: Tensor, pairs: Any, average: bool, factors: tuple[Tensor, Tensor] | None
+) -> str | None:
     """Why the kernel can't serve these arguments of the attention of pairs, or None."""
-    return why_not_tokens(qkv)
+    return why_not_factors(factors) or why_not_tokens(qkv)
 
 
 def pairs_cpu(

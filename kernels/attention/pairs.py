@@ -24,6 +24,7 @@ def pair_attention(
     average: bool = False,
     grid: tuple[int, int] | None = None,
     sigma: float | None = None,
+    class_token: bool = True,
     backend: str | None = None,
 ) -> Tensor:
     """`Σ softmax(scale · a bᵀ + bias) v` over pairs a, b of projections, or its mean.
@@ -35,8 +36,9 @@ def pair_attention(
         scale: positive: `[B]` for each image, or a number for all.
         pairs: two letters of q, k and v each, joined by `+`.
         average: divide by the number of pairs.
-        grid: patches in height and width, for the bias; N is one more than their product.
+        grid: patches in height and width, for the bias; N is their product, and one more with a class token.
         sigma: of the bias `exp(-d²/2σ²)` of patches at the distance d, in patches; None for no bias.
+        class_token: whether the first token is no patch.
         backend: `"reference"` (N×N in memory), `"sdpa"`, `"cpu"` (the native kernel) or `"triton"` (for CUDA and ROCm);
             None is what the environment variable `GEM_FAST_BACKEND` names, else the fastest that serves.
 
@@ -54,9 +56,11 @@ def pair_attention(
         raise ValueError(f"scale must be a number or have the shape [B] = [{qkv.shape[0]}] and lie on {qkv.device}")
     factors = None
     if sigma is not None:
-        if grid is None or grid[0] * grid[1] + 1 != qkv.shape[1]:
-            raise ValueError(f"grid must have {qkv.shape[1] - 1} patches, one less than the tokens, got {grid}")
-        factors = distance_factors(grid, sigma, scale)
+        patches = qkv.shape[1] - class_token
+        if grid is None or grid[0] * grid[1] != patches:
+            less = ", one less than the tokens" if class_token else ""
+            raise ValueError(f"grid must have {patches} patches{less}, got {grid}")
+        factors = distance_factors(grid, sigma, scale, class_token)
     result: Tensor = OPERATION(backend, qkv, scale, parse_pairs(pairs), average, factors)
     return result
 

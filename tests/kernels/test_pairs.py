@@ -81,7 +81,7 @@ def test_every_edge_of_a_block_and_grid(way, grid, near):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("D", [8, 16, 24, 40, 64, 80, 88, 104, 128])
+@pytest.mark.parametrize("D", [8, 16, 24, 40, 64, 72, 80, 96, 88, 104, 128])
 def test_every_width(way, D):
     for dtype in types_of(way)[:1]:
         holds(way, make_qkv(101, D=D, dtype=dtype), "qq+kk", grid=(10, 10))

@@ -26,7 +26,7 @@ class Plain:
     def maskclip(self):
         block, x = self.blocks[-1], self.before_the_last()
         g = x + self.out(block, self.projections(block, x)[2])
-        return g + block.ls_2(block.mlp(block.ln_2(g)))
+        return self.mlp(block, g)
 
     def maskclip_no_mlp(self):
         block, x = self.blocks[-1], self.before_the_last()
@@ -39,19 +39,19 @@ class Plain:
     def clip_surgery(self):
         x = self.tokens()
         for block in self.blocks[:-6]:
-            x = block(x)
+            x = self.step(block, x)
         g = x
         for block in self.blocks[-6:]:
             v = self.projections(block, x)[2]
             g = g + self.out(block, self.weights(v, v) @ v)
-            x = block(x)
+            x = self.step(block, x)
         return g
 
     def sclip(self):
         block, x = self.blocks[-1], self.before_the_last()
         q, k, v = self.projections(block, x)
         x = x + self.out(block, (self.weights(q, q) + self.weights(k, k)) @ v)
-        return x + block.ls_2(block.mlp(block.ln_2(x)))
+        return self.mlp(block, x)
 
     def clearclip(self):
         block = self.blocks[-1]
@@ -86,16 +86,23 @@ class Plain:
     def before_the_last(self):
         x = self.tokens()
         for block in self.blocks[:-1]:
-            x = block(x)
+            x = self.step(block, x)
         return x
 
     def unchanged(self):
-        return self.blocks[-1](self.before_the_last())
+        return self.step(self.blocks[-1], self.before_the_last())
+
+    def step(self, block, x):
+        """An unchanged block."""
+        return block(x)
 
     def projections(self, block, x):
         """q, k and v, `[B, H, N, D]` each."""
         packed = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
         return [p.unflatten(-1, (block.attn.num_heads, -1)).transpose(1, 2) for p in packed.chunk(3, dim=-1)]
+
+    def mlp(self, block, x):
+        return x + block.ls_2(block.mlp(block.ln_2(x)))
 
     def out(self, block, heads):
         return block.ls_1(block.attn.out_proj(heads.transpose(1, 2).flatten(2)))

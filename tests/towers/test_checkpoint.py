@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 import gem_fast
 from gem_fast import GemOptions, ModelError, pretrained_tags, supported_models
 from gem_fast.method import as_method
-from gem_fast.towers.checkpoint import read_checkpoint
+from gem_fast.towers.checkpoint import read_checkpoint, unsupported_models
 from gem_fast.towers.configs import EMBEDDED
 
 SMALL = "ViT-S-32-alt"
@@ -32,21 +32,30 @@ def expected(clip):
 
 
 class TestNames:
-    def test_supported_ones_are_open_clips_or_embedded(self):
+    def test_supported_ones_are_open_clips_blips_or_embedded(self):
         names = supported_models()
         assert len(names) == len(set(names)) > 25
-        assert set(names) - set(EMBEDDED) <= set(open_clip.list_models())
+        assert set(names) - {*EMBEDDED, "blip-base", "blip-large"} <= set(open_clip.list_models())
         assert {"ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-B-16-quickgelu", "ViT-H-14"} <= set(names)
+        assert {"blip-base", "ViT-B-16-SigLIP", "ViT-H-14-worldwide", "ViT-L-14-CLIPA", "PE-Core-B-16"} <= set(names)
+        assert {"EVA02-B-16", "MobileCLIP2-L-14", "roberta-ViT-B-32", "nllb-clip-base-siglip"} <= set(names)
+        assert sum("SigLIP" in name for name in names) == 26
         assert names[: len(EMBEDDED)] == list(EMBEDDED)
+        told = unsupported_models()
+        assert {*names, *told} >= set(open_clip.list_models())
+        assert not set(names) & set(told)
 
     @pytest.mark.parametrize(
         ("name", "reason"),
         [
             ("RN50", "ResNet"),
             ("coca_ViT-B-32", "CoCa|attentional_pool"),
-            ("ViT-B-16-SigLIP", "timm_model_name"),
-            ("convnext_base", "timm_model_name"),
-            ("roberta-ViT-B-32", "Hugging Face"),
+            ("EVA02-E-14", "normalise what attention gives"),
+            ("convnext_base", "ConvNeXt"),
+            ("MobileCLIP2-S0", "FastViT"),
+            ("MobileCLIP-B", "stem of convolutions"),
+            ("ViTamin-L", "ViTamin"),
+            ("vit_medium_patch16_gap_256", "timm_proj"),
         ],
     )
     def test_others_are_refused_with_the_reason_and_the_list(self, name, reason):

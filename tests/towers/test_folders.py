@@ -9,12 +9,15 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from gem_fast.export.export_options import ExportOptions
 from gem_fast.export.onnx_export import export_onnx
 from PIL import Image
 
 import gem_fast
 from gem_fast import ModelError
 from gem_fast.errors import ExportError
+from gem_fast.preprocess import resized
+from gem_fast.runtime import GemRuntime
 from gem_fast.towers.checkpoint import read_checkpoint
 from tests.towers.clip_files import (
     CONFIG,
@@ -78,7 +81,11 @@ class TestLocalDir:
             ("{}", "has no model_cfg of a CLIP"),
             ('{"model_cfg": {"embed_dim": 8}}', "has no model_cfg of a CLIP"),
             (json.dumps({"model_cfg": {**TINY, "colour": 1}}), "open_clip can't make a model of its config"),
-            (json.dumps({"model_cfg": {**TINY, "custom_text": True}}), "is not supported: its text tower"),
+            (json.dumps({"model_cfg": {**TINY, "custom_text": {"a": 1}, "multimodal_cfg": {}}}), "it is a CoCa model"),
+            (
+                json.dumps({"model_cfg": {**TINY, "text_cfg": {**TINY["text_cfg"], "embed_cls": True}}}),
+                "is not supported: its text tower",
+            ),
             (json.dumps({"model_cfg": TINY, "preprocess_cfg": {"mean": [0.5]}}), "mean and std must be three numbers"),
             (json.dumps({"model_cfg": TINY, "preprocess_cfg": {"std": [0, 1, 1]}}), "mean and std must be three"),
             (json.dumps({"model_cfg": TINY, "preprocess_cfg": {"mean": "grey"}}), "mean, std or size are no numbers"),
@@ -163,11 +170,17 @@ class TestHuggingFaceFolder:
         with pytest.raises(ModelError, match=r"its images are resized by .*; bicubic and bilinear are known"):
             read_checkpoint(str(folder))
 
-    def test_an_export_resizes_bicubically(self, tmp_path, clip):
+    def test_an_export_resizes_as_the_model_does(self, tmp_path, clip, picture):
         folder = write_open_clip(tmp_path / "ld", clip, interpolation="bilinear")
         model = gem_fast.load(str(folder), gem_blocks=1)
+        export_onnx(model, tmp_path / "out", ExportOptions(sizes=((64, 64),)))
+        runtime, photo = GemRuntime(tmp_path / "out", threads=1), picture(90, 140)
+        ours, theirs = (each.pixels(photo, (64, 64)).astype(int) for each in (model, runtime))
+        assert abs(ours - theirs).max() <= 1
+        bicubic = resized(photo, (64, 64)).astype(int)
+        assert abs(theirs - bicubic).max() > 1
         with pytest.raises(ExportError, match="resizes images bicubically, and ld takes them bilinear"):
-            export_onnx(model, tmp_path / "out")
+            export_onnx(model, tmp_path / "other", ExportOptions(sizes=((64, 64),), with_preprocess=True))
 
     def test_the_newer_file_of_preprocessing(self, tmp_path, clip):
         folder = write_hugging_face(tmp_path / "hf", hugging_face_state(clip))

@@ -7,12 +7,15 @@ import torch
 from gem_fast.kernels.triton_host import is_compiled_for, on_device
 from torch import Tensor
 
+from ..distance import why_not_factors
 from .launch import Call, why_not
 
 
-def why_not_pairs(qkv: Tensor, scale: Tensor, *_: Any) -> str | None:
+def why_not_pairs(
+    qkv: Tensor, scale: Tensor, pairs: object, average: bool, factors: tuple[Tensor, Tensor] | None
+) -> str | None:
     """The reason why `pairs_triton` can't serve these arguments, or None if it can."""
-    return why_not(qkv, scale)
+    return why_not_factors(factors) or why_not(qkv, scale)
 
 
 def pays_pairs(qkv: Tensor, scale: Tensor, pairs: object, average: bool, factors: tuple[Tensor, Tensor] | None) -> bool:

@@ -1,0 +1,128 @@
+"""Tokenizers of files against the libraries' own, and files that are none."""
+
+import json
+
+import pytest
+import torch
+
+from gem_fast import ModelError
+from gem_fast.towers.model_tokenizer import tokenizer_of
+from gem_fast.towers.tokenizers import file_tokenizer
+from tests.towers.blip_models import BERT, write_vocabulary
+from tests.towers.families import CONFIGS, word_tokenizer
+
+TEXTS = ["a photo of the cat.", "Red_CAR!!  in the bus, tree", "", "a " * 40, "unknown 猫 cafés", "[SEP] dog [MASK]"]
+
+
+def transformers():
+    return pytest.importorskip("transformers", reason="the truth is transformers' own tokenizer")
+
+
+@pytest.fixture
+def words(tmp_path):
+    """A folder with a `tokenizer.json` and what transformers writes beside it."""
+    made = word_tokenizer()
+    made.no_padding()
+    made.save(str(tmp_path / "tokenizer.json"))
+    beside = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>", "eos_token": "</s>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(beside))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["siglip", "metaclip2"])
+def test_ids_are_those_of_open_clip_s_wrapper(words, name):
+    transformers()
+    from open_clip.tokenizer import HFTokenizer
+
+    text = CONFIGS[name]["text_cfg"]
+    theirs = HFTokenizer(str(words), context_length=12, **text.get("tokenizer_kwargs", {}))
+    ours = tokenizer_of("a model", CONFIGS[name], words)
+    assert torch.equal(ours(TEXTS), theirs(TEXTS))
+    assert torch.equal(tokenizer_of("a model", CONFIGS[name], words / "tokenizer.json")(TEXTS), theirs(TEXTS))
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_vocabularies_give_berts_ids(tmp_path, lower):
+    path = write_vocabulary(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(BERT | {"do_lower_case": lower}))
+    theirs = transformers().BertTokenizer.from_pretrained(str(tmp_path))
+    expected = theirs(TEXTS, padding="max_length", truncation=True, max_length=16, return_tensors="pt").input_ids
+    assert torch.equal(file_tokenizer(path, 16)(TEXTS), expected)
+    assert torch.equal(file_tokenizer(tmp_path, 16)(TEXTS), expected)
+
+
+def test_clipas_drops_the_separator(tmp_path):
+    write_vocabulary(tmp_path)
+    transformers()
+    from open_clip.tokenizer import HFTokenizer
+
+    theirs = HFTokenizer(str(tmp_path), context_length=12, strip_sep_token=True)
+    ours = tokenizer_of("a model", CONFIGS["clipa"], tmp_path)
+    assert torch.equal(ours(TEXTS), theirs(TEXTS))
+
+
+def test_counts_are_of_whole_texts(words):
+    tokenizer = file_tokenizer(words, 12)
+    assert tokenizer.added == 1
+    assert len(tokenizer.encode("a " * 40)) == 40
+    assert tokenizer(["a " * 40]).shape == (1, 12)
+
+
+@pytest.mark.parametrize(
+    ("padding", "expected"), [({"pad_token": "dog"}, "dog"), ({"pad_token": {"content": "cat"}}, "cat"), ({}, "<pad>")]
+)
+def test_padding_is_what_the_files_say(words, padding, expected):
+    (words / "tokenizer_config.json").write_text(json.dumps(padding))
+    word_tokenizer().save(str(words / "tokenizer.json"))  # which says <pad>
+    assert file_tokenizer(words, 12).padding[0] == expected
+
+
+def test_bare_file_of_the_first_siglip_is_padded_with_its_end(words):
+    (words / "tokenizer_config.json").unlink()
+    assert file_tokenizer(words, 12).padding == ("</s>", 1)
+
+
+class TestRefusals:
+    def test_missing_ones_are_told_with_where_they_come_from(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        with pytest.raises(ModelError, match=r"ViT-X needs a tokenizer, that of someone/siglip .* as tokenizer"):
+            tokenizer_of("ViT-X", CONFIGS["siglip"])
+        with pytest.raises(ModelError, match=r"has neither tokenizer\.json nor"):
+            tokenizer_of("ViT-X", CONFIGS["siglip"], tmp_path)
+        with pytest.raises(ModelError, match="there is no such file"):
+            tokenizer_of("ViT-X", CONFIGS["siglip"], tmp_path / "no.json")
+
+    def test_a_clip_has_its_own(self, words):
+        with pytest.raises(ModelError, match="CLIP's own tokenizer"):
+            tokenizer_of("ViT-X", {"text_cfg": {}}, words)
+
+    @pytest.mark.parametrize("content", ["", "{", "[]", '{"version": "1.0"}', "null", "\0" * 99], ids=range(6))
+    def test_damaged_files(self, tmp_path, content):
+        for name in ("tokenizer.json", "vocab.txt"):
+            (tmp_path / name).write_text(content)
+            with pytest.raises(ModelError, match=name):
+                file_tokenizer(tmp_path / name, 12)
+
+    def test_files_of_another_model(self, words):
+        with pytest.raises(ModelError, match=r"has 14 tokens, and the model knows 10"):
+            file_tokenizer(words, 12, vocabulary=10)
+        (words / "tokenizer_config.json").write_text(json.dumps({"padding_side": "left"}))
+        with pytest.raises(ModelError, match="puts its padding before the texts"):
+            file_tokenizer(words, 12)
+        (words / "tokenizer_config.json").unlink()
+        with pytest.raises(ModelError, match="puts 1 tokens around each text"):
+            file_tokenizer(words, 1)
+
+    def test_files_too_large_are_not_read(self, tmp_path):
+        with (tmp_path / "tokenizer.json").open("wb") as file:
+            file.truncate(300 << 20)
+        with pytest.raises(ModelError, match="more than 256 MB"):
+            file_tokenizer(tmp_path, 12)
+
+    def test_unknown_settings(self, words):
+        text = {"hf_tokenizer_name": "x", "tokenizer_kwargs": {"clean": "shout"}, "vocab_size": 64}
+        with pytest.raises(ModelError, match="clean='shout'"):
+            tokenizer_of("ViT-X", {"text_cfg": text}, words)
+        text["tokenizer_kwargs"] = {"trust_remote_code": True}
+        with pytest.raises(ModelError, match="settings trust_remote_code"):
+            tokenizer_of("ViT-X", {"text_cfg": text}, words)
