@@ -46,6 +46,8 @@ RUNTIME = ["onnxruntime>=1.20", "tokenizers>=0.20"]
 EXPORT = [*ENGINE, *RUNTIME, "onnx>=1.18"]
 HEIC = ["pillow-heif>=0.16"]
 JXL = ["pillow-jxl-plugin>=1.3"]
+PARQUET = ["pyarrow>=18"]
+COCO = ["pycocotools>=2.0.7"]
 
 setup(
     name="gem_fast",
@@ -71,11 +73,16 @@ setup(
         "runtime-gpu": ["onnxruntime-gpu[cuda,cudnn]>=1.21", "tokenizers>=0.20"],
         "heic": HEIC,
         "jxl": JXL,
+        "parquet": PARQUET,
+        "coco": COCO,
+        "ray": ["ray[data]>=2.60,<2.61"],  # what was tested: checkpoints are beta there
         "bench": [*EXPORT, "onnxscript", "pytest>=8", "pytest-benchmark>=4", "matplotlib>=3.8"],
         "dev": [
             *EXPORT,
             *HEIC,
             *JXL,
+            *PARQUET,
+            *COCO,
             "onnxscript",  # what torch.onnx.export writes with, for the benchmark of a plain export
             "pytest>=8",
             "pytest-benchmark>=4",

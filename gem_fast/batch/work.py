@@ -4,17 +4,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from ..images import load_image
-from ..writing import write_whole
+from ..images import decode_image, load_image
 from .options import BatchOptions
-from .records import PARTIAL, Record
+from .records import Record
 from .sources import Source
+from .stores import Store
 from .workers import Seconds
 
 if TYPE_CHECKING:
@@ -43,18 +42,18 @@ class ImageWork:
         model: gives the input's size, its pixels, and the decoder of its scores.
         query: what is looked for.
         options: of the run.
-        folder: the output folder.
+        store: where the files go.
     """
 
     model: "Segmenter"
     query: "Query"
     options: BatchOptions
-    folder: Path
+    store: "Store"
 
     def prepare(self, source: Source, seconds: Seconds) -> tuple[Held, np.ndarray, tuple[int, int]]:
-        options = self.options
+        options, image = self.options, source.image
         with timed("read", seconds):
-            picture = load_image(source.path)
+            picture = load_image(source.path) if source.content is None else decode_image(source.content.read(), image)
         with timed("resize", seconds):
             size = picture.height, picture.width
             shape = self.model.input_size(size, options.size, options.resize)
@@ -63,20 +62,15 @@ class ImageWork:
             shown = shrunk(picture, options.overlay_size) if options.overlays else None
         return Held(source, label_size, shown), pixels, shape
 
-    def finish(self, held: Held, scores: np.ndarray, seconds: Seconds) -> Record:
-        path, picture = str(held.source.path), held.picture or Image.new("RGB", (1, 1))
-        result = self.query.result(picture, scores, self.model.host_decoder, path, held.label_size)
+    def finish(self, held: Held, scores: np.ndarray, seconds: Seconds) -> Any:
+        image, picture = held.source.image, held.picture or Image.new("RGB", (1, 1))
+        result = self.query.result(picture, scores, self.model.host_decoder, image, held.label_size)
         with timed("decode scores", seconds):
             areas = result.areas()
-        files = {}
-        for kind in self.options.kinds:
-            name = f"{held.source.name}{kind.ending}"
-            with timed("encode files", seconds):
-                content = kind.content(result)
-            with timed("write", seconds):
-                write_whole(self.folder / name, content, self.folder / PARTIAL)
-            files[kind.name] = name
-        return Record(path, "ok", None, *result.size, areas=areas, files=files)
+        with timed("encode files", seconds):
+            contents = {kind.name: kind.content(result) for kind in self.options.kinds}
+        with timed("write", seconds):
+            return self.store.keep(held.source, Record(image, "ok", None, *result.size, areas=areas), contents)
 
 
 def _scaled(size: tuple[int, int], shorter: "int | str | None") -> tuple[int, int]:

@@ -42,6 +42,13 @@ class Overlay(str, Enum):
     webp = "webp"
 
 
+class Format(str, Enum):
+    files = "files"
+    tar = "tar"
+    parquet = "parquet"
+    coco = "coco"
+
+
 class Resize(str, Enum):
     shorter = "shorter"
     squash = "squash"
@@ -50,7 +57,13 @@ class Resize(str, Enum):
 
 def segment(
     context: typer.Context,
-    images: Annotated[list[str], typer.Argument(help="Files, folders (with subfolders) or glob patterns.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files, folders (with subfolders), glob patterns, @LIST (a file with one a line), - (standard input), "
+            ".tar, .parquet, .arrow, URLs."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Output folder.")],
     prompt: Annotated[list[str] | None, typer.Option(help="A class; repeat for more.")] = None,
     prompts_file: Annotated[
@@ -97,6 +110,13 @@ def segment(
         str | None, typer.Option(help="Of labels and heat maps: model, or their shorter side (default: the photo's).")
     ] = None,
     heatmaps: Annotated[bool, typer.Option("--heatmaps", help="Also write heat maps as .npz.")] = False,
+    format: Annotated[
+        Format, typer.Option(help="Of the output: a few files an image, or shards of many images.")
+    ] = Format.files,
+    shard_size: Annotated[int, typer.Option(min=1, help="Images in a shard.")] = 1000,
+    part: Annotated[
+        str | None, typer.Option(help="3/16 does every 16th image from the third on, into --out/part-03-of-16.")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an earlier run into --out that asked the same.")
     ] = False,
@@ -145,6 +165,9 @@ def segment(
         "overlay_size": overlay_size,
         "label_size": int(label_size) if label_size and label_size.isdecimal() else label_size,
         "heatmaps": heatmaps,
+        "format": format.value,
+        "shard_size": shard_size,
+        "part": part,
         "resume": resume,
         "overwrite": overwrite,
         "batch_size": batch_size,
@@ -218,9 +241,9 @@ def _run(
             if not classes:
                 fail("name at least one class with --prompt or --prompts-file")
             # What is mistyped should not cost the loading of a model.
-            BatchOptions(**options)
+            folder = BatchOptions(**options).folder(out)
             check_inputs(images)
-            check_output(out, resume=options["resume"], overwrite=options["overwrite"])
+            check_output(folder, resume=options["resume"], overwrite=options["overwrite"])
             model = load()
             with shown(progress, style):
                 outcome = segment_files(model, images, classes, out, progress=progress, **options)
@@ -234,7 +257,7 @@ def _run(
     finally:
         if stats and progress.started is not None:
             write_whole(stats, (json.dumps(progress.told(), indent=1) + "\n").encode())
-    tell(outcome, progress, out)
+    tell(outcome, progress, outcome.summary.parent)
     if outcome.stopped or outcome.failed:
         raise typer.Exit(1)
 

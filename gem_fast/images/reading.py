@@ -1,11 +1,12 @@
 """Images as people have them, to RGB in memory: files, PIL images, arrays and tensors. Needs no torch."""
 
+import io
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -38,12 +39,24 @@ def read_image(path: str | os.PathLike) -> Image.Image:
     with _failures_named(str(path)):
         check_regular(path)
         with open(path, "rb") as file:
-            form = format_of(file)
-            check_file(file, form.name)
-            image = open_tiff(file) if form.name == "TIFF" else Image.open(file, formats=(form.plugin,))
-            with image:
-                check_size(*image.size)
-                return _upright_rgb(image)
+            return _decoded(file)
+
+
+def decode_image(content: bytes, name: str) -> Image.Image:
+    """Read what would be a file's content, as `read_image` reads files; errors call it by the name given."""
+    with _failures_named(name):
+        if not content:
+            raise ImageError("the file is empty")
+        return _decoded(io.BytesIO(content))
+
+
+def _decoded(file: BinaryIO) -> Image.Image:
+    form = format_of(file)
+    check_file(file, form.name)
+    image = open_tiff(file) if form.name == "TIFF" else Image.open(file, formats=(form.plugin,))
+    with image:
+        check_size(*image.size)
+        return _upright_rgb(image)
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
