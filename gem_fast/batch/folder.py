@@ -47,6 +47,7 @@ def hold(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    _handles.add(handle)
     try:
         if not _lock(handle) or not path.exists() or not os.path.samestat(os.fstat(handle), os.stat(path)):
             raise RunError(f"another run works in {folder}: wait for it, or name another folder with --out")
@@ -59,7 +60,22 @@ def hold(folder: Path) -> Iterator[None]:
                 with suppress(OSError):
                     each.rmdir()
     finally:
+        _handles.remove(handle)
         os.close(handle)
+
+
+_handles: set[int] = set()  # of locks
+
+
+def _leave_locks() -> None:
+    """In a forked process: a lock must not outlive the run whose it is."""
+    for handle in _handles:
+        os.close(handle)
+    _handles.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_locks)
 
 
 def _lock(handle: int) -> bool:

@@ -80,7 +80,7 @@ def open_table(path: str) -> "Parquet | Arrow":
         head = file.read(8)
     try:
         return Parquet(path) if head[:4] == b"PAR1" else Arrow(path)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, EOFError) as error:
         raise TableError(_told(error)) from error
 
 

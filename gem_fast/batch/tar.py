@@ -72,6 +72,8 @@ def members(file: BinaryIO) -> Iterator[Member]:
             continue
         reason = _REFUSED.get(kind) or why_unsafe(name) or (None if kind in _FILES else f"of an unknown kind {kind!r}")
         yield Member(name.removeprefix("./"), start, size, reason)
+    if place < end:
+        yield Member(f"byte {place}", place, 0, "the archive ends within a header")
 
 
 def why_unsafe(name: str) -> str | None:
