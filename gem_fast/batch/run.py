@@ -154,7 +154,7 @@ def _run(
     try:
         with closing(pipeline.run(output.unfinished(listing, progress))) as results:
             for _, source, result in results:
-                kept = _failed(source, result) if isinstance(result, Failure) else result
+                kept = failed(source, result) if isinstance(result, Failure) else result
                 output.add(source, kept)
                 record = kept.record if isinstance(kept, Spooled) else kept
                 progress.count(record.status, None if record.error is None else reason_of(record))
@@ -215,7 +215,7 @@ def _check_any(images: Inputs, part: Part) -> None:
         )
 
 
-def _failed(source: Source, failure: Failure) -> Record:
+def failed(source: Source, failure: Failure) -> Record:
     error = failure.error
     return Record(source.image, "failed", error if error.startswith(source.image) else f"{source.image}: {error}")
 

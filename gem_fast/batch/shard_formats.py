@@ -2,7 +2,7 @@
 
 import json
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any, BinaryIO
@@ -97,18 +97,7 @@ def _write_parquet(file: BinaryIO, entries: Entries, legend: Legend, kinds: Kind
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = [
-        ("key", pa.string()),
-        ("path", pa.string()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("labels", pa.binary()),
-        ("areas", pa.map_(pa.string(), pa.float64())),
-        ("error", pa.string()),
-    ]
-    if HEATMAPS in kinds:
-        columns.insert(5, ("heatmaps", pa.binary()))
-    schema = pa.schema(columns, metadata={OWN: json.dumps(legend, ensure_ascii=False).encode(errors="replace")})
+    schema = parquet_schema(kinds).with_metadata({OWN: json.dumps(legend, ensure_ascii=False).encode(errors="replace")})
     with pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=False) as writer:
         rows: list[dict[str, Any]] = []
         nbytes = 0
@@ -122,6 +111,21 @@ def _write_parquet(file: BinaryIO, entries: Entries, legend: Legend, kinds: Kind
             writer.write_table(pa.Table.from_pylist(rows, schema))
 
 
+def parquet_schema(kinds: Kinds, more: Sequence[str] = ()) -> Any:
+    """The columns of a Parquet shard, behind other columns of text."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            *((name, pa.string()) for name in (*more, "key", "path")),
+            *((name, pa.int32()) for name in ("height", "width")),
+            *((kind.name, pa.binary()) for kind in kinds),
+            ("areas", pa.map_(pa.string(), pa.float64())),
+            ("error", pa.string()),
+        ]
+    )
+
+
 def row_of(entry: Entry) -> dict[str, Any]:
     """A row of a Parquet shard."""
     record = entry.record
@@ -130,8 +134,7 @@ def row_of(entry: Entry) -> dict[str, Any]:
         "path": _as_utf8(record.image),
         "height": record.height,
         "width": record.width,
-        "labels": entry.contents.get("labels"),
-        "heatmaps": entry.contents.get("heatmaps"),
+        **entry.contents,
         "areas": list(record.areas.items()),
         "error": None if record.error is None else _as_utf8(record.error),
     }

@@ -30,6 +30,8 @@ _ENGINE_ONLY = (
     "iterations",
     "inverse_temperature",
 )
+_LOCAL_ONLY = ("workers", "timeout", "retries", "max_errors", "progress", "stats")
+_RAY_ONLY = ("address", "checkpoint", "actors")
 _RUNTIME_ONLY = ("provider", "engine_cache", "threads")
 
 
@@ -47,6 +49,11 @@ class Format(str, Enum):
     tar = "tar"
     parquet = "parquet"
     coco = "coco"
+
+
+class Engine(str, Enum):
+    local = "local"
+    ray = "ray"
 
 
 class Resize(str, Enum):
@@ -117,6 +124,16 @@ def segment(
     part: Annotated[
         str | None, typer.Option(help="3/16 does every 16th image from the third on, into --out/part-03-of-16.")
     ] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="local: processes of this machine; ray: actors of a Ray cluster, --format parquet.")
+    ] = Engine.local,
+    address: Annotated[
+        str | None, typer.Option(help="With --engine ray: of the cluster, or auto (default: one on this machine).")
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="With --engine ray: folder or URL, for all nodes, that tells what is done.")
+    ] = None,
+    actors: Annotated[int | None, typer.Option(min=1, help="With --engine ray: at most so many engines.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an earlier run into --out that asked the same.")
     ] = False,
@@ -181,13 +198,13 @@ def segment(
         "threshold": threshold,
         "templates": templates or "photo",
     }
-    engine: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "method": method,
         "gem_blocks": gem_blocks,
         "iterations": iterations,
         "inverse_temperature": inverse_temperature,
     }
-    engine = {name: value for name, value in engine.items() if value is not None}
+    settings = {name: value for name, value in settings.items() if value is not None}
 
     def load() -> "Segmenter":
         if runtime is not None:
@@ -197,10 +214,61 @@ def segment(
         import gem_fast
 
         return gem_fast.load(
-            model, pretrained, weights=weights, device=device, dtype=dtype, text_cache=text_cache, **engine
+            model, pretrained, weights=weights, device=device, dtype=dtype, text_cache=text_cache, **settings
         )
 
-    _run(load, images, prompt or [], prompts_file, out, options, progress, stats)
+    _check_given(context, engine)
+    if engine is Engine.ray:
+        cluster = {"address": address, "checkpoint": checkpoint, "actors": actors, "gpus": int("cuda" in device)}
+        _run_on_ray(load, images, prompt or [], prompts_file, out, {**options, **cluster})
+    else:
+        _run(load, images, prompt or [], prompts_file, out, options, progress, stats)
+
+
+def _check_given(context: typer.Context, engine: Engine) -> None:
+    """Leave if options of the one way to run were given to the other."""
+    foreign = _RAY_ONLY if engine is Engine.local else _LOCAL_ONLY
+    if given := [f"--{name.replace('_', '-')}" for name in foreign if was_given(context, name)]:
+        fail(f"{', '.join(given)} {'can only go' if engine is Engine.local else 'can not go'} with --engine ray")
+    if engine is Engine.ray and was_given(context, "format") and context.params["format"] is not Format.parquet:
+        fail("--engine ray writes --format parquet")
+
+
+def _run_on_ray(
+    load: Callable[[], "Segmenter"],
+    images: list[str],
+    prompts: list[str],
+    prompts_file: Path | None,
+    out: Path,
+    options: dict[str, Any],
+) -> None:
+    """Segment on a cluster, tell how it went, and leave with its status."""
+    from gem_fast.batch.ray import segment_on_ray
+
+    try:
+        with ended_by_signals(), short_warnings():
+            outcome = segment_on_ray(load, images, _classes(prompts, prompts_file), out, **options)
+    except KeyboardInterrupt:
+        say("interrupted; with --checkpoint, --resume goes on from there", to=errors)
+        raise typer.Exit(130) from None
+    except (OSError, ValueError) as error:
+        fail(str(error))
+    say(f"{outcome.done:,} image{'s' * (outcome.done != 1)} segmented into {outcome.rows}")
+    if outcome.failed:
+        say(f"{outcome.failed:,} failed: their rows have an error", "red", to=errors)
+        raise typer.Exit(1)
+
+
+def _classes(prompts: list[str], prompts_file: Path | None) -> dict[str, list[str]]:
+    """The words of each class; leave if there is none."""
+    from gem_fast.prompts import read_prompt_file
+
+    classes: dict[str, list[str]] = {name: [name] for name in prompts}
+    if prompts_file:
+        classes.update(read_prompt_file(prompts_file))
+    if not classes:
+        fail("name at least one class with --prompt or --prompts-file")
+    return classes
 
 
 def _check_engine(context: typer.Context, runtime: Path | None, images: list[str]) -> None:
@@ -229,17 +297,12 @@ def _run(
     from gem_fast.batch import BatchOptions, Progress, segment_files
     from gem_fast.batch.folder import check_output
     from gem_fast.batch.sources import check_inputs
-    from gem_fast.prompts import read_prompt_file
     from gem_fast.writing import write_whole
 
     progress = Progress()
     try:
         with ended_by_signals(), short_warnings():
-            classes: dict[str, list[str]] = {name: [name] for name in prompts}
-            if prompts_file:
-                classes.update(read_prompt_file(prompts_file))
-            if not classes:
-                fail("name at least one class with --prompt or --prompts-file")
+            classes = _classes(prompts, prompts_file)
             # What is mistyped should not cost the loading of a model.
             folder = BatchOptions(**options).folder(out)
             check_inputs(images)
