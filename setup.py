@@ -61,7 +61,14 @@ setup(
     package_dir=FOLDERS,
     ext_modules=extensions(),
     package_data={
-        "gem_fast": ["py.typed", "embedded/*/*", "samples/*", "samples/masks/*"],
+        "gem_fast": [
+            "py.typed",
+            "embedded/*/*",
+            "samples/*",
+            "samples/masks/*",
+            "evaluation/classes/*",
+            "evaluation/held_out/*",
+        ],
         "gem_fast.export.tensorrt": ["operators.json"],
     },
     # What the engine and the torch-free runtime share; each is an extra, so that deploying needs no torch.
@@ -71,6 +78,7 @@ setup(
         "export": EXPORT,
         "runtime": RUNTIME,
         "runtime-gpu": ["onnxruntime-gpu[cuda,cudnn]>=1.21", "tokenizers>=0.20"],
+        "evaluation": ["matplotlib>=3.8", "scikit-learn>=1.4"],
         "heic": HEIC,
         "jxl": JXL,
         "parquet": PARQUET,
@@ -86,11 +94,14 @@ setup(
             "onnxscript",  # what torch.onnx.export writes with, for the benchmark of a plain export
             "pytest>=8",
             "pytest-benchmark>=4",
+            "pytest-xdist>=3.5",
             "hypothesis>=6.100",
             "ruff>=0.6",
             "mypy>=1.11",
             "tritonclient>=2.50",  # carries the schema of Triton Inference Server's configurations
             "matplotlib>=3.8",
+            "scikit-learn>=1.4",
+            "torchmetrics>=1.4",  # what the metrics are held against
         ],
         "train": ["resvg-py"],
     },

@@ -15,7 +15,6 @@ from .decoding import Decoder, KernelDecoder
 from .dtypes import dtype_name
 from .options import Defaults
 from .preprocess import ResizePolicy, input_size, normalised, resized_by_torch
-from .prompts import TextClass
 from .scores import score_patches, surgery_scores
 from .segmenter import Segmenter
 from .towers.text import TextEncoder
@@ -51,6 +50,10 @@ class GemModel(Segmenter):
         return self.vision.class_embedding.device
 
     @property
+    def patch_size(self) -> int:
+        return self.vision.config.patch_size
+
+    @property
     def dtype(self) -> torch.dtype:
         return self.vision.class_embedding.dtype
 
@@ -74,7 +77,7 @@ class GemModel(Segmenter):
         return features if original else features.patches
 
     def input_size(self, image_size: tuple[int, int], size: int | None, resize: ResizePolicy | None) -> tuple[int, int]:
-        return input_size(image_size, size or self.defaults.size, resize or "shorter", self.vision.config.patch_size)
+        return input_size(image_size, size or self.defaults.size, resize or "shorter", self.patch_size)
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -109,13 +112,6 @@ class GemModel(Segmenter):
         """With feature surgery, CLIP's image embeddings beside them."""
         inputs = torch.from_numpy(normalised(pixels, self.mean, self.std))
         return self.features(inputs, original=True) if self.feature_surgery else self.features(inputs)
-
-    def word_embeddings(self, classes: Sequence[TextClass], templates: tuple[str, ...]) -> Tensor:
-        """For the feature surgery of a single class, their differences from the embedding of no word."""
-        words = super().word_embeddings(classes, templates)
-        if self.feature_surgery and len(classes) == 1:
-            words = words - self.text.encode([""], templates)
-        return words
 
     def scores(
         self, patches: Tensor | VisionFeatures, members: Sequence[int], words: Tensor, groups: Sequence[int]

@@ -17,6 +17,8 @@ from .outputs import wanted_kinds
 from .rendering import blend_heatmap, blend_labels, label_names, legend, palette
 from .writing import write_whole
 
+_BAND = 1 << 24  # pixels
+
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
@@ -95,8 +97,10 @@ class Segmentation:
 
     def areas(self) -> dict[str, float]:
         """Share of the image that each class that appears covers, that of label 0 among them."""
-        counts = np.bincount(self.labels.ravel(), minlength=len(self.classes) + 1).tolist()
-        named = zip(label_names(self.classes), counts, strict=True)
+        counts = np.zeros(len(self.classes) + 1, np.int64)
+        for band in np.array_split(self.labels, 1 + self.labels.size // _BAND):  # bincount takes 8 bytes a pixel
+            counts += np.bincount(band.ravel(), minlength=len(counts))
+        named = zip(label_names(self.classes), counts.tolist(), strict=True)
         return {name: count / self.labels.size for name, count in named if count}
 
     def legend(self) -> dict[str, dict[str, str]]:

@@ -10,7 +10,16 @@ from ..preprocess import ResizePolicy
 from ..prompts import Prompts
 from .shard_formats import FORMATS, SHARD_FORMATS, ShardFormat
 
-_LEAST = {"batch_size": 1, "workers": 1, "retries": 0, "max_errors": 0, "overlay_size": 0, "shard_size": 1}
+_LEAST = {
+    "batch_size": 1,
+    "workers": 1,
+    "retries": 0,
+    "max_errors": 0,
+    "overlay_size": 0,
+    "window": 1,
+    "stride": 1,
+    "shard_size": 1,
+}
 _PART = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 
 
@@ -67,7 +76,7 @@ class BatchOptions:
         timeout: seconds that reading or writing an image may take; None for any.
         retries: how often an image that can't be read is tried again.
         max_errors: stop when more images than this have failed; None for never.
-        background, size, resize, threshold, logit_scale, templates: as for `segment`.
+        background, size, resize, threshold, logit_scale, templates, window, stride: as for `segment`.
     """
 
     overlays: bool = True
@@ -91,6 +100,8 @@ class BatchOptions:
     threshold: float | None = None
     logit_scale: float | None = None
     templates: str | Sequence[str] = "photo"
+    window: int | None = None
+    stride: int | None = None
 
     def __post_init__(self) -> None:
         if self.resume and self.overwrite:

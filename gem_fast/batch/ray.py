@@ -89,11 +89,12 @@ def segment_on_ray(
     out = chosen.folder(out)
     check_output(out, resume=chosen.resume, overwrite=chosen.overwrite)
     model = load()
-    model.check_input(chosen.size, chosen.resize)
+    windows = model.windows(chosen.window, chosen.stride)
+    model.check_input(chosen.size, chosen.resize, windows)
     asked = {name: getattr(chosen, name) for name in ("background", "templates", "threshold", "logit_scale")}
     query = model.query(prompts, **asked)
     with standard_input(as_list(images)) as inputs, hold(out):
-        run = describe(model, query, chosen, Listing(inputs).digest())
+        run = describe(model, query, chosen, windows, Listing(inputs).digest())
         run["output"] |= {"engine": "ray"}
         enter(out, run, resume=chosen.resume, overwrite=chosen.overwrite)
         if chosen.overwrite:
@@ -202,7 +203,8 @@ class Actor:
 
     def __init__(self, load: "Callable[[], Segmenter]", query: "Query", options: BatchOptions) -> None:
         self._model, self._query = load(), query
-        self._work = ImageWork(self._model, self._query, options, _InMemory())
+        windows = self._model.windows(options.window, options.stride)
+        self._work = ImageWork(self._model, self._query, options, _InMemory(), windows)
         self._schema = parquet_schema(options.kinds, ["id"])
         self._batch_size = options.batch_size
 

@@ -28,6 +28,7 @@ from .workers import Failure
 if TYPE_CHECKING:
     from ..query import Query
     from ..segmenter import Segmenter
+    from ..windows import Windows
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def segment_files(
             be written, such as on a full disk; what was finished is there, and `resume` goes on.
     """
     chosen, progress, out = parse_options(options), progress or Progress(), Path(out)
-    model.check_input(chosen.size, chosen.resize)
+    windows = model.windows(chosen.window, chosen.stride)
+    model.check_input(chosen.size, chosen.resize, windows)
     query = model.query(
         prompts,
         background=chosen.background,
@@ -96,11 +98,11 @@ def segment_files(
     with standard_input(as_list(images)) as inputs:
         _check_any(inputs, chosen.share)
         with hold(out):
-            asked = describe(model, query, chosen, Listing(inputs).digest() if chosen.shards else None)
+            asked = describe(model, query, chosen, windows, Listing(inputs).digest() if chosen.shards else None)
             enter(out, asked, resume=chosen.resume, overwrite=chosen.overwrite)
             write_whole(out / LEGEND, legend_bytes(query.legend()), out / PARTIAL)
             with _output(out, query, chosen) as output:
-                return _run(model, query, inputs, out, chosen, output, progress, on_record)
+                return _run(model, query, inputs, out, chosen, output, windows, progress, on_record)
 
 
 @contextmanager
@@ -130,13 +132,14 @@ def _run(
     out: Path,
     options: BatchOptions,
     output: Files | Shards,
+    windows: "Windows | None",
     progress: Progress,
     on_record: Callable[[Record], None] | None,
 ) -> Outcome:
     progress.started = time.monotonic()
     listing = Listing(images, output.finished, options.share)
     count_in_background(images, options.share, progress)
-    work = ImageWork(model, query, options, output.store)
+    work = ImageWork(model, query, options, output.store, windows)
     limits = Limits(
         batch_size=options.batch_size,
         workers=options.workers or _cores(),
@@ -147,7 +150,7 @@ def _run(
 
     def make_encode(engines: int) -> Encode:
         model.share_cores(engines)
-        return lambda pixels, shape: model.score_on_host(pixels, shape, query)
+        return lambda pixels, shape: model.score_on_host(pixels, shape, query, windows, options.batch_size)
 
     pipeline = Pipeline(work, make_encode, limits, progress)
     stopped = None
@@ -178,7 +181,13 @@ def _run(
     )
 
 
-def describe(model: "Segmenter", query: "Query", options: BatchOptions, inputs: str | None = None) -> dict[str, Any]:
+def describe(
+    model: "Segmenter",
+    query: "Query",
+    options: BatchOptions,
+    windows: "Windows | None" = None,
+    inputs: str | None = None,
+) -> dict[str, Any]:
     """What `run.json` holds: all that a label depends on, and beside it the versions and the kinds of output."""
     identity = model.identity()
     output: dict[str, Any] = {"format": options.format, "kinds": [kind.name for kind in options.kinds]}
@@ -190,12 +199,13 @@ def describe(model: "Segmenter", query: "Query", options: BatchOptions, inputs: 
         "background": [[each.name, *each.synonyms] for each in query.background],
         "settings": {
             "size": options.size or model.defaults.size,
-            "resize": options.resize or model.usual_resize,
+            "resize": options.resize or ("shorter" if windows else model.usual_resize),
             "threshold": query.threshold,
             "logit_scale": query.logit_scale,
             "templates": list(query.templates),
             "dtype": identity["dtype"],
             "label_size": options.label_size or "photo",
+            **({"window": windows.side, "stride": windows.stride} if windows else {}),
         },
         "output": output,
         "part": options.part,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..images import decode_image, load_image
+from ..images import MAX_PIXELS, MAX_WINDOWED_PIXELS, decode_image, load_image
+from ..windows import Layout, WindowDecoder, Windows
 from .options import BatchOptions
 from .records import Record
 from .sources import Source
@@ -23,11 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Held:
-    """What a worker keeps of an image until its scores come: the picture as an overlay needs it, if it does."""
+    """What a worker keeps of an image until its scores come: the picture as an overlay needs it, if it does.
+
+    `layout` has the windows that it is read in, if these are several.
+    """
 
     source: Source
     label_size: tuple[int, int]
     picture: Image.Image | None
+    layout: Layout | None = None
 
     @property
     def nbytes(self) -> int:
@@ -43,28 +48,37 @@ class ImageWork:
         query: what is looked for.
         options: of the run.
         store: where the files go.
+        windows: that larger images are read in, or None.
     """
 
     model: "Segmenter"
     query: "Query"
     options: BatchOptions
     store: "Store"
+    windows: Windows | None = None
 
     def prepare(self, source: Source, seconds: Seconds) -> tuple[Held, np.ndarray, tuple[int, int]]:
-        options, image = self.options, source.image
+        options = self.options
         with timed("read", seconds):
-            picture = load_image(source.path) if source.content is None else decode_image(source.content.read(), image)
+            picture = self._read(source)
         with timed("resize", seconds):
             size = picture.height, picture.width
-            shape = self.model.input_size(size, options.size, options.resize)
-            pixels = self.model.pixels(picture, shape)
+            shape, layout = self.model.place(size, options.size, options.resize, self.windows)
+            pixels = (self.model.window_pixels if layout else self.model.pixels)(picture, shape)
             label_size = shape if options.label_size == "model" else _scaled(size, options.label_size)
             shown = shrunk(picture, options.overlay_size) if options.overlays else None
-        return Held(source, label_size, shown), pixels, shape
+        return Held(source, label_size, shown, layout), pixels, shape
+
+    def _read(self, source: Source) -> Image.Image:
+        most = MAX_WINDOWED_PIXELS if self.windows else MAX_PIXELS
+        if source.content is None:
+            return load_image(source.path, most)
+        return decode_image(source.content.read(), source.image, most)
 
     def finish(self, held: Held, scores: np.ndarray, seconds: Seconds) -> Any:
         image, picture = held.source.image, held.picture or Image.new("RGB", (1, 1))
-        result = self.query.result(picture, scores, self.model.host_decoder, image, held.label_size)
+        decoder = WindowDecoder(held.layout) if held.layout else self.model.host_decoder
+        result = self.query.result(picture, scores, decoder, image, held.label_size)
         with timed("decode scores", seconds):
             areas = result.areas()
         with timed("encode files", seconds):

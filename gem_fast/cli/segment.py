@@ -99,6 +99,12 @@ def segment(
         float | None,
         typer.Option(min=0, max=1, help="Confidence below which a pixel is background (default: the model's)."),
     ] = None,
+    window: Annotated[
+        int | None, typer.Option(min=1, help="Side of overlapping windows in which the resized image is read.")
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option(min=1, help="Pixels from a window to the next (default: half of --window).")
+    ] = None,
     templates: Annotated[
         list[str] | None,
         typer.Option(help="photo, imagenet (80 templates), or your own with {} for the class; repeatable."),
@@ -154,6 +160,9 @@ def segment(
     method: Annotated[
         str, typer.Option(help="What makes the features: gem, clip, maskclip, sclip, ...; docs/methods.md has them.")
     ] = "gem",
+    feature_surgery: Annotated[
+        bool, typer.Option("--feature-surgery", help="Score as CLIP Surgery does (--runtime: where exported so).")
+    ] = False,
     gem_blocks: Annotated[int | None, typer.Option(help="Last blocks with a GEM path (default: the model's).")] = None,
     iterations: Annotated[int | None, typer.Option(help="Self-self attention iterations.")] = None,
     inverse_temperature: Annotated[float | None, typer.Option(help="Fixed 1/τ instead of the adaptive one.")] = None,
@@ -197,12 +206,15 @@ def segment(
         "resize": resize.value if resize else None,
         "threshold": threshold,
         "templates": templates or "photo",
+        "window": window,
+        "stride": stride,
     }
     settings: dict[str, Any] = {
         "method": method,
         "gem_blocks": gem_blocks,
         "iterations": iterations,
         "inverse_temperature": inverse_temperature,
+        "feature_surgery": feature_surgery,
     }
     settings = {name: value for name, value in settings.items() if value is not None}
 
@@ -210,7 +222,8 @@ def segment(
         if runtime is not None:
             from gem_fast.runtime import GemRuntime
 
-            return GemRuntime(runtime, provider=provider, cache=engine_cache, threads=threads, max_batch=batch_size)
+            asked: dict[str, Any] = {"provider": provider, "cache": engine_cache, "threads": threads}
+            return GemRuntime(runtime, feature_surgery=feature_surgery or None, max_batch=batch_size, **asked)
         import gem_fast
 
         return gem_fast.load(

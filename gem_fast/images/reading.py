@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import ImageError
-from .formats import check_regular, format_of
+from .formats import Format, check_regular, format_of
 from .limits import MAX_PIXELS, check_file, check_size
 from .orientation import orientation, turned
 from .pixels import HALF_STEP, fit_transparency, from_integers, to_rgb
@@ -27,10 +28,11 @@ ImageLike: TypeAlias = "str | os.PathLike | Image.Image | np.ndarray | Tensor"
 _MAX_REASON = 200  # characters of a decoder's message
 
 
-def read_image(path: str | os.PathLike) -> Image.Image:
+def read_image(path: str | os.PathLike, most: int = MAX_PIXELS) -> Image.Image:
     """Read the first frame of a file as RGB, upright by its orientation, colours in sRGB, transparency on white.
 
     Formats are told by their first bytes, never by the name; `docs/images.md` lists them and how samples become pixels.
+    An image may have `most` pixels.
 
     Raises:
         ImageError: the file is missing, no regular file, empty, damaged, of another format, or too large.
@@ -39,24 +41,32 @@ def read_image(path: str | os.PathLike) -> Image.Image:
     with _failures_named(str(path)):
         check_regular(path)
         with open(path, "rb") as file:
-            return _decoded(file)
+            return _decoded(file, most)
 
 
-def decode_image(content: bytes, name: str) -> Image.Image:
+def decode_image(content: bytes, name: str, most: int = MAX_PIXELS) -> Image.Image:
     """Read what would be a file's content, as `read_image` reads files; errors call it by the name given."""
     with _failures_named(name):
         if not content:
             raise ImageError("the file is empty")
-        return _decoded(io.BytesIO(content))
+        return _decoded(io.BytesIO(content), most)
 
 
-def _decoded(file: BinaryIO) -> Image.Image:
+def _decoded(file: BinaryIO, most: int) -> Image.Image:
     form = format_of(file)
-    check_file(file, form.name)
-    image = open_tiff(file) if form.name == "TIFF" else Image.open(file, formats=(form.plugin,))
-    with image:
-        check_size(*image.size)
+    check_file(file, form.name, most)
+    with _opened(file, form, most) as image:
+        check_size(image.width, image.height, most)
         return _upright_rgb(image)
+
+
+def _opened(file: BinaryIO, form: Format, most: int) -> Image.Image:
+    """By its format's plugin, which warns of sizes that are allowed here."""
+    if form.name == "TIFF" or most <= MAX_PIXELS:
+        return open_tiff(file, most) if form.name == "TIFF" else Image.open(file, formats=(form.plugin,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(file, formats=(form.plugin,))
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
@@ -95,18 +105,18 @@ def _reason(error: BaseException) -> str:
     return f"damaged or truncated ({said or type(error).__name__})"
 
 
-def load_image(source: ImageLike) -> Image.Image:
+def load_image(source: ImageLike, most: int = MAX_PIXELS) -> Image.Image:
     """A path, PIL image, array or tensor to RGB.
 
     Arrays are `[H, W]`, or `[H, W, C]` with 1 (grey), 2 (grey, alpha), 3 or 4 channels; tensors `[C, H, W]`. They are
     bool, uint8 or uint16 with the largest value white, or floating in 0..1; what exceeds that by rounding, less than
-    half an 8-bit step, is clipped.
+    half an 8-bit step, is clipped. Files may have `most` pixels.
 
     Raises:
         ImageError: the image can't be read, or has a wrong shape, type or range.
     """
     if isinstance(source, str | os.PathLike):
-        return read_image(source)
+        return read_image(source, most)
     if isinstance(source, Image.Image):
         with _failures_named(str(getattr(source, "filename", "") or "a PIL image")):
             if source.format == "EPS":

@@ -108,7 +108,7 @@ class TestCluster:
         ray.shutdown()
 
     def test_one_actor_killed_and_started_again(self, photos, tmp_path):
-        import cloudpickle
+        from ray import cloudpickle
 
         cloudpickle.register_pickle_by_value(sys.modules[__name__])  # tests are no package of the cluster's
         calls, again = tmp_path / "calls", tmp_path / "again"

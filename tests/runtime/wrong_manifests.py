@@ -89,6 +89,7 @@ KINDS = {
         'files["image_encoder.onnx"].inputs.image is missing; it must be uint8',
     ),
     "another output": ("export/original", True, 'files["image_encoder.onnx"].outputs.original_features is missing'),
+    "surgery": ("export/feature_surgery", True, 'files["image_encoder.onnx"].outputs.image_embedding is missing'),
     "dynamic": (
         "export/dynamic_size", True,
         'files["image_encoder.onnx"].size must be null, as dynamic_size is true, got "96x96"',
@@ -161,7 +162,7 @@ KINDS = {
         'files["image_encoder.onnx"].outputs.patch_features is missing',
     ),
     "an input of the tokenizer": (
-        "files/tokenizer.json/inputs", {"x": {"type": "float", "shape": [], "optional": False}},
+        "files/tokenizer.json/inputs", {"x": {"type": "float", "shape": []}},
         'files["tokenizer.json"].inputs.x is unknown; known are none',
     ),
     "weights elsewhere": (
@@ -175,6 +176,10 @@ KINDS = {
     "a file as null": ("files/b.onnx", None, 'files["b.onnx"] must be an object, got null'),
     # objects
     "an unknown entry": ("image/patchsize", 8, "image.patchsize is unknown; known are patch_size, embed_dim, mean"),
+    "an optional input": (
+        "files/labels.onnx/inputs/threshold/optional", True,
+        'files["labels.onnx"].inputs.threshold.optional is unknown; known are type, shape',
+    ),
     "an unknown section": ("extra", {}, "extra is unknown; known are model, image, text"),
     "a section as a list": ("image", [], "image must be an object, got a list of 0"),
     "files as a list": ("files", ["image_encoder.onnx"], "files must be an object, got a list of 1"),
