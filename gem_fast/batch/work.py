@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..images import MAX_PIXELS, MAX_WINDOWED_PIXELS, decode_image, load_image
+from ..images import MAX_WINDOWED_PIXELS, decode_image, load_image
 from ..windows import Layout, WindowDecoder, Windows
 from .options import BatchOptions
 from .records import Record
@@ -70,10 +70,10 @@ class ImageWork:
         return Held(source, label_size, shown, layout), pixels, shape
 
     def _read(self, source: Source) -> Image.Image:
-        most = MAX_WINDOWED_PIXELS if self.windows else MAX_PIXELS
+        most = (MAX_WINDOWED_PIXELS,) if self.windows else ()
         if source.content is None:
-            return load_image(source.path, most)
-        return decode_image(source.content.read(), source.image, most)
+            return load_image(source.path, *most)
+        return decode_image(source.content.read(), source.image, *most)
 
     def finish(self, held: Held, scores: np.ndarray, seconds: Seconds) -> Any:
         image, picture = held.source.image, held.picture or Image.new("RGB", (1, 1))
