@@ -47,6 +47,8 @@ EXPORT = [*ENGINE, *RUNTIME, "onnx>=1.18"]
 TRANSFORMERS = ["transformers>=4.40", "tokenizers>=0.20"]
 HEIC = ["pillow-heif>=0.16"]
 JXL = ["pillow-jxl-plugin>=1.3"]
+PARQUET = ["pyarrow>=18"]
+COCO = ["pycocotools>=2.0.7"]
 
 setup(
     name="gem_fast",
@@ -81,12 +83,17 @@ setup(
         "evaluation": ["matplotlib>=3.8", "scikit-learn>=1.4"],
         "heic": HEIC,
         "jxl": JXL,
+        "parquet": PARQUET,
+        "coco": COCO,
+        "ray": ["ray[data]>=2.60,<2.61"],  # what was tested: checkpoints are beta there
         "bench": [*EXPORT, "onnxscript", "pytest>=8", "pytest-benchmark>=4", "matplotlib>=3.8"],
         "dev": [
             *EXPORT,
             *TRANSFORMERS,  # what other families are held against
             *HEIC,
             *JXL,
+            *PARQUET,
+            *COCO,
             "onnxscript",  # what torch.onnx.export writes with, for the benchmark of a plain export
             "pytest>=8",
             "pytest-benchmark>=4",

@@ -3,8 +3,10 @@
 import errno
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 # With these nothing more can be written, whatever its name.
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -23,22 +25,28 @@ class OutputError(OSError):
 
 
 def write_whole(path: Path, content: bytes | Iterable[bytes], partial: Path | None = None) -> None:
-    """Write under a temporary name, then rename: an interruption leaves no half file of the name.
+    """Write a file as `whole_file` does: all of its content, or the content's parts."""
+    with whole_file(path, partial) as file:
+        file.writelines([content] if isinstance(content, bytes) else content)
+
+
+@contextmanager
+def whole_file(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
+    """A file to write, under a temporary name; renamed at the end: an interruption leaves no half file of the name.
 
     Args:
         path: the file; its folder is made.
-        content: all of it, or its parts.
         partial: folder for the temporary name, on the same file system; by default the file's own.
 
     Raises:
         OutputError: nothing more can be written there. OSError: this file can't be written.
     """
-    try:
+    with told_of(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=partial or path.parent, prefix=".", suffix=".tmp")
         try:
             with os.fdopen(handle, "wb") as file:
-                file.writelines([content] if isinstance(content, bytes) else content)
+                yield file
                 file.flush()
                 os.fsync(handle)  # or a crash of the machine could leave the name with nothing in it
             os.chmod(temporary, 0o644)
@@ -46,8 +54,14 @@ def write_whole(path: Path, content: bytes | Iterable[bytes], partial: Path | No
         except BaseException:
             os.unlink(temporary)
             raise
+
+
+@contextmanager
+def told_of(path: Path) -> Iterator[None]:
+    """An OSError of the block, with the file that was meant; OutputError if nothing more can be written."""
+    try:
+        yield
     except OSError as error:
-        # Not the temporary name: the file that was meant.
         kind = OutputError if error.errno in _HOPELESS else OSError
         raise kind(error.errno, error.strerror, str(path)) from error
 

@@ -95,6 +95,7 @@ class TestSegment:
         monkeypatch.setattr("gem_fast.batch.segment_files", segment_files)
         drawn = ["--overlay-format", "webp", "--overlay-size", 900, "--label-size", 32]
         given = ["--threshold", 0.25, "--resize", "squash", "--batch-size", 3, "--workers", 2, "--timeout", 9]
+        given += ["--format", "tar", "--shard-size", 7, "--part", "1/2"]
         assert run(*given, "--retries", 1, "--max-errors", 5, *drawn, "--background", "sky").exit_code == 0
         ((prompts, options),) = calls
         assert prompts == ["cat", "dog"]
@@ -104,6 +105,9 @@ class TestSegment:
             "overlay_size": 900,
             "label_size": 32,
             "heatmaps": False,
+            "format": "tar",
+            "shard_size": 7,
+            "part": "1/2",
             "resume": False,
             "overwrite": False,
             "batch_size": 3,

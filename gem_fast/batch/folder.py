@@ -11,14 +11,13 @@ from typing import Any
 from ..outputs import KINDS
 from ..writing import write_whole
 from .records import ERRORS, PARTIAL, SUMMARY, read_records
+from .shards import own_files
 
 RUN = "run.json"
 LEGEND = "legend.json"
 SCHEMA = 1
 LOCK = ".lock"
 _LARGEST = 1 << 26  # bytes of a `run.json`: 65,535 classes with their synonyms
-# What a run may change on the way: it is told, not compared.
-_NOT_COMPARED = ("versions", "output")
 
 
 class RunError(ValueError):
@@ -48,6 +47,7 @@ def hold(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    _handles.add(handle)
     try:
         if not _lock(handle) or not path.exists() or not os.path.samestat(os.fstat(handle), os.stat(path)):
             raise RunError(f"another run works in {folder}: wait for it, or name another folder with --out")
@@ -60,7 +60,22 @@ def hold(folder: Path) -> Iterator[None]:
                 with suppress(OSError):
                     each.rmdir()
     finally:
+        _handles.remove(handle)
         os.close(handle)
+
+
+_handles: set[int] = set()  # of locks
+
+
+def _leave_locks() -> None:
+    """In a forked process: a lock must not outlive the run whose it is."""
+    for handle in _handles:
+        os.close(handle)
+    _handles.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_locks)
 
 
 def _lock(handle: int) -> bool:
@@ -87,7 +102,7 @@ def enter(folder: Path, run: Mapping[str, Any], *, resume: bool, overwrite: bool
 
     Args:
         folder: the output folder, held.
-        run: what is asked: `model, weights, method, prompts, background, settings, output, versions`.
+        run: what is asked: `model, weights, method, prompts, background, settings, output, part, inputs, versions`.
         resume: go on with an earlier run that asked the same.
         overwrite: begin anew in the folder of an earlier run.
 
@@ -107,7 +122,8 @@ def enter(folder: Path, run: Mapping[str, Any], *, resume: bool, overwrite: bool
         )
     if overwrite:
         _remove_results(folder)
-    (folder / PARTIAL).mkdir(exist_ok=True)
+    shutil.rmtree(folder / PARTIAL, ignore_errors=True)  # of a run that was killed
+    (folder / PARTIAL).mkdir()
     content = json.dumps({"schema": SCHEMA, **run}, indent=1, ensure_ascii=False)
     write_whole(folder / RUN, (content + "\n").encode(errors="backslashreplace"), folder / PARTIAL)
 
@@ -151,15 +167,19 @@ def _remove_results(folder: Path) -> None:
                 path = folder / name
                 if name.endswith(endings) and folder.resolve() in path.resolve().parents:
                     path.unlink(missing_ok=True)
+    for path in own_files(folder):
+        path.unlink()
     for name in (SUMMARY, ERRORS, LEGEND, RUN):
         (folder / name).unlink(missing_ok=True)
 
 
 def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """What the runs ask differently, entry by entry."""
-    now = json.loads(json.dumps(now, ensure_ascii=False))  # tuples are lists there
+    now, earlier = _compared(json.loads(json.dumps(now, ensure_ascii=False))), _compared(earlier)
+    if earlier.get("inputs") != now.get("inputs") and earlier.get("output") == now.get("output"):
+        yield "the inputs are others, or in another order, and shards hold these as they were listed"
     for name in (*now, *(set(earlier) - set(now))):
-        if name in _NOT_COMPARED:
+        if name == "inputs":
             continue
         then, here = earlier.get(name), now.get(name)
         if isinstance(then, dict) and isinstance(here, dict):
@@ -170,6 +190,15 @@ def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator
             )
         elif then != here:
             yield f"{name} was {_short(then)}, now {_short(here)}"
+
+
+def _compared(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What a resumed run may not change: not the versions, and of files, which are each for itself, not the kinds."""
+    compared = {name: value for name, value in run.items() if name != "versions"}
+    output = compared.get("output")
+    if isinstance(output, dict) and output.get("format") == "files":
+        compared["output"] = {"format": "files"}
+    return compared
 
 
 def _short(value: Any) -> str:

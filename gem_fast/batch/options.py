@@ -1,13 +1,57 @@
 """What can be chosen about a run over many files."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from ..outputs import OutputKind, wanted_kinds
 from ..preprocess import ResizePolicy
 from ..prompts import Prompts
+from .shard_formats import FORMATS, SHARD_FORMATS, ShardFormat
 
-_LEAST = {"batch_size": 1, "workers": 1, "retries": 0, "max_errors": 0, "overlay_size": 0, "window": 1, "stride": 1}
+_LEAST = {
+    "batch_size": 1,
+    "workers": 1,
+    "retries": 0,
+    "max_errors": 0,
+    "overlay_size": 0,
+    "window": 1,
+    "stride": 1,
+    "shard_size": 1,
+}
+_PART = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several runs that share the inputs: every `of`-th of them, from the `number`-th (from 1 on)."""
+
+    number: int = 1
+    of: int = 1
+
+    @property
+    def folder(self) -> str:
+        """Its folder in the output folder."""
+        return f"part-{self.number:0{len(str(self.of))}}-of-{self.of}" if self.of > 1 else ""
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+
+WHOLE = Part()
+
+
+def parse_part(text: str) -> Part:
+    """`3/16`, the third of sixteen.
+
+    Raises:
+        ValueError: it is not of that form, or there is no such part.
+    """
+    found = _PART.fullmatch(text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise ValueError(f"part must be one such as 3/16, from 1/16 to 16/16, got {text!r}")
+    return Part(int(found[1]), int(found[2]))
 
 
 @dataclass(frozen=True)
@@ -21,6 +65,9 @@ class BatchOptions:
         label_size: size of labels and heat maps: None for the photo's, `"model"` for that of the model's input, or
             their shorter side in pixels.
         heatmaps: also write the heat maps, as `.npz`.
+        format: `"files"`, or shards: `"tar"`, `"parquet"` (labels and heat maps) or `"coco"` (masks of the labels).
+        shard_size: images in a shard.
+        part: `"3/16"`: that sixteenth of the inputs, into a folder `part-03-of-16` of the output folder.
         resume: go on with an earlier run in the output folder, which must have asked the same: keep what it finished,
             try again what failed, and do the rest, further inputs among it.
         overwrite: begin anew in the folder of an earlier run, whose files are removed.
@@ -37,6 +84,9 @@ class BatchOptions:
     overlay_size: int = 1600
     label_size: int | str | None = None
     heatmaps: bool = False
+    format: str = "files"
+    shard_size: int = 1000
+    part: str | None = None
     resume: bool = False
     overwrite: bool = False
     batch_size: int = 8
@@ -62,6 +112,12 @@ class BatchOptions:
                 raise ValueError(f"{name} must be {least} or more, got {value}")
         if (isinstance(self.label_size, str) and self.label_size != "model") or self.label_size == 0:
             raise ValueError(f"label_size must be model or a positive number of pixels, got {self.label_size!r}")
+        if self.format not in FORMATS:
+            raise ValueError(f"format must be {', '.join(FORMATS)}, got {self.format!r}")
+        if self.shards:
+            self.shards.check()
+        if self.part is not None:
+            parse_part(self.part)
         wanted_kinds(overlay=self.overlay_format, heatmaps=False)
         if self.timeout is not None and not self.timeout > 0:
             raise ValueError(f"timeout must be a positive number of seconds, got {self.timeout}")
@@ -70,7 +126,22 @@ class BatchOptions:
     def kinds(self) -> tuple[OutputKind, ...]:
         """What is written of each image."""
         kinds = wanted_kinds(overlay=self.overlay_format if self.overlays else None, heatmaps=self.heatmaps)
-        return tuple(kind for kind in kinds if not kind.once)
+        kinds = tuple(kind for kind in kinds if not kind.once)
+        return self.shards.kinds(kinds) if self.shards else kinds
+
+    @property
+    def share(self) -> Part:
+        """Of the inputs."""
+        return parse_part(self.part) if self.part else WHOLE
+
+    def folder(self, out: Path) -> Path:
+        """Where in an output folder this run writes."""
+        return out / self.share.folder
+
+    @property
+    def shards(self) -> ShardFormat | None:
+        """The format of shards, or None for files."""
+        return SHARD_FORMATS.get(self.format)
 
 
 def parse_options(options: dict) -> BatchOptions:

@@ -2,16 +2,14 @@
 
 import json
 import os
+import re
 import threading
 from array import array
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import IO
 
-from ..outputs import LABELS
-from ..writing import is_whole, write_whole
-from .sources import fingerprint
+from ..writing import told_of, write_whole
 
 SUMMARY = "summary.jsonl"
 ERRORS = "errors.jsonl"
@@ -52,88 +50,89 @@ def parse_record(line: bytes | str) -> Record | None:
 
 
 def read_records(path: str | os.PathLike) -> Iterator[Record]:
-    """The records of a run, one by one: of a `summary.jsonl`, or of the output folder that holds it.
+    """The records of a run, one by one: of a `summary.jsonl`, or of the output folder that holds it, or its parts.
 
     Lines that are no records, such as one that an interruption cut off, are passed over.
     """
     path = Path(path)
+    if path.is_dir() and not (path / SUMMARY).exists() and (parts := sorted(path.glob(f"part-*-of-*/{SUMMARY}"))):
+        for part in parts:
+            yield from read_records(part)
+        return
     with open(path / SUMMARY if path.is_dir() else path, "rb") as file:
         yield from (record for record in map(parse_record, file) if record)
 
 
+def reason_of(record: Record) -> str:
+    """A failure without what is this image's own: its path, numbers, what stands in brackets."""
+    text = (record.error or "").removeprefix(record.image).lstrip(": ")
+    return re.sub(r"\d[\d,.×]*", "N", re.split(r" \(|; |: ", text)[0]) or "unknown"
+
+
 class Journal:
-    """`summary.jsonl` of a running run: a line as soon as an image is done, put in the order of the inputs at the end.
+    """`summary.jsonl` of a running run: lines as they come, put in the order of the inputs at the end.
 
-    It holds 8 bytes for each image. Lines of an earlier run are found by the key of their image, see `Source`.
-
-    Attributes:
-        finished: images that the earlier run finished, by key, with the fingerprint of their casefolded name.
+    It holds 8 bytes for each image.
     """
 
-    def __init__(self, folder: Path, kinds: Set[str], resume: bool) -> None:
-        """Open the journal of an output folder.
-
-        Args:
-            folder: the output folder, which exists.
-            kinds: files that an image of an earlier run must have, whole, to count as finished.
-            resume: keep what an earlier run finished; without, start anew.
-        """
+    def __init__(self, folder: Path, resume: bool) -> None:
+        """Open the journal of an output folder, which exists; `resume` keeps the lines of an earlier run."""
         self.folder, self.path = folder, folder / SUMMARY
-        self.finished: dict[int, int] = {}
-        self._kept: dict[int, int] = {}  # key to the offset of the line
         self._lock = threading.Lock()
         self._offsets = array("q")  # of the line of each image, in the order of the inputs; -1 for none
-        self._file: IO[bytes] = open(self.path, "a+b" if resume else "w+b")  # noqa: SIM115  # closed by `close`
-        if resume:
-            self._read_earlier(kinds)
+        # Unbuffered: what a full disk refuses must not be tried again when the file is closed.
+        self._file = open(self.path, "a+b" if resume else "w+b", buffering=0)  # noqa: SIM115  # closed by `close`
 
-    def _read_earlier(self, kinds: Set[str]) -> None:
-        self._file.seek(0)
+    def earlier(self) -> Iterator[tuple[int, Record]]:
+        """Records of the earlier run, with the offsets of their lines."""
         offset, line = 0, b"\n"
-        for line in self._file:
-            record = parse_record(line)
-            if record and record.status == "ok" and kinds <= record.files.keys() and self._is_whole(record):
-                key = fingerprint(os.path.realpath(record.image))
-                self._kept[key] = offset
-                self.finished[key] = fingerprint(record.files["labels"].removesuffix(LABELS.ending).casefold())
-            offset += len(line)
+        with open(self.path, "rb") as file:
+            for line in file:
+                if record := parse_record(line):
+                    yield offset, record
+                offset += len(line)
         if not line.endswith(b"\n"):
-            self._file.write(b"\n")  # a line cut off ends here
-
-    def _is_whole(self, record: Record) -> bool:
-        return all(is_whole(self.folder / name) for name in record.files.values())
-
-    def keep(self, position: int, key: int) -> None:
-        """The image at this position of the inputs is done since the earlier run."""
-        self._place(position, self._kept.pop(key))
+            self._append(b"\n")  # a line cut off ends here
 
     def write(self, position: int, record: Record) -> None:
         """Add the record of the image at this position of the inputs."""
-        self._place(position, self._file.seek(0, os.SEEK_END))
-        self._file.write(record.line())
-        self._file.flush()
+        self.place(position, self._append(record.line()))
 
-    def _place(self, position: int, offset: int) -> None:
+    def place(self, position: int, offset: int) -> None:
+        """The line of the image at this position of the inputs is there already."""
         with self._lock:  # images are kept by the thread that lists them
             self._offsets.extend([-1] * (position + 1 - len(self._offsets)))
             self._offsets[position] = offset
 
-    def close(self) -> None:
-        """Put the lines in the order of the inputs, others behind, and those of failures in `errors.jsonl` too."""
-        self._file.flush()
-        partial = self.folder / PARTIAL
-        offsets = [offset for offset in (*self._offsets, *sorted(self._kept.values())) if offset >= 0]
-        failed = [offset for offset in offsets if is_failure(self._line(offset))]
-        write_whole(self.path, map(self._line, offsets), partial)
-        if failed:
-            write_whole(self.folder / ERRORS, map(self._line, failed), partial)
-        else:
-            (self.folder / ERRORS).unlink(missing_ok=True)
-        self._file.close()
+    def sync(self) -> None:
+        """See to it that what was written is on the disk."""
+        with told_of(self.path):
+            os.fsync(self._file.fileno())
 
-    def _line(self, offset: int) -> bytes:
-        self._file.seek(offset)
-        return self._file.readline()
+    def close(self, others: Iterable[int] = ()) -> None:
+        """Put the lines in the order of the inputs, others behind, and those of failures in `errors.jsonl` too."""
+        partial = self.folder / PARTIAL
+        with self._file, open(self.path, "rb") as file:
+
+            def line(offset: int) -> bytes:
+                file.seek(offset)
+                return file.readline()
+
+            offsets = [offset for offset in (*self._offsets, *others) if offset >= 0]
+            failed = [offset for offset in offsets if is_failure(line(offset))]
+            write_whole(self.path, map(line, offsets), partial)
+            if failed:
+                write_whole(self.folder / ERRORS, map(line, failed), partial)
+            else:
+                (self.folder / ERRORS).unlink(missing_ok=True)
+
+    def _append(self, line: bytes) -> int:
+        """Write at the end, and say where that was."""
+        offset = self._file.seek(0, os.SEEK_END)
+        with told_of(self.path):
+            while line:
+                line = line[self._file.write(line) :]
+        return offset
 
 
 def is_failure(line: bytes) -> bool:

@@ -1,10 +1,9 @@
 """Many files: through the pipeline, each with a record, and nothing that was finished is lost."""
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,12 +12,16 @@ from typing import TYPE_CHECKING, Any
 from ..images import EXTENSIONS
 from ..outputs import legend_bytes
 from ..writing import write_whole
+from .files import Files
 from .folder import LEGEND, check_output, enter, hold
-from .options import BatchOptions, parse_options
+from .lists import standard_input
+from .options import BatchOptions, Part, parse_options
 from .pipeline import Encode, Limits, Pipeline
 from .progress import Progress
-from .records import PARTIAL, SUMMARY, Journal, Record
-from .sources import Inputs, Listing, Source, count_in_background
+from .records import PARTIAL, SUMMARY, Journal, Record, reason_of
+from .shards import Shards
+from .sources import Inputs, Listing, Source, as_list, count_in_background
+from .stores import Spooled
 from .work import ImageWork
 from .workers import Failure
 
@@ -61,13 +64,15 @@ def segment_files(
 ) -> Outcome:
     """Segment many image files into a folder.
 
-    Each image gets the files of `Segmentation.save`, below the subfolders of its input, and all of them together one
-    `legend.json`. `summary.jsonl` gets a line for each image as soon as it is done, and is in the order of the inputs
-    at the end. Images that can't be used are recorded with the reason, in `errors.jsonl` too, and the rest goes on.
+    Each image gets the files of `Segmentation.save`, below the subfolders of its input, or its place in a shard, and
+    all of them together one `legend.json`. `summary.jsonl` gets a line for each image as soon as it is done, or its
+    shard is, and is in the order of the inputs at the end. Images that can't be used are recorded with the
+    reason, in `errors.jsonl` too, and the rest goes on.
 
     Args:
         model: an engine, such as `gem_fast.load` gives.
-        images: files, folders (with subfolders) and glob patterns; see `batch.sources.Listing`.
+        images: files, folders (with subfolders), glob patterns, archives, tables, lists and URLs; see
+            `batch.sources.Listing`.
         prompts: the classes, as for `segment`.
         out: the output folder; made if missing. One run at a time works in it.
         progress: kept up to date, for who watches it from another thread.
@@ -88,17 +93,36 @@ def segment_files(
         threshold=chosen.threshold,
         logit_scale=chosen.logit_scale,
     )
-    _check_any(images)
+    out = chosen.folder(out)
     check_output(out, resume=chosen.resume, overwrite=chosen.overwrite)
-    with hold(out):
-        enter(out, describe(model, query, chosen, windows), resume=chosen.resume, overwrite=chosen.overwrite)
-        write_whole(out / LEGEND, legend_bytes(query.legend()), out / PARTIAL)
-        journal = Journal(out, {kind.name for kind in chosen.kinds}, resume=chosen.resume)
-        try:
-            return _run(model, query, images, out, chosen, windows, journal, progress, on_record)
-        finally:
-            model.share_cores(1)  # what engines set may count for all threads
-            journal.close()
+    with standard_input(as_list(images)) as inputs:
+        _check_any(inputs, chosen.share)
+        with hold(out):
+            asked = describe(model, query, chosen, windows, Listing(inputs).digest() if chosen.shards else None)
+            enter(out, asked, resume=chosen.resume, overwrite=chosen.overwrite)
+            write_whole(out / LEGEND, legend_bytes(query.legend()), out / PARTIAL)
+            with _output(out, query, chosen) as output:
+                return _run(model, query, inputs, out, chosen, output, windows, progress, on_record)
+
+
+@contextmanager
+def _output(out: Path, query: "Query", options: BatchOptions) -> Iterator[Files | Shards]:
+    """Where results go, with a whole summary at the end; after an error as far as there is room for one."""
+    journal = Journal(out, resume=options.resume)
+    if options.shards:
+        output: Files | Shards = Shards(out, options, query.legend(), journal)
+    else:
+        output = Files(out, options.kinds, journal)
+    try:
+        yield output
+    except OSError:
+        with suppress(OSError):
+            output.close()
+        raise
+    except BaseException:
+        output.close()
+        raise
+    output.close()
 
 
 def _run(
@@ -107,15 +131,15 @@ def _run(
     images: Inputs,
     out: Path,
     options: BatchOptions,
+    output: Files | Shards,
     windows: "Windows | None",
-    journal: Journal,
     progress: Progress,
     on_record: Callable[[Record], None] | None,
 ) -> Outcome:
     progress.started = time.monotonic()
-    listing = Listing(images, journal.finished)
-    count_in_background(images, progress)
-    work = ImageWork(model, query, options, out, windows)
+    listing = Listing(images, output.finished, options.share)
+    count_in_background(images, options.share, progress)
+    work = ImageWork(model, query, options, output.store, windows)
     limits = Limits(
         batch_size=options.batch_size,
         workers=options.workers or _cores(),
@@ -130,16 +154,22 @@ def _run(
 
     pipeline = Pipeline(work, make_encode, limits, progress)
     stopped = None
-    with closing(pipeline.run(_unfinished(listing, journal, progress))) as results:
-        for position, source, result in results:
-            record = _record(source, result)
-            journal.write(position, record)
-            progress.count(record.status, None if record.error is None else _reason(record))
-            if on_record:
-                on_record(record)
-            if options.max_errors is not None and progress.failed > options.max_errors:
-                stopped = f"stopped, since more than {options.max_errors} images failed"
-                break
+    try:
+        with closing(pipeline.run(output.unfinished(listing, progress))) as results:
+            for _, source, result in results:
+                kept = failed(source, result) if isinstance(result, Failure) else result
+                output.add(source, kept)
+                record = kept.record if isinstance(kept, Spooled) else kept
+                progress.count(record.status, None if record.error is None else reason_of(record))
+                if on_record:
+                    on_record(record)
+                if options.max_errors is not None and progress.failed > options.max_errors:
+                    stopped = f"stopped, since more than {options.max_errors} images failed"
+                    break
+        if stopped is None:
+            output.end()
+    finally:
+        model.share_cores(1)  # what engines set may count for all threads
     return Outcome(
         done=progress.done,
         failed=progress.failed,
@@ -152,10 +182,17 @@ def _run(
 
 
 def describe(
-    model: "Segmenter", query: "Query", options: BatchOptions, windows: "Windows | None" = None
+    model: "Segmenter",
+    query: "Query",
+    options: BatchOptions,
+    windows: "Windows | None" = None,
+    inputs: str | None = None,
 ) -> dict[str, Any]:
     """What `run.json` holds: all that a label depends on, and beside it the versions and the kinds of output."""
     identity = model.identity()
+    output: dict[str, Any] = {"format": options.format, "kinds": [kind.name for kind in options.kinds]}
+    if options.shards:
+        output |= {"shard_size": options.shard_size, "overlay": f"{options.overlay_format} {options.overlay_size}"}
     return {
         **{name: value for name, value in identity.items() if name != "dtype"},
         "prompts": [[each.name, *each.synonyms] for each in query.classes],
@@ -170,14 +207,16 @@ def describe(
             "label_size": options.label_size or "photo",
             **({"window": windows.side, "stride": windows.stride} if windows else {}),
         },
-        "output": {"format": "files", "kinds": [kind.name for kind in options.kinds]},
+        "output": output,
+        "part": options.part,
+        "inputs": inputs,
         "versions": {"gem_fast": version("gem_fast"), "pillow": version("pillow"), "numpy": version("numpy")},
     }
 
 
-def _check_any(images: Inputs) -> None:
+def _check_any(images: Inputs, part: Part) -> None:
     """ValueError if there is no image."""
-    listing = Listing(images)
+    listing = Listing(images, part=part)
     if next(iter(listing), None) is None:
         told = "; ".join(listing.told())
         raise ValueError(
@@ -186,28 +225,9 @@ def _check_any(images: Inputs) -> None:
         )
 
 
-def _unfinished(listing: Listing, journal: Journal, progress: Progress) -> Iterator[tuple[int, Source]]:
-    """The images to do, with their positions in the inputs."""
-    for position, source in enumerate(listing):
-        if source.key in journal.finished:
-            journal.keep(position, source.key)
-            progress.kept += 1
-        else:
-            yield position, source
-
-
-def _record(source: Source, result: Any) -> Record:
-    if isinstance(result, Failure):
-        path = str(source.path)
-        error = result.error if result.error.startswith(path) else f"{path}: {result.error}"
-        return Record(path, "failed", error)
-    return result
-
-
-def _reason(record: Record) -> str:
-    """A failure without what is this image's own: its path, numbers, what stands in brackets."""
-    text = (record.error or "").removeprefix(record.image).lstrip(": ")
-    return re.sub(r"\d[\d,.×]*", "N", re.split(r" \(|; |: ", text)[0]) or "unknown"
+def failed(source: Source, failure: Failure) -> Record:
+    error = failure.error
+    return Record(source.image, "failed", error if error.startswith(source.image) else f"{source.image}: {error}")
 
 
 def _cores() -> int:

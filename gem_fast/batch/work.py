@@ -4,18 +4,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from ..images import MAX_PIXELS, MAX_WINDOWED_PIXELS, load_image
+from ..images import MAX_WINDOWED_PIXELS, decode_image, load_image
 from ..windows import Layout, WindowDecoder, Windows
-from ..writing import write_whole
 from .options import BatchOptions
-from .records import PARTIAL, Record
+from .records import Record
 from .sources import Source
+from .stores import Store
 from .workers import Seconds
 
 if TYPE_CHECKING:
@@ -48,20 +47,20 @@ class ImageWork:
         model: gives the input's size, its pixels, and the decoder of its scores.
         query: what is looked for.
         options: of the run.
-        folder: the output folder.
+        store: where the files go.
         windows: that larger images are read in, or None.
     """
 
     model: "Segmenter"
     query: "Query"
     options: BatchOptions
-    folder: Path
+    store: "Store"
     windows: Windows | None = None
 
     def prepare(self, source: Source, seconds: Seconds) -> tuple[Held, np.ndarray, tuple[int, int]]:
         options = self.options
         with timed("read", seconds):
-            picture = load_image(source.path, MAX_WINDOWED_PIXELS if self.windows else MAX_PIXELS)
+            picture = self._read(source)
         with timed("resize", seconds):
             size = picture.height, picture.width
             shape, layout = self.model.place(size, options.size, options.resize, self.windows)
@@ -70,21 +69,22 @@ class ImageWork:
             shown = shrunk(picture, options.overlay_size) if options.overlays else None
         return Held(source, label_size, shown, layout), pixels, shape
 
-    def finish(self, held: Held, scores: np.ndarray, seconds: Seconds) -> Record:
-        path, picture = str(held.source.path), held.picture or Image.new("RGB", (1, 1))
+    def _read(self, source: Source) -> Image.Image:
+        most = (MAX_WINDOWED_PIXELS,) if self.windows else ()
+        if source.content is None:
+            return load_image(source.path, *most)
+        return decode_image(source.content.read(), source.image, *most)
+
+    def finish(self, held: Held, scores: np.ndarray, seconds: Seconds) -> Any:
+        image, picture = held.source.image, held.picture or Image.new("RGB", (1, 1))
         decoder = WindowDecoder(held.layout) if held.layout else self.model.host_decoder
-        result = self.query.result(picture, scores, decoder, path, held.label_size)
+        result = self.query.result(picture, scores, decoder, image, held.label_size)
         with timed("decode scores", seconds):
             areas = result.areas()
-        files = {}
-        for kind in self.options.kinds:
-            name = f"{held.source.name}{kind.ending}"
-            with timed("encode files", seconds):
-                content = kind.content(result)
-            with timed("write", seconds):
-                write_whole(self.folder / name, content, self.folder / PARTIAL)
-            files[kind.name] = name
-        return Record(path, "ok", None, *result.size, areas=areas, files=files)
+        with timed("encode files", seconds):
+            contents = {kind.name: kind.content(result) for kind in self.options.kinds}
+        with timed("write", seconds):
+            return self.store.keep(held.source, Record(image, "ok", None, *result.size, areas=areas), contents)
 
 
 def _scaled(size: tuple[int, int], shorter: "int | str | None") -> tuple[int, int]:

@@ -31,6 +31,8 @@ _ENGINE_ONLY = (
     "iterations",
     "inverse_temperature",
 )
+_LOCAL_ONLY = ("workers", "timeout", "retries", "max_errors", "progress", "stats")
+_RAY_ONLY = ("address", "checkpoint", "actors")
 _RUNTIME_ONLY = ("provider", "engine_cache", "threads")
 
 
@@ -43,6 +45,18 @@ class Overlay(str, Enum):
     webp = "webp"
 
 
+class Format(str, Enum):
+    files = "files"
+    tar = "tar"
+    parquet = "parquet"
+    coco = "coco"
+
+
+class Engine(str, Enum):
+    local = "local"
+    ray = "ray"
+
+
 class Resize(str, Enum):
     shorter = "shorter"
     squash = "squash"
@@ -51,7 +65,13 @@ class Resize(str, Enum):
 
 def segment(
     context: typer.Context,
-    images: Annotated[list[str], typer.Argument(help="Files, folders (with subfolders) or glob patterns.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files, folders (with subfolders), glob patterns, @LIST (a file with one a line), - (standard input), "
+            ".tar, .parquet, .arrow, URLs."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Output folder.")],
     prompt: Annotated[list[str] | None, typer.Option(help="A class; repeat for more.")] = None,
     prompts_file: Annotated[
@@ -107,6 +127,23 @@ def segment(
         str | None, typer.Option(help="Of labels and heat maps: model, or their shorter side (default: the photo's).")
     ] = None,
     heatmaps: Annotated[bool, typer.Option("--heatmaps", help="Also write heat maps as .npz.")] = False,
+    format: Annotated[
+        Format, typer.Option(help="Of the output: a few files an image, or shards of many images.")
+    ] = Format.files,
+    shard_size: Annotated[int, typer.Option(min=1, help="Images in a shard.")] = 1000,
+    part: Annotated[
+        str | None, typer.Option(help="3/16 does every 16th image from the third on, into --out/part-03-of-16.")
+    ] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="local: processes of this machine; ray: actors of a Ray cluster, --format parquet.")
+    ] = Engine.local,
+    address: Annotated[
+        str | None, typer.Option(help="With --engine ray: of the cluster, or auto (default: one on this machine).")
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="With --engine ray: folder or URL, for all nodes, that tells what is done.")
+    ] = None,
+    actors: Annotated[int | None, typer.Option(min=1, help="With --engine ray: at most so many engines.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an earlier run into --out that asked the same.")
     ] = False,
@@ -158,6 +195,9 @@ def segment(
         "overlay_size": overlay_size,
         "label_size": int(label_size) if label_size and label_size.isdecimal() else label_size,
         "heatmaps": heatmaps,
+        "format": format.value,
+        "shard_size": shard_size,
+        "part": part,
         "resume": resume,
         "overwrite": overwrite,
         "batch_size": batch_size,
@@ -173,7 +213,7 @@ def segment(
         "window": window,
         "stride": stride,
     }
-    engine: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "tokenizer": tokenizer,
         "method": method,
         "gem_blocks": gem_blocks,
@@ -181,7 +221,7 @@ def segment(
         "inverse_temperature": inverse_temperature,
         "feature_surgery": feature_surgery,
     }
-    engine = {name: value for name, value in engine.items() if value is not None}
+    settings = {name: value for name, value in settings.items() if value is not None}
 
     def load() -> "Segmenter":
         if runtime is not None:
@@ -192,10 +232,61 @@ def segment(
         import gem_fast
 
         return gem_fast.load(
-            model, pretrained, weights=weights, device=device, dtype=dtype, text_cache=text_cache, **engine
+            model, pretrained, weights=weights, device=device, dtype=dtype, text_cache=text_cache, **settings
         )
 
-    _run(load, images, prompt or [], prompts_file, out, options, progress, stats)
+    _check_given(context, engine)
+    if engine is Engine.ray:
+        cluster = {"address": address, "checkpoint": checkpoint, "actors": actors, "gpus": int("cuda" in device)}
+        _run_on_ray(load, images, prompt or [], prompts_file, out, {**options, **cluster})
+    else:
+        _run(load, images, prompt or [], prompts_file, out, options, progress, stats)
+
+
+def _check_given(context: typer.Context, engine: Engine) -> None:
+    """Leave if options of the one way to run were given to the other."""
+    foreign = _RAY_ONLY if engine is Engine.local else _LOCAL_ONLY
+    if given := [f"--{name.replace('_', '-')}" for name in foreign if was_given(context, name)]:
+        fail(f"{', '.join(given)} {'can only go' if engine is Engine.local else 'can not go'} with --engine ray")
+    if engine is Engine.ray and was_given(context, "format") and context.params["format"] is not Format.parquet:
+        fail("--engine ray writes --format parquet")
+
+
+def _run_on_ray(
+    load: Callable[[], "Segmenter"],
+    images: list[str],
+    prompts: list[str],
+    prompts_file: Path | None,
+    out: Path,
+    options: dict[str, Any],
+) -> None:
+    """Segment on a cluster, tell how it went, and leave with its status."""
+    from gem_fast.batch.ray import segment_on_ray
+
+    try:
+        with ended_by_signals(), short_warnings():
+            outcome = segment_on_ray(load, images, _classes(prompts, prompts_file), out, **options)
+    except KeyboardInterrupt:
+        say("interrupted; with --checkpoint, --resume goes on from there", to=errors)
+        raise typer.Exit(130) from None
+    except (OSError, ValueError) as error:
+        fail(str(error))
+    say(f"{outcome.done:,} image{'s' * (outcome.done != 1)} segmented into {outcome.rows}")
+    if outcome.failed:
+        say(f"{outcome.failed:,} failed: their rows have an error", "red", to=errors)
+        raise typer.Exit(1)
+
+
+def _classes(prompts: list[str], prompts_file: Path | None) -> dict[str, list[str]]:
+    """The words of each class; leave if there is none."""
+    from gem_fast.prompts import read_prompt_file
+
+    classes: dict[str, list[str]] = {name: [name] for name in prompts}
+    if prompts_file:
+        classes.update(read_prompt_file(prompts_file))
+    if not classes:
+        fail("name at least one class with --prompt or --prompts-file")
+    return classes
 
 
 def _check_engine(context: typer.Context, runtime: Path | None, images: list[str]) -> None:
@@ -224,21 +315,16 @@ def _run(
     from gem_fast.batch import BatchOptions, Progress, segment_files
     from gem_fast.batch.folder import check_output
     from gem_fast.batch.sources import check_inputs
-    from gem_fast.prompts import read_prompt_file
     from gem_fast.writing import write_whole
 
     progress = Progress()
     try:
         with ended_by_signals(), short_warnings():
-            classes: dict[str, list[str]] = {name: [name] for name in prompts}
-            if prompts_file:
-                classes.update(read_prompt_file(prompts_file))
-            if not classes:
-                fail("name at least one class with --prompt or --prompts-file")
+            classes = _classes(prompts, prompts_file)
             # What is mistyped should not cost the loading of a model.
-            BatchOptions(**options)
+            folder = BatchOptions(**options).folder(out)
             check_inputs(images)
-            check_output(out, resume=options["resume"], overwrite=options["overwrite"])
+            check_output(folder, resume=options["resume"], overwrite=options["overwrite"])
             model = load()
             with shown(progress, style):
                 outcome = segment_files(model, images, classes, out, progress=progress, **options)
@@ -252,7 +338,7 @@ def _run(
     finally:
         if stats and progress.started is not None:
             write_whole(stats, (json.dumps(progress.told(), indent=1) + "\n").encode())
-    tell(outcome, progress, out)
+    tell(outcome, progress, outcome.summary.parent)
     if outcome.stopped or outcome.failed:
         raise typer.Exit(1)
 

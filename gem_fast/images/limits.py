@@ -28,7 +28,9 @@ def check_file(file: BinaryIO, name: str, most: int = MAX_PIXELS) -> None:
         ImageError: a JPEG of more than `MAX_SCANS` scans, or a JPEG XL file of more than `most` pixels.
     """
     if name == "JPEG":
-        content = file.read(min(os.fstat(file.fileno()).st_size, _JPEG))
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        content = file.read(min(size, _JPEG))
         # The two bytes may also stand in metadata and in what follows the image, so that many are looked at closely.
         if len(_SCAN.findall(content)) > MAX_SCANS and jpeg_scans(content) > MAX_SCANS:
             raise ImageError(f"a JPEG of more than {MAX_SCANS} scans")

@@ -1,5 +1,6 @@
 """Images as people have them, to RGB in memory: files, PIL images, arrays and tensors. Needs no torch."""
 
+import io
 import os
 import sys
 import warnings
@@ -40,11 +41,23 @@ def read_image(path: str | os.PathLike, most: int = MAX_PIXELS) -> Image.Image:
     with _failures_named(str(path)):
         check_regular(path)
         with open(path, "rb") as file:
-            form = format_of(file)
-            check_file(file, form.name, most)
-            with _opened(file, form, most) as image:
-                check_size(image.width, image.height, most)
-                return _upright_rgb(image)
+            return _decoded(file, most)
+
+
+def decode_image(content: bytes, name: str, most: int = MAX_PIXELS) -> Image.Image:
+    """Read what would be a file's content, as `read_image` reads files; errors call it by the name given."""
+    with _failures_named(name):
+        if not content:
+            raise ImageError("the file is empty")
+        return _decoded(io.BytesIO(content), most)
+
+
+def _decoded(file: BinaryIO, most: int) -> Image.Image:
+    form = format_of(file)
+    check_file(file, form.name, most)
+    with _opened(file, form, most) as image:
+        check_size(image.width, image.height, most)
+        return _upright_rgb(image)
 
 
 def _opened(file: BinaryIO, form: Format, most: int) -> Image.Image:

@@ -1,0 +1,56 @@
+"""Files and URLs, opened alike; URLs by fsspec where it is installed."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+(://|::)")
+
+
+def is_url(text: str) -> bool:
+    return _URL.match(text) is not None
+
+
+def open_binary(path: str) -> BinaryIO:
+    """A file or URL, open for reading.
+
+    Raises:
+        OSError: it can't be read. ValueError: it is a URL, and what opens it is not installed.
+    """
+    if not is_url(path):
+        return open(path, "rb")
+    system, inside = file_system(path)
+    return system.open(inside, "rb")
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """fsspec's file system of a URL, and the path there.
+
+    Raises:
+        ValueError: fsspec, or what it needs for that kind of URL, is not installed.
+    """
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError:
+        raise ValueError(
+            f"{url} needs fsspec: pip install fsspec, and s3fs, gcsfs or adlfs by the kind of URL"
+        ) from None
+    try:
+        return url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"{url}: fsspec can't open it: {error}") from error
+
+
+def files_of(url: str) -> Iterator[tuple[str, str]]:
+    """The files that a URL stands for, itself, those below it or those that it matches, with their names below it."""
+    system, inside = file_system(url)
+    if any(sign in inside for sign in "*?["):
+        found, root = sorted(system.glob(inside)), ""
+    elif system.isdir(inside):
+        found, root = sorted(system.find(inside)), inside.rstrip("/") + "/"
+    else:
+        yield url, inside.rsplit("/", 1)[-1]
+        return
+    for path in found:
+        name = path.removeprefix(root) if root else path.rsplit("/", 1)[-1]
+        yield system.unstrip_protocol(path), name

@@ -1,0 +1,283 @@
+"""Images in Parquet and Arrow tables: as bytes in a column, or as paths. Rows are listed by their keys alone."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ImageError
+from .contents import MAX_BYTES
+from .pages import Pages, look_through
+from .remote import is_url, open_binary
+
+ENDINGS = (".parquet", ".arrow", ".feather")
+OWN = b"gem_fast"  # in the metadata of tables that a run wrote
+_BYTES = ("image", "image_bytes", "bytes", "content", "img", "jpg", "jpeg", "png", "webp", "data")
+_PATHS = ("path", "image_path", "image", "file_name", "filename", "filepath", "file", "url", "uri")
+_KEYS = ("key", "__key__", "id", "image_id", *_PATHS)
+_INSIDE = 1 << 28  # bytes of keys that are in memory at a time
+_STEP = 1 << 12  # keys of an Arrow table that are listed at a time
+_ROWS = 16  # images that are in memory at a time, in each worker
+
+
+class TableError(ValueError):
+    """A table that can't be read; without its name."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column holds what: images as bytes, or as paths; and keys, which name rows."""
+
+    content: str | None
+    path: str | None
+    key: str | None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a table that follow one another: their place in it, and their keys or paths."""
+
+    group: int
+    first: int
+    texts: list[Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """The image in one row."""
+
+    image: str
+    table: str
+    group: int
+    row: int
+    column: str
+
+    def read(self) -> bytes:
+        try:
+            content = _open_table(self.table).image(self.group, self.row, self.column)
+        except TableError as error:
+            raise ImageError(f"{self.image}: {error}") from error
+        if content is None:
+            raise ImageError(f"{self.image}: the row has no image")
+        if len(content) > MAX_BYTES:
+            raise ImageError(f"{self.image}: larger than {MAX_BYTES:,} bytes")
+        return content
+
+
+def open_table(path: str) -> "Parquet | Arrow":
+    """A table by its file's first bytes.
+
+    Raises:
+        TableError: it is none, or damaged. ValueError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+    except ImportError:
+        raise ValueError(f'{path}: tables need pyarrow: pip install "gem_fast[parquet]"') from None
+    with open_binary(path) as file:
+        head = file.read(8)
+    try:
+        return Parquet(path) if head[:4] == b"PAR1" else Arrow(path)
+    except (pyarrow.ArrowException, OSError, EOFError) as error:
+        raise TableError(_told(error)) from error
+
+
+def columns_of(schema: Any) -> Columns:
+    """Which columns to read.
+
+    Raises:
+        TableError: there is neither a column of images nor one of paths.
+    """
+    import pyarrow.types as kinds
+
+    def is_bytes(kind: Any) -> bool:
+        return kinds.is_binary(kind) or kinds.is_large_binary(kind)
+
+    def is_text(kind: Any) -> bool:
+        return kinds.is_string(kind) or kinds.is_large_string(kind)
+
+    contents = {field.name: field.name for field in schema if is_bytes(field.type)}
+    for field in schema:  # as Hugging Face's datasets hold images
+        if kinds.is_struct(field.type) and any(each.name == "bytes" and is_bytes(each.type) for each in field.type):
+            contents[field.name] = f"{field.name}.bytes"
+    texts = [field.name for field in schema if is_text(field.type)]
+    named = [field.name for field in schema if is_text(field.type) or kinds.is_integer(field.type)]
+    content = next((contents[name] for name in (*_BYTES, *contents) if name in contents), None)
+    path = None if content else next((name for name in _PATHS if name in texts), None)
+    if content is None and path is None:
+        wanted = f"a binary one such as {_BYTES[0]}, or one of paths called {', '.join(_PATHS[:3])}"
+        raise TableError(f"it has no column of images ({wanted}); it has {', '.join(schema.names) or 'none'}")
+    return Columns(content, path, next((name for name in _KEYS if name in named), None))
+
+
+def _told(error: BaseException) -> str:
+    return f"damaged ({' '.join(str(error).split())[:200]})"
+
+
+class Parquet:
+    """A Parquet file: a group is its row group."""
+
+    def __init__(self, path: str) -> None:
+        import pyarrow.parquet as pq
+
+        self._raw = open_binary(path)
+        limits = {"thrift_string_size_limit": 1 << 26, "thrift_container_size_limit": 1 << 22}
+        # A buffer, or a whole column of a row group would be read at once.
+        self._file = pq.ParquetFile(
+            self._raw if is_url(path) else path, buffer_size=1 << 20, pre_buffer=False, **limits
+        )
+        self.schema = self._file.schema_arrow
+        self._stream: _Stream | None = None
+
+    @property
+    def is_own(self) -> bool:
+        return OWN in (self.schema.metadata or {})
+
+    def rows(self, columns: Columns) -> Iterator[Rows]:
+        """All rows, some at a time. TableError if one can't be read."""
+        column = columns.path or columns.key
+        for group in range(self._file.metadata.num_row_groups):
+            if column is None:
+                count = self._file.metadata.row_group(group).num_rows
+                for first in range(0, count, 1 << 16):
+                    yield Rows(group, first, [None] * min(count - first, 1 << 16))
+                continue
+            pages = self._pages(group, column)
+            size = max(1, min(1 << 16, _INSIDE // max(1, pages.dictionary)))
+            first = 0
+            for batch in self._batches(group, column, size):
+                yield Rows(group, first, batch.to_pylist())
+                first += len(batch)
+
+    def image(self, group: int, row: int, column: str) -> bytes | None:
+        stream = self._stream
+        if stream is None or (stream.group, stream.column) != (group, column) or row < stream.first:
+            pages = self._pages(group, column)
+            size = max(1, min(_ROWS, (1 << 26) // max(1, pages.dictionary)))
+            stream = self._stream = _Stream(group, column, self._batches(group, column, size))
+        with suppress(StopIteration):
+            return stream.take(row)
+        raise TableError(f"row group {group} ends before row {row}")
+
+    def _pages(self, group: int, column: str) -> Pages:
+        chunk = self._file.metadata.row_group(group)
+        for index in range(chunk.num_columns):
+            if chunk.column(index).path_in_schema == column:
+                pages = look_through(self._raw, chunk.column(index))
+                if pages.refused:
+                    raise TableError(f"column {column} has {pages.refused}")
+                if "DELTA_BYTE_ARRAY" in chunk.column(index).encodings:
+                    return Pages(pages.largest, pages.largest)
+                return pages
+        raise TableError(f"row group {group} has no column {column}")
+
+    def _batches(self, group: int, column: str, size: int) -> Iterator[Any]:
+        import pyarrow
+
+        try:
+            for batch in self._file.iter_batches(size, row_groups=[group], columns=[column], use_threads=False):
+                array = batch.column(0)
+                yield array.field(0) if "." in column else array
+        except (pyarrow.ArrowException, OSError) as error:
+            raise TableError(_told(error)) from error
+
+
+class _Stream:
+    """The rows of a column one after another: a row is found by going on to it."""
+
+    def __init__(self, group: int, column: str, batches: Iterator[Any]) -> None:
+        self.group, self.column = group, column
+        self.first, self._batch, self._batches = 0, None, batches
+
+    def take(self, row: int) -> bytes | None:
+        while self._batch is None or row >= self.first + len(self._batch):
+            self.first += 0 if self._batch is None else len(self._batch)
+            self._batch = next(self._batches)
+        return self._batch[row - self.first].as_py()
+
+
+class Arrow:
+    """An Arrow file or stream, mapped into memory: a group is where the message of its record batch begins."""
+
+    def __init__(self, path: str) -> None:
+        import pyarrow as pa
+
+        self._source = pa.PythonFile(open_binary(path), "r") if is_url(path) else pa.memory_map(path)
+        start = 8 if self._source.read(6) == b"ARROW1" else 0
+        self._source.seek(start)
+        self.schema = pa.ipc.read_schema(pa.ipc.read_message(self._source))
+        self._start = self._source.tell()
+        self._last: tuple[int, Any] | None = None
+
+    is_own = False
+
+    def rows(self, columns: Columns) -> Iterator[Rows]:
+        """All rows, some at a time. TableError if one can't be read."""
+        column, place = columns.path or columns.key, self._start
+        with suppress(EOFError):
+            while True:
+                batch, after = self._batch(place)
+                if batch is not None:
+                    texts = [None] * batch.num_rows if column is None else self._column(batch, column)
+                    for first in range(0, batch.num_rows, _STEP):
+                        part = texts[first : first + _STEP]
+                        yield Rows(place, first, part if isinstance(part, list) else part.to_pylist())
+                place = after
+
+    def image(self, group: int, row: int, column: str) -> bytes | None:
+        if self._last is None or self._last[0] != group:
+            self._last = group, self._column(self._batch(group)[0], column)
+        return self._last[1][row].as_py()
+
+    def _column(self, batch: Any, column: str) -> Any:
+        name, _, child = column.partition(".")
+        array = batch.column(batch.schema.get_field_index(name))
+        array.validate()
+        return array.field(child) if child else array
+
+    def _batch(self, place: int) -> tuple[Any, int]:
+        """The record batch of a message, or None for another message, and where the next one begins."""
+        import pyarrow as pa
+
+        self._source.seek(place)
+        try:
+            message = pa.ipc.read_message(self._source)
+            if message.type != "record batch":
+                return None, self._source.tell()
+            if is_compressed(message.metadata.to_pybytes()):
+                raise TableError("compressed Arrow, which is not read: write it uncompressed, or as Parquet")
+            return pa.ipc.read_record_batch(message, self.schema), self._source.tell()
+        except (pa.ArrowException, OSError) as error:
+            raise TableError(_told(error)) from error
+
+
+def is_compressed(metadata: bytes) -> bool:
+    """Whether the metadata of a record batch's message, a flatbuffer, says that its buffers are compressed.
+
+    Source: Arrow's Message.fbs: `header` is the third field of a message, `compression` the fourth of a record batch.
+    """
+
+    def field(table: int, number: int) -> int:
+        """Where a table's field lies; 0 if it has none."""
+        fields = table - int.from_bytes(metadata[table : table + 4], "little", signed=True)
+        length = int.from_bytes(metadata[fields : fields + 2], "little")
+        entry = 4 + 2 * number
+        offset = int.from_bytes(metadata[fields + entry : fields + entry + 2], "little") if entry < length else 0
+        return table + offset if offset else 0
+
+    root = int.from_bytes(metadata[:4], "little")
+    header = field(root, 2)
+    header += int.from_bytes(metadata[header : header + 4], "little")
+    return field(header, 3) != 0
+
+
+_opened = threading.local()
+
+
+def _open_table(path: str) -> "Parquet | Arrow":
+    """The table that this worker, a process or a thread, read last; opened if it is another."""
+    if getattr(_opened, "of", None) != (path, os.getpid()):
+        _opened.table, _opened.of = open_table(path), (path, os.getpid())
+    return _opened.table

@@ -1,0 +1,332 @@
+"""Images in tar archives, tables, lists and behind URLs: what is listed, what is refused, and that the rest goes on."""
+
+import io
+import subprocess
+import sys
+import tarfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gem_fast import records, segment_files
+from gem_fast.batch.contents import Refused
+from gem_fast.batch.options import parse_part
+from gem_fast.batch.sources import Listing
+from gem_fast.errors import ImageError
+
+SETTINGS = {"size": 64, "batch_size": 2, "overlays": False}
+
+
+@pytest.fixture
+def png(picture):
+    def make(seed=0):
+        buffer = io.BytesIO()
+        picture(40, 64, seed).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    return make
+
+
+def tar(path, *members, format=tarfile.PAX_FORMAT):
+    """An archive of `(name or TarInfo, content)`."""
+    with tarfile.open(path, "w", format=format) as archive:
+        for name, content in members:
+            info = name if isinstance(name, tarfile.TarInfo) else tarfile.TarInfo(name)
+            info.size = info.size or len(content)
+            archive.fileobj.write(info.tobuf(format))
+            archive.fileobj.write(content + bytes(-len(content) % 512))
+    return path
+
+
+def special(name, kind, size=0):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, "/etc/passwd", size
+    return info
+
+
+def read(inputs):
+    """The bytes of each image, or the reason why there are none, by what it is told by."""
+    found = {}
+    for source in Listing(inputs):
+        try:
+            found[source.image] = source.content.read()
+        except ImageError as error:
+            found[source.image] = str(error)
+    return found
+
+
+def files(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.labels.png")}
+
+
+class TestTar:
+    @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+    def test_members_in_their_order(self, tmp_path, png, format):
+        long = "folder/" * 30 + "long.png" if format != tarfile.USTAR_FORMAT else "folder/" * 20 + "long.png"
+        names = ["b.png", "./a.jpg", "猫.png" if format != tarfile.USTAR_FORMAT else "c.png", long]
+        path = tar(tmp_path / "t.tar", *((name, name.encode()) for name in names), format=format)
+        assert read([path]) == {f"{path}/{name.removeprefix('./')}": name.encode() for name in names}
+        named = [source.name for source in Listing([path])]
+        assert named == [name.removeprefix("./").rsplit(".", 1)[0] for name in names]
+
+    def test_what_is_no_image_is_passed_over(self, tmp_path):
+        listing = Listing(
+            [tar(tmp_path / "t.tar", *((n, b"x") for n in ("a.json", "._a.png", "a.png", "a.labels.png")))]
+        )
+        assert [source.name for source in listing] == ["a"]
+        assert sum(listing.passed_over.values()) == 3
+
+    @pytest.mark.parametrize(
+        ("member", "reason"),
+        [
+            ("/etc/a.png", "an absolute name"),
+            ("C:\\a.png", "an absolute name"),
+            ("../a.png", "a name that leads out of its folder"),
+            ("b/../../a.png", "a name that leads out of its folder"),
+            ("b\\..\\..\\a.png", "a name that leads out of its folder"),
+            ("b//a.png", "not a name of a file"),
+            (special("a.png", tarfile.SYMTYPE), "a link"),
+            (special("a.png", tarfile.LNKTYPE), "a link"),
+            (special("a.png", tarfile.CHRTYPE), "a device"),
+            (special("a.png", tarfile.BLKTYPE), "a device"),
+            (special("a.png", tarfile.FIFOTYPE), "a FIFO"),
+            (special("a.png", tarfile.GNUTYPE_SPARSE), "a sparse file"),
+            (special("a.png", b"~"), "of an unknown kind"),
+            (special("a.png", tarfile.REGTYPE, 1 << 40), "claims 1,099,511,627,776 bytes"),
+            (special("a.png", tarfile.REGTYPE, 1 << 33), "claims 8,589,934,592 bytes"),
+        ],
+        ids=lambda value: value.name + value.type.decode() if isinstance(value, tarfile.TarInfo) else str(value),
+    )
+    def test_what_is_hostile_is_refused_by_name_and_the_rest_goes_on(self, tmp_path, member, reason):
+        path = tar(tmp_path / "t.tar", ("1.png", b"1"), (member, b""), ("2.png", b"2"), format=tarfile.GNU_FORMAT)
+        first, refused, second = read([path]).items()
+        assert (first, second) == ((f"{path}/1.png", b"1"), (f"{path}/2.png", b"2"))
+        name = member.name if isinstance(member, tarfile.TarInfo) else member
+        assert refused[0] == f"{path}/{name}"
+        assert reason in refused[1]
+        assert [source.name for source in Listing([path])][1].startswith("refused")
+
+    def test_a_header_of_names_without_end(self, tmp_path):
+        huge = special("x", tarfile.XHDTYPE, 2 << 20)
+        path = tar(tmp_path / "t.tar", (huge, bytes(2 << 20)), ("2.png", b"2"))
+        refused, second = read([path]).values()
+        assert "a header of 2,097,152 bytes" in refused
+        assert second == b"2"
+
+    def test_damage_costs_what_it_hits(self, tmp_path):
+        path = tar(tmp_path / "t.tar", *((f"{i}.png", bytes([i]) * 600) for i in range(4)))
+        content = bytearray(path.read_bytes())
+        content[1536] ^= 255  # the second header
+        path.write_bytes(content)
+        found = read([path])
+        assert [name.rsplit("/", 1)[1] for name in found] == ["0.png", "byte 1536", "2.png", "3.png"]
+        path.write_bytes(content[:4900])
+        assert "ends within a header" in read([path])[f"{path}/byte 4608"]
+        path.write_bytes(content[:5300])
+        assert "claims 600 bytes, more than the archive has" in read([path])[f"{path}/3.png"]
+
+    @pytest.mark.parametrize("content", [b"", b"no archive" * 99, bytes(10_240)], ids=["empty", "text", "zeros"])
+    def test_what_is_no_archive(self, tmp_path, content):
+        (tmp_path / "t.tar").write_bytes(content)
+        assert all(" header" in reason for reason in read([tmp_path / "t.tar"]).values())
+
+    def test_two_members_of_one_name_are_two_images(self, tmp_path):
+        path = tar(tmp_path / "t.tar", ("a.png", b"1"), ("a.png", b"2"))
+        assert read([path, path]) == {f"{path}/a.png": b"1", f"{path}/a.png#1": b"2"}
+        assert [source.name for source in Listing([path])] == ["a", "a-2"]
+
+
+class TestTables:
+    @pytest.fixture
+    def table(self):
+        return pa.table({"key": [f"{i}.png" for i in range(9)], "image": [bytes([i]) for i in range(9)]})
+
+    def write(self, path, table, kind):
+        if kind == "parquet":
+            pq.write_table(table, path, row_group_size=4)
+        else:
+            make = pa.ipc.new_file if kind == "file" else pa.ipc.new_stream
+            with pa.OSFile(str(path), "wb") as file, make(file, table.schema) as writer:
+                writer.write_table(table, max_chunksize=4)
+        return path
+
+    @pytest.mark.parametrize("kind", ["parquet", "file", "stream"])
+    def test_images_as_bytes(self, tmp_path, table, kind):
+        path = self.write(tmp_path / ("t.parquet" if kind == "parquet" else "t.arrow"), table, kind)
+        assert read([path]) == {f"{path}/{i}.png": bytes([i]) for i in range(9)}
+        sources = list(Listing([path]))
+        assert [source.name for source in sources] == [str(i) for i in range(9)]
+        assert [source.content.read() for source in sources[::-2]] == [bytes([i]) for i in range(8, -1, -2)]
+
+    def test_images_as_datasets_has_them(self, tmp_path):
+        images = [{"bytes": bytes([i]), "path": f"{i}.png"} for i in range(3)]
+        path = self.write(tmp_path / "t.parquet", pa.table({"image": images, "label": [1, 2, 3]}), "parquet")
+        assert list(read([path]).values()) == [b"\0", b"\1", b"\2"]
+
+    def test_paths(self, tmp_path, folder):
+        paths = sorted(str(path) for path in folder.rglob("*.*"))
+        path = self.write(tmp_path / "t.parquet", pa.table({"path": [*paths, None, "a\0b"]}), "parquet")
+        assert [source.image for source in Listing([path])][:3] == paths
+        assert [type(source.content) for source in Listing([path])][3:] == [Refused] * 2
+
+    def test_keys_name_files_below_the_output(self, tmp_path, table):
+        keys = ["../../a.png", "/etc/b.png", "a.png", "a.png", "", None, "x\0y", "c.d", "..\\e"]
+        path = self.write(tmp_path / "t.parquet", table.set_column(0, "key", [keys]), "parquet")
+        named = [source.name for source in Listing([path])]
+        assert named == ["a", "etc/b", "a-2", "a-3", "1-0", "1-1", "x_y", "c.d", ".._e"]
+        assert len({source.image for source in Listing([path])}) == 9
+
+    @pytest.mark.parametrize("dictionary", [True, False])
+    def test_a_page_bomb_is_refused_by_name(self, tmp_path, table, dictionary):
+        bomb = pa.table({"key": ["a", "b", "c"], "image": [b"\1", bytes(1 << 25), b"\2"]})
+        settings = {"compression": "zstd", "use_dictionary": dictionary, "write_statistics": False}
+        pq.write_table(bomb, tmp_path / "t.parquet", row_group_size=1, **settings)
+        other = self.write(tmp_path / "u.parquet", table, "parquet")
+        found = list(read([tmp_path / "t.parquet", other]).values())
+        assert (found[0], found[2], found[3]) == (b"\1", b"\2", b"\0")
+        assert "t.parquet/b: column image has a Parquet page that inflates" in found[1]
+
+    def test_a_bomb_of_keys(self, tmp_path):
+        pq.write_table(
+            pa.table({"key": ["a" * (1 << 25)], "image": [b"1"]}), tmp_path / "t.parquet", compression="zstd"
+        )
+        (reason,) = read([tmp_path / "t.parquet"]).values()
+        assert "column key has a Parquet page that inflates" in reason
+
+    def test_compressed_arrow_is_refused(self, tmp_path, table):
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        with (
+            pa.OSFile(str(tmp_path / "t.arrow"), "wb") as file,
+            pa.ipc.new_file(file, table.schema, options=options) as w,
+        ):
+            w.write_table(table)
+        (reason,) = read([tmp_path / "t.arrow"]).values()
+        assert "compressed Arrow, which is not read" in reason
+
+    @pytest.mark.parametrize("kept", [0, 3, 200, -9])
+    @pytest.mark.parametrize("kind", ["parquet", "stream"])
+    def test_what_is_no_table_fails_alone(self, tmp_path, table, kind, kept, folder):
+        path = self.write(tmp_path / ("t.parquet" if kind == "parquet" else "t.arrow"), table, kind)
+        path.write_bytes(path.read_bytes()[:kept])
+        sources = list(Listing([path, folder]))
+        assert [source.name for source in sources][-3:] == ["a", "b", "sub/c"]
+        assert (kept == -9 and kind == "stream") or isinstance(sources[-4].content, Refused)
+
+    def test_columns_that_say_nothing(self, tmp_path):
+        path = self.write(tmp_path / "t.parquet", pa.table({"n": [1]}), "parquet")
+        (reason,) = read([path]).values()
+        assert "it has no column of images" in reason
+
+    def test_a_million_rows_start_at_once(self, tmp_path, png):
+        """Distinct keys and the same bytes: gigabytes, if they were read."""
+        code = (
+            "import resource, sys, time\nfrom gem_fast.batch.sources import Listing\n"
+            "import pyarrow.parquet\npeak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+            "before, start = peak(), time.process_time()\nlisting = Listing(sys.argv[1])\nlisting.digest()\n"
+            "source = next(iter(listing))\nassert source.content.read()\nassert listing.count() == 1_000_000\n"
+            "print(time.process_time() - start, peak() - before)"
+        )
+        count, path = 1_000_000, tmp_path / "t.parquet"
+        keys, same = pa.array(range(count)).cast(pa.string()), pa.array([0] * 1000)
+        schema = pa.schema([("key", pa.string()), ("image", pa.binary())])
+        with pq.ParquetWriter(path, schema) as writer:
+            images = pa.DictionaryArray.from_arrays(same, pa.array([png() * 3])).cast(pa.binary())
+            chunked = pa.chunked_array([images] * (count // 1000))
+            writer.write_table(pa.table({"key": keys, "image": chunked}, schema))
+        done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+        seconds, megabytes = map(float, done.stdout.split())
+        assert seconds < 5
+        assert megabytes < 300
+
+
+class TestLists:
+    def test_a_list_of_files_folders_and_archives(self, tmp_path, folder, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        tar(tmp_path / "t.tar", ("x.png", b"1"))
+        (tmp_path / "list.txt").write_bytes(
+            b"photos/b.jpg\r\n\nphotos\nt.tar\nmissing.png\n" + b"a\0b\n" + b"y" * 99_999
+        )
+        listing = Listing("@list.txt")
+        assert [source.image for source in listing] == [
+            *("photos/b.jpg", "photos/a.png", "photos/sub/c.png", "t.tar/x.png", "missing.png")
+        ]
+        assert listing.passed_over == {"lines that are no path": 2}
+
+    def test_there_is_no_such_list(self, tmp_path):
+        with pytest.raises(ValueError, match=r"there is no list .*none\.txt"):
+            Listing(f"@{tmp_path}/none.txt")
+
+    def test_the_standard_input(self, small_model, folder, tmp_path, monkeypatch):
+        named = "\n".join(map(str, sorted(folder.rglob("*.*"))))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(named.encode())))
+        outcome = segment_files(small_model, "-", "cat", tmp_path / "out", format="tar", **SETTINGS)
+        assert outcome.done == 3
+
+    def test_urls(self, small_model, folder, tmp_path, png):
+        fsspec = pytest.importorskip("fsspec")
+        memory = fsspec.filesystem("memory")
+        for name in ("a.png", "sub/b.png", "notes.txt"):
+            memory.pipe(f"/urls/{name}", png())
+        tar(tmp_path / "t.tar", ("x.png", png()))
+        memory.pipe("/t.tar", (tmp_path / "t.tar").read_bytes())
+        inputs = ["memory://urls", "memory://t.tar", "memory://urls/missing.png", folder / "a.png"]
+        outcome = segment_files(small_model, inputs, "cat", tmp_path / "out", **SETTINGS)
+        assert (outcome.done, outcome.failed) == (4, 1)
+        told = [record.image for record in records(tmp_path / "out")]
+        assert told[:4] == [
+            *(f"memory:///urls/{name}" for name in ("a.png", "sub/b.png")),
+            *("memory://t.tar/x.png", "memory://urls/missing.png"),
+        ]
+        assert segment_files(small_model, inputs[:2], "cat", tmp_path / "out", resume=True, **SETTINGS).kept == 3
+
+
+class TestAsFiles:
+    @pytest.mark.parametrize("kind", ["tar", "parquet", "list"])
+    def test_they_are_segmented_like_files(self, small_model, folder, tmp_path, kind):
+        paths = sorted(folder.rglob("*.*"))
+        names = [path.relative_to(folder).as_posix() for path in paths]
+        if kind == "tar":
+            images = tar(tmp_path / "t.tar", *zip(names, (path.read_bytes() for path in paths), strict=True))
+        elif kind == "parquet":
+            images = tmp_path / "t.parquet"
+            pq.write_table(pa.table({"key": names, "image": [path.read_bytes() for path in paths]}), images)
+        else:
+            (tmp_path / "list").write_text(str(folder))
+            images = f"@{tmp_path}/list"
+        segment_files(small_model, folder, "cat", tmp_path / "expected", **SETTINGS)
+        assert segment_files(small_model, images, "cat", tmp_path / "out", **SETTINGS).done == 3
+        assert files(tmp_path / "out") == files(tmp_path / "expected") != {}
+        assert segment_files(small_model, images, "cat", tmp_path / "out", resume=True, **SETTINGS).kept == 3
+
+    def test_hostile_members_are_recorded(self, small_model, tmp_path, png):
+        path = tar(tmp_path / "t.tar", ("../a.png", png()), ("b.png", png()), (special("c.png", tarfile.SYMTYPE), b""))
+        outcome = segment_files(small_model, path, "cat", tmp_path / "deep" / "out", **SETTINGS)
+        assert (outcome.done, outcome.failed) == (1, 2)
+        assert [record.error for record in records(outcome.summary) if record.error] == [
+            f"{path}/../a.png: a name that leads out of its folder",
+            f"{path}/c.png: a link",
+        ]
+        assert files(tmp_path).keys() == {"deep/out/b.labels.png"}
+
+
+class TestParts:
+    def test_parts_share_the_inputs(self, tmp_path):
+        for i in range(10):
+            (tmp_path / f"{i}.png").write_bytes(b"")
+        parts = [[source.name for source in Listing(tmp_path, part=parse_part(f"{i}/3"))] for i in (1, 2, 3)]
+        assert parts == [["0", "3", "6", "9"], ["1", "4", "7"], ["2", "5", "8"]]
+        assert [Listing(tmp_path, part=parse_part(f"{i}/3")).count() for i in (1, 2, 3)] == [4, 3, 3]
+
+    @pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3", "1/3/5", ""])
+    def test_what_is_no_part(self, text):
+        with pytest.raises(ValueError, match="part must be one such as 3/16"):
+            parse_part(text)
+
+    def test_each_has_its_folder_and_its_lock(self, small_model, folder, tmp_path):
+        def other(_):
+            segment_files(small_model, folder, "cat", tmp_path, part="2/16", resume=True, **SETTINGS)
+
+        segment_files(small_model, folder, "cat", tmp_path, part="01/16", on_record=other, **SETTINGS)
+        assert sorted(path.name for path in tmp_path.glob("part*")) == ["part-01-of-16", "part-02-of-16"]
+        assert [record.image[-5:] for record in records(tmp_path)] == ["a.png", "b.jpg"]
