@@ -44,7 +44,8 @@ def load(
         weights: a local file or folder instead of a tag: safetensors, torch or TorchScript, with the names of
             open_clip, OpenAI or Hugging Face; nothing in it is run. OpenAI's and MetaCLIP's weights need the
             `-quickgelu` name of the model.
-        device: where to run, such as `"cpu"`, `"cuda"` or `"mps"`.
+        device: where to run, such as `"cpu"`, `"cuda"`, `"cuda:1"` or `"mps"`; of `"cuda"` `segment_files` takes all
+            GPUs, what else there is the first.
         dtype: float32, bfloat16 or float16 of the vision transformer, by torch's type, its name or its short name;
             text is encoded in float32.
         backend: `"cpu"`, `"triton"`, `"sdpa"` or `"reference"` for the attention, LayerNorm and the decoding of
@@ -91,7 +92,15 @@ def load(
         std=checkpoint.std,
         interpolation=checkpoint.interpolation,
         feature_surgery=feature_surgery,
+        copies_on=all_of(where),
     )
+
+
+def all_of(device: torch.device) -> tuple[str, ...]:
+    """The devices that `segment_files` shares images among: of `cuda` without a number all GPUs of the machine."""
+    if device.type != "cuda" or device.index is not None:
+        return (str(device),)
+    return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
 
 
 def usable_device(device: str | torch.device) -> torch.device:

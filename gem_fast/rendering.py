@@ -44,9 +44,8 @@ def palette(count: int) -> np.ndarray:
 
 def blend_labels(image: Image.Image, labels: np.ndarray, names: tuple[str, ...]) -> Image.Image:
     """Class colours over the image in grey, background untouched, with a legend of the classes that appear."""
-    counts = np.bincount(labels.ravel(), minlength=len(names) + 1)
-    colours = Image.fromarray(palette(len(names) + 1)[labels])
-    mixed = Image.composite(_over_grey(image, colours), image, Image.fromarray(labels > 0))
+    counts = label_counts(labels, len(names) + 1)
+    mixed = Image.composite(_over_grey(image, coloured(labels)), image, Image.fromarray(labels > 0))
     shown = [int(label) for label in np.argsort(-counts, kind="stable") if label > 0 and counts[label]]
     entries = [
         (class_colour(i), readable(names[i - 1], f"class {i}"), share(counts[i], labels.size))
@@ -55,6 +54,22 @@ def blend_labels(image: Image.Image, labels: np.ndarray, names: tuple[str, ...])
     if len(shown) > _LEGEND_ENTRIES:
         entries.append(((128, 128, 128), "and", f"{len(shown) - _LEGEND_ENTRIES} more"))
     return _with_legend(mixed, entries or [((0, 0, 0), label_names(names)[0], "100%")])
+
+
+def label_counts(labels: np.ndarray, count: int) -> np.ndarray:
+    """How many pixels have each label from 0 to count - 1."""
+    if labels.dtype == np.uint8:  # by Pillow, which makes no larger integers of them
+        return np.array(Image.fromarray(labels).histogram()[:count])
+    return np.bincount(labels.ravel(), minlength=count)
+
+
+def coloured(labels: np.ndarray) -> Image.Image:
+    """Labels in their colours."""
+    if labels.dtype != np.uint8:
+        return Image.fromarray(palette(int(labels.max()) + 1)[labels])
+    picture = Image.fromarray(labels)
+    picture.putpalette(palette(256).ravel().tolist())
+    return picture.convert("RGB")
 
 
 def share(count: int, total: int) -> str:

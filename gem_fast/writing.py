@@ -22,13 +22,17 @@ class OutputError(OSError):
     """Nothing more can be written: the disk is full, or can't be written."""
 
 
-def write_whole(path: Path, content: bytes | Iterable[bytes], partial: Path | None = None) -> None:
+def write_whole(
+    path: Path, content: bytes | Iterable[bytes], partial: Path | None = None, *, sync: bool = True
+) -> None:
     """Write under a temporary name, then rename: an interruption leaves no half file of the name.
 
     Args:
         path: the file; its folder is made.
         content: all of it, or its parts.
         partial: folder for the temporary name, on the same file system; by default the file's own.
+        sync: wait for the disk. Without, a crash of the machine, but of nothing else, can leave the name with nothing
+            in it, which `is_whole` tells.
 
     Raises:
         OutputError: nothing more can be written there. OSError: this file can't be written.
@@ -39,8 +43,9 @@ def write_whole(path: Path, content: bytes | Iterable[bytes], partial: Path | No
         try:
             with os.fdopen(handle, "wb") as file:
                 file.writelines([content] if isinstance(content, bytes) else content)
-                file.flush()
-                os.fsync(handle)  # or a crash of the machine could leave the name with nothing in it
+                if sync:
+                    file.flush()
+                    os.fsync(handle)
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
         except BaseException:

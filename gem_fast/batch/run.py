@@ -4,7 +4,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,11 +16,12 @@ from ..writing import write_whole
 from .folder import LEGEND, check_output, enter, hold
 from .options import BatchOptions, parse_options
 from .pipeline import Encode, Limits, Pipeline
+from .processes import in_processes
 from .progress import Progress
 from .records import PARTIAL, SUMMARY, Journal, Record
 from .sources import Inputs, Listing, Source, count_in_background
 from .work import ImageWork
-from .workers import Failure
+from .workers import Failure, cores
 
 if TYPE_CHECKING:
     from ..query import Query
@@ -75,7 +76,8 @@ def segment_files(
 
     Raises:
         ValueError: an argument is wrong, there is no image, or the folder is another run's. OSError: the output can't
-            be written, such as on a full disk; what was finished is there, and `resume` goes on.
+            be written, such as on a full disk, or an engine's process not started; what was finished is there, and
+            `resume` goes on.
     """
     chosen, progress, out = parse_options(options), progress or Progress(), Path(out)
     model.check_input(chosen.size, chosen.resize)
@@ -113,19 +115,24 @@ def _run(
     listing = Listing(images, journal.finished)
     count_in_background(images, progress)
     work = ImageWork(model, query, options, out)
+    processes = options.processes or len(model.devices)
+    engines = processes if processes > 1 else model.engines
     limits = Limits(
         batch_size=options.batch_size,
-        workers=options.workers or _cores(),
-        engines=model.engines,
+        workers=options.workers or cores(),
+        engines=engines,
+        images=max(Limits.images, 4 * engines * options.batch_size),
         timeout=options.timeout,
         retries=options.retries,
     )
 
-    def make_encode(engines: int) -> Encode:
+    @contextmanager
+    def in_thread(engines: int) -> Iterator[Encode]:
         model.share_cores(engines)
-        return lambda pixels, shape: model.score_on_host(pixels, shape, query)
+        yield lambda pixels, shape: model.score_on_host(pixels, shape, query)
 
-    pipeline = Pipeline(work, make_encode, limits, progress)
+    make = in_processes(model, query, options.batch_size) if processes > 1 else in_thread
+    pipeline = Pipeline(work, make, limits, progress)
     stopped = None
     with closing(pipeline.run(_unfinished(listing, journal, progress))) as results:
         for position, source, result in results:
@@ -202,7 +209,3 @@ def _reason(record: Record) -> str:
     """A failure without what is this image's own: its path, numbers, what stands in brackets."""
     text = (record.error or "").removeprefix(record.image).lstrip(": ")
     return re.sub(r"\d[\d,.×]*", "N", re.split(r" \(|; |: ", text)[0]) or "unknown"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from ..images import load_image
+from ..images import load_pixels
 from ..writing import write_whole
 from .options import BatchOptions
 from .records import PARTIAL, Record
@@ -54,14 +54,22 @@ class ImageWork:
     def prepare(self, source: Source, seconds: Seconds) -> tuple[Held, np.ndarray, tuple[int, int]]:
         options = self.options
         with timed("read", seconds):
-            picture = load_image(source.path)
+            picture = load_pixels(source.path)
         with timed("resize", seconds):
-            size = picture.height, picture.width
+            size = picture.shape[:2]
             shape = self.model.input_size(size, options.size, options.resize)
             pixels = self.model.pixels(picture, shape)
             label_size = shape if options.label_size == "model" else _scaled(size, options.label_size)
-            shown = shrunk(picture, options.overlay_size) if options.overlays else None
+            shown = Image.fromarray(self._shrunk(picture)) if options.overlays else None
         return Held(source, label_size, shown), pixels, shape
+
+    def _shrunk(self, picture: np.ndarray) -> np.ndarray:
+        """The picture, made smaller if its longest side is more than an overlay's."""
+        scale = (self.options.overlay_size or max(picture.shape)) / max(picture.shape[:2])
+        if scale >= 1:
+            return picture
+        height, width = (max(1, round(side * scale)) for side in picture.shape[:2])
+        return self.model.resized(picture, (height, width))
 
     def finish(self, held: Held, scores: np.ndarray, seconds: Seconds) -> Record:
         path, picture = str(held.source.path), held.picture or Image.new("RGB", (1, 1))
@@ -74,7 +82,7 @@ class ImageWork:
             with timed("encode files", seconds):
                 content = kind.content(result)
             with timed("write", seconds):
-                write_whole(self.folder / name, content, self.folder / PARTIAL)
+                write_whole(self.folder / name, content, self.folder / PARTIAL, sync=False)
             files[kind.name] = name
         return Record(path, "ok", None, *result.size, areas=areas, files=files)
 
@@ -86,13 +94,6 @@ def _scaled(size: tuple[int, int], shorter: "int | str | None") -> tuple[int, in
     scale = shorter / min(size)
     height, width = (max(1, round(side * scale)) for side in size)
     return height, width
-
-
-def shrunk(picture: Image.Image, longest: int) -> Image.Image:
-    """The picture, made smaller in place if its longest side has more pixels than that; 0 for any."""
-    if longest and max(picture.size) > longest:
-        picture.thumbnail((longest, longest), Image.Resampling.BILINEAR)
-    return picture
 
 
 @contextmanager

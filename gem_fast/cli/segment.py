@@ -63,7 +63,7 @@ def segment(
     pretrained: Annotated[str | None, typer.Option(help="open_clip's tag of the weights.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Local file or folder of weights instead of a tag.")] = None,
     dtype: Annotated[str, dtype_option("Type of the vision transformer")] = "float32",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda (all GPUs), cuda:1, mps.")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 8,
     size: Annotated[
         int | None, typer.Option(min=1, help="Side of the model's input in pixels (default: the model's, mostly 448).")
@@ -105,6 +105,10 @@ def segment(
     ] = False,
     workers: Annotated[
         int | None, typer.Option(min=1, help="How many read and write beside the engine (default: one a core).")
+    ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Engines in processes of their own, which share the cores (default: one a GPU)."),
     ] = None,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds that reading or writing an image may take.")] = 300,
     retries: Annotated[int, typer.Option(min=0, help="How often an unreadable image is tried again.")] = 0,
@@ -149,6 +153,7 @@ def segment(
         "overwrite": overwrite,
         "batch_size": batch_size,
         "workers": workers,
+        "processes": processes,
         "timeout": timeout or None,
         "retries": retries,
         "max_errors": max_errors,

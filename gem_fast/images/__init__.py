@@ -3,6 +3,16 @@
 from ..errors import ImageError
 from .formats import EXTENSIONS, sniff
 from .limits import MAX_PIXELS
-from .reading import ImageLike, is_tensor, load_image, read_image
+from .reading import ImageLike, is_tensor, load_image, load_pixels, read_image
 
-__all__ = ["EXTENSIONS", "MAX_PIXELS", "ImageError", "ImageLike", "is_tensor", "load_image", "read_image", "sniff"]
+__all__ = [
+    "EXTENSIONS",
+    "MAX_PIXELS",
+    "ImageError",
+    "ImageLike",
+    "is_tensor",
+    "load_image",
+    "load_pixels",
+    "read_image",
+    "sniff",
+]

@@ -12,8 +12,9 @@ from PIL import Image, UnidentifiedImageError
 
 from ..errors import ImageError
 from .formats import check_regular, format_of
+from .jpeg import jpeg_pixels
 from .limits import MAX_PIXELS, check_file, check_size
-from .orientation import orientation, turned
+from .orientation import orientation, turned, turned_pixels
 from .pixels import HALF_STEP, fit_transparency, from_integers, to_rgb
 from .tiff.reader import open_tiff
 
@@ -34,7 +35,12 @@ def read_image(path: str | os.PathLike) -> Image.Image:
     Raises:
         ImageError: the file is missing, no regular file, empty, damaged, of another format, or too large.
     """
-    path = Path(path)
+    found = _read(Path(path))
+    return Image.fromarray(found) if isinstance(found, np.ndarray) else found
+
+
+def _read(path: Path) -> Image.Image | np.ndarray:
+    """A file as what its decoder gives: pixels `[H, W, 3]` uint8, or a picture."""
     with _failures_named(str(path)):
         check_regular(path)
         with open(path, "rb") as file:
@@ -43,6 +49,8 @@ def read_image(path: str | os.PathLike) -> Image.Image:
             image = open_tiff(file) if form.name == "TIFF" else Image.open(file, formats=(form.plugin,))
             with image:
                 check_size(*image.size)
+                if form.name == "JPEG" and (pixels := jpeg_pixels(image, file)) is not None:
+                    return turned_pixels(pixels, orientation(image))
                 return _upright_rgb(image)
 
 
@@ -107,6 +115,12 @@ def load_image(source: ImageLike) -> Image.Image:
     if isinstance(source, np.ndarray):
         return _from_array(source)
     raise ImageError(f"an image must be a path, PIL image, array or tensor, got {type(source).__name__}")
+
+
+def load_pixels(source: ImageLike) -> np.ndarray:
+    """The same as an array, `[H, W, 3]` uint8: of a JPEG several times as fast as by way of a picture."""
+    found = _read(Path(source)) if isinstance(source, str | os.PathLike) else load_image(source)
+    return np.asarray(found)
 
 
 def is_tensor(value: Any) -> "TypeIs[Tensor]":

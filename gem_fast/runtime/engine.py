@@ -1,7 +1,8 @@
 """The runtime as users hold it: an exported folder that segments images without torch."""
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
 from math import log
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from ..errors import ExportError
 from ..images import ImageError
 from ..options import Defaults
 from ..preprocess import ResizePolicy, input_size, normalised, unbounded_size
-from ..segmenter import Segmenter
+from ..query import Query
+from ..segmenter import Replica, Segmenter
 from .decoders import GraphDecoder, NumpyDecoder
 from .folder import open_folder
 from .graph import Graph
@@ -80,6 +82,13 @@ class GemRuntime(Segmenter):
     @property
     def host_decoder(self) -> Decoder:
         return NumpyDecoder()
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return (f"{self.options.provider}:{self.options.device_id}",)
+
+    def replica(self, query: Query) -> Replica:
+        return partial(scorer, self.folder, self.options, query)
 
     def graph(self, role: str) -> Graph:
         """The graph of a role that has a single file."""
@@ -160,6 +169,14 @@ class GemRuntime(Segmenter):
         if max(groups) > 1:
             inputs["synonyms"] = synonym_rows(groups)
         return self.score_graph.run({"patch_features": patches, **inputs}, "cosines")[0].numpy()[list(members)]
+
+
+def scorer(
+    folder: Path, options: RuntimeOptions, query: Query, device: str, threads: int
+) -> Callable[[np.ndarray, tuple[int, int]], list[np.ndarray]]:
+    """What a `GemRuntime.replica` makes: the scores of pixels, for its query, on the provider's device."""
+    own = vars(replace(options, threads=options.threads or threads))
+    return partial(GemRuntime(folder, verify=False, **own).score_on_host, query=query)
 
 
 def usual_settings(manifest: Manifest, sizes: Sequence[tuple[int, int]]) -> Defaults:
