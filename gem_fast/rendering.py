@@ -3,7 +3,7 @@
 import colorsys
 import unicodedata
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain, count
 
 import numpy as np
@@ -98,20 +98,29 @@ def _with_legend(picture: Image.Image, entries: list[tuple[Colour, str, str]]) -
     line, gap, canvas_width = round(text_size * 1.6), text_size // 2, max(picture.width, _LEGEND_WIDTH)
     places, x, y = [], gap, gap
     for colour, name, note in entries:
-        font = font_for(name, text_size)
-        text = _shortened(name, note, font, canvas_width - text_size - 3 * gap)
-        width = text_size + gap + round(font.getlength(text)) + 2 * gap
+        text = _written(name, note, text_size, canvas_width - text_size - 3 * gap)
+        width = text_size + gap + text.width + 2 * gap
         if x > gap and x + width > canvas_width + gap:
             x, y = gap, y + line
-        places.append((x, picture.height + y, colour, text, font))
+        places.append((x, picture.height + y, colour, text))
         x += width
     canvas = Image.new("RGB", (canvas_width, picture.height + y + line), "white")
     canvas.paste(picture)
     draw = ImageDraw.Draw(canvas)
-    for left, top, colour, text, font in places:
+    for left, top, colour, text in places:
         draw.rectangle((left, top, left + text_size, top + text_size), fill=colour, outline=(64, 64, 64))
-        draw.text((left + text_size + gap, top + text_size // 2), text, fill="black", font=font, anchor="lm")
+        canvas.paste("black", (left + text_size + gap, top + text_size // 2 - text.height // 2), text)
     return canvas
+
+
+@lru_cache(maxsize=4096)  # few kilobytes each; images of a run show the same classes
+def _written(name: str, note: str, text_size: int, width: int) -> Image.Image:
+    """Name and note in a width of pixels, as a mask whose middle is the text's."""
+    font = font_for(name, text_size)
+    text = _shortened(name, note, font, width)
+    mask = Image.new("L", (max(1, round(font.getlength(text))), 2 * text_size))
+    ImageDraw.Draw(mask).text((0, text_size), text, fill=255, font=font, anchor="lm")
+    return mask
 
 
 def _shortened(name: str, note: str, font: Font, width: int) -> str:
@@ -123,6 +132,7 @@ def _shortened(name: str, note: str, font: Font, width: int) -> str:
     return text
 
 
+@lru_cache(maxsize=4096)  # of the classes of a run, for each of its images
 def readable(name: str, instead: str) -> str:
     """The name in one line, as far as the fonts here go: without accents, or else `instead` (the legend file has it).
 
@@ -136,6 +146,7 @@ def readable(name: str, instead: str) -> str:
     return plain if any(letter.isalnum() for letter in plain) else instead
 
 
+@lru_cache(maxsize=4096)
 def font_for(text: str, size: int) -> Font:
     """The first font that has all characters of the text, or Pillow's own."""
     return next((font for font in _fonts(size) if covers(font, text)), _fonts(size)[0])
