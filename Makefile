@@ -14,8 +14,9 @@ STUBS := build/stubs
 demo: $(ENGINE)
 	$(BIN)/gem-fast demo demo_output
 
+# A worker process a core.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(READY) $(STUBS)/tensorrt
 	$(BIN)/ruff check .

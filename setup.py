@@ -79,6 +79,7 @@ setup(
             "onnxscript",  # what torch.onnx.export writes with, for the benchmark of a plain export
             "pytest>=8",
             "pytest-benchmark>=4",
+            "pytest-xdist>=3.5",
             "hypothesis>=6.100",
             "ruff>=0.6",
             "mypy>=1.11",

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 import gem_fast
 from gem_fast.decoding import KernelDecoder, label_type
+from gem_fast.images import load_image
 from gem_fast.model import GemModel
 from gem_fast.preprocess import normalised
 from gem_fast.runtime import GemRuntime
@@ -95,22 +96,30 @@ def make_models(name: str, folder: Path) -> dict[str, Any]:
     [("gem-tiny", 9, 5), ("ViT-B-16", 4, 3), pytest.param("ViT-B-16", 9, 3, marks=pytest.mark.full)],
 )
 def test_folder(in_turns: Callable[..., Any], tmp_path: Path, name: str, count: int, rounds: int) -> None:
-    """Sample images to overlays, labels and legends; words are encoded beforehand, in the call that checks labels."""
+    """Sample images to overlays, labels and legends; words are encoded beforehand, in the call that checks labels.
+
+    What checks them has the model's size already: the runtime resizes by Pillow, the engine by torch.
+    """
     models = make_models(name, tmp_path)
     with as_file(files("gem_fast") / "samples") as samples:
         images = sorted(path for path in samples.iterdir() if path.suffix in (".png", ".jpg"))[:count]
         size = models["engine"].defaults.size
+        squares = [tmp_path / f"{path.stem}.png" for path in images]
+        for path, square in zip(images, squares, strict=True):
+            load_image(path).resize((size, size)).save(square)
 
-        def segment(provider: str) -> list[Any]:
+        def segment(provider: str, images: list[Path]) -> list[Any]:
             settings: dict[str, Any] = {"size": size, "resize": "squash", "threshold": 0.0, "overwrite": True}
             outcome = gem_fast.segment_files(models[provider], images, WORDS.split(), tmp_path / provider, **settings)
             return list(gem_fast.records(outcome.summary))
 
-        found = {provider: [read_labels(tmp_path / provider, r) for r in segment(provider)] for provider in models}
+        found = {
+            provider: [read_labels(tmp_path / provider, r) for r in segment(provider, squares)] for provider in models
+        }
         for provider, labels in found.items():
             for one, other in zip(labels, found["plain"], strict=True):
                 assert (one == other).mean() >= 0.999, provider  # random weights leave near ties
-        providers = {provider: functools.partial(segment, provider) for provider in models}
+        providers = {provider: functools.partial(segment, provider, images) for provider in models}
         # ONNX Runtime keeps its memory from the first call on: what a later one adds says nothing.
         in_turns(providers, rounds=rounds, work=Work(images=count), added_mb={"runtime without torch": None})
 

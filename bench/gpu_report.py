@@ -28,6 +28,7 @@ KERNELS = {
     "assign": (f"{ATTENTION}.assign", "assign_kernel"),
     "assign_in_place": (f"{ATTENTION}.assign", "assign_kernel"),
     "attend": (f"{ATTENTION}.attend", "attend_kernel"),
+    "attend_near": (f"{ATTENTION}.attend", "attend_kernel"),
     "resident": (f"{ATTENTION}.resident", "resident_kernel"),
     "layer_norm": ("layer_norm.kernel", "layer_norm_kernel"),
     "labels": ("decoding.labels_kernel", "labels_kernel"),
@@ -89,8 +90,9 @@ def compile_job(job: Job) -> Static:
     main, rest = split_width(job.width)
     possible = {
         "D": job.width, "MAIN": main, "REST": rest, "ROWS": job.tile.rows, "KEYS": job.tile.keys, "WHOLE": job.whole,
-        "IN_PLACE": job.operation == "assign_in_place", "STEEPEST": 2.0**13, "PRECISION": job.precision,
-        "stride_h": job.width, "query_h": job.width, "value_h": job.width, "out_h": job.width,
+        "IN_PLACE": job.operation == "assign_in_place", "NEAR": job.operation == "attend_near",
+        "STEEPEST": 2.0**13, "PRECISION": job.precision,
+        "stride_h": job.width, "value_h": job.width, "out_h": job.width,
         "C": job.width, "WIDTH": 1 << (job.width - 1).bit_length(), "PIXELS": job.tile.rows, "CLASSES": job.tile.keys,
     }  # fmt: skip
     constants = {name: value for name, value in possible.items() if name in kernel.arg_names}

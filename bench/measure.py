@@ -1,14 +1,14 @@
 """Providers measured in turns: checked, warmed up, one at a time, round after round."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from .processes import ProviderError, ProviderProcess
-from .providers import TOLERANCE, Provider
+from .providers import GRAPH_TOLERANCE, Provider
 
 LONG = 30.0  # seconds of a forward that is not repeated to warm up
 FIRST_AND_LAST = [0, -1]
@@ -76,7 +76,7 @@ class _Entry:
 def measure(
     processes: Sequence[ProviderProcess],
     pixels: np.ndarray,
-    reference: np.ndarray,
+    reference: np.ndarray | Mapping[str, np.ndarray],
     plan: Plan | None = None,
     *,
     images: slice | list[int] = FIRST_AND_LAST,
@@ -87,7 +87,7 @@ def measure(
     Args:
         processes: loaded providers; only one works at a time.
         pixels: `[B, 3, S, S]` float32, normalised.
-        reference: features that all must agree with, `[len(images), h*w, E]`.
+        reference: features that all must agree with, `[len(images), h*w, E]`, or those of each method by its name.
         images: those of the pixels that the reference has; by default the first and the last.
         allowed: largest relative distance from the reference; None is what each one's type allows.
 
@@ -97,7 +97,8 @@ def measure(
     plan = plan or Plan()
 
     def agrees(provider: Provider, features: np.ndarray) -> tuple[float, str | None]:
-        return check(provider, features[images], reference, allowed)
+        own = reference if isinstance(reference, np.ndarray) else reference[provider.method]
+        return check(provider, features[images], own, allowed)
 
     entries = [_first(process, pixels, agrees, plan.pause) for process in processes]
     for turn in range(plan.rounds):
@@ -135,7 +136,7 @@ def check(
     provider: Provider, features: np.ndarray, reference: np.ndarray, allowed: float | None = None
 ) -> tuple[float, str | None]:
     """The features' distance from the reference, and what is wrong if that is beyond `allowed` (None: their type's)."""
-    off, allowed = distance(features, reference), TOLERANCE[provider.dtype] if allowed is None else allowed
+    off, allowed = distance(features, reference), GRAPH_TOLERANCE[provider.dtype] if allowed is None else allowed
     return off, None if off <= allowed else f"wrong output: off by {off:.1e}, and {allowed:.0e} is allowed"
 
 

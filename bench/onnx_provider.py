@@ -35,7 +35,11 @@ def export_graph(provider: Provider, subject: Subject) -> None:
     from .torch_provider import load_weights
 
     require_packages()
-    options = ExportOptions(attention=str(provider.backend), dtype=provider.dtype)
+    attention = str(provider.backend)
+    if provider.dtype == "int8":
+        options = ExportOptions(attention=attention, quantize="int8")
+    else:
+        options = ExportOptions(attention=attention, dtype=provider.dtype)
     vision = pack_vision(load_weights(subject), vision_config(subject.model_cfg), GemOptions(**subject.options))
     write_graph(vision, graph_path(provider, subject), options)
 

@@ -122,7 +122,7 @@ def predict(task: Task, work: Work, step: Cycles, tile: Tile, gpu: GPU) -> dict[
     Steps of a program, and programs in whole waves of one on each multiprocessor. What lies outside the loop, memory
     latency and the launch are not in it.
     """
-    softmaxes = len(task.options.projections)
+    softmaxes = len(task.method.pairs)
     together = work.kernel == "iterations"  # a projection to a program; the assignment does them in turns
     programs = -(-task.N // tile.rows) * task.heads * (softmaxes if together else 1)
     turns = -(-task.N // tile.keys) * (1 if together else softmaxes)

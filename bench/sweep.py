@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from gem_fast.dtypes import dtype_name
+from gem_fast.method import find_method
+from gem_fast.options import GemOptions
 
 from . import authors
 from .measure import Figure, Plan, check, measure
@@ -21,7 +23,8 @@ from .records import Row, row_of
 from .subjects import make_subject, random_pixels
 from .work import forward_work
 
-GRAPHS = {f"onnx-{attention}": attention for attention in ("ort", "onnx", "portable")}  # the export's `attention`
+# The export's `attention`.
+GRAPHS = {f"onnx-{attention}": attention for attention in ("ort", "onnx", "portable")} | {"onnx-int8": "ort"}
 RIVALS = ("authors", "eager", "compiled", *GRAPHS)
 EAGER_LIMIT = 1700  # tokens up to which eager code is the reference; beyond, its attention matrices take gigabytes
 
@@ -34,6 +37,7 @@ class Sweep:
         models, sizes, batches, dtypes: their product makes the cases; a size is the side of a square in pixels, a type
             has torch's name or a short one.
         backends: of the engine's attention; `auto` is its own choice.
+        methods: that the engine computes, by the names of `gem_fast.methods()`.
         against: rivals besides, of `RIVALS`; those that have none of the types compute float32.
         mode: `latency` takes forwards one by one, `throughput` several in a row.
         device, threads: where all of them run; threads of None are as many as torch would take.
@@ -44,6 +48,7 @@ class Sweep:
     batches: Sequence[int] = (1,)
     dtypes: Sequence[str] = ("float32",)
     backends: Sequence[str] = ("auto",)
+    methods: Sequence[str] = ("gem",)
     against: Sequence[str] = ()
     mode: str = "latency"
     device: str = "cpu"
@@ -59,7 +64,9 @@ class Sweep:
         for name in ("sizes", "batches"):
             if min(getattr(self, name), default=0) < 1:
                 raise ValueError(f"{name} must name positive numbers, got {list(getattr(self, name))}")
-        for name in ("models", "dtypes"):
+        for method in self.methods:
+            find_method(method, GemOptions(), {})
+        for name in ("models", "dtypes", "methods"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must name at least one")
         object.__setattr__(self, "dtypes", tuple(dtype_name(dtype) for dtype in self.dtypes))
@@ -68,10 +75,17 @@ class Sweep:
         """Rivals first, the authors' package before all, then the engine on each backend, in each type."""
         rivals = sorted(self.against, key=lambda name: name != "authors")
         return [rival(name, dtype) for name in rivals for dtype in _types(name, self.dtypes)] + [
-            Provider("engine", "engine", dtype) if backend == "auto" else Provider(backend, "engine", dtype, backend)
+            engine(method, dtype, backend)
             for dtype in self.dtypes
             for backend in self.backends
+            for method in self.methods
         ]
+
+
+def engine(method: str, dtype: str, backend: str) -> Provider:
+    """The engine with a method, on a backend by name or on its own choice, `auto`."""
+    named = [part for part, usual in ((method, "gem"), (backend, "auto")) if part != usual]
+    return Provider(" ".join(named) or "engine", "engine", dtype, None if backend == "auto" else backend, method=method)
 
 
 def rival(name: str, dtype: str) -> Provider:
@@ -83,6 +97,8 @@ def _types(name: str, dtypes: Sequence[str]) -> Sequence[str]:
     """Those of the types that a rival computes, or float32."""
     if name in ("eager", "compiled"):
         return dtypes
+    if name == "onnx-int8":
+        return ["int8"]
     able = GRAPH_DTYPES if name in GRAPHS else ("float32",)
     return [dtype for dtype in dtypes if dtype in able] or ["float32"]
 
@@ -133,15 +149,18 @@ def _run(
     outcome: Outcome,
     tell: Callable[[Row], None],
 ) -> None:
-    from gem_fast.options import GemOptions
     from gem_fast.towers.packing import vision_config
 
-    config, dtypes = vision_config(subject.model_cfg), sorted({p.dtype for p in providers})
+    config, dtypes = vision_config(subject.model_cfg), sorted({p.dtype for p in providers} - {"int8"})
     for _, size in cases:
         if size % config.patch_size:
             raise ValueError(f"size {size} is no multiple of {subject.name}'s patch, {config.patch_size}")
     with ExitStack() as stack:
-        references = {case: reference(subject, *case, sweep.device, sweep.threads) for case in cases}
+        methods = {p.method for p in providers}
+        references = {
+            case: {method: reference(subject, *case, sweep.device, sweep.threads, method) for method in methods}
+            for case in cases
+        }
         started, refused = start(stack, providers, subject, sweep.device, sweep.threads)
         by_torch = [process for process in started if process.provider.kind != "onnx"]
         for dtype in dtypes:
@@ -152,7 +171,8 @@ def _run(
             figures += [Figure(p, batch, size, refused=reason) for p, reason in refused]
             for figure in sorted(figures, key=lambda f: providers.index(f.provider)):
                 dtype = figure.provider.dtype
-                work = forward_work(config, batch, size, GemOptions(**subject.options), dtype)
+                method = find_method(figure.provider.method, GemOptions(**subject.options), {})
+                work = forward_work(config, batch, size, method, dtype)
                 ceiling = outcome.ceilings.get(dtype, {})
                 outcome.rows.append(row_of(figure, subject.name, mode, work.flops, work.traffic, ceiling))
                 tell(outcome.rows[-1])
@@ -188,8 +208,13 @@ def start(
     return started, refused
 
 
-def reference(subject: Subject, batch: int, size: int, device: str = "cpu", threads: int | None = None) -> np.ndarray:
-    """Features of the first and the last image in float32, by eager code, or by the engine where that is too large."""
+def reference(
+    subject: Subject, batch: int, size: int, device: str = "cpu", threads: int | None = None, method: str = "gem"
+) -> np.ndarray:
+    """Features of the first and the last image in float32, by eager code, or by the engine where that is too large.
+
+    Of other methods than GEM there is no eager code: theirs are by the engine on plain attention.
+    """
     import torch
 
     from .torch_provider import build
@@ -204,7 +229,9 @@ def reference(subject: Subject, batch: int, size: int, device: str = "cpu", thre
             found: np.ndarray = torch.cat([forward(images[i : i + 1]).cpu() for i in range(len(images))]).numpy()
         return found
 
-    by_eager, by_sdpa = Provider("reference", "eager"), Provider("reference", "engine", backend="sdpa")
+    by_eager, by_sdpa = (engine(method, "float32", backend) for backend in ("reference", "sdpa"))
+    if method == "gem":
+        by_eager = Provider("reference", "eager")
     if (size // subject.patch_size) ** 2 <= EAGER_LIMIT:
         found = features(by_eager, pixels)
     else:

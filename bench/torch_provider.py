@@ -76,11 +76,12 @@ def dtype_of(provider: Provider) -> torch.dtype:
 
 
 def _engine(provider: Provider, subject: Subject, device: str) -> Forward:
+    from gem_fast.method import find_method
     from gem_fast.options import GemOptions
     from gem_fast.towers.packing import pack_vision, vision_config
 
-    options = GemOptions(**subject.options)
-    packed = pack_vision(load_weights(subject), vision_config(subject.model_cfg), options, provider.backend)
+    method = find_method(provider.method, GemOptions(**subject.options), {})
+    packed = pack_vision(load_weights(subject), vision_config(subject.model_cfg), method, provider.backend)
     vision = packed.to(device, dtype_of(provider))
     return lambda pixels: vision(pixels, original=provider.finish_original).patches.flatten(1, 2)
 

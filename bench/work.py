@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from gem_fast.method import Method, as_method
 from gem_fast.options import GemOptions
 from gem_fast.towers.vit import VisionConfig
 
@@ -44,9 +45,13 @@ class Task:
     config: VisionConfig
     B: int
     size: int
-    options: GemOptions = field(default_factory=GemOptions)
+    options: GemOptions | Method = field(default_factory=GemOptions)
     item: int = 2
     classes: int = 150
+
+    @property
+    def method(self) -> Method:
+        return as_method(self.options)
 
     @property
     def patches(self) -> int:
@@ -66,27 +71,29 @@ class Task:
 
 
 def forward(task: Task) -> Iterator[Work]:
-    """Every kernel of GEM's forward (`vision.GemVisionTransformer`), of the scores and of the labels."""
-    config, options = task.config, task.options
-    C, patch = config.width, config.patch_size
-    whole, gem = config.layers - 1, options.gem_blocks  # blocks whose unchanged path is needed; those with GEM's
-    projections = len(options.projections)
-    last = len({*options.projections, "v"})  # projections that the last block needs
+    """Every kernel of a method's forward (`vision.GemVisionTransformer`), of the scores and of the labels."""
+    config, method = task.config, task.method
+    C, patch, own = config.width, config.patch_size, method.blocks
+    both = max(own - 1, 0) if method.beside else 0  # blocks with the unchanged path and the method's
+    whole = config.layers - own + both  # whose unchanged path is needed
+    mlps = whole + own * method.mlp
+    pairs, wanted = len(method.pairs), len(method.wanted)
     patches = task.B * task.patches
     yield linear(task, "patch embedding", patches, 3 * patch**2, C, beside=task.N * C)  # the position embedding
-    yield elementwise(task, "LayerNorm", 2 * task.tokens * C).scaled(config.layers + whole + config.pre_norm)
+    yield elementwise(task, "LayerNorm", 2 * task.tokens * C).scaled(config.layers + mlps + config.pre_norm)
     yield linear(task, "QKV", task.tokens, C, 3 * C).scaled(whole)
-    yield linear(task, "QKV", task.tokens, C, last * C)
+    yield linear(task, "QKV", task.tokens, C, wanted * C).scaled(own - both)
     yield attention(task, "q·k attention", 1, 4).scaled(whole)
-    for step in range(options.iterations):  # the first reads what it refines, and none has to write
-        yield attention(task, "iterations", projections, 0 if step else projections).scaled(gem)
-    unread = last - projections if options.iterations else last
-    yield attention(task, "assignment", projections, unread + 1).scaled(gem)
+    for step in range(method.iterations):  # the first reads what it refines, and none has to write
+        yield attention(task, "iterations", pairs, 0 if step else pairs).scaled(own)
+    if pairs:
+        unread = wanted - pairs if method.iterations else wanted
+        yield attention(task, "assignment", pairs, unread + 1).scaled(own)
     # A block with both paths has one `out` for them.
-    yield linear(task, "out", task.tokens, C, C, beside=task.tokens * C).scaled(config.layers - gem + 1)
-    yield linear(task, "out", 2 * task.tokens, C, C, beside=2 * task.tokens * C).scaled(gem - 1)
-    yield linear(task, "MLP", task.tokens, C, config.mlp_width).scaled(whole)
-    yield linear(task, "MLP", task.tokens, config.mlp_width, C, beside=task.tokens * C).scaled(whole)
+    yield linear(task, "out", task.tokens, C, C, beside=task.tokens * C).scaled(whole + own - 2 * both)
+    yield linear(task, "out", 2 * task.tokens, C, C, beside=2 * task.tokens * C).scaled(both)
+    yield linear(task, "MLP", task.tokens, C, config.mlp_width).scaled(mlps)
+    yield linear(task, "MLP", task.tokens, config.mlp_width, C, beside=task.tokens * C).scaled(mlps)
     yield elementwise(task, "head", 2 * task.tokens * C)  # of the class token too
     yield linear(task, "head", task.tokens, C, config.embed_dim)
     yield linear(task, "scores", patches, config.embed_dim, task.classes)
@@ -138,9 +145,9 @@ class ForwardWork:
 
 
 def forward_work(
-    config: VisionConfig, batch: int, size: int, options: GemOptions | None = None, dtype: str = "float32"
+    config: VisionConfig, batch: int, size: int, options: GemOptions | Method | None = None, dtype: str = "float32"
 ) -> ForwardWork:
-    """Work of GEM's patch features of `batch` images of `size`×`size`; what only the unchanged path needs left out.
+    """Work of a method's patch features of `batch` images of `size`×`size`; what only CLIP's own need is left out.
 
     Products of self-self attention count in full, though p pᵀ is symmetric.
     """

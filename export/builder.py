@@ -104,11 +104,9 @@ class GraphBuilder:
             self.graph.initializer.append(self.weights.add(name, value))
         return name
 
-    def input(self, name: str, kind: int, shape: list[int | str], default: Any = None) -> str:
-        """An input; with a default it may be left out."""
+    def input(self, name: str, kind: int, shape: list[int | str]) -> str:
+        """An input and its name."""
         self.graph.input.append(helper.make_tensor_value_info(name, kind, shape))
-        if default is not None:
-            self.graph.initializer.append(numpy_helper.from_array(np.asarray(default), name))
         return name
 
     def output(self, name: str, value: str, kind: int, shape: list[int | str]) -> None:

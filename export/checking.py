@@ -67,9 +67,10 @@ def _image_encoders(model: GemModel, folder: Path, manifest: Manifest, words: Te
             for told, feed, pixels in _feeds(model, size, made.with_preprocess):
                 results = dict(zip(entry.outputs, session.run(None, feed), strict=True))
                 where: dict[str, Any] = {"graph": name, "size": size_name(size), "batch": len(pixels), "input": told}
-                truth = _features(model.vision, pixels, made.original)
+                unchanged = made.original or made.feature_surgery
+                truth = _features(model.vision, pixels, unchanged)
                 turned = _turned(model, pixels) if made.with_preprocess else pixels
-                alone = plain and _features(plain, turned, made.original)
+                alone = plain and _features(plain, turned, unchanged)
                 for output, result in results.items():
                     against = {"labelled": labels if output == "patch_features" else None, "output": output, **where}
                     found = compare(result, truth[output], **against)
@@ -79,7 +80,12 @@ def _image_encoders(model: GemModel, folder: Path, manifest: Manifest, words: Te
 @torch.inference_mode()
 def _features(vision: Any, pixels: Tensor, original: bool) -> dict[str, Tensor]:
     features = vision(pixels, original=original)
-    return {"patch_features": features.patches, "original_features": features.original_patches}
+    every = {
+        "patch_features": features.patches,
+        "image_embedding": features.original_class,
+        "original_features": features.original_patches,
+    }
+    return {name: each for name, each in every.items() if each is not None}
 
 
 def _turned(model: GemModel, pixels: Tensor) -> Tensor:
@@ -136,14 +142,15 @@ def _head(model: GemModel, folder: Path, words: Tensor) -> Iterator[Comparison]:
         "labels": torch.stack([labels for labels, _ in decoded]),
         "confidence": torch.stack([confidence for _, confidence in decoded]),
     }
-    encoded = {"patch_features": patches.numpy(), "text_embeddings": words.numpy()}
+    encoded = {"patch_features": patches.numpy(), "text_embeddings": words.numpy(), "synonyms": np.array([[-1]])}
     scored = {"cosines": cosines.numpy()}
     target = {"output_size": np.array(size)}
+    settings = {name: np.array(getattr(defaults, name), np.float32) for name in ("logit_scale", "threshold")}
     feeds = {
         "cosines.onnx": encoded,
         "heatmaps.onnx": {**scored, **target},
-        "labels.onnx": {**scored, **target},
-        "head.onnx": {**encoded, **target},
+        "labels.onnx": {**scored, **target, **settings},
+        "head.onnx": {**encoded, **target, **settings},
     }
     for name, feed in feeds.items():
         session = open_session(folder / name)

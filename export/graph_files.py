@@ -44,12 +44,11 @@ class GraphFiles:
 def file_facts(proto: ModelProto, role: str, path: Path, size: Size | None) -> FileFacts:
     """Inputs and outputs of a graph with their types and shapes, and the files of weights beside it."""
     graph = proto.graph
-    defaults = {initializer.name for initializer in graph.initializer}
     return FileFacts(
         role=role,
         sha256=file_sha256(path),
         size=size,
-        inputs={each.name: _tensor(each, each.name in defaults) for each in graph.input},
+        inputs={each.name: _tensor(each) for each in graph.input},
         outputs={each.name: _tensor(each) for each in graph.output},
         external_data=tuple(
             sorted({e.value for i in graph.initializer for e in i.external_data if e.key == "location"})
@@ -57,6 +56,6 @@ def file_facts(proto: ModelProto, role: str, path: Path, size: Size | None) -> F
     )
 
 
-def _tensor(value: ValueInfoProto, optional: bool = False) -> TensorFacts:
+def _tensor(value: ValueInfoProto) -> TensorFacts:
     kind = TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
-    return TensorFacts(kind, tuple(shape_of(value)), optional)
+    return TensorFacts(kind, tuple(shape_of(value)))

@@ -16,17 +16,20 @@ _COSINES: list[int | str] = ["batch", "classes", "h", "w"]
 _PIXELS: list[int | str] = ["batch", "height", "width"]
 
 
-def write_head(graph: GraphBuilder, step: str, embed_dim: int, *, logit_scale: float, threshold: float) -> None:
+def write_head(graph: GraphBuilder, step: str, embed_dim: int) -> None:
     """Add inputs, nodes and outputs of a step to the graph, which is empty.
 
     - `"cosines"`: `patch_features` `[batch, h, w, E]` and `text_embeddings` `[texts, E]` to `cosines`
       `[batch, classes, h, w]`. The input `synonyms`, int64 `[classes, most]`, names for each class the rows of its
-      texts, repeated up to the longest, and a class's cosine is the largest of theirs; left out, each text is a class.
+      texts, repeated up to the longest, and a class's cosine is the largest of theirs; with `[[-1]]` each text is a
+      class.
     - `"heatmaps"`: `cosines` and `output_size` (int64 `[2]`, height and width) to `heatmaps`
       `[batch, classes, height, width]` in 0..1, each stretched by itself.
-    - `"labels"`: `cosines` and `output_size` to `labels`, int32, and `confidence` `[batch, height, width]`. The inputs
-      `logit_scale` and `threshold` may be left out. Nothing of size classes × height × width is held.
+    - `"labels"`: `cosines`, `output_size`, and the scalars `logit_scale` and `threshold`, to `labels`, int32, and
+      `confidence` `[batch, height, width]`. Nothing of size classes × height × width is held.
     - `"head"`: all of them from patch features and text embeddings.
+
+    No input has a default: most runtimes know none, and tools leave such inputs away.
     """
     if step in ("head", "cosines"):
         features = graph.input("patch_features", _FLOAT, ["batch", "h", "w", embed_dim])
@@ -36,15 +39,15 @@ def write_head(graph: GraphBuilder, step: str, embed_dim: int, *, logit_scale: f
     if step != "cosines":
         size = graph.input("output_size", _INT64, [2])
     if step in ("head", "cosines"):
-        synonyms = graph.input("synonyms", _INT64, ["classes", "most"], np.zeros((0, 0), np.int64))
+        synonyms = graph.input("synonyms", _INT64, ["classes", "most"])
         cosines = class_cosines(graph, features, texts, synonyms)
         graph.output("cosines", cosines, _FLOAT, _COSINES)
     if step in ("head", "heatmaps"):
         maps = heatmaps(graph, cosines, *_resampling(graph, cosines, size))
         graph.output("heatmaps", maps, _FLOAT, ["batch", "classes", "height", "width"])
     if step in ("head", "labels"):
-        scale = graph.input("logit_scale", _FLOAT, [], np.float32(logit_scale))
-        least = graph.input("threshold", _FLOAT, [], np.float32(threshold))
+        scale = graph.input("logit_scale", _FLOAT, [])
+        least = graph.input("threshold", _FLOAT, [])
         labels, confidence = decode(graph, graph.op("Mul", cosines, scale), *_resampling(graph, cosines, size), least)
         graph.output("labels", labels, _INT32, _PIXELS)
         graph.output("confidence", confidence, _FLOAT, _PIXELS)
@@ -58,7 +61,7 @@ def class_cosines(graph: GraphBuilder, features: str, texts: str, synonyms: str)
     best = grouped.op("ReduceMax", grouped.op("Gather", words, synonyms, axis=3), grouped.constant([4]), keepdims=0)
     grouped.output("largest", best, _FLOAT, ["batch", "h", "w", "classes"])
     plain.output("every", words, _FLOAT, ["batch", "h", "w", "classes"])
-    given = op("Greater", op("Size", synonyms), constant(0))
+    given = op("GreaterOrEqual", op("ReduceMin", synonyms, keepdims=0), constant(0))
     scores = op("If", given, then_branch=grouped.finished("synonyms"), else_branch=plain.finished("texts"))
     return op("Transpose", scores, perm=[0, 3, 1, 2])
 

@@ -18,6 +18,7 @@ def write_image_encoder(
     size: tuple[int, int] | None,
     *,
     original: bool,
+    feature_surgery: bool = False,
     pixels: str | None = None,
 ) -> None:
     """Add inputs, nodes and outputs to the layers' graph.
@@ -27,17 +28,21 @@ def write_image_encoder(
         vision: the model, in float32 on the CPU.
         size: height and width of the pixels, or None for any multiple of the patch.
         original: also give the unchanged path's patch features.
+        feature_surgery: also give what it needs, CLIP's own L2-normalised image embedding `[B, E]`.
         pixels: normalised pixels `[B, 3, H, W]`; by default they are an input.
     """
     graph, patch = layers.graph, vision.config.patch_size
     height, width = size or ("height", "width")
     pixels = pixels or graph.input("pixels", TensorProto.FLOAT, ["batch", 3, height, width])
     writer = ImageEncoderWriter(layers, vision)
-    gem, unchanged, grid = writer.forward(pixels, size, original)
+    gem, unchanged, grid = writer.forward(pixels, size, original or feature_surgery)
     h, w = (size[0] // patch, size[1] // patch) if size else ("h", "w")
     shape: list[int | str] = ["batch", h, w, vision.config.embed_dim]
     graph.output("patch_features", writer.head(gem, grid), TensorProto.FLOAT, shape)
-    if unchanged:
+    if unchanged and feature_surgery:
+        embedding: list[int | str] = ["batch", vision.config.embed_dim]
+        graph.output("image_embedding", writer.image_embedding(unchanged), TensorProto.FLOAT, embedding)
+    if unchanged and original:
         graph.output("original_features", writer.head(unchanged, grid), TensorProto.FLOAT, shape)
 
 
@@ -178,9 +183,17 @@ class ImageEncoderWriter:
 
     def head(self, x: str, grid: str) -> str:
         """Tokens `[B, N, C]` to L2-normalised embeddings of the patches, `[B, h, w, E]`."""
-        op, constant, layers = self.graph.op, self.graph.constant, self.layers
-        patches = op("Slice", x, constant([1]), constant([np.iinfo(np.int64).max]), constant([1]))
-        normed = layers.low(layers.layer_norm(patches, "ln_post", self.vision.ln_post))
-        embedded = layers.wide(layers.linear(normed, "projection", self.vision.projection.weight))
+        op, constant = self.graph.op, self.graph.constant
         shape = op("Concat", constant([0]), grid, constant([-1]), axis=0)
-        return op("Reshape", layers.unit(embedded), shape)
+        return op("Reshape", self.embedded(x, 1, np.iinfo(np.int64).max), shape)
+
+    def image_embedding(self, x: str) -> str:
+        """The class token of `[B, N, C]` as an L2-normalised embedding, `[B, E]`."""
+        return self.graph.op("Squeeze", self.embedded(x, 0, 1), self.graph.constant([1]))
+
+    def embedded(self, x: str, first: int, end: int) -> str:
+        """Tokens of `[B, N, C]` from `first` to `end` as L2-normalised embeddings, `[B, n, E]`."""
+        layers, constant = self.layers, self.graph.constant
+        tokens = self.graph.op("Slice", x, constant([first]), constant([end]), constant([1]))
+        normed = layers.low(layers.layer_norm(tokens, "ln_post", self.vision.ln_post))
+        return layers.unit(layers.wide(layers.linear(normed, "projection", self.vision.projection.weight)))

@@ -1,7 +1,7 @@
 """Configurations of models for NVIDIA Triton Inference Server, from what the graphs take and give.
 
-Source: `model_config.proto` of triton-inference-server/common, and the ONNX Runtime backend's rules for inputs with
-defaults (optional, in models without batching only) and scalars (dims of 1).
+Source: `model_config.proto` of triton-inference-server/common, and the ONNX Runtime backend's rule for scalars (dims
+of 1).
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,13 +21,11 @@ class Tensor:
     name: str
     kind: str
     dims: tuple[int, ...]
-    optional: bool = False
 
     def text(self, batched: bool = False) -> str:
         # A scalar is declared as a vector of length one, and the batch is left out.
         dims = ", ".join(map(str, self.dims[batched:] or (1,)))
-        optional = " optional: true" if self.optional else ""
-        return f'  {{ name: "{self.name}" data_type: TYPE_{self.kind} dims: [ {dims} ]{optional} }}'
+        return f'  {{ name: "{self.name}" data_type: TYPE_{self.kind} dims: [ {dims} ] }}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +66,17 @@ class Interface:
 
 
 def interface(model: "ModelProto") -> Interface:
-    """What a graph takes and gives. An input with an initializer of its name has a default."""
-    defaults = {each.name for each in model.graph.initializer}
-    inputs = tuple(_tensor(each, each.name in defaults) for each in model.graph.input)
+    """What a graph takes and gives."""
+    inputs = tuple(_tensor(each) for each in model.graph.input)
     outputs = tuple(_tensor(each) for each in model.graph.output)
     first = {_batch_name(each) for each in (*model.graph.input, *model.graph.output)}
-    batched = len(first) == 1 and "" not in first and not any(each.optional for each in inputs)
-    return Interface(inputs, outputs, batched)
+    return Interface(inputs, outputs, batched=len(first) == 1 and "" not in first)
 
 
-def _tensor(value: "ValueInfoProto", optional: bool = False) -> Tensor:
+def _tensor(value: "ValueInfoProto") -> Tensor:
     kind = value.type.tensor_type
     dims = tuple(each.dim_value if each.HasField("dim_value") else -1 for each in kind.shape.dim)
-    return Tensor(value.name, TYPES[kind.elem_type], dims, optional)
+    return Tensor(value.name, TYPES[kind.elem_type], dims)
 
 
 def _batch_name(value: "ValueInfoProto") -> str:

@@ -70,7 +70,7 @@ def write_graphs(model: GemModel, folder: Path, options: ExportOptions, format: 
 
     if model.interpolation != "bicubic":
         raise ExportError(f"an export resizes images bicubically, and {model.name} takes them {model.interpolation}")
-    manifest = describe(model, export_facts(format, options))
+    manifest = describe(model, replace(export_facts(format, options), feature_surgery=model.feature_surgery))
     metadata = {"gem_fast": json.dumps(manifest.facts(), ensure_ascii=False)}
     written = GraphFiles(folder, options.chosen_opset, metadata)
     beside = [_write_image_encoders(model, written, options), _write_text_encoder(model, written, options)]
@@ -92,7 +92,8 @@ def _write_image_encoders(model: GemModel, written: "GraphFiles", options: Expor
     def write(graph: GraphBuilder, size: Size | None) -> None:
         layers = make_layers(graph, options.attention, options.dtype, options.quantize)
         pixels = write_preprocessing(graph, size, model.mean, model.std) if options.with_preprocess and size else None
-        write_image_encoder(layers, model.vision, size, original=options.original, pixels=pixels)
+        beside = {"original": options.original, "feature_surgery": model.feature_surgery}
+        write_image_encoder(layers, model.vision, size, **beside, pixels=pixels)
 
     sizes = options.grid_sizes(model.defaults.size, model.vision.config.patch_size)
     several = len(sizes) > 1
@@ -123,13 +124,7 @@ def _write_head(model: GemModel, written: "GraphFiles") -> None:
     from .head import write_head
 
     for step in HEAD_STEPS:
-        write = partial(
-            write_head,
-            step=step,
-            embed_dim=model.vision.config.embed_dim,
-            logit_scale=model.defaults.logit_scale,
-            threshold=model.defaults.threshold,
-        )
+        write = partial(write_head, step=step, embed_dim=model.vision.config.embed_dim)
         written.save(f"{step}.onnx", step, Weights(), write)
 
 
@@ -141,8 +136,8 @@ def weights_beside(path: Path, module: torch.nn.Module, shared: bool = False) ->
 
 def describe(model: GemModel, export: ExportFacts) -> Manifest:
     """The manifest's facts about the model and the export, without files."""
-    if model.feature_surgery:
-        raise ExportError("an export scores by plain cosines: load the model without feature_surgery")
+    if model.feature_surgery and not export.feature_surgery:
+        raise ExportError(f"the format {export.format} has no feature surgery: load the model without it")
     config, defaults, known = model.vision.config, model.defaults, model.text.known_tokens
     return Manifest(
         model=ModelFacts(model.name, model.source, model.weights_sha256, asdict(model.vision.method)),

@@ -4,130 +4,84 @@ The attention is `scaled_dot_product_attention`: a package with the native opera
 project wherever it runs.
 """
 
-import copy
 import shutil
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import torch
 import torch._inductor
-from torch import Tensor, nn
+from torch import Tensor
 
 from gem_fast.errors import ExportError
-from gem_fast.runtime.agreement import Comparison
-from gem_fast.runtime.facts import ExportFacts, FileFacts
-from gem_fast.runtime.folder import file_sha256
-from gem_fast.runtime.manifest import Manifest, size_name, write_manifest
+from gem_fast.runtime.manifest import Manifest
 
-from .comparison import agreed, compare
 from .export_options import ExportOptions
-from .folders import whole_folder
-from .plain import plain_torch
+from .program import Package, example_pixels, export_packages, traced
 
 if TYPE_CHECKING:
     from gem_fast import GemModel
     from gem_fast.towers.vit import GemVisionTransformer
 
-_LARGEST_BATCH = 1024
-
-
-class ImageEncoder(nn.Module):
-    """Normalised pixels `[batch, 3, H, W]` to L2-normalised patch features `[batch, h, w, E]`, for one size."""
-
-    def __init__(self, vision: "GemVisionTransformer", size: tuple[int, int]) -> None:
-        super().__init__()
-        self.vision = at_size(vision, size)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.vision(pixels).patches
-
-
-def at_size(vision: "GemVisionTransformer", size: tuple[int, int]) -> "GemVisionTransformer":
-    """The same model with its position embedding resampled once for this size, and attention by plain torch."""
-    patch = vision.config.patch_size
-    grid = (size[0] // patch, size[1] // patch)
-    fixed = copy.copy(vision)
-    fixed._parameters = dict(vision._parameters)
-    fixed.config = replace(vision.config, grid=grid)
-    fixed.backend = "sdpa"
-    fixed.position_embedding = nn.Parameter(vision.positions(*grid), requires_grad=False)
-    return fixed
+_ASKED = 'getenv("AOTI_RUNTIME_CHECK_INPUTS")'  # of the generated code, before it checks its inputs
 
 
 def export_pt2(model: "GemModel", out: Path, options: ExportOptions) -> Manifest:
-    """Compile the image encoder for the device that the model is on, and compare each package with the engine.
+    """Compile the image encoder for the device that the model is on; arguments and errors as in `export_packages`.
 
-    Args:
-        model: loaded in float32, on the device that the packages are for.
-        out: the folder. It appears whole, and only if the comparison holds; an earlier export there is replaced.
-        options: `sizes`, a package for each, whose batch is free; and `dtype`.
-
-    Returns:
-        The manifest, as `manifest.json` holds it.
+    A package takes contiguous float32 pixels `[1..1024, 3, H, W]` on its device, and raises RuntimeError for others.
 
     Raises:
-        ExportError: there is no compiler, an option doesn't fit, or the features differ from the engine's.
+        ExportError: there is no compiler besides, or this torch writes packages that don't check their inputs.
     """
-    from .onnx_export import describe, require_packages
-
-    require_packages()
-    if any((options.opset, options.dynamic_size, options.original, options.quantize, options.with_preprocess)):
-        raise ExportError("a pt2 package has sizes and a dtype; the other options are for graphs")
     if model.device.type == "cpu":
         check_compiler()
-    plain = plain_torch(model.vision, options.dtype)
-    sizes = options.grid_sizes(model.defaults.size, model.vision.config.patch_size)
-    made = ExportFacts("pt2", options.dtype, sizes, device=model.device.type)
-    files: dict[str, FileFacts] = {}
-    comparisons: list[Comparison] = []
-    with whole_folder(out) as folder:
-        for size in sizes:
-            name = f"image_encoder_{size_name(size)}.pt2" if len(sizes) > 1 else "image_encoder.pt2"
-            compile_package(plain, folder / name, size)
-            comparisons += compare_package(model, plain, folder / name, size)
-            files[name] = FileFacts("image_encoder_pt2", file_sha256(folder / name), size)
-        manifest = replace(describe(model, made), files=files, check=agreed(comparisons))
-        write_manifest(folder, manifest)
-    return manifest
+    return export_packages(model, out, options, Package("pt2", "image_encoder_pt2", compile_package, load_package))
 
 
 def compile_package(vision: "GemVisionTransformer", path: Path, size: tuple[int, int]) -> None:
     """Write the package of the image encoder for pixels of this height and width."""
-    batch = torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
-    encoder = ImageEncoder(vision, size).eval()
-    with torch.no_grad():
-        example = _pixels(vision, 2, size)
-        program = torch.export.export(encoder, (example,), dynamic_shapes={"pixels": {0: batch}})
-    torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+    program = traced(vision, size)
+    with checking_inputs():
+        torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+    check_refusal(load_package(path), example_pixels(vision, 2, size), path)
 
 
-@torch.inference_mode()
-def compare_package(
-    model: "GemModel", plain: "GemVisionTransformer", package: Path, size: tuple[int, int]
-) -> Iterator[Comparison]:
-    """Patch features of 1 and 3 images against the engine's; in a lower type they may lose twice what plain does."""
-    loaded = torch._inductor.aoti_load_package(str(package))
-    for count in (1, 3):
-        pixels = _pixels(model.vision, count, size)
-        where: dict[str, Any] = {
-            "graph": package.name,
-            "output": "patch_features",
-            "size": size_name(size),
-            "batch": count,
-        }
-        truth = model.features(pixels).cpu()
-        found = compare(loaded(pixels).cpu(), truth, input="noise", **where)
-        if plain.class_embedding.dtype == torch.float32:
-            yield found
-        else:
-            yield found.loosened(compare(plain(pixels).patches.cpu(), truth, input="noise", **where))
+def load_package(path: Path) -> Callable[[Tensor], Tensor]:
+    return torch._inductor.aoti_load_package(str(path))
 
 
-def _pixels(vision: "GemVisionTransformer", count: int, size: tuple[int, int]) -> Tensor:
-    generator = torch.Generator().manual_seed(count)
-    return torch.randn(count, 3, *size, generator=generator).to(vision.class_embedding.device)
+@contextmanager
+def checking_inputs() -> Iterator[None]:
+    """What is compiled inside checks its inputs, which torch compiles in but asks an environment variable about.
+
+    A package that doesn't check reads a float16 image, or one of another size or layout, as if it were its own.
+    """
+    from torch._inductor import config
+    from torch._inductor.codecache import AotCodeCompiler
+
+    compile_code = AotCodeCompiler.compile
+
+    def always(graph: Any, source: str, *rest: Any, **named: Any) -> Any:
+        return compile_code(graph, source.replace(_ASKED, '"1"'), *rest, **named)
+
+    # Its lower bound is 2, since Inductor takes a batch of 1 for a constant.
+    with patch.object(AotCodeCompiler, "compile", always), config.patch({"aot_inductor.check_lowerbound": False}):
+        yield
+
+
+def check_refusal(encode: Callable[[Tensor], Tensor], pixels: Tensor, path: Path) -> None:
+    """ExportError unless the package refuses a wrong layout, the one wrong input that can be read without harm."""
+    try:
+        encode(pixels.contiguous(memory_format=torch.channels_last))
+    except RuntimeError:
+        return
+    raise ExportError(
+        f"torch {torch.__version__} compiled {path.name} without a check of its inputs, so that wrong ones would give "
+        "wrong features; take torch 2.14, or the format exported-program"
+    )
 
 
 def check_compiler() -> None:

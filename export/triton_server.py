@@ -58,6 +58,8 @@ def export_triton_server(
     from .onnx_export import export_onnx
 
     serving = serving or Serving()
+    if model.feature_surgery:
+        raise ExportError("the server's ensemble scores by plain cosines: load the model without feature_surgery")
     if options.attention == "plugin":
         raise ExportError("attention plugin runs in TensorRT only; for triton-server take ort, onnx or portable")
     with whole_folder(out) as folder:

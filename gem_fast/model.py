@@ -15,7 +15,6 @@ from .decoding import Decoder, KernelDecoder
 from .dtypes import dtype_name
 from .options import Defaults
 from .preprocess import Picture, ResizePolicy, input_size, normalised, resized_by_torch
-from .prompts import TextClass
 from .query import Query
 from .scores import score_patches, surgery_scores
 from .segmenter import Replica, Segmenter
@@ -122,13 +121,6 @@ class GemModel(Segmenter):
         """With feature surgery, CLIP's image embeddings beside them."""
         inputs = torch.from_numpy(normalised(pixels, self.mean, self.std))
         return self.features(inputs, original=True) if self.feature_surgery else self.features(inputs)
-
-    def word_embeddings(self, classes: Sequence[TextClass], templates: tuple[str, ...]) -> Tensor:
-        """For the feature surgery of a single class, their differences from the embedding of no word."""
-        words = super().word_embeddings(classes, templates)
-        if self.feature_surgery and len(classes) == 1:
-            words = words - self.text.encode([""], templates)
-        return words
 
     def scores(
         self, patches: Tensor | VisionFeatures, members: Sequence[int], words: Tensor, groups: Sequence[int]

@@ -41,6 +41,7 @@ class Segmenter(ABC):
         text: words to embeddings.
         usual_resize: the resize policy when the caller names none.
         resizes: whether `pixels` resizes; if not, the engine does, and takes images of any size.
+        feature_surgery: whether `scores` are those of CLIP Surgery's feature surgery.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Segmenter(ABC):
     text: WordEncoder[Any]
     usual_resize = "shorter"
     resizes = True
+    feature_surgery = False
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
@@ -155,8 +157,14 @@ class Segmenter(ABC):
         )
 
     def word_embeddings(self, classes: Sequence[TextClass], templates: tuple[str, ...]) -> Any:
-        """What `scores` takes for the words of the classes, `[T, E]`, a class's synonyms next to each other."""
-        return self.text.encode([word for each in classes for word in each.synonyms], templates)
+        """What `scores` takes for the words of the classes, `[T, E]`, a class's synonyms next to each other.
+
+        For the feature surgery of a single class, their differences from the embedding of no word.
+        """
+        words = self.text.encode([word for each in classes for word in each.synonyms], templates)
+        if self.feature_surgery and len(classes) == 1:
+            words = words - self.text.encode([""], templates)
+        return words
 
     def check_input(self, size: int | None, resize: ResizePolicy | None) -> None:
         """Raise ValueError for a size or a policy that no image could be resized by."""

@@ -5,8 +5,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from gem_fast.export import ExportError, ExportOptions, export_onnx
+from gem_fast.export.onnx_export import describe
+from gem_fast.export.triton_server import export_triton_server
+from typer.testing import CliRunner
 
 import gem_fast
+from gem_fast.cli import app
+from gem_fast.runtime import GemRuntime
+from gem_fast.runtime.facts import ExportFacts
+from gem_fast.runtime.manifest import read_manifest
 from gem_fast.scores import surgery_scores
 
 
@@ -71,6 +78,49 @@ def test_a_run_tells_it_and_files_get_it(model, picture, tmp_path):
     assert (outcome.done, outcome.failed) == (1, 0)
 
 
-def test_exports_do_not_leave_it_out_silently(model, tmp_path):
-    with pytest.raises(ExportError, match="load the model without feature_surgery"):
-        export_onnx(model, tmp_path / "out", ExportOptions(check=False))
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    """Compared with torch as it is written, `image_embedding` among the outputs."""
+    folder = tmp_path_factory.mktemp("surgery") / "exported"
+    manifest = export_onnx(model, folder, ExportOptions(sizes=((64, 96),), original=True))
+    assert {"patch_features", "image_embedding", "original_features"} <= {each.output for each in manifest.check}
+    return folder
+
+
+@pytest.mark.parametrize("prompts", [["cat", ("dog", "puppy"), "car"], "cat", [("cat", "kitten")]], ids=str)
+def test_the_runtime_scores_as_the_engine(model, exported, picture, prompts):
+    runtime = GemRuntime(exported)
+    assert runtime.identity()["method"] == model.identity()["method"]
+    asked = [picture(64, 96, seed=seed) for seed in range(3)], prompts
+    own, found = model.segment(*asked, size=64), runtime.segment(*asked)
+    for mine, other in zip(own, found, strict=True):
+        assert np.abs(mine.scores - other.scores).max() < 2e-5
+        assert (mine.labels == other.labels).mean() >= 0.9999
+    plain = GemRuntime(exported, feature_surgery=False).segment(*asked)
+    assert np.abs(plain[0].scores - found[0].scores).max() > 1e-3
+
+
+def test_an_export_without_it_refuses_it(tmp_path):
+    export_onnx(gem_fast.load("gem-tiny"), tmp_path / "out", ExportOptions(check=False))
+    assert not GemRuntime(tmp_path / "out").feature_surgery
+    with pytest.raises(ExportError, match="was exported without feature surgery"):
+        GemRuntime(tmp_path / "out", feature_surgery=True)
+
+
+def test_formats_that_lack_it_say_so(model, tmp_path):
+    with pytest.raises(ExportError, match="pt2 has no feature surgery: load the model without"):
+        describe(model, ExportFacts("pt2", "float32"))
+    with pytest.raises(ExportError, match="ensemble scores by plain cosines: load the model without feature_surgery"):
+        export_triton_server(model, tmp_path / "out", ExportOptions(check=False))
+
+
+def test_the_command_line_exports_and_runs_it(tmp_path, picture):
+    picture(96, 96).save(tmp_path / "a.png")
+    out, run = tmp_path / "exported", ["segment", str(tmp_path / "a.png"), "--prompt", "cat", "--prompt", "dog"]
+    command = ["export", "--feature-surgery", "--method", "clip-surgery", "--no-check", "--out", str(out)]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert read_manifest(out).export.feature_surgery
+    result = CliRunner().invoke(app, [*run, "--runtime", str(out), "--feature-surgery", "--out", str(tmp_path / "1")])
+    assert result.exit_code == 0, result.output
+    result = CliRunner().invoke(app, [*run, "--feature-surgery", "--out", str(tmp_path / "2")])
+    assert result.exit_code == 0, result.output

@@ -25,7 +25,7 @@ from .report import Found, print_table, write_json
 from .timing import Clock, gpu_clock, in_turns
 from .verify import FAILED, RIGHT, Check, first_line, verify
 
-KERNELS = ("self_self", "any_norm", "layer_norm", "temperature", "labels", "heatmaps", "forward", "gem_tiny")
+KERNELS = ("self_self", "any_norm", "pairs", "layer_norm", "temperature", "labels", "heatmaps", "forward", "gem_tiny")
 
 
 def all_cases(device: torch.device, quick: bool) -> Iterable[Case]:

@@ -1,11 +1,13 @@
-"""Cases of self-self attention: several launches, or one where a head is resident; and rows of any norm."""
+"""Cases of self-self attention: several launches, or one where a head is resident; rows of any norm; and of pairs."""
 
 import functools
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 import torch
+from gem_fast.kernels import pair_attention
 from gem_fast.kernels.attention.reference import reference
 from gem_fast.kernels.attention.sdpa import sdpa
 from gem_fast.kernels.attention.triton.launch import device_of, launch_attention, why_not
@@ -47,11 +49,12 @@ class Setting:
 
 EVERY_NUMBER = tuple(Setting(iterations) for iterations in (0, 1, 2))
 SUBSETS = tuple(Setting(1, projections) for projections in ((0,), (1,), (2,), (0, 1), (1, 2), (0, 2)))
+PAIRS = (("qq+kk", None), ("kk", 5.0))  # with NACLIP's sigma, or without
 ANY_NORM = (Setting(0, (2,), normalize=False), Setting(1, (0, 1, 2), normalize=False))
 
 
 def attention_cases(kinds: tuple[str, ...], quick: bool) -> Iterator[Case]:
-    """`self_self` over towers, widths, iterations and subsets of the projections; `any_norm` is normalize=False."""
+    """`self_self` over towers, widths, iterations and subsets of projections, `any_norm` (normalize=False), `pairs`."""
     shapes = {name: TOWERS[name] for name in QUICK} if quick else TOWERS | WIDTHS
     for kind in kinds:
         for name, shape in shapes.items():
@@ -61,6 +64,9 @@ def attention_cases(kinds: tuple[str, ...], quick: bool) -> Iterator[Case]:
         for name in QUICK:
             for setting in ANY_NORM:
                 yield _case("any_norm", name, TOWERS[name], kind, setting)
+            for pairs, sigma in PAIRS:
+                build = functools.partial(pairs_problem, TOWERS[name], kind, pairs, sigma)
+                yield Case("pairs", f"{name}, {pairs}{' near' if sigma else ''}", kind, build)
 
 
 def _case(kernel: str, name: str, shape: Shape, kind: str, setting: Setting) -> Case:
@@ -90,6 +96,24 @@ def attention_problem(shape: Shape, kind: str, setting: Setting, device: torch.d
         rivals={name: functools.partial(attention, qkv, c, **options) for name, attention in backends.items()},
         truth=lambda: head_by_head(qkv[some].double(), c[some].double(), options),
         plain=lambda: head_by_head(qkv[some], c[some], options),
+        outputs=lambda out: {"out": out[some]},
+    )
+
+
+def pairs_problem(shape: Shape, kind: str, pairs: str, sigma: float | None, device: torch.device) -> Problem:
+    """Random projections of a square grid of patches, with the bias of near patches if there is a sigma."""
+    B, N, H, D = shape
+    qkv = torch.randn(B, N, 3, H, D, generator=torch.Generator().manual_seed(0)).to(device, DTYPES[kind])
+    some, side = ends(B), math.isqrt(N - 1)
+
+    def attend(backend: str, qkv: Tensor = qkv) -> Tensor:
+        return pair_attention(qkv, D**-0.5, pairs, grid=(side, side), sigma=sigma, backend=backend)
+
+    return Problem(
+        ours={"triton": lambda: attend("triton")},
+        rivals={"sdpa": lambda: attend("sdpa")},
+        truth=lambda: {"out": attend("reference", qkv[some].double())},
+        plain=lambda: {"out": attend("reference", qkv[some])},
         outputs=lambda out: {"out": out[some]},
     )
 

@@ -24,6 +24,7 @@ class Rival(str, Enum):
     onnx_ort = "onnx-ort"
     onnx_onnx = "onnx-onnx"
     onnx_portable = "onnx-portable"
+    onnx_int8 = "onnx-int8"
 
 
 @bench.callback()
@@ -34,11 +35,12 @@ def measure(
     batch_size: Annotated[list[int], typer.Option(min=1, help="Images in one forward.")] = [1],  # noqa: B006
     dtype: Annotated[list[str], dtype_option("Type of the vision transformer")] = ["float32"],  # noqa: B006
     backend: Annotated[list[str], typer.Option(help="Attention backend, or auto.")] = ["auto"],  # noqa: B006
+    method: Annotated[list[str], typer.Option(help="gem, clip, sclip, ...; repeatable.")] = ["gem"],  # noqa: B006
     against: Annotated[
         list[Rival],
         typer.Option(
             help="Besides: the authors' package, eager code, the same under torch.compile, our ONNX graph on ONNX "
-            "Runtime with one kind of attention of `gem-fast export`. Repeatable."
+            "Runtime with one kind of attention of `gem-fast export`, or with linear layers in int8. Repeatable."
         ),
     ] = [],  # noqa: B006
     mode: Annotated[Mode, typer.Option(help="Forwards one by one, or several in a row.")] = Mode.latency,
@@ -73,6 +75,7 @@ def measure(
             batches=batch_size,
             dtypes=dtype,
             backends=backend,
+            methods=method,
             against=[each.value for each in against],
             mode=mode.value,
             device=device,

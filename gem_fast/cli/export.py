@@ -15,6 +15,7 @@ class Format(str, Enum):
     tensorrt = "tensorrt"
     triton_server = "triton-server"
     pt2 = "pt2"
+    exported_program = "exported-program"
 
 
 class Attention(str, Enum):
@@ -63,11 +64,14 @@ def export(
     queue_delay: Annotated[
         int, typer.Option(min=0, help="triton-server: microseconds to wait for others to share a batch.")
     ] = 1000,
-    device: Annotated[str, typer.Option(help="pt2: the device that the package is for, cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="pt2, exported-program: cpu or cuda, what the file is for.")] = "cpu",
     check: Annotated[bool, typer.Option(help="Run the graphs under ONNX Runtime and compare them with torch.")] = True,
     method: Annotated[
         str, typer.Option(help="What makes the features: gem, clip, maskclip, sclip, ...; docs/methods.md has them.")
     ] = "gem",
+    feature_surgery: Annotated[
+        bool, typer.Option("--feature-surgery", help="Score as CLIP Surgery does; the image encoder gives more for it.")
+    ] = False,
     gem_blocks: Annotated[int | None, typer.Option(help="Last blocks with a GEM path (default: the model's).")] = None,
     iterations: Annotated[int | None, typer.Option(help="Self-self attention iterations.")] = None,
     inverse_temperature: Annotated[float | None, typer.Option(help="Fixed 1/τ instead of the adaptive one.")] = None,
@@ -86,6 +90,7 @@ def export(
         "weights": weights,
         "device": device,
         "method": method,
+        "feature_surgery": feature_surgery,
     }
     gem = {"gem_blocks": gem_blocks, "iterations": iterations, "inverse_temperature": inverse_temperature}
     loading |= {name: value for name, value in gem.items() if value is not None}

@@ -49,12 +49,23 @@ def write_triton_server(
 
 def write_pt2(model: Any, out: Path, options: Any, **_: Any) -> list[RenderableType]:
     """An AOTInductor package of the image encoder."""
-    from gem_fast.export import ExportError
     from gem_fast.export.pt2 import export_pt2
 
-    if options.attention != "portable":
-        raise ExportError("a pt2 package has torch's own attention; leave out attention")
+    _check_attention("pt2", options)
     return checks(export_pt2(model, out, options))
+
+
+def write_program(model: Any, out: Path, options: Any, **_: Any) -> list[RenderableType]:
+    """The image encoder as a program of torch.export."""
+    from gem_fast.export.exported_program import export_program
+
+    _check_attention("exported-program", options)
+    return checks(export_program(model, out, options))
+
+
+def _check_attention(format: str, options: Any) -> None:
+    if options.attention != FORMATS[format].attention:
+        raise ValueError(f"the format {format} has torch's own attention; leave out attention")
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,9 @@ FORMATS = {
     "tensorrt": Format("onnx", write_tensorrt),
     "triton-server": Format("ort", write_triton_server),
     "pt2": Format("portable", write_pt2),
+    "exported-program": Format("portable", write_program),
 }
+_ON_DEVICE = ("pt2", "exported-program")  # whose files are for a device
 
 
 def write_export(
@@ -101,8 +114,8 @@ def write_export(
     from gem_fast.export import ExportOptions
     from gem_fast.export.export_options import parse_size
 
-    if loading["device"] != "cpu" and format != "pt2":
-        raise ValueError(f"device is for the format pt2; {format} needs none")
+    if loading["device"] != "cpu" and format not in _ON_DEVICE:
+        raise ValueError(f"device is for the formats {' and '.join(_ON_DEVICE)}; {format} needs none")
     chosen = ExportOptions(
         sizes=tuple(map(parse_size, sizes)), attention=attention or FORMATS[format].attention, **options
     )

@@ -121,6 +121,9 @@ def segment(
     method: Annotated[
         str, typer.Option(help="What makes the features: gem, clip, maskclip, sclip, ...; docs/methods.md has them.")
     ] = "gem",
+    feature_surgery: Annotated[
+        bool, typer.Option("--feature-surgery", help="Score as CLIP Surgery does (--runtime: where exported so).")
+    ] = False,
     gem_blocks: Annotated[int | None, typer.Option(help="Last blocks with a GEM path (default: the model's).")] = None,
     iterations: Annotated[int | None, typer.Option(help="Self-self attention iterations.")] = None,
     inverse_temperature: Annotated[float | None, typer.Option(help="Fixed 1/τ instead of the adaptive one.")] = None,
@@ -168,6 +171,7 @@ def segment(
         "gem_blocks": gem_blocks,
         "iterations": iterations,
         "inverse_temperature": inverse_temperature,
+        "feature_surgery": feature_surgery,
     }
     engine = {name: value for name, value in engine.items() if value is not None}
 
@@ -175,7 +179,8 @@ def segment(
         if runtime is not None:
             from gem_fast.runtime import GemRuntime
 
-            return GemRuntime(runtime, provider=provider, cache=engine_cache, threads=threads, max_batch=batch_size)
+            asked: dict[str, Any] = {"provider": provider, "cache": engine_cache, "threads": threads}
+            return GemRuntime(runtime, feature_surgery=feature_surgery or None, max_batch=batch_size, **asked)
         import gem_fast
 
         return gem_fast.load(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnxruntime import OrtValue
 
 from ..decoding import Decoder
 from ..errors import ExportError
@@ -22,7 +21,10 @@ from .folder import open_folder
 from .graph import Graph
 from .manifest import Manifest, size_name
 from .runtime_options import RuntimeOptions
+from .surgery import surgery_scores
 from .text import TextEncoder, TextTokenizer
+
+_ONE_EACH = np.array([[-1]], np.int64)  # synonyms where every text is a class
 
 
 class GemRuntime(Segmenter):
@@ -36,14 +38,19 @@ class GemRuntime(Segmenter):
         folder, manifest: where the files lie, and what is known of them.
         sizes: heights and widths of the input that were exported, none if it may have any.
         options: how ONNX Runtime runs them.
+        feature_surgery: whether scores are those of CLIP Surgery's feature surgery.
     """
 
-    def __init__(self, folder: str | Path, *, verify: bool = True, **options: Any) -> None:
+    def __init__(
+        self, folder: str | Path, *, verify: bool = True, feature_surgery: bool | None = None, **options: Any
+    ) -> None:
         """Open an exported folder.
 
         Args:
             folder: what `gem-fast export --format onnx` wrote.
             verify: compare all files with their checksums in the manifest, or else only look whether they are there.
+            feature_surgery: score by CLIP Surgery's feature surgery, for which the model must have been exported; None
+                as it was exported.
             **options: fields of `RuntimeOptions`, such as `provider="cuda"` or `threads=4`.
 
         Raises:
@@ -56,6 +63,10 @@ class GemRuntime(Segmenter):
         self.folder = Path(folder)
         self.manifest = open_folder(self.folder, verify)
         self.name = self.manifest.model.name
+        exported = self.manifest.export.feature_surgery
+        if feature_surgery and not exported:
+            raise ExportError(f"{self.folder} was exported without feature surgery: export the model with it")
+        self.feature_surgery = exported if feature_surgery is None else feature_surgery
         encoders = self.manifest.of_role("image_encoder")
         self.sizes = tuple(entry.size for entry in encoders.values() if entry.size)
         self.defaults = usual_settings(self.manifest, self.sizes)
@@ -75,7 +86,7 @@ class GemRuntime(Segmenter):
         return {
             "model": model.name,
             "weights": model.weights_sha256,
-            "method": {"name": "gem", **model.options},
+            "method": {"name": "gem", **model.options} | ({"feature_surgery": True} if self.feature_surgery else {}),
             "dtype": export.quantize or export.dtype,
         }
 
@@ -156,19 +167,24 @@ class GemRuntime(Segmenter):
                 raise ValueError(f"size {size} was not exported; the exported sizes are {listed} (height x width)")
         return min(fitting, key=lambda each: sum(abs(log(a / b)) for a, b in zip(each, wanted, strict=True)))
 
-    def patch_features(self, pixels: np.ndarray, shape: tuple[int, int]) -> OrtValue:
-        """Patch features `[B, h, w, E]`, where the graphs run."""
+    def patch_features(self, pixels: np.ndarray, shape: tuple[int, int]) -> Any:
+        """Patch features `[B, h, w, E]`, where the graphs run; with feature surgery and CLIP's image embeddings."""
         encoder, image = self.image_encoder(shape), self.manifest.image
         if encoder.limit and len(pixels) > encoder.limit:
             raise ValueError(f"batch_size must be at most the max_batch of the runtime, {encoder.limit}")
         inputs = {"pixels": normalised(pixels, image.mean, image.std)} if self.resizes else {"image": pixels}
-        return encoder.run(inputs, "patch_features", stay=True)[0]
+        if not self.feature_surgery:
+            return encoder.run(inputs, "patch_features", stay=True)[0]
+        features, images = encoder.run(inputs, "patch_features", "image_embedding", stay=True)
+        return features, images
 
-    def scores(self, patches: OrtValue, members: Sequence[int], words: np.ndarray, groups: Sequence[int]) -> np.ndarray:
-        inputs: dict[str, Any] = {"text_embeddings": words}
-        if max(groups) > 1:
-            inputs["synonyms"] = synonym_rows(groups)
-        return self.score_graph.run({"patch_features": patches, **inputs}, "cosines")[0].numpy()[list(members)]
+    def scores(self, patches: Any, members: Sequence[int], words: np.ndarray, groups: Sequence[int]) -> np.ndarray:
+        features, images = patches if isinstance(patches, tuple) else (patches, None)
+        surgery = images is not None and len(groups) > 1
+        rows = synonym_rows(groups) if max(groups) > 1 and not surgery else _ONE_EACH
+        inputs = {"patch_features": features, "text_embeddings": words, "synonyms": rows}
+        cosines = self.score_graph.run(inputs, "cosines")[0].numpy()[list(members)]
+        return surgery_scores(cosines, images.numpy()[list(members)], words, groups) if surgery else cosines
 
 
 def scorer(

@@ -8,8 +8,8 @@ from ..dtypes import DTYPES
 from .interface import TensorFacts
 from .typed_json import member, require
 
-FORMATS = ("onnx", "tensorrt", "triton-server", "pt2")
-IMAGE_ROLES = ("image_encoder", "image_encoder_pt2")  # a file for each size
+FORMATS = ("onnx", "tensorrt", "triton-server", "pt2", "exported-program")
+IMAGE_ROLES = ("image_encoder", "image_encoder_pt2", "image_encoder_program")  # a file for each size
 ROLES = (*IMAGE_ROLES, "text_encoder", "head", "cosines", "heatmaps", "labels", "tokenizer", "weights")
 Size = tuple[int, int]  # height and width
 _LONGEST_SIDE = 1 << 14  # pixels
@@ -116,6 +116,7 @@ class ExportFacts:
     quantize: str | None = None
     original: bool = False
     with_preprocess: bool = False
+    feature_surgery: bool = False
     device: str | None = None
 
     def __post_init__(self) -> None:

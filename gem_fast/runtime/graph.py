@@ -67,7 +67,7 @@ class Graph:
         self.device_id = options.device_id if options.on_nvidia else 0
 
     def _inputs(self) -> Tensors:
-        return tensors(self.session.get_inputs()) | tensors(self.session.get_overridable_initializers(), optional=True)
+        return tensors([*self.session.get_inputs(), *self.session.get_overridable_initializers()])
 
     def _check_model(self, model: ModelFacts) -> None:
         """ValueError unless the graph's own facts are of the same model."""
@@ -86,7 +86,7 @@ class Graph:
         """
         binding = self.session.io_binding()
         try:
-            # As values, since inputs with a default can't be bound as arrays; kept, since they lend their memory.
+            # Kept until the end, since they lend their memory.
             values = {name: as_value(value) for name, value in inputs.items()}
             for name, value in values.items():
                 binding.bind_ortvalue_input(name, value)
@@ -106,11 +106,11 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def tensors(values: list[Any], optional: bool = False) -> dict[str, TensorFacts]:
+def tensors(values: list[Any]) -> dict[str, TensorFacts]:
     """Inputs or outputs of a session as a manifest has them; of an unknown length where ONNX Runtime names none."""
     return {
         value.name: TensorFacts(
-            value.type.removeprefix("tensor(").rstrip(")"), tuple(d or "unknown" for d in value.shape), optional
+            value.type.removeprefix("tensor(").rstrip(")"), tuple(d or "unknown" for d in value.shape)
         )
         for value in values
     }

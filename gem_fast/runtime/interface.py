@@ -16,12 +16,10 @@ class TensorFacts:
     Attributes:
         type: one of `TYPES`.
         shape: its dimensions; those that may vary by a name.
-        optional: an input that may be left out.
     """
 
     type: str
     shape: Shape
-    optional: bool = False
 
     def __post_init__(self) -> None:
         require(self.type in TYPES, "type", f"one of {', '.join(TYPES)}", self.type)
@@ -30,11 +28,11 @@ class TensorFacts:
             require(bool(length) and (isinstance(length, str) or length > 0), f"shape[{i}]", right, length)
 
     def __str__(self) -> str:
-        return f"{'optional ' if self.optional else ''}{self.type} [{', '.join(map(str, self.shape))}]"
+        return f"{self.type} [{', '.join(map(str, self.shape))}]"
 
     def fits(self, other: "TensorFacts") -> bool:
         """Whether the other is the same, whatever the names of its dimensions are."""
-        return (self.type, self.optional, _lengths(self.shape)) == (other.type, other.optional, _lengths(other.shape))
+        return (self.type, _lengths(self.shape)) == (other.type, _lengths(other.shape))
 
 
 Tensors = Mapping[str, TensorFacts]
@@ -56,13 +54,23 @@ def check_tensors(wanted: Tensors, found: Tensors, entry: str) -> None:
 
 
 def image_encoder(
-    embed_dim: int, patch: int, size: tuple[int, int] | None, *, original: bool, with_preprocess: bool
+    embed_dim: int,
+    patch: int,
+    size: tuple[int, int] | None,
+    *,
+    original: bool,
+    with_preprocess: bool,
+    feature_surgery: bool = False,
 ) -> tuple[Tensors, Tensors]:
     """Inputs and outputs of the image encoder for that height and width, or any multiple of the patch."""
     H, W = size or ("height", "width")
     h, w = (size[0] // patch, size[1] // patch) if size else ("h", "w")
     features = TensorFacts("float", ("batch", h, w, embed_dim))
-    outputs = {"patch_features": features} | ({"original_features": features} if original else {})
+    outputs = {"patch_features": features}
+    if feature_surgery:
+        outputs["image_embedding"] = TensorFacts("float", ("batch", embed_dim))
+    if original:
+        outputs["original_features"] = features
     if with_preprocess:
         return {"image": TensorFacts("uint8", ("batch", "image_height", "image_width", 3))}, outputs
     return {"pixels": TensorFacts("float", ("batch", 3, H, W))}, outputs
@@ -78,10 +86,10 @@ def head_and_text(embed_dim: int) -> dict[str, tuple[Tensors, Tensors]]:
     scored = {
         "patch_features": TensorFacts("float", ("batch", "h", "w", embed_dim)),
         **embeddings,
-        "synonyms": TensorFacts("int64", ("classes", "most"), optional=True),
+        "synonyms": TensorFacts("int64", ("classes", "most")),
     }
     size = {"output_size": TensorFacts("int64", (2,))}
-    settings = {name: TensorFacts("float", (), optional=True) for name in ("logit_scale", "threshold")}
+    settings = {name: TensorFacts("float", ()) for name in ("logit_scale", "threshold")}
     return {
         "text_encoder": ({"token_ids": TensorFacts("int64", ("texts", "length"))}, embeddings),
         "cosines": (scored, cosines),

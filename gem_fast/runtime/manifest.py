@@ -14,7 +14,7 @@ from .interface import TensorFacts, check_tensors, head_and_text, image_encoder
 from .typed_json import EntryError, from_json, member, parse_json, read_json, require, shown
 
 FORMAT = "gem_fast.export"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 _LIMIT = 16 << 20  # bytes of a manifest, which has room for a vocabulary of a million tokens
@@ -81,7 +81,7 @@ class Manifest:
         """What a file of that role takes and gives; nothing for what is no graph."""
         image, made = self.image, self.export
         if entry.role == "image_encoder":
-            options = {"original": made.original, "with_preprocess": made.with_preprocess}
+            options = {name: getattr(made, name) for name in ("original", "with_preprocess", "feature_surgery")}
             return image_encoder(image.embed_dim, image.patch_size, entry.size, **options)
         return head_and_text(image.embed_dim).get(entry.role, ({}, {}))
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from gem_fast.kernels.backends import Backend, operation
 from torch import Tensor
 
-from .cpu import pairs_cpu, why_not_pairs
+from . import cpu, triton
 from .distance import bias_rows, distance_factors
 from .self_self import check_qkv, of_each_image
 
@@ -37,8 +37,8 @@ def pair_attention(
         average: divide by the number of pairs.
         grid: patches in height and width, for the bias; N is one more than their product.
         sigma: of the bias `exp(-d²/2σ²)` of patches at the distance d, in patches; None for no bias.
-        backend: `"reference"` (N×N in memory), `"sdpa"` or `"cpu"` (the native kernel); None is what the environment
-            variable `GEM_FAST_BACKEND` names, else the fastest that serves.
+        backend: `"reference"` (N×N in memory), `"sdpa"`, `"cpu"` (the native kernel) or `"triton"` (for CUDA and ROCm);
+            None is what the environment variable `GEM_FAST_BACKEND` names, else the fastest that serves.
 
     Returns:
         `[B, N, H*D]` in the type of `qkv`.
@@ -107,7 +107,8 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor, factors: Factors) -> 
 
 OPERATION = operation(
     "pair_attention",
-    Backend("cpu", pairs_cpu, why_not_pairs),
+    Backend("cpu", cpu.pairs_cpu, cpu.why_not_pairs),
+    Backend("triton", triton.pairs_triton, triton.why_not_pairs, triton.pays_pairs),
     Backend("sdpa", sdpa, pays=lambda qkv, *_: qkv.dtype != torch.float64),
     Backend("reference", reference),
     example=lambda dtype, device: (

@@ -56,6 +56,12 @@ def test_rows_of_any_norm_are_right(setting):
     assert verdicts(attention_problem((2, 40, 1, 32), "float16", setting, DEVICE)) == {"triton": RIGHT} | RIVALS
 
 
+@pytest.mark.parametrize(("pairs", "sigma"), attention.PAIRS)
+def test_pairs_are_right(pairs, sigma):
+    problem = attention.pairs_problem((2, 37, 1, 32), "float16", pairs, sigma, DEVICE)
+    assert verdicts(problem) == {"triton": RIGHT, "sdpa": RIGHT}
+
+
 def test_a_wrong_kernel_is_told_and_one_that_raises_stops_no_other(monkeypatch):
     assign = launch.Call.assign
 

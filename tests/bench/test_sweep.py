@@ -4,6 +4,7 @@ import functools
 import json
 import re
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
@@ -12,7 +13,7 @@ from gem_fast.bench import authors, sweep
 from gem_fast.bench.measure import Plan, check
 from gem_fast.bench.onnx_provider import export_graph
 from gem_fast.bench.processes import ProviderError, ProviderProcess
-from gem_fast.bench.providers import Provider, Subject
+from gem_fast.bench.providers import GRAPH_TOLERANCE, Provider, Subject
 from gem_fast.bench.subjects import make_subject, random_pixels
 from gem_fast.bench.sweep import Sweep
 from gem_fast.bench.torch_provider import build
@@ -21,6 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
+import gem_fast
 from gem_fast.cli import app
 from gem_fast.cli.bench import Rival
 from gem_fast.options import GemOptions
@@ -52,6 +54,29 @@ def test_counted_operations_are_those_that_run(projections):
     assert counted.flops == counter.get_total_flops()
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
+@pytest.mark.parametrize("name", list(gem_fast.methods()))
+def test_counted_operations_of_every_method_are_those_that_run(name):
+    from gem_fast.towers.vit import GemVisionTransformer
+
+    method = replace(gem_fast.methods()[name], blocks=min(gem_fast.methods()[name].blocks, 3))
+    vision = GemVisionTransformer(SMALL, method, "reference").eval()
+    plain = torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode(), plain[0], plain[1]:
+        vision(torch.randn(2, 3, 48, 48))
+    assert forward_work(SMALL, 2, 48, method).flops == counter.get_total_flops()
+
+
+def test_each_method_has_a_reference_of_its_own(gem_tiny):
+    asked = Sweep(models=["gem-tiny"], backends=["auto", "sdpa"], methods=["gem", "naclip"])
+    assert [provider.name for provider in asked.providers()] == ["engine", "naclip", "sdpa", "naclip sdpa"]
+    references = [sweep.reference(gem_tiny[0], 1, 64, method=name) for name in asked.methods]
+    wrong = check(asked.providers()[1], references[0], references[1])[1]
+    assert wrong is not None  # or a method that computes another's features would pass
+    with pytest.raises(ValueError, match="no method is called 'sam'"):
+        Sweep(methods=["sam"])
+
+
 def test_the_floor_of_the_paper_model_is_the_documented_one():
     config = VisionConfig(width=768, layers=12, heads=12, mlp_width=3072, patch_size=16, grid=(14, 14), embed_dim=512)
     work = forward_work(config, 1, 448)
@@ -71,8 +96,11 @@ def test_steps_of_the_waterfall_are_measured_besides():
     assert set(outcome.ceilings) == {"bfloat16"}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("name", sweep.GRAPHS)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [(name, dtype) for name in ("onnx-ort", "onnx-onnx", "onnx-portable") for dtype in ("float32", "float16")]
+    + [("onnx-int8", "int8")],
+)
 def test_graphs_run_where_torch_cannot_be_imported(monkeypatch, tmp_path, gem_tiny, name, dtype):
     subject, truth = gem_tiny
     provider = sweep.rival(name, dtype)
@@ -82,7 +110,10 @@ def test_graphs_run_where_torch_cannot_be_imported(monkeypatch, tmp_path, gem_ti
     with ProviderProcess(provider, subject, threads=1) as process:
         for batch, size in ((3, 64), (1, 96)):
             features = process.forward(random_pixels(batch, size), answer=True).features
-            assert check(provider, features[[0, -1]], truth(batch, size)) == (pytest.approx(0, abs=3e-3), None)
+            assert check(provider, features[[0, -1]], truth(batch, size)) == (
+                pytest.approx(0, abs=GRAPH_TOLERANCE[dtype]),
+                None,
+            )
     if provider == sweep.rival("onnx-ort", "float32"):
         with pytest.raises(ProviderError, match="torch is not for this process"):
             ProviderProcess(Provider("engine", "engine"), subject)
@@ -157,14 +188,16 @@ def test_the_command_measures_every_provider_that_is_here_and_writes_its_files(m
     command = ["bench", "--model", "gem-tiny", "--batch-size", "2", "--rounds", "2", "--threads", "1"]
     rivals = ["--against", "eager", "--against", "authors", "--against", "onnx-ort", "--mode", "throughput"]
     files = ["--json", str(tmp_path / "run.json"), "--markdown", str(tmp_path / "run.md"), "--plots", str(tmp_path)]
-    result = CliRunner().invoke(app, [*command, "--size", "32", "--size", "64", *rivals, *files])
+    cases = ["--size", "32", "--size", "64", "--method", "gem", "--method", "naclip"]
+    result = CliRunner().invoke(app, [*command, *cases, *rivals, *files])
     assert result.exit_code == 1, result.output  # one has no figure
     assert "throughput gem-tiny 2x64" in result.output
     content = json.loads((tmp_path / "run.json").read_text())
     assert content["machine_info"]["threads"] == 1
     for size in (32, 64):
         rows = [entry for entry in content["benchmarks"] if entry["params"]["size"] == size]
-        assert [entry["params"]["kind"] for entry in rows] == ["eager", "onnx", "engine"]
+        assert [entry["params"]["kind"] for entry in rows] == ["eager", "onnx", "engine", "engine"]
+        assert [entry["params"]["method"] for entry in rows] == ["gem", "gem", "gem", "naclip"]
         assert all(entry["extra_info"]["error"] < 1e-5 for entry in rows)
         assert {entry["params"]["mode"] for entry in rows} == {"throughput"}
     refused = content["gem_fast"]["refused"]

@@ -48,8 +48,11 @@ def test_triton_server(run, tmp_path):
             "attention for tensorrt must be one of onnx, plugin, portable",
         ),
         (["--format", "triton-server", "--attention", "plugin"], "plugin runs in TensorRT only"),
-        (["--format", "pt2", "--original"], "a pt2 package has sizes and a dtype"),
-        (["--format", "onnx", "--device", "cuda"], "device is for the format pt2; onnx needs none"),
+        (["--format", "pt2", "--original"], "the format pt2 has sizes and a dtype"),
+        (
+            ["--format", "onnx", "--device", "cuda"],
+            "device is for the formats pt2 and exported-program; onnx needs",
+        ),
         (["--format", "onnx", "--attention", "plugin"], "plugin runs in TensorRT only"),
     ],
 )

@@ -1,13 +1,16 @@
-"""AOTInductor packages of the image encoder, run back and compared with the engine."""
+"""Packages of the image encoder, run back, compared with the engine and given wrong inputs."""
 
+import os
 import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 from gem_fast.export import ExportError, ExportOptions, pt2
+from gem_fast.export.exported_program import export_program
 from gem_fast.export.plain import plain_torch
-from gem_fast.export.pt2 import at_size, export_pt2
+from gem_fast.export.program import at_size
+from gem_fast.export.pt2 import export_pt2
 from gem_fast.export.verdict import DisagreementError
 
 import gem_fast
@@ -27,19 +30,104 @@ def model():
     return whole
 
 
-def test_a_package_gives_the_engines_features(model, tmp_path):
+WRONG = {
+    "permuted": lambda x: x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2),
+    "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+    "every other image": lambda x: torch.cat([x, x])[::2],
+    "every other column": lambda x: x.repeat_interleave(2, 3)[..., ::2],
+    "one channel thrice": lambda x: x[:, :1].expand(-1, 3, -1, -1),
+    "one image twice": lambda x: x[:1].expand(2, -1, -1, -1),
+    "float16": lambda x: x.half(),
+    "bfloat16": lambda x: x.bfloat16(),
+    "float64": lambda x: x.double(),
+    "uint8": lambda x: x.byte(),
+    "int64": lambda x: x.long(),
+    "small": lambda x: x[..., :8, :8].contiguous(),
+    "large": lambda x: torch.cat([x, x], 3),
+    "turned": lambda x: x.transpose(2, 3).contiguous(),
+    "four channels": lambda x: x[:, [0, 1, 2, 0]].contiguous(),
+    "no batch": lambda x: x[0],
+    "a row": lambda x: x.flatten(),
+    "a number": lambda x: x.sum(),
+    "five dimensions": lambda x: x[..., None],
+    "too many": lambda x: torch.zeros(1025, 3, *SIZE),
+    "an array": lambda x: x.numpy(),
+    "another device": lambda x: x.to("meta"),
+}
+
+
+@pytest.fixture(scope="module")
+def compiled(model, tmp_path_factory):
+    """The folder of a pt2 package."""
     if not shutil.which("g++"):
         pytest.skip("there is no C++ compiler")
-    manifest = export_pt2(model, tmp_path / "out", ExportOptions(sizes=(SIZE,)))
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["image_encoder.pt2", "manifest.json"]
+    folder = tmp_path_factory.mktemp("pt2") / "out"
+    export_pt2(model, folder, ExportOptions(sizes=(SIZE,)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def saved(model, tmp_path_factory):
+    """The folder of a program of torch.export."""
+    folder = tmp_path_factory.mktemp("program") / "out"
+    export_program(model, folder, ExportOptions(sizes=(SIZE,)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoders(compiled, saved):
+    """A function of pixels for each format."""
+    return {
+        "pt2": torch._inductor.aoti_load_package(str(compiled / "image_encoder.pt2")),
+        "exported-program": torch.export.load(saved / "image_encoder.pt2").module(),
+    }
+
+
+def batch(count):
+    return torch.randn(count, 3, *SIZE, generator=torch.Generator().manual_seed(count))
+
+
+def off(found, truth):
+    return (found - truth).norm() / truth.norm()
+
+
+@pytest.mark.parametrize(("format", "folder"), [("pt2", "compiled"), ("exported-program", "saved")])
+def test_a_package_gives_the_engines_features(model, encoders, format, folder, request):
+    folder = request.getfixturevalue(folder)
+    manifest = read_manifest(folder)
+    assert sorted(p.name for p in folder.iterdir()) == ["image_encoder.pt2", "manifest.json"]
+    assert manifest.export.format == format
     assert 0 < largest_error(manifest) <= 2e-6
     assert manifest.files["image_encoder.pt2"].size == (16, 24)
-    verify_files(tmp_path / "out", read_manifest(tmp_path / "out"))
-    package = torch._inductor.aoti_load_package(str(tmp_path / "out" / "image_encoder.pt2"))
+    verify_files(folder, manifest)
     for count in (1, 2, 5):
-        pixels = torch.randn(count, 3, *SIZE, generator=torch.Generator().manual_seed(count))
-        truth = model.features(pixels)
-        assert (package(pixels) - truth).norm() / truth.norm() <= 2e-6
+        assert off(encoders[format](batch(count)), model.features(batch(count))) <= 2e-6
+
+
+@pytest.mark.parametrize("format", ["pt2", "exported-program"])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_input_is_refused_or_served(model, encoders, format, wrong):
+    """In this process, where no environment variable asks for it."""
+    assert "AOTI_RUNTIME_CHECK_INPUTS" not in os.environ
+    given = WRONG[wrong](batch(2))
+    try:
+        found = encoders[format](given)
+    except Exception:  # torch's errors share no base: RuntimeError, AssertionError, TypeError
+        return
+    assert format == "exported-program", f"the package took {wrong}"
+    assert off(found, model.features(given)) <= 2e-6
+
+
+def test_pixels_that_start_within_a_buffer_are_served(model, encoders):
+    pixels = batch(2)
+    within = torch.cat([torch.zeros(1), pixels.flatten()])[1:].view_as(pixels)
+    assert off(encoders["pt2"](within), model.features(pixels)) <= 2e-6
+
+
+def test_a_package_that_takes_a_wrong_layout_is_not_kept(model, tmp_path):
+    with pytest.raises(ExportError, match=r"compiled a\.pt2 without a check of its inputs.*exported-program"):
+        pt2.check_refusal(lambda pixels: pixels, batch(2), tmp_path / "a.pt2")
 
 
 def test_a_model_for_one_size_computes_the_same(model):
@@ -104,7 +192,7 @@ def test_one_package_for_each_size(model, tmp_path, packaged):
 
 @pytest.mark.parametrize("options", [{"dynamic_size": True}, {"original": True}])
 def test_options_of_graphs_are_refused(model, tmp_path, options):
-    with pytest.raises(ExportError, match="a pt2 package has sizes and a dtype"):
+    with pytest.raises(ExportError, match="the format pt2 has sizes and a dtype"):
         export_pt2(model, tmp_path / "out", ExportOptions(**options))
 
 

@@ -78,7 +78,6 @@ def test_a_configuration_says_what_its_graph_says(served, configs, schema, name)
     assert config.name == name
     assert config.backend == "onnxruntime"
     assert config.instance_group[0].count == 2
-    defaults = {each.name for each in graph.initializer}
     batched = config.max_batch_size > 0
     for declared, values in ((config.input, graph.input), (config.output, graph.output)):
         assert [each.name for each in declared] == [each.name for each in values]
@@ -87,7 +86,7 @@ def test_a_configuration_says_what_its_graph_says(served, configs, schema, name)
             dims = [d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim]
             assert schema.DataType.Name(each.data_type) == KINDS[kind.elem_type]
             assert list(each.dims) == (dims[1:] if batched else dims or [1])
-            assert getattr(each, "optional", False) == (each.name in defaults)
+            assert not getattr(each, "optional", False)
             if batched:
                 assert dims[0] == -1
 
@@ -134,12 +133,14 @@ def test_the_ensemble_gives_the_engines_labels(served, configs, model):
         "pixels": pixels.numpy(),
         "token_ids": model.text.tokenizer(words).numpy(),
         "output_size": np.array([61, 53]),
+        "synonyms": np.array([[-1]]),
+        "logit_scale": np.array([model.defaults.logit_scale], np.float32),
         "threshold": np.array([0.0], np.float32),
     }
     for step in configs["gem"].ensemble_scheduling.step:
         session = onnxruntime.InferenceSession(served / "models" / step.model_name / "1" / "model.onnx")
-        scalars = {each.name for each in session.get_overridable_initializers() if not each.shape}
-        feed = {name: tensors[tensor] for name, tensor in step.input_map.items() if tensor in tensors}
+        scalars = {each.name for each in session.get_inputs() if not each.shape}
+        feed = {name: tensors[tensor] for name, tensor in step.input_map.items()}
         feed = {name: value.reshape(()) if name in scalars else value for name, value in feed.items()}
         names = list(step.output_map)
         tensors |= dict(zip((step.output_map[n] for n in names), session.run(names, feed), strict=True))

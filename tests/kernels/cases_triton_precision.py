@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import triton.language as tl
+from gem_fast.kernels import pair_attention
 from gem_fast.kernels.attention.reference import reference
 from gem_fast.kernels.attention.triton import launch, triton_attention
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
@@ -92,6 +93,23 @@ def test_tf32_is_as_exact_as_plain_torch(monkeypatch, choose, tensor_cores, resi
     assert relative_error(qkv, [c], iterations, normalize=normalize) > 1e-5
     round_products_of_torch(monkeypatch)
     assert_as_exact_as_plain_torch(qkv, c, iterations, normalize)
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="a GPU has them")
+@pytest.mark.parametrize("near", [None, (7, 9)], ids=["plain", "near"])
+@pytest.mark.parametrize("kind", ["bf16", "tf32"])
+def test_pairs_are_as_exact_as_plain_torch(monkeypatch, tensor_cores, kind, near):
+    qkv = make_qkv(1, 64, 2, 72, torch.bfloat16 if kind == "bf16" else torch.float32)
+    options = {"pairs": "qq+kk", "grid": near, "sigma": 5.0 if near else None}
+    truth = pair_attention(qkv.double(), 0.5, backend="reference", **options)
+    if kind == "tf32":
+        monkeypatch.setattr(launch, "precision", lambda *_: "tf32")
+    found = pair_attention(qkv, 0.5, backend="triton", **options)
+    if kind == "tf32":
+        assert (found - truth).norm() > 1e-5 * truth.norm()
+        round_products_of_torch(monkeypatch)
+    plain = pair_attention(qkv, 0.5, backend="reference", **options)
+    assert (found - truth).norm() <= 2 * (plain - truth).norm()
 
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="a GPU has them")

@@ -309,7 +309,7 @@ def test_one_more_row_is_one_more_backend(monkeypatch):
 def test_every_operation_has_plain_torch_and_ends_with_what_serves_all():
     known = {
         "self_self_attention": ("cpu", "triton", "sdpa", "reference"),
-        "pair_attention": ("cpu", "sdpa", "reference"),
+        "pair_attention": ("cpu", "triton", "sdpa", "reference"),
         "query_key_attention": ("cpu", "sdpa"),
         "layer_norm_and_temperature": ("triton", "sdpa"),
         "decode_labels": ("cpu", "triton", "sdpa"),

@@ -1,7 +1,5 @@
 """The Triton kernels: their numerics, and what importing them needs."""
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,23 +7,10 @@ import pytest
 from tests.interpreted import python, run_cases
 
 
-@pytest.fixture(scope="module")
-def runs(request, tmp_path_factory):
-    """Of each operation that is tested the run of its cases: as many at a time as there are cores."""
-    wanted = [item.callspec.params["operation"] for item in request.session.items if "runs" in item.fixturenames]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield {
-            operation: pool.submit(
-                run_cases, Path(__file__).parent / f"cases_triton_{operation}.py", tmp_path_factory.mktemp(operation)
-            )
-            for operation in wanted
-        }
-
-
-@pytest.mark.parametrize("operation", ["attention", "precision", "decoding", "tile_search", "layer_norm"])
-def test_numerics(operation, runs):
+@pytest.mark.parametrize("operation", ["attention", "pairs", "precision", "decoding", "tile_search", "layer_norm"])
+def test_numerics(operation, tmp_path):
     """In a process of its own: without a GPU it needs Triton's interpreter, chosen before anything imports Triton."""
-    runs[operation].result()
+    run_cases(Path(__file__).parent / f"cases_triton_{operation}.py", tmp_path)
 
 
 def test_importing_needs_no_kernel_and_no_driver(tmp_path):

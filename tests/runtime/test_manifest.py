@@ -125,7 +125,7 @@ def test_what_is_no_manifest(folder, content, told):
 @pytest.mark.parametrize("version", [1, True, "2", 2.5, None, [[]], 10**30])
 def test_another_version(folder, valid, version):
     write(folder, changed(valid, ("format_version",), version))
-    with pytest.raises(ExportError, match=r"has format version .*, this gem_fast reads 2; export the model again$"):
+    with pytest.raises(ExportError, match=r"has format version .*, this gem_fast reads 3; export the model again$"):
         GemRuntime(folder)
 
 

@@ -161,7 +161,7 @@ KINDS = {
         'files["image_encoder.onnx"].outputs.patch_features is missing',
     ),
     "an input of the tokenizer": (
-        "files/tokenizer.json/inputs", {"x": {"type": "float", "shape": [], "optional": False}},
+        "files/tokenizer.json/inputs", {"x": {"type": "float", "shape": []}},
         'files["tokenizer.json"].inputs.x is unknown; known are none',
     ),
     "weights elsewhere": (
@@ -175,6 +175,10 @@ KINDS = {
     "a file as null": ("files/b.onnx", None, 'files["b.onnx"] must be an object, got null'),
     # objects
     "an unknown entry": ("image/patchsize", 8, "image.patchsize is unknown; known are patch_size, embed_dim, mean"),
+    "an optional input": (
+        "files/labels.onnx/inputs/threshold/optional", True,
+        'files["labels.onnx"].inputs.threshold.optional is unknown; known are type, shape',
+    ),
     "an unknown section": ("extra", {}, "extra is unknown; known are model, image, text"),
     "a section as a list": ("image", [], "image must be an object, got a list of 0"),
     "files as a list": ("files", ["image_encoder.onnx"], "files must be an object, got a list of 1"),

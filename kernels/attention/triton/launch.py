@@ -213,18 +213,32 @@ class Call:
         for _ in range(iterations):
             refined = torch.empty(source.shape, dtype=source.dtype, device=source.device)
             for i in range(self.P):
-                self._attend(source[:, :, i : i + 1], source[:, :, i], refined[:, :, i])
+                self.pairs(source, source[:, :, i], refined[:, :, i], ((i, i),))
             source = self.rounded(refined)
-        self._attend(source, self.rounded(self.values)[:, :, 0], out.view(self.B, self.N, self.H, self.D))
+        own = [(i, i) for i in range(self.P)]
+        self.pairs(source, self.rounded(self.values)[:, :, 0], out.view(self.B, self.N, self.H, self.D), own)
 
-    def _attend(self, query: Tensor, value: Tensor, out: Tensor) -> None:
+    def pairs(
+        self,
+        projections: Tensor,
+        value: Tensor,
+        out: Tensor,
+        pairs: Sequence[tuple[int, int]],
+        average: bool = True,
+        factors: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        """The attention of pairs of projections, with the bias of two tables if any; rows have any norm."""
         from .attend import attend_kernel
 
-        tile = self.tile("attend")
-        strides = (*query.stride()[:4], *value.stride()[:3], *out.stride()[:3])
+        tile = self.tile("attend" if factors is None else "attend_near")
+        down, across = factors or (None, None)
+        strides = (*projections.stride()[:4], *value.stride()[:3], *out.stride()[:3])
+        digits = sum((3 * a + b) * 9**i for i, (a, b) in enumerate(pairs))
         attend_kernel[self.grid(self.N, tile, self.H)](
-            query, value, out, self.c, *strides, self.N,
-            P=query.shape[2], D=self.D, ROWS=tile.rows, KEYS=tile.keys, WHOLE=self.N % tile.keys == 0,
+            projections, value, out, self.c, down, across, *strides, self.N,
+            columns=0 if across is None else len(across), pairs=digits, P=len(pairs),
+            share=1.0 / len(pairs) if average else 1.0,
+            D=self.D, ROWS=tile.rows, KEYS=tile.keys, WHOLE=self.N % tile.keys == 0, NEAR=factors is not None,
             **self.parts, **self.products, **tile.options,
         )  # fmt: skip
 

@@ -52,6 +52,7 @@ _FP32: Entries = {
     "refine": ((128, Tile(64, 32, 8, 2)),),
     "assign": ((128, Tile(64, 32, 8, 2)),),
     "attend": ((128, Tile(16, 32, 4, 1)),),
+    "attend_near": ((128, Tile(32, 16, 8, 1)),),
 }
 
 # Family -> bits of an element -> entries.
@@ -62,6 +63,7 @@ TABLE: dict[str, dict[int, Entries]] = {
             "assign": ((128, _L),),
             "assign_in_place": ((80, _L), (96, _S), (128, Tile(64, 32, 8, 2))),
             "attend": ((128, _L),),
+            "attend_near": ((64, _M), (128, _S)),
             "resident": ((64, Tile(128, 128, 8, 1)), (128, _HEAD)),
         },
         32: _FP32,
@@ -72,6 +74,7 @@ TABLE: dict[str, dict[int, Entries]] = {
             "assign": ((128, _L),),
             "assign_in_place": ((96, _L), (128, _M)),
             "attend": ((64, _L), (96, _S), (128, Tile(64, 32, 8, 2))),
+            "attend_near": ((96, Tile(64, 32, 8, 2)), (128, Tile(64, 32, 8, 1))),
             "resident": ((64, Tile(128, 128, 8, 1)), (128, _HEAD)),
         },
         32: _FP32,
@@ -82,6 +85,7 @@ TABLE: dict[str, dict[int, Entries]] = {
             "assign": ((80, _L), (96, _M), (128, Tile(64, 32, 4, 2))),
             "assign_in_place": ((64, _L), (80, _S), (96, Tile(64, 32, 8, 2)), (128, Tile(32, 32, 4, 2))),
             "attend": ((64, _L), (80, _M), (96, _S), (128, Tile(64, 32, 8, 2))),
+            "attend_near": ((64, _S), (96, Tile(32, 32, 8, 2)), (128, Tile(64, 32, 8, 2))),
             "resident": ((96, Tile(64, 64, 8, 1)),),
         },
         32: _FP32,
@@ -92,6 +96,7 @@ TABLE: dict[str, dict[int, Entries]] = {
             "assign": ((128, Tile(128, 64, 4, 2)),),
             "assign_in_place": ((128, Tile(128, 64, 4, 2)),),
             "attend": ((128, Tile(128, 64, 4, 2)),),
+            "attend_near": ((128, Tile(64, 32, 4, 2)),),
             "resident": ((128, _HEAD),),
         },
         32: _FP32,
@@ -99,7 +104,7 @@ TABLE: dict[str, dict[int, Entries]] = {
     "interpreter": {
         bits: {
             operation: ((128, Tile(64, 32, 4, 2)),)
-            for operation in ("refine", "assign", "assign_in_place", "attend", "resident")
+            for operation in ("refine", "assign", "assign_in_place", "attend", "attend_near", "resident")
         }
         for bits in (16, 32)
     },
