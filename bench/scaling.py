@@ -34,8 +34,7 @@ def plan(feed: float, encode: float, cores: int, gpu: float = 0.0) -> float:
 
 
 def rows(found: dict[str, Any]) -> Iterator[list[str]]:
-    stats = found["ViT-B-16"]["stats"]
-    encode = stats["stages"]["encode"] / stats["done"]
+    encode = found["ViT-B-16"]["engine"]
     for photo in ("web", "camera"):
         alone, _, whole = (case["stages"] for case in found[photo]["cases"])
         labels = alone | {"decode scores": whole["decode scores"]}

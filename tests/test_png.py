@@ -44,6 +44,6 @@ def test_files_stay_small():
 
 @pytest.mark.parametrize("classes", [3, 255, 300])
 def test_counts_and_colours_of_labels(classes):
-    labels = blobs(40, 60, classes, np.uint8 if classes < 256 else np.uint16)
+    labels = blobs(41, 63, classes, np.uint8 if classes < 256 else np.uint16)
     assert label_counts(labels, classes + 1).tolist() == [int((labels == i).sum()) for i in range(classes + 1)]
     assert np.array_equal(np.asarray(coloured(labels)), palette(classes + 1)[labels])

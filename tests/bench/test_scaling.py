@@ -9,7 +9,7 @@ FREE = {"read": 0.002, "encode files": 0.001}
 WHOLE = {**FREE, "decode scores": 0.006}
 FOUND = {
     "machine": "a machine",
-    "ViT-B-16": {"stats": {"done": 10, "stages": {"encode": 2.0, "read": 9.0}}},
+    "ViT-B-16": {"engine": 0.2},
     "web": {"cases": [{"stages": FREE}, {"stages": FREE}, {"stages": WHOLE}]},
     "camera": {"cases": [{"stages": FREE}, {"stages": FREE}, {"stages": WHOLE}]},
 }
