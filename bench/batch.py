@@ -124,10 +124,11 @@ def measure(folder: Path, out: Path, quick: bool) -> dict[str, Any]:
     whole, broken = generated(folder / f"mixed-{count}", count)
     fed, engine, _ = alone(tiny, whole[:: max(1, len(whole) // 200)], out / "alone", 1)
     told = run(tiny, folder / f"mixed-{count}", out / "tiny", marks)
-    found: dict[str, Any] = {"machine": machine_line(), "gem-tiny": told, "feed": fed, "engine": engine}
+    found: dict[str, Any] = {"machine": machine_line(), "quick": quick, "gem-tiny": told, "feed": fed, "engine": engine}
     told |= {"allowed": CORES / (fed + engine), "all named": told["failed"] == sorted(map(str, broken))}
     whole, broken = generated(folder / f"mixed-{few}", few)
-    _, engine, together = alone(large, whole, out / "large alone", CORES)
+    _, engine, _ = alone(large, whole[:16], out / "large core", 1)
+    *_, together = alone(large, whole, out / "large alone", CORES)
     found["ViT-B-16"] = told = run(large, folder / f"mixed-{few}", out / "large")
     told |= {"allowed": few / len(whole) / together, "engine": engine}
     for name, size, many in (("web", (640, 480), 100), ("camera", (4000, 3000), 6)):

@@ -17,7 +17,7 @@ from .tables import markdown_table
 GPU = 0.00054  # seconds an image: the roofline of ViT-B/16 on an H100 SXM in batches of 32, with its transfers
 INTRO = """# A million images
 
-Written by `make scaling` (`bench/scaling.py`) from `batch.json`, measured on {machine}.
+Written by `make scaling` (`bench/scaling.py`) from `batch.json`, measured on {machine}{quick}.
 
 A web photo is 640×480, a camera's 4000×3000; 150 classes, labels at the photo's size. *Feed* is all but encoding, on
 one core: its stages are told by the pipeline itself (`--stats`). Encoding is ViT-B/16 in bfloat16 on the CPU.
@@ -58,7 +58,8 @@ def main(folder: str = "bench/reports") -> None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         table = markdown_table(HEADS, list(rows(found)))
-        intro = INTRO.format(machine=found["machine"], gpu=GPU * 1e3)
+        quick = ", by `--quick`: a look at a few images, not a result" if found["quick"] else ""
+        intro = INTRO.format(machine=found["machine"], quick=quick, gpu=GPU * 1e3)
     except (OSError, ValueError, TypeError, KeyError) as error:
         sys.exit(f"scaling: {path}: no file of `make bench-batch` ({error})")
     write_whole(Path(folder) / "scaling.md", "\n".join([intro, *table, ""]).encode())

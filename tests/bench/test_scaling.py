@@ -9,6 +9,7 @@ FREE = {"read": 0.002, "encode files": 0.001}
 WHOLE = {**FREE, "decode scores": 0.006}
 FOUND = {
     "machine": "a machine",
+    "quick": False,
     "ViT-B-16": {"engine": 0.2},
     "web": {"cases": [{"stages": FREE}, {"stages": FREE}, {"stages": WHOLE}]},
     "camera": {"cases": [{"stages": FREE}, {"stages": FREE}, {"stages": WHOLE}]},
