@@ -59,7 +59,14 @@ setup(
     package_dir=FOLDERS,
     ext_modules=extensions(),
     package_data={
-        "gem_fast": ["py.typed", "embedded/*/*", "samples/*", "samples/masks/*"],
+        "gem_fast": [
+            "py.typed",
+            "embedded/*/*",
+            "samples/*",
+            "samples/masks/*",
+            "evaluation/classes/*",
+            "evaluation/held_out/*",
+        ],
         "gem_fast.export.tensorrt": ["operators.json"],
     },
     # What the engine and the torch-free runtime share; each is an extra, so that deploying needs no torch.
@@ -69,6 +76,7 @@ setup(
         "export": EXPORT,
         "runtime": RUNTIME,
         "runtime-gpu": ["onnxruntime-gpu[cuda,cudnn]>=1.21", "tokenizers>=0.20"],
+        "evaluation": ["matplotlib>=3.8", "scikit-learn>=1.4"],
         "heic": HEIC,
         "jxl": JXL,
         "bench": [*EXPORT, "onnxscript", "pytest>=8", "pytest-benchmark>=4", "matplotlib>=3.8"],
@@ -85,6 +93,8 @@ setup(
             "mypy>=1.11",
             "tritonclient>=2.50",  # carries the schema of Triton Inference Server's configurations
             "matplotlib>=3.8",
+            "scikit-learn>=1.4",
+            "torchmetrics>=1.4",  # what the metrics are held against
         ],
         "train": ["resvg-py"],
     },

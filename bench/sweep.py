@@ -72,13 +72,13 @@ class Sweep:
         object.__setattr__(self, "dtypes", tuple(dtype_name(dtype) for dtype in self.dtypes))
 
     def providers(self) -> list[Provider]:
-        """Rivals first, the authors' package before all, then the engine on each backend, in each type."""
+        """Rivals first, the authors' package before all, then the engine: each type, backend and method."""
         rivals = sorted(self.against, key=lambda name: name != "authors")
         return [rival(name, dtype) for name in rivals for dtype in _types(name, self.dtypes)] + [
             engine(method, dtype, backend)
             for dtype in self.dtypes
             for backend in self.backends
-            for method in self.methods
+            for method in sorted(self.methods, key=lambda name: name != "gem")
         ]
 
 

@@ -20,6 +20,7 @@ from .scores import score_patches, surgery_scores
 from .segmenter import Replica, Segmenter
 from .towers.text import TextEncoder
 from .towers.vit import GemVisionTransformer, VisionFeatures
+from .windows import Windows
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ class GemModel(Segmenter):
         return self.vision.class_embedding.device
 
     @property
+    def patch_size(self) -> int:
+        return self.vision.config.patch_size
+
+    @property
     def dtype(self) -> torch.dtype:
         return self.vision.class_embedding.dtype
 
@@ -76,7 +81,7 @@ class GemModel(Segmenter):
         return features if original else features.patches
 
     def input_size(self, image_size: tuple[int, int], size: int | None, resize: ResizePolicy | None) -> tuple[int, int]:
-        return input_size(image_size, size or self.defaults.size, resize or "shorter", self.vision.config.patch_size)
+        return input_size(image_size, size or self.defaults.size, resize or "shorter", self.patch_size)
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -107,10 +112,10 @@ class GemModel(Segmenter):
     def devices(self) -> tuple[str, ...]:
         return self.copies_on or (str(self.device),)
 
-    def replica(self, query: Query) -> Replica:
+    def replica(self, query: Query, windows: Windows | None = None, batch_size: int = 8) -> Replica:
         """Without the text tower, whose work is done."""
         content = io.BytesIO()
-        torch.save((replace(self, text=cast(TextEncoder, None)), query), content)
+        torch.save((replace(self, text=cast(TextEncoder, None)), (query, windows, batch_size)), content)
         return partial(scorer, content.getvalue())
 
     def resized(self, picture: Picture, size: tuple[int, int]) -> np.ndarray:
@@ -146,5 +151,5 @@ class GemModel(Segmenter):
 def scorer(content: bytes, device: str, threads: int) -> Callable[[np.ndarray, tuple[int, int]], list[np.ndarray]]:
     """What a `GemModel.replica` makes: the scores of pixels, for its query."""
     torch.set_num_threads(threads)
-    model, query = torch.load(io.BytesIO(content), map_location=device, weights_only=False)
-    return partial(model.score_on_host, query=query)
+    model, (query, windows, batch_size) = torch.load(io.BytesIO(content), map_location=device, weights_only=False)
+    return partial(model.score_on_host, query=query, windows=windows, batch_size=batch_size)

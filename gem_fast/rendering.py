@@ -13,6 +13,7 @@ Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont  # as Pillow types its default
 _HEAT = np.array([[0, 0, 96], [0, 96, 255], [0, 224, 192], [255, 224, 0], [255, 64, 0], [128, 0, 0]], np.float32)
 _BLEND = 0.55
+_BAND = 1 << 24  # pixels
 _LEGEND_ENTRIES = 24  # more would not be read
 _LEGEND_WIDTH = 160  # of the narrowest images, so that names have a place
 # Fonts of common systems, tried in this order where Pillow's own (ASCII) lacks a character.
@@ -60,7 +61,8 @@ def label_counts(labels: np.ndarray, count: int) -> np.ndarray:
     """How many pixels have each label from 0 to count - 1."""
     flat = labels.ravel()
     if labels.dtype != np.uint8:
-        return np.bincount(flat, minlength=count)
+        bands = np.array_split(flat, 1 + flat.size // _BAND)  # bincount takes 8 bytes a pixel
+        return np.sum([np.bincount(band, minlength=count) for band in bands], axis=0)
     # By Pillow, which makes no larger integers of them; as four channels, since counting one waits for itself.
     quarter = flat.size // 4
     channels = Image.frombuffer("RGBA", (quarter, 1), flat[: 4 * quarter], "raw", "RGBA", 0, 1) if quarter else None

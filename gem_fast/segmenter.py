@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -11,13 +12,14 @@ import numpy as np
 from PIL import Image
 
 from .decoding import Decoder
-from .images import ImageError, ImageLike, is_tensor, load_image
+from .images import MAX_PIXELS, MAX_WINDOWED_PIXELS, ImageError, ImageLike, is_tensor, load_image
 from .options import Defaults
 from .preprocess import Picture, ResizePolicy, resized
 from .prompts import Prompts, TextClass, parse_classes, parse_templates
 from .query import Query, check_scores
 from .segmentation import Segmentation, is_alone
 from .streaming import stream
+from .windows import Layout, WindowDecoder, Windows, parse_windows, windowed_size
 from .word_encoder import WordEncoder
 
 # Given a device and a number of threads: `score_on_host`, of a query.
@@ -25,10 +27,11 @@ Replica = Callable[[str, int], Callable[[np.ndarray, tuple[int, int]], list[np.n
 
 
 class _Ready(NamedTuple):
-    """An RGB image, height and width of its input, and its file."""
+    """An RGB image, height and width of its input, the windows on it if it has several, and its file."""
 
     picture: Image.Image
     shape: tuple[int, int]
+    layout: Layout | None
     source: str | None
 
 
@@ -55,6 +58,11 @@ class Segmenter(ABC):
     def identity(self) -> dict[str, Any]:
         """What its results depend on: `model`, `weights` (their sha256), `method` and `dtype`."""
 
+    @property
+    @abstractmethod
+    def patch_size(self) -> int:
+        """Side of a patch in pixels of the input."""
+
     @abstractmethod
     def input_size(self, image_size: tuple[int, int], size: int | None, resize: ResizePolicy | None) -> tuple[int, int]:
         """Height and width of the model's input for an image of that height and width.
@@ -62,6 +70,24 @@ class Segmenter(ABC):
         Raises:
             ImageError: this image can't have one. ValueError: no image could.
         """
+
+    def windows(self, window: int | None, stride: int | None) -> Windows | None:
+        """Sliding windows as `segment` takes them; ValueError if there can't be such."""
+        return parse_windows(window, stride, self.patch_size)
+
+    def place(
+        self, image_size: tuple[int, int], size: int | None, resize: ResizePolicy | None, windows: Windows | None
+    ) -> tuple[tuple[int, int], Layout | None]:
+        """Height and width of an image's input, and the windows on it if it takes several.
+
+        Raises:
+            ImageError: this image can't have such an input. ValueError: no image could.
+        """
+        if windows is None:
+            return self.input_size(image_size, size, resize), None
+        shape = windowed_size(image_size, size or self.defaults.size, resize or "shorter", self.patch_size)
+        layout = windows.layout(shape)
+        return shape, layout if len(layout) > 1 else None
 
     def resized(self, picture: Picture, size: tuple[int, int]) -> np.ndarray:
         """An RGB image resized to height and width, as the model's input is: `[H, W, 3]` uint8."""
@@ -111,8 +137,8 @@ class Segmenter(ABC):
         return ("cpu",)
 
     @abstractmethod
-    def replica(self, query: Query) -> Replica:
-        """What makes a copy in another process that scores for the query; to be pickled."""
+    def replica(self, query: Query, windows: Windows | None = None, batch_size: int = 8) -> Replica:
+        """What makes a copy in another process that scores as `score_on_host`; to be pickled."""
 
     def encode_text(self, prompts: Prompts, templates: str | Sequence[str] = "photo") -> Any:
         """Unit embeddings `[T, E]` float32 of all words of the prompts, a class's synonyms next to each other."""
@@ -166,12 +192,12 @@ class Segmenter(ABC):
             words = words - self.text.encode([""], templates)
         return words
 
-    def check_input(self, size: int | None, resize: ResizePolicy | None) -> None:
+    def check_input(self, size: int | None, resize: ResizePolicy | None, windows: Windows | None = None) -> None:
         """Raise ValueError for a size or a policy that no image could be resized by."""
         if size is not None and size < 1:
             raise ValueError(f"size must be a positive number of pixels, got {size}")
         with suppress(ImageError):  # which would be that image's own
-            self.input_size((self.defaults.size, self.defaults.size), size, resize)
+            self.place((self.defaults.size, self.defaults.size), size, resize, windows)
 
     @overload
     def segment(self, images: ImageLike, prompts: Prompts, **settings: Any) -> Segmentation: ...
@@ -190,6 +216,8 @@ class Segmenter(ABC):
         threshold: float | None = None,
         logit_scale: float | None = None,
         templates: str | Sequence[str] = "photo",
+        window: int | None = None,
+        stride: int | None = None,
         batch_size: int = 8,
     ) -> Segmentation | list[Segmentation]:
         """Segment one image, or a list of images of any mix of sizes.
@@ -210,7 +238,10 @@ class Segmenter(ABC):
                 `defaults.heatmap_threshold` for a single prompt without background, whose confidence is its heat map.
             logit_scale: multiplier of the cosine before the softmax over classes.
             templates: `"photo"` (`a photo of a {}.`), `"imagenet"` (80 of them), or own ones.
-            batch_size: images in one forward; those of the same input size go together.
+            window: side in pixels of overlapping windows that the resized image is read in, each by itself; a pixel's
+                score is the mean over those that cover it. Files may then have `MAX_WINDOWED_PIXELS`.
+            stride: pixels from one window to the next, by default half of `window`.
+            batch_size: images or windows in one forward; those of the same size go together.
 
         Returns:
             A `Segmentation`, or a list of them in the order of the images. They hold the original images: for more
@@ -219,14 +250,15 @@ class Segmenter(ABC):
         Raises:
             ImageError: an image can't be read. ValueError: an argument is wrong. The message says what would be right.
         """
-        self.check_input(size, resize)
+        windows = self.windows(window, stride)
+        self.check_input(size, resize, windows)
         if batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
         batch, single = as_batch(images)
         rest = parse_classes(background) if background else ()
         asked = prompts_for_each(prompts, len(batch))
         queries = {each: self._query(each, rest, templates, threshold, logit_scale) for each in set(asked)}
-        ready = [self._load(image, size, resize) for image in batch]
+        ready = [self._load(image, size, resize, windows) for image in batch]
         results = self._results(ready, [queries[each] for each in asked], batch_size)
         return results[0] if single else results
 
@@ -237,6 +269,8 @@ class Segmenter(ABC):
         *,
         size: int | None = None,
         resize: ResizePolicy | None = None,
+        window: int | None = None,
+        stride: int | None = None,
         batch_size: int = 8,
         **query: Any,
     ) -> Iterator[Segmentation | ImageError]:
@@ -245,7 +279,7 @@ class Segmenter(ABC):
         Args:
             images: as for `segment`, in any iterable, which may have no end.
             prompts: the classes, for all images.
-            size, resize: as for `segment`.
+            size, resize, window, stride: as for `segment`.
             batch_size: images in one forward: so many neighbours of one input size go together.
             **query: background, templates, threshold and logit_scale, as for `segment`.
 
@@ -255,29 +289,45 @@ class Segmenter(ABC):
         Raises:
             ValueError: an argument is wrong, before the first image is read.
         """
-        self.check_input(size, resize)
+        windows = self.windows(window, stride)
+        self.check_input(size, resize, windows)
         if batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
         asked = self.query(prompts, **query)
         return stream(
             images,
-            lambda image: self._load(image, size, resize),
+            lambda image: self._load(image, size, resize, windows),
             lambda ready: self._results(ready, [asked] * len(ready), batch_size),
             batch_size,
         )
 
-    def _load(self, image: ImageLike, size: int | None, resize: ResizePolicy | None) -> "_Ready":
+    def _load(
+        self, image: ImageLike, size: int | None, resize: ResizePolicy | None, windows: Windows | None
+    ) -> "_Ready":
         """An image, and the shape of its input; ImageError if it has none."""
-        picture = load_image(image)
-        shape = self.input_size((picture.height, picture.width), size, resize)
-        return _Ready(picture, shape, str(image) if isinstance(image, str | Path) else None)
+        picture = load_image(image, MAX_WINDOWED_PIXELS if windows else MAX_PIXELS)
+        shape, layout = self.place((picture.height, picture.width), size, resize, windows)
+        return _Ready(picture, shape, layout, str(image) if isinstance(image, str | Path) else None)
 
     def _results(self, ready: Sequence["_Ready"], queries: Sequence[Query], batch_size: int) -> list[Segmentation]:
         """Results of images, each with its query; those whose pixels and inputs are of one size go together."""
         groups: dict[Any, list[int]] = defaultdict(list)
+        windowed: dict[tuple[int, int], list[int]] = defaultdict(list)
         for i, each in enumerate(ready):
-            groups[each.shape if self.resizes else (each.shape, each.picture.size)].append(i)
+            if each.layout is not None:
+                windowed[each.layout.crop].append(i)
+            else:
+                groups[each.shape if self.resizes else (each.shape, each.picture.size)].append(i)
         results: dict[int, Segmentation] = {}
+        for group in windowed.values():
+            read = (
+                (self.window_pixels(each.picture, each.shape), each.layout, query)
+                for each, query in ((ready[i], queries[i]) for i in group)
+                if each.layout is not None
+            )
+            for i, (own, layout) in zip(group, self.windowed_scores(read, batch_size), strict=True):
+                each = ready[i]
+                results[i] = queries[i].result(each.picture, own, WindowDecoder(layout), each.source)
         for group in groups.values():
             for start in range(0, len(group), batch_size):
                 chunk, shape = group[start : start + batch_size], ready[group[0]].shape
@@ -290,8 +340,53 @@ class Segmenter(ABC):
                         results[chunk[k]] = query.result(each.picture, own, self.decoder, each.source)
         return [results[i] for i in range(len(ready))]
 
-    def score_on_host(self, pixels: np.ndarray, shape: tuple[int, int], query: Query) -> list[np.ndarray]:
-        """Scores of a batch of pixels for one query, `[P + Q, h, w]` float32 each, as `host_decoder` takes them."""
+    def window_pixels(self, picture: Picture, shape: tuple[int, int]) -> np.ndarray:
+        """What windows are cut from: the image resized to height and width, even where the engine resizes others."""
+        return self.pixels(picture, shape) if self.resizes else resized(picture, shape)
+
+    def windowed_scores(
+        self, images: Iterable[tuple[np.ndarray, Layout, Query]], batch_size: int
+    ) -> Iterator[tuple[np.ndarray, Layout]]:
+        """Scores of images in windows of one size, so many in one forward, whatever images they are of.
+
+        Args:
+            images: pixels `[H, W, 3]` uint8 of each input, its windows, and what it is asked for.
+            batch_size: windows in one forward.
+
+        Yields:
+            For each image in turn the scores of all its windows, as a `WindowDecoder` takes them, and its windows.
+        """
+        crops = (
+            (layout, query, room, index, crop)
+            for pixels, layout, query in images
+            for room in [layout.empty(len(query.groups))]
+            for index, crop in enumerate(layout.crops(pixels))
+        )
+        while batch := list(islice(crops, batch_size)):
+            patches = self.patch_features(np.stack([crop for *_, crop in batch]), batch[0][0].crop)
+            for query in dict.fromkeys(query for _, query, *_ in batch):
+                members = [k for k, each in enumerate(batch) if each[1] is query]
+                scores = self.decoder.scores(self.scores(patches, members, query.words, query.groups))
+                for k, own in zip(members, scores, strict=True):
+                    layout, _, room, index, _ = batch[k]
+                    layout.put(room, index, own)
+            yield from ((room, layout) for layout, _, room, index, _ in batch if index == len(layout) - 1)
+
+    def score_on_host(
+        self,
+        pixels: np.ndarray,
+        shape: tuple[int, int],
+        query: Query,
+        windows: Windows | None = None,
+        batch_size: int = 8,
+    ) -> list[np.ndarray]:
+        """Scores of a batch of pixels for one query, `[P + Q, h, w]` float32 each, as `host_decoder` takes them.
+
+        With windows, and an input that takes several, as a `WindowDecoder` takes them.
+        """
+        layout = windows.layout(shape) if windows else None
+        if layout is not None and len(layout) > 1:
+            return [own for own, _ in self.windowed_scores(((each, layout, query) for each in pixels), batch_size)]
         patches = self.patch_features(pixels, shape)
         scores = self.scores(patches, range(len(pixels)), query.words, query.groups)
         return list(self.decoder.scores(scores))

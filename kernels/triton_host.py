@@ -1,7 +1,13 @@
 """What every Triton launcher asks of its machine. Importing this needs neither Triton nor a driver."""
 
+import functools
 import importlib.util
 import os
+import re
+import shutil
+import sysconfig
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,12 +18,16 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 # without being asked for.
 COMPILED = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "gfx90a", "gfx942")
 _INSTALLED = importlib.util.find_spec("triton") is not None
+LEAST = (3, 3)  # of Triton: before, a kernel's tuple of constants does not compile
+_PACKAGES = ("triton", "pytorch-triton", "pytorch-triton-rocm", "triton-rocm", "triton-windows")
 
 
 def why_no_triton(tensor: Tensor, name: str) -> str | None:
     """The reason why no Triton kernel can take this tensor, called `name` by the caller, or None."""
     if not _INSTALLED:
         return "triton is not installed"
+    if old := why_too_old():
+        return old
     if tensor.dtype not in DTYPES:
         return f"{tensor.dtype} is not one of float16, bfloat16 and float32"
     interpreted = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
@@ -25,6 +35,45 @@ def why_no_triton(tensor: Tensor, name: str) -> str | None:
         return f"{name} is on {tensor.device.type}, not on a CUDA or ROCm device"
     if tensor.requires_grad and torch.is_grad_enabled():
         return f"it has no backward, and {name} requires a gradient"
+    return None if interpreted else why_no_launch()
+
+
+@torch.compiler.assume_constant_result
+def why_too_old() -> str | None:
+    """The reason why this version of Triton compiles no kernel, or None."""
+    found = _version()
+    if tuple(int(number) for number in re.findall(r"\d+", found)[:2]) >= LEAST:
+        return None
+    return f"triton {found} can't compile the kernels, which takes {'.'.join(map(str, LEAST))} (torch 2.7) or newer"
+
+
+@torch.compiler.assume_constant_result
+def why_no_launch() -> str | None:
+    """The reason why Triton can't launch a kernel here, or None: it compiles what loads them, at the first launch."""
+    return _missing_for_a_launch()
+
+
+@functools.cache
+def _version() -> str:
+    for package in _PACKAGES:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            continue
+    import triton
+
+    return str(triton.__version__)
+
+
+@functools.cache
+def _missing_for_a_launch() -> str | None:
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "triton needs a C compiler to launch kernels: gcc, clang, or what the environment variable CC names"
+    # Debian's own scheme names a folder that holds no headers.
+    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")
+    headers = Path(sysconfig.get_path("include", scheme), "Python.h")
+    if not headers.exists():
+        return f"triton needs Python's headers to launch kernels, and there is no {headers} (package python3-dev)"
     return None
 
 

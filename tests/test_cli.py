@@ -81,6 +81,7 @@ class TestSegment:
                 "gem_blocks": 4,
                 "iterations": 2,
                 "inverse_temperature": 12.5,
+                "feature_surgery": False,
             }
         ]
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from gem_fast.export import ExportError, ExportOptions, export_onnx
 from gem_fast.export.onnx_export import describe
+from gem_fast.export.tensorrt.tensorrt_export import export_tensorrt
 from gem_fast.export.triton_server import export_triton_server
 from typer.testing import CliRunner
 
@@ -13,6 +14,7 @@ import gem_fast
 from gem_fast.cli import app
 from gem_fast.runtime import GemRuntime
 from gem_fast.runtime.facts import ExportFacts
+from gem_fast.runtime.interface import TensorFacts
 from gem_fast.runtime.manifest import read_manifest
 from gem_fast.scores import surgery_scores
 
@@ -105,6 +107,11 @@ def test_an_export_without_it_refuses_it(tmp_path):
     assert not GemRuntime(tmp_path / "out").feature_surgery
     with pytest.raises(ExportError, match="was exported without feature surgery"):
         GemRuntime(tmp_path / "out", feature_surgery=True)
+
+
+def test_tensorrt_takes_the_graph(model, tmp_path):
+    made = export_tensorrt(model, tmp_path / "out", ExportOptions(attention="onnx", sizes=((64, 96),), check=False))
+    assert made.manifest.files["image_encoder.onnx"].outputs["image_embedding"] == TensorFacts("float", ("batch", 128))
 
 
 def test_formats_that_lack_it_say_so(model, tmp_path):

@@ -9,9 +9,9 @@ from gem_fast.kernels import decode_heatmaps, decode_labels
 
 import gem_fast
 from gem_fast.demo import SAMPLES, sample_prompts
+from gem_fast.evaluation.scenes import load_scenes
 from gem_fast.preprocess import to_pixels
 from gem_fast.scores import score_patches
-from tests.scenes import load_scenes
 
 HEATMAP_THRESHOLD = 0.5  # the paper's
 

@@ -7,7 +7,16 @@ from ..outputs import OutputKind, wanted_kinds
 from ..preprocess import ResizePolicy
 from ..prompts import Prompts
 
-_LEAST = {"batch_size": 1, "workers": 1, "processes": 1, "retries": 0, "max_errors": 0, "overlay_size": 0}
+_LEAST = {
+    "batch_size": 1,
+    "workers": 1,
+    "processes": 1,
+    "retries": 0,
+    "max_errors": 0,
+    "overlay_size": 0,
+    "window": 1,
+    "stride": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,7 @@ class BatchOptions:
         timeout: seconds that reading or writing an image may take; None for any.
         retries: how often an image that can't be read is tried again.
         max_errors: stop when more images than this have failed; None for never.
-        background, size, resize, threshold, logit_scale, templates: as for `segment`.
+        background, size, resize, threshold, logit_scale, templates, window, stride: as for `segment`.
     """
 
     overlays: bool = True
@@ -53,6 +62,8 @@ class BatchOptions:
     threshold: float | None = None
     logit_scale: float | None = None
     templates: str | Sequence[str] = "photo"
+    window: int | None = None
+    stride: int | None = None
 
     def __post_init__(self) -> None:
         if self.resume and self.overwrite:

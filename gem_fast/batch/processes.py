@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from itertools import cycle
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from .workers import EngineError, EngineGoneError, EngineStartError, cores, desc
 if TYPE_CHECKING:
     from ..query import Query
     from ..segmenter import Segmenter
+    from ..windows import Windows
 
 SUPPORTED = hasattr(os, "memfd_create")
 _PLACE = 1 << 23  # bytes that the pixels, and the scores, of an image may take without travelling
@@ -27,7 +29,18 @@ _PIXELS, _SCORES = 0, 1
 _START = "from gem_fast.batch.processes import serve; serve({}, {}, {})"
 
 
-def in_processes(model: "Segmenter", query: "Query", batch_size: int) -> MakeEncode:
+def in_threads(model: "Segmenter", query: "Query", windows: "Windows | None", batch_size: int) -> MakeEncode:
+    """What makes engines of the model itself, each on its share of the cores."""
+
+    @contextmanager
+    def make(engines: int) -> Iterator[Encode]:
+        model.share_cores(engines)
+        yield partial(model.score_on_host, query=query, windows=windows, batch_size=batch_size)
+
+    return make
+
+
+def in_processes(model: "Segmenter", query: "Query", windows: "Windows | None", batch_size: int) -> MakeEncode:
     """What makes engines that are processes, on the model's devices in turn, all of which share the cores.
 
     Raises:
@@ -35,7 +48,7 @@ def in_processes(model: "Segmenter", query: "Query", batch_size: int) -> MakeEnc
     """
     if not SUPPORTED:
         raise ValueError("engines in processes of their own need Linux: leave out processes, and name one device")
-    replica, places = pickle.dumps(model.replica(query)), cycle(model.devices)
+    replica, places = pickle.dumps(model.replica(query, windows, batch_size)), cycle(model.devices)
 
     @contextmanager
     def make(engines: int) -> Iterator[Encode]:

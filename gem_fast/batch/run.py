@@ -4,7 +4,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,8 +15,8 @@ from ..outputs import legend_bytes
 from ..writing import write_whole
 from .folder import LEGEND, check_output, enter, hold
 from .options import BatchOptions, parse_options
-from .pipeline import Encode, Limits, Pipeline
-from .processes import in_processes
+from .pipeline import Limits, Pipeline
+from .processes import in_processes, in_threads
 from .progress import Progress
 from .records import PARTIAL, SUMMARY, Journal, Record
 from .sources import Inputs, Listing, Source, count_in_background
@@ -26,6 +26,7 @@ from .workers import Failure, cores
 if TYPE_CHECKING:
     from ..query import Query
     from ..segmenter import Segmenter
+    from ..windows import Windows
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ def segment_files(
             `resume` goes on.
     """
     chosen, progress, out = parse_options(options), progress or Progress(), Path(out)
-    model.check_input(chosen.size, chosen.resize)
+    windows = model.windows(chosen.window, chosen.stride)
+    model.check_input(chosen.size, chosen.resize, windows)
     query = model.query(
         prompts,
         background=chosen.background,
@@ -91,11 +93,11 @@ def segment_files(
     _check_any(images)
     check_output(out, resume=chosen.resume, overwrite=chosen.overwrite)
     with hold(out):
-        enter(out, describe(model, query, chosen), resume=chosen.resume, overwrite=chosen.overwrite)
+        enter(out, describe(model, query, chosen, windows), resume=chosen.resume, overwrite=chosen.overwrite)
         write_whole(out / LEGEND, legend_bytes(query.legend()), out / PARTIAL)
         journal = Journal(out, {kind.name for kind in chosen.kinds}, resume=chosen.resume)
         try:
-            return _run(model, query, images, out, chosen, journal, progress, on_record)
+            return _run(model, query, images, out, chosen, windows, journal, progress, on_record)
         finally:
             model.share_cores(1)  # what engines set may count for all threads
             journal.close()
@@ -107,6 +109,7 @@ def _run(
     images: Inputs,
     out: Path,
     options: BatchOptions,
+    windows: "Windows | None",
     journal: Journal,
     progress: Progress,
     on_record: Callable[[Record], None] | None,
@@ -114,7 +117,7 @@ def _run(
     progress.started = time.monotonic()
     listing = Listing(images, journal.finished)
     count_in_background(images, progress)
-    work = ImageWork(model, query, options, out)
+    work = ImageWork(model, query, options, out, windows)
     processes = options.processes or len(model.devices)
     engines = processes if processes > 1 else model.engines
     limits = Limits(
@@ -126,13 +129,8 @@ def _run(
         retries=options.retries,
     )
 
-    @contextmanager
-    def in_thread(engines: int) -> Iterator[Encode]:
-        model.share_cores(engines)
-        yield lambda pixels, shape: model.score_on_host(pixels, shape, query)
-
-    make = in_processes(model, query, options.batch_size) if processes > 1 else in_thread
-    pipeline = Pipeline(work, make, limits, progress)
+    make = in_processes if processes > 1 else in_threads
+    pipeline = Pipeline(work, make(model, query, windows, options.batch_size), limits, progress)
     stopped = None
     with closing(pipeline.run(_unfinished(listing, journal, progress))) as results:
         for position, source, result in results:
@@ -155,7 +153,9 @@ def _run(
     )
 
 
-def describe(model: "Segmenter", query: "Query", options: BatchOptions) -> dict[str, Any]:
+def describe(
+    model: "Segmenter", query: "Query", options: BatchOptions, windows: "Windows | None" = None
+) -> dict[str, Any]:
     """What `run.json` holds: all that a label depends on, and beside it the versions and the kinds of output."""
     identity = model.identity()
     return {
@@ -164,12 +164,13 @@ def describe(model: "Segmenter", query: "Query", options: BatchOptions) -> dict[
         "background": [[each.name, *each.synonyms] for each in query.background],
         "settings": {
             "size": options.size or model.defaults.size,
-            "resize": options.resize or model.usual_resize,
+            "resize": options.resize or ("shorter" if windows else model.usual_resize),
             "threshold": query.threshold,
             "logit_scale": query.logit_scale,
             "templates": list(query.templates),
             "dtype": identity["dtype"],
             "label_size": options.label_size or "photo",
+            **({"window": windows.side, "stride": windows.stride} if windows else {}),
         },
         "output": {"format": "files", "kinds": [kind.name for kind in options.kinds]},
         "versions": {"gem_fast": version("gem_fast"), "pillow": version("pillow"), "numpy": version("numpy")},

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from ..images import load_pixels
+from ..images import MAX_PIXELS, MAX_WINDOWED_PIXELS, load_pixels
+from ..windows import Layout, WindowDecoder, Windows
 from ..writing import write_whole
 from .options import BatchOptions
 from .records import PARTIAL, Record
@@ -24,11 +25,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Held:
-    """What a worker keeps of an image until its scores come: the picture as an overlay needs it, if it does."""
+    """What a worker keeps of an image until its scores come: the picture as an overlay needs it, if it does.
+
+    `layout` has the windows that it is read in, if these are several.
+    """
 
     source: Source
     label_size: tuple[int, int]
     picture: Image.Image | None
+    layout: Layout | None = None
 
     @property
     def nbytes(self) -> int:
@@ -44,24 +49,27 @@ class ImageWork:
         query: what is looked for.
         options: of the run.
         folder: the output folder.
+        windows: that larger images are read in, or None.
     """
 
     model: "Segmenter"
     query: "Query"
     options: BatchOptions
     folder: Path
+    windows: Windows | None = None
 
     def prepare(self, source: Source, seconds: Seconds) -> tuple[Held, np.ndarray, tuple[int, int]]:
         options = self.options
         with timed("read", seconds):
-            picture = load_pixels(source.path)
+            picture = load_pixels(source.path, MAX_WINDOWED_PIXELS if self.windows else MAX_PIXELS)
         with timed("resize", seconds):
-            size = picture.shape[:2]
-            shape = self.model.input_size(size, options.size, options.resize)
-            pixels = self.model.pixels(picture, shape)
+            height, width, _ = picture.shape
+            size = height, width
+            shape, layout = self.model.place(size, options.size, options.resize, self.windows)
+            pixels = (self.model.window_pixels if layout else self.model.pixels)(picture, shape)
             label_size = shape if options.label_size == "model" else _scaled(size, options.label_size)
             shown = Image.fromarray(self._shrunk(picture)) if options.overlays else None
-        return Held(source, label_size, shown), pixels, shape
+        return Held(source, label_size, shown, layout), pixels, shape
 
     def _shrunk(self, picture: np.ndarray) -> np.ndarray:
         """The picture, made smaller if its longest side is more than an overlay's."""
@@ -73,7 +81,8 @@ class ImageWork:
 
     def finish(self, held: Held, scores: np.ndarray, seconds: Seconds) -> Record:
         path, picture = str(held.source.path), held.picture or Image.new("RGB", (1, 1))
-        result = self.query.result(picture, scores, self.model.host_decoder, path, held.label_size)
+        decoder = WindowDecoder(held.layout) if held.layout else self.model.host_decoder
+        result = self.query.result(picture, scores, decoder, path, held.label_size)
         with timed("decode scores", seconds):
             areas = result.areas()
         files = {}

@@ -8,6 +8,7 @@ import typer
 from ..terminal import say
 from .bench import bench
 from .demo import demo
+from .evaluate import evaluate
 from .export import export
 from .info import info
 from .models import models
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command(no_args_is_help=True)(segment)
+app.command(no_args_is_help=True)(evaluate)
 app.command(no_args_is_help=True)(export)
 app.command()(models)
 app.command()(info)

@@ -79,6 +79,12 @@ def segment(
         float | None,
         typer.Option(min=0, max=1, help="Confidence below which a pixel is background (default: the model's)."),
     ] = None,
+    window: Annotated[
+        int | None, typer.Option(min=1, help="Side of overlapping windows in which the resized image is read.")
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option(min=1, help="Pixels from a window to the next (default: half of --window).")
+    ] = None,
     templates: Annotated[
         list[str] | None,
         typer.Option(help="photo, imagenet (80 templates), or your own with {} for the class; repeatable."),
@@ -165,6 +171,8 @@ def segment(
         "resize": resize.value if resize else None,
         "threshold": threshold,
         "templates": templates or "photo",
+        "window": window,
+        "stride": stride,
     }
     engine: dict[str, Any] = {
         "method": method,

@@ -2,12 +2,13 @@
 
 from ..errors import ImageError
 from .formats import EXTENSIONS, sniff
-from .limits import MAX_PIXELS
+from .limits import MAX_PIXELS, MAX_WINDOWED_PIXELS
 from .reading import ImageLike, is_tensor, load_image, load_pixels, read_image
 
 __all__ = [
     "EXTENSIONS",
     "MAX_PIXELS",
+    "MAX_WINDOWED_PIXELS",
     "ImageError",
     "ImageLike",
     "is_tensor",

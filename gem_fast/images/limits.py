@@ -7,6 +7,7 @@ from typing import BinaryIO
 from ..errors import ImageError
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit, 256 MB of RGB
+MAX_WINDOWED_PIXELS = 2 * MAX_PIXELS  # of an image that is read in windows: what Pillow refuses whoever asks
 MAX_SCANS = 100  # of a progressive JPEG; encoders write about 10, and each is a pass over all pixels
 _HEAD = 1 << 16  # where the size of a JPEG XL file stands
 _JPEG = 1 << 28  # bytes of a JPEG that are looked through
@@ -15,16 +16,16 @@ _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 _RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
 
 
-def check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"{width}×{height} is more than {MAX_PIXELS:,} pixels")
+def check_size(width: int, height: int, most: int = MAX_PIXELS) -> None:
+    if width * height > most:
+        raise ImageError(f"{width}×{height} is more than {most:,} pixels")
 
 
-def check_file(file: BinaryIO, name: str) -> None:
+def check_file(file: BinaryIO, name: str, most: int = MAX_PIXELS) -> None:
     """Refuse what a format's decoder does before its size can be asked for.
 
     Raises:
-        ImageError: a JPEG of more than `MAX_SCANS` scans, or a JPEG XL file of more than `MAX_PIXELS` pixels.
+        ImageError: a JPEG of more than `MAX_SCANS` scans, or a JPEG XL file of more than `most` pixels.
     """
     if name == "JPEG":
         content = file.read(min(os.fstat(file.fileno()).st_size, _JPEG))
@@ -32,7 +33,7 @@ def check_file(file: BinaryIO, name: str) -> None:
         if len(_SCAN.findall(content)) > MAX_SCANS and jpeg_scans(content) > MAX_SCANS:
             raise ImageError(f"a JPEG of more than {MAX_SCANS} scans")
     elif name == "JPEG XL" and (codestream := _jxl_codestream(file.read(_HEAD))):
-        check_size(*jxl_size(codestream))
+        check_size(*jxl_size(codestream), most)
     file.seek(0)
 
 

@@ -2,16 +2,17 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import ImageError
-from .formats import check_regular, format_of
+from .formats import Format, check_regular, format_of
 from .jpeg import jpeg_pixels
 from .limits import MAX_PIXELS, check_file, check_size
 from .orientation import orientation, turned, turned_pixels
@@ -27,31 +28,40 @@ ImageLike: TypeAlias = "str | os.PathLike | Image.Image | np.ndarray | Tensor"
 _MAX_REASON = 200  # characters of a decoder's message
 
 
-def read_image(path: str | os.PathLike) -> Image.Image:
+def read_image(path: str | os.PathLike, most: int = MAX_PIXELS) -> Image.Image:
     """Read the first frame of a file as RGB, upright by its orientation, colours in sRGB, transparency on white.
 
     Formats are told by their first bytes, never by the name; `docs/images.md` lists them and how samples become pixels.
+    An image may have `most` pixels.
 
     Raises:
         ImageError: the file is missing, no regular file, empty, damaged, of another format, or too large.
     """
-    found = _read(Path(path))
+    found = _read(Path(path), most)
     return Image.fromarray(found) if isinstance(found, np.ndarray) else found
 
 
-def _read(path: Path) -> Image.Image | np.ndarray:
+def _read(path: Path, most: int) -> Image.Image | np.ndarray:
     """A file as what its decoder gives: pixels `[H, W, 3]` uint8, or a picture."""
     with _failures_named(str(path)):
         check_regular(path)
         with open(path, "rb") as file:
             form = format_of(file)
-            check_file(file, form.name)
-            image = open_tiff(file) if form.name == "TIFF" else Image.open(file, formats=(form.plugin,))
-            with image:
-                check_size(*image.size)
+            check_file(file, form.name, most)
+            with _opened(file, form, most) as image:
+                check_size(image.width, image.height, most)
                 if form.name == "JPEG" and (pixels := jpeg_pixels(image, file)) is not None:
                     return turned_pixels(pixels, orientation(image))
                 return _upright_rgb(image)
+
+
+def _opened(file: BinaryIO, form: Format, most: int) -> Image.Image:
+    """By its format's plugin, which warns of sizes that are allowed here."""
+    if form.name == "TIFF" or most <= MAX_PIXELS:
+        return open_tiff(file, most) if form.name == "TIFF" else Image.open(file, formats=(form.plugin,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(file, formats=(form.plugin,))
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
@@ -90,18 +100,18 @@ def _reason(error: BaseException) -> str:
     return f"damaged or truncated ({said or type(error).__name__})"
 
 
-def load_image(source: ImageLike) -> Image.Image:
+def load_image(source: ImageLike, most: int = MAX_PIXELS) -> Image.Image:
     """A path, PIL image, array or tensor to RGB.
 
     Arrays are `[H, W]`, or `[H, W, C]` with 1 (grey), 2 (grey, alpha), 3 or 4 channels; tensors `[C, H, W]`. They are
     bool, uint8 or uint16 with the largest value white, or floating in 0..1; what exceeds that by rounding, less than
-    half an 8-bit step, is clipped.
+    half an 8-bit step, is clipped. Files may have `most` pixels.
 
     Raises:
         ImageError: the image can't be read, or has a wrong shape, type or range.
     """
     if isinstance(source, str | os.PathLike):
-        return read_image(source)
+        return read_image(source, most)
     if isinstance(source, Image.Image):
         with _failures_named(str(getattr(source, "filename", "") or "a PIL image")):
             if source.format == "EPS":
@@ -117,9 +127,9 @@ def load_image(source: ImageLike) -> Image.Image:
     raise ImageError(f"an image must be a path, PIL image, array or tensor, got {type(source).__name__}")
 
 
-def load_pixels(source: ImageLike) -> np.ndarray:
+def load_pixels(source: ImageLike, most: int = MAX_PIXELS) -> np.ndarray:
     """The same as an array, `[H, W, 3]` uint8: of a JPEG several times as fast as by way of a picture."""
-    found = _read(Path(source)) if isinstance(source, str | os.PathLike) else load_image(source)
+    found = _read(Path(source), most) if isinstance(source, str | os.PathLike) else load_image(source, most)
     return np.asarray(found)
 
 

@@ -16,6 +16,7 @@ from ..options import Defaults
 from ..preprocess import ResizePolicy, input_size, normalised, unbounded_size
 from ..query import Query
 from ..segmenter import Replica, Segmenter
+from ..windows import Layout, Windows
 from .decoders import GraphDecoder, NumpyDecoder
 from .folder import open_folder
 from .graph import Graph
@@ -81,6 +82,24 @@ class GemRuntime(Segmenter):
     def usual_resize(self) -> str:  # type: ignore[override]
         return "nearest exported" if self.sizes else "shorter"
 
+    @property
+    def patch_size(self) -> int:
+        return self.manifest.image.patch_size
+
+    def place(
+        self, image_size: tuple[int, int], size: int | None, resize: ResizePolicy | None, windows: Windows | None
+    ) -> tuple[tuple[int, int], Layout | None]:
+        """As every engine; windows, too, are of an exported size."""
+        shape, layout = super().place(image_size, size, resize, windows)
+        taken = shape if layout is None else layout.crop
+        if self.sizes and taken not in self.sizes:
+            listed = ", ".join(map(size_name, self.sizes))
+            raise (ImageError if layout is None else ValueError)(
+                f"windows would be {size_name(taken)} (height x width), and exported were {listed}: export that size "
+                "or a dynamic one, or take windows of an exported size"
+            )
+        return shape, layout
+
     def identity(self) -> dict[str, Any]:
         model, export = self.manifest.model, self.manifest.export
         return {
@@ -98,8 +117,8 @@ class GemRuntime(Segmenter):
     def devices(self) -> tuple[str, ...]:
         return (f"{self.options.provider}:{self.options.device_id}",)
 
-    def replica(self, query: Query) -> Replica:
-        return partial(scorer, self.folder, self.options, query)
+    def replica(self, query: Query, windows: Windows | None = None, batch_size: int = 8) -> Replica:
+        return partial(scorer, self.folder, self.options, (query, windows, batch_size))
 
     def graph(self, role: str) -> Graph:
         """The graph of a role that has a single file."""
@@ -188,11 +207,13 @@ class GemRuntime(Segmenter):
 
 
 def scorer(
-    folder: Path, options: RuntimeOptions, query: Query, device: str, threads: int
+    folder: Path, options: RuntimeOptions, asked: tuple[Query, Windows | None, int], device: str, threads: int
 ) -> Callable[[np.ndarray, tuple[int, int]], list[np.ndarray]]:
     """What a `GemRuntime.replica` makes: the scores of pixels, for its query, on the provider's device."""
     own = vars(replace(options, threads=options.threads or threads))
-    return partial(GemRuntime(folder, verify=False, **own).score_on_host, query=query)
+    return partial(
+        GemRuntime(folder, verify=False, **own).score_on_host, query=asked[0], windows=asked[1], batch_size=asked[2]
+    )
 
 
 def usual_settings(manifest: Manifest, sizes: Sequence[tuple[int, int]]) -> Defaults:

@@ -30,12 +30,13 @@ def extremes_kernel(
     """Lowest value and contrast of each upsampled map, one prompt a program.
 
     Between four neighbouring inputs the map is linear along each axis, so over the pixels that lie there it is extreme
-    at one of the outermost four: `corner` visits those alone.
+    at one of the outermost four: `corner` visits those alone. A map with a NaN is NaN throughout.
     """
     i_prompt = tl.program_id(0).to(tl.int64)
     plane = scores + i_prompt * h * w
     low = tl.full((PIXELS, PIXELS), float("inf"), tl.float32)
     high = tl.full((PIXELS, PIXELS), float("-inf"), tl.float32)
+    wrong = tl.zeros((PIXELS, PIXELS), tl.int32)
     o_corner = tl.arange(0, PIXELS)
     for y in range(0, 2 * h, PIXELS):
         o_row = corner(tl.minimum(y + o_corner, 2 * h - 1), h, H)
@@ -43,7 +44,8 @@ def extremes_kernel(
             o_column = corner(tl.minimum(x + o_corner, 2 * w - 1), w, W)
             value = upsampled(plane, o_row[:, None], o_column[None, :], h, w, H, W)
             low, high = tl.minimum(low, value), tl.maximum(high, value)
-    lowest = tl.min(low)
+            wrong = wrong | (value != value).to(tl.int32)
+    lowest = tl.where(tl.max(wrong) > 0, float("nan"), tl.min(low))
     tl.store(extremes + 2 * i_prompt, lowest)
     tl.store(extremes + 2 * i_prompt + 1, tl.max(high) - lowest)
 
@@ -66,6 +68,7 @@ def heatmaps_kernel(
     value = upsampled(scores + i_prompt * h * w, i_line % H, o_column, h, w, H, W)
     lowest, contrast = tl.load(extremes + 2 * i_prompt), tl.load(extremes + 2 * i_prompt + 1)
     stretched = tl.div_rn(value - lowest, tl.where(contrast == 0, 1.0, contrast))
-    stretched = tl.minimum(tl.maximum(stretched, 0.0), 1.0)  # rounding may carry a pixel beyond the corners
+    # Rounding may carry a pixel beyond the corners; a comparison with NaN is false.
+    stretched = tl.where(stretched < 0.0, 0.0, tl.where(stretched > 1.0, 1.0, stretched))
     o_pixel = i_line.to(tl.int64) * W + o_column
     tl.store(heatmaps + o_pixel, stretched.to(heatmaps.dtype.element_ty), mask=o_column < W)

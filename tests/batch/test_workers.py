@@ -24,10 +24,10 @@ def trouble(monkeypatch, folder, picture):
         picture(40, 64, 10 + i).save(folder / f"d{i}.png")
 
     def cause(name, what):
-        def load(path):
+        def load(path, most):
             if Path(path).name == name:
                 what()
-            return load_pixels(path)
+            return load_pixels(path, most)
 
         monkeypatch.setattr(work, "load_pixels", load)
 

@@ -33,10 +33,11 @@ def samples(tiny):
     return torch.stack([to_pixels(image, (64, 48), tiny.mean, tiny.std) for image in sample_images()])
 
 
-def open_encoder(model, size=None, original=False, opset=18, **layers):
+def open_encoder(model, size=None, original=False, opset=18, feature_surgery=False, **layers):
     """A function from pixels to the outputs of the image encoder's graph by name, through ONNX Runtime."""
     graph = GraphBuilder(opset)
-    write_image_encoder(make_layers(graph, **layers), model.vision, size, original=original)
+    beside = {"original": original, "feature_surgery": feature_surgery}
+    write_image_encoder(make_layers(graph, **layers), model.vision, size, **beside)
     proto = graph.model("image_encoder", {})
     onnx.checker.check_model(proto, full_check=True)
     options = onnxruntime.SessionOptions()

@@ -32,11 +32,12 @@ def load(method):
 def test_every_kind_of_attention_agrees_with_torch(method, attention, opset):
     model = load(method)
     for original in (False, True):
-        encode = open_encoder(model, None, original, opset=opset, attention=attention)
+        encode = open_encoder(model, None, original, opset, original, attention=attention)
         for shape in ((1, 64, 64), (3, 40, 72), (1, 8, 8)):
             found, truth = encode(pixels(*shape)), model.features(pixels(*shape), original=True)
             assert relative_error(found["patch_features"], truth.patches) <= 2e-6
             assert not original or relative_error(found["original_features"], truth.original_patches) <= 2e-6
+            assert not original or relative_error(found["image_embedding"], truth.original_class) <= 2e-6
 
 
 @pytest.mark.parametrize("method", [*ALL, *OWN])

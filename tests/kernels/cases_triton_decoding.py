@@ -140,6 +140,18 @@ def test_a_heatmap_without_contrast_is_zero(value):
     assert maps.abs().max() == 0
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_stays_to_be_seen(value):
+    """At least where plain torch shows it, on the patch itself or between patches; the other map is as it was."""
+    for size in ((5, 6), (9, 40)):
+        scores = make(2, 5, 6)
+        scores[0, 2, 3] = value
+        maps, plain = (decode_heatmaps(scores, size, backend=name) for name in ("triton", "sdpa"))
+        assert plain[0].isnan().any()
+        assert maps[0][plain[0].isnan()].isnan().all()
+        torch.testing.assert_close(maps[1], plain[1], rtol=0, atol=1e-6)
+
+
 def test_the_extremes_are_those_of_the_upsampled_map():
     """A single bright patch: halfway between patches no pixel reaches it, and yet the map reaches 1."""
     scores = torch.zeros(1, 5, 5, device=DEVICE)

@@ -1,5 +1,7 @@
 """Which backend is taken where, without the GPU: fake tensors on one, and the driver's answers replaced."""
 
+import re
+from importlib.metadata import PackageNotFoundError
 from typing import NamedTuple
 
 import pytest
@@ -11,6 +13,7 @@ from gem_fast.kernels import (
     layer_norm_and_temperature,
     query_key_attention,
     self_self_attention,
+    triton_host,
 )
 from gem_fast.kernels.attention import query_key, self_self
 from gem_fast.kernels.backends import OPERATIONS, Backend, Operation, check_name, names
@@ -119,9 +122,102 @@ def test_what_triton_is_not_taken_for(gpu, qkv, options, taken):
     assert attends(packed(**qkv), **options) == taken
 
 
-def test_float32_goes_to_triton_where_tf32_is_allowed(gpu, monkeypatch):
-    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+@pytest.fixture
+def switch():
+    """A function that allows TF32, or forbids it, by torch's older switch or its newer one."""
+    matmul = torch.backends.cuda.matmul
+    newer = hasattr(matmul, "fp32_precision")
+
+    def turn(by, allowed):
+        if by == "newer" and not newer:
+            pytest.skip("this torch has no newer switch")
+        if by == "newer":
+            matmul.fp32_precision = "tf32" if allowed else "ieee"
+        else:
+            torch.set_float32_matmul_precision("high" if allowed else "highest")
+
+    yield turn
+    torch.set_float32_matmul_precision("highest")
+    if newer:
+        matmul.fp32_precision = "none"
+
+
+@pytest.mark.parametrize("by", ["older", "newer"])
+def test_float32_goes_to_triton_where_tf32_is_allowed(gpu, switch, by):
+    switch(by, True)
     assert attends(packed(torch.float32)) == "triton"
+    for dtype in LOW:  # whatever the switch says
+        assert attends(packed(dtype)) == "triton"
+    switch(by, False)
+    assert attends(packed(torch.float32)) == "sdpa"
+
+
+@pytest.mark.parametrize(("allowed", "taken"), [(True, "self_self_attention_triton"), (False, "scaled_dot_product")])
+@pytest.mark.parametrize("by", ["older", "newer"])
+def test_the_choice_is_traced_without_a_graph_break(gpu, switch, by, allowed, taken):
+    graphs = []
+
+    def keep(graph, _):
+        graphs.append(graph)
+        return graph
+
+    switch(by, allowed)
+    attend = torch.compile(lambda qkv: self_self_attention(qkv, 3.0), fullgraph=True, backend=keep)
+    attend(packed(torch.float32))
+    (graph,) = graphs
+    assert taken in graph.code
+
+
+class TestWhatTritonNeeds:
+    """Where it is missing, plain torch serves, and the reason is told."""
+
+    @pytest.fixture(autouse=True)
+    def _looked_for_again(self):
+        for found in (triton_host._version, triton_host._missing_for_a_launch):
+            found.cache_clear()
+        yield
+        for found in (triton_host._version, triton_host._missing_for_a_launch):
+            found.cache_clear()
+
+    def refused(self, told):
+        assert attends(packed()) == "sdpa"
+        x, w, scores = (torch.empty(shape, device="cuda:0") for shape in ((1, 5, 8), (8,), (3, 4, 4)))
+        assert chosen("layer_norm_and_temperature", x, w, w, 1e-5) == "sdpa"
+        assert chosen("decode_labels", scores, (8, 8), 100.0, 0.0) == "sdpa"
+        with pytest.raises(ValueError, match=f"'triton' can't serve: .*{told}"):
+            self_self_attention(packed(), 3.0, backend="triton")
+
+    @pytest.mark.parametrize("found", ["3.0.0", "3.1.0", "3.2.0+git0d4682f0", "2.3.1"])
+    def test_a_version_that_compiles_the_kernels(self, gpu, monkeypatch, found):
+        monkeypatch.setattr(triton_host, "version", lambda package: found)
+        self.refused(rf"triton {re.escape(found)} can't compile the kernels, which takes 3\.3")
+
+    @pytest.mark.parametrize("found", ["3.3.0", "3.10.1", "4.0"])
+    def test_newer_ones_serve(self, gpu, monkeypatch, found):
+        monkeypatch.setattr(triton_host, "version", lambda package: found)
+        assert attends(packed()) == "triton"
+
+    def test_a_version_under_another_name_or_none(self, gpu, monkeypatch):
+        def version(package):
+            if package != name:
+                raise PackageNotFoundError(package)
+            return "3.1.0"
+
+        monkeypatch.setattr(triton_host, "version", version)
+        name = "pytorch-triton"
+        self.refused("triton 3.1.0")
+        triton_host._version.cache_clear()
+        name = "none"
+        assert attends(packed()) == "triton"  # it says so itself
+
+    def test_a_c_compiler(self, gpu, monkeypatch):
+        monkeypatch.delenv("CC", raising=False)
+        monkeypatch.setattr(triton_host.shutil, "which", lambda name: None)
+        self.refused("C compiler.*CC")
+
+    def test_pythons_headers(self, gpu, monkeypatch, tmp_path):
+        monkeypatch.setattr(triton_host.sysconfig, "get_path", lambda *_: str(tmp_path))
+        self.refused(r"Python\.h \(package python3-dev")
 
 
 def test_a_gpu_that_is_not_there_is_left_to_sdpa():

@@ -1,5 +1,7 @@
 """The tables of tiles: which entry serves, and the file of measured ones."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from gem_fast.kernels.attention.triton import tile_choice, tile_file
@@ -17,6 +19,13 @@ def entry(operation="refine", shape=SHAPE, tile=MEASURED):
     return Entry(operation, shape, tile, 0.1, 0.2)
 
 
+@pytest.fixture(autouse=True)
+def _forgotten():
+    tile_choice.forget()
+    yield
+    tile_choice.forget()
+
+
 @pytest.fixture
 def table_file(tmp_path, monkeypatch):
     """A function that writes a table for the H100 and points GEM_FAST_TILES to it."""
@@ -27,6 +36,7 @@ def table_file(tmp_path, monkeypatch):
         path = tmp_path / "tiles.json"
         path.write_text(text if text is not None else TileTable(device, triton.__version__, entries).to_json())
         monkeypatch.setenv(tile_file.VARIABLE, str(path))
+        tile_choice.forget()
         return path
 
     return write
@@ -98,6 +108,8 @@ def test_precedence_of_the_files(table_file, tmp_path, monkeypatch):
     assert own.is_relative_to(tmp_path / "cache" / "gem_fast")
     own.parent.mkdir(parents=True)
     own.write_text(TileTable(H100.name, triton.__version__, (entry(),)).to_json())
+    assert chosen() == built_in  # it is looked for once a process
+    tile_choice.forget()
     assert chosen() == MEASURED != built_in
     assert str(own) in tile_choice.describe(H100.name)
     assert tile_choice.table_in_use("another GPU") is None
@@ -108,14 +120,58 @@ def test_precedence_of_the_files(table_file, tmp_path, monkeypatch):
     assert chosen() == built_in
 
 
-def test_a_file_that_changes_is_read_again(table_file):
-    import os
+def failing(error):
+    def fail(*_):
+        raise error
 
-    path = table_file(entry())
-    assert chosen() == MEASURED
-    path.write_text(path.read_text().replace("[64, 64, 4, 2]", "[64, 32, 4, 2]"))
-    os.utime(path, ns=(1, 1))
-    assert chosen() == Tile(64, 32, 4, 2)
+    return fail
+
+
+def unreadable(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(Path, "exists", failing(PermissionError(13, "Permission denied")))
+
+
+def homeless(monkeypatch, tmp_path):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(
+        Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("Could not determine home directory."))
+    )
+
+
+def damaged(monkeypatch, tmp_path):
+    import triton
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = tile_file.default_path(H100.name, triton.__version__)
+    path.parent.mkdir()
+    path.write_text("{")
+
+
+def a_folder(monkeypatch, tmp_path):
+    import triton
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    tile_file.default_path(H100.name, triton.__version__).mkdir(parents=True)
+
+
+@pytest.mark.parametrize("broken", [unreadable, homeless, damaged, a_folder])
+def test_a_table_that_nobody_named_stops_nothing(monkeypatch, tmp_path, broken):
+    monkeypatch.delenv(tile_file.VARIABLE, raising=False)
+    broken(monkeypatch, tmp_path)
+    assert chosen() == tile_for(H100, "refine", 64, torch.bfloat16)
+    told = tile_choice.describe(H100.name)
+    assert told == "built in" or "gem-fast tune" in told
+
+
+def test_tables_are_looked_for_once_a_process(monkeypatch, tmp_path):
+    monkeypatch.delenv(tile_file.VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    looked = []
+    monkeypatch.setattr(tile_choice, "path_in_use", lambda *names: looked.append(names))
+    for operation in ("refine", "assign", "refine"):
+        chosen(operation)
+    assert len(looked) == 1
 
 
 GOOD = TileTable(H100.name, "0", (entry(),)).to_json()

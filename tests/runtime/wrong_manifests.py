@@ -89,6 +89,7 @@ KINDS = {
         'files["image_encoder.onnx"].inputs.image is missing; it must be uint8',
     ),
     "another output": ("export/original", True, 'files["image_encoder.onnx"].outputs.original_features is missing'),
+    "surgery": ("export/feature_surgery", True, 'files["image_encoder.onnx"].outputs.image_embedding is missing'),
     "dynamic": (
         "export/dynamic_size", True,
         'files["image_encoder.onnx"].size must be null, as dynamic_size is true, got "96x96"',

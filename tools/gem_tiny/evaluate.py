@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 import gem_fast
-from tests.scenes import load_scenes
+from gem_fast.evaluation.scenes import HELD_OUT, load_scenes
 
 from .contact import contact_sheet
 from .holdout import SEEDS, STYLES, Scene, holdout
@@ -33,11 +33,11 @@ SURGERY: dict[str, Any] = {
 
 
 def through_webp(scenes: list[Scene], folder: Path) -> list[Scene]:
-    """The scenes as the files of `tests/data` would hold them, so that all sets are alike."""
+    """The scenes as the files of `gem_fast/evaluation/held_out` would hold them, so that all sets are alike."""
     from .holdout import write
 
     write(scenes, folder)
-    return load_scenes(folder)
+    return list(load_scenes(folder))
 
 
 def label_iou(model: gem_fast.GemModel, scenes: list[Scene], size: int) -> float:
@@ -68,14 +68,14 @@ def figures(model: gem_fast.GemModel, scenes: list[Scene], single: list[Scene], 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("build/gem_tiny"))
-    parser.add_argument("--data", type=Path, default=Path("tests/data"))
+    parser.add_argument("--data", type=Path, default=HELD_OUT)
     parser.add_argument("--out", type=Path, default=Path("gem_fast/embedded/gem_tiny"))
     args = parser.parse_args()
     model = gem_fast.load("gem-tiny")
     size = model.defaults.size
     measured: dict[str, Any] = {"size": size}
     for name, styles in STYLES.items():
-        scenes = load_scenes(args.data)
+        scenes = list(load_scenes(args.data))
         if name != "training":
             made = holdout(args.work, styles, SEEDS["test"], len(scenes), (1, 2, 3))
             scenes = through_webp(made, args.work / name)
@@ -83,7 +83,7 @@ def main() -> None:
         measured[name] = figures(model, scenes, single, size)
         print(name, json.dumps(measured[name]), flush=True)
     (args.out / "figures.json").write_text(json.dumps(measured, indent=1) + "\n")
-    sheet: Image.Image = contact_sheet(model, load_scenes(args.data))
+    sheet: Image.Image = contact_sheet(model, list(load_scenes(args.data)))
     sheet.save(args.out / "contact_sheet.png", optimize=True)
 
 

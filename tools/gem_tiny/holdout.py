@@ -60,7 +60,7 @@ def write(scenes: list[Scene], out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("build/gem_tiny"))
-    parser.add_argument("--out", type=Path, default=Path("tests/data"))
+    parser.add_argument("--out", type=Path, default=Path("gem_fast/evaluation/held_out"))
     args = parser.parse_args()
     write(holdout(args.work, TRAINING_STYLES, SEEDS["test"], 200, (1, 2, 3)), args.out)
 

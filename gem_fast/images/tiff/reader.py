@@ -5,7 +5,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ..limits import check_size
+from ..limits import MAX_PIXELS, check_size
 from ..orientation import ORIENTATION_TAG, turned
 from ..pixels import from_floats, from_integers, with_info
 from .layout import HEIGHT, LAYOUT_TAGS, STRIP_OFFSETS, TILE_OFFSETS, WIDTH, Layout, layout, suits_pillow
@@ -15,14 +15,14 @@ from .tags import read_tags
 _PROFILE_TAG = 34675
 
 
-def open_tiff(file: BinaryIO) -> Image.Image:
-    """The first image of the file, its samples in 8 bits; Pillow's are not loaded yet.
+def open_tiff(file: BinaryIO, most: int = MAX_PIXELS) -> Image.Image:
+    """The first image of the file, at most so many pixels, its samples in 8 bits; Pillow's are not loaded yet.
 
     Raises:
         ImageError: its samples can't be read, or it is too large. Whatever Pillow raises.
     """
     tags = read_tags(file, LAYOUT_TAGS | {ORIENTATION_TAG, _PROFILE_TAG})
-    check_size(tags.one(WIDTH), tags.one(HEIGHT))
+    check_size(tags.one(WIDTH), tags.one(HEIGHT), most)
     if suits_pillow(tags) and tags.array(TILE_OFFSETS if TILE_OFFSETS in tags else STRIP_OFFSETS).size:
         try:
             return Image.open(file, formats=("TIFF",))

@@ -21,35 +21,51 @@ def path_in_use(device: str, triton_version: str) -> Path | None:
     named = os.environ.get(VARIABLE)
     if named:
         return None if named == OFF else Path(named)
-    path = default_path(device, triton_version)
-    return path if path.exists() else None
+    try:
+        path = default_path(device, triton_version)
+        return path if path.exists() else None
+    except (OSError, RuntimeError):  # no home folder, or one that can't be read
+        return None
 
 
 def table_in_use(device: str) -> TileTable | None:
-    """The measured table for a GPU, or None for the built-in one; read anew only when its file has changed."""
+    """The measured table for a GPU, or None for the built-in one; looked for once a process.
+
+    Raises:
+        TileFileError: the file that `GEM_FAST_TILES` names can't be used. One that nobody named is passed over.
+    """
+    return _read_once(device, os.environ.get(VARIABLE))
+
+
+@functools.cache
+def _read_once(device: str, named: str | None) -> TileTable | None:
     import triton
 
     path = path_in_use(device, triton.__version__)
-    if path is None:
+    try:
+        return read_table(path, device, triton.__version__) if path else None
+    except TileFileError:
+        if named:
+            raise
         return None
-    stamp = path.stat().st_mtime_ns if path.exists() else 0
-    return _read_once(path, stamp, device, triton.__version__)
 
 
-@functools.lru_cache(maxsize=16)
-def _read_once(path: Path, stamp: int, device: str, triton_version: str) -> TileTable:
-    return read_table(path, device, triton_version)
+def forget() -> None:
+    """Look for tables again at the next call."""
+    _read_once.cache_clear()
 
 
 def describe(device: str) -> str:
     """Which table serves a GPU, in a line: `built in`, the measured one's file, or what is wrong with that."""
     import triton
 
+    path = path_in_use(device, triton.__version__)
+    if path is None:
+        return "built in"
     try:
-        table = table_in_use(device)
+        return f"{len(read_table(path, device, triton.__version__).entries)} measured, {path}"
     except TileFileError as error:
         return str(error)
-    return f"{len(table.entries)} measured, {path_in_use(device, triton.__version__)}" if table else "built in"
 
 
 def kind_of(device: Device, dtype: torch.dtype) -> str:

@@ -18,12 +18,16 @@ _FLOOR = 1e-6  # an error that is never too large, relative
 @contextmanager
 def arithmetic(kind: str) -> Iterator[None]:
     """float32 products exactly, or in TF32 for `tf32`."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if kind == "tf32" else "highest")
+    matmul = torch.backends.cuda.matmul
+    # Where the newer switch was used, the older one can't be read.
+    newer = hasattr(matmul, "fp32_precision")
+    switch, allowed, forbidden = ("fp32_precision", "tf32", "ieee") if newer else ("allow_tf32", True, False)
+    before = getattr(matmul, switch)
     try:
+        setattr(matmul, switch, allowed if kind == "tf32" else forbidden)
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        setattr(matmul, switch, before)
 
 
 def median_ms(call: Callable[[], Any]) -> float:

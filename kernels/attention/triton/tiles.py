@@ -140,10 +140,16 @@ def split_width(D: int) -> tuple[int, int]:
 
 def precision(device: Device, dtype: torch.dtype) -> str:
     """How float32 is multiplied: exactly, or in TF32 where torch's matmul precision and the device allow it."""
-    tf32 = (
-        FAMILIES.get(device.arch) in ("mma", "wgmma", "tcgen05") and torch.get_float32_matmul_precision() != "highest"
-    )
-    return "tf32" if tf32 and dtype == torch.float32 else "ieee"
+    if dtype != torch.float32 or FAMILIES.get(device.arch) not in ("mma", "wgmma", "tcgen05"):
+        return "ieee"
+    return "tf32" if tf32_is_allowed() else "ieee"
+
+
+@torch.compiler.assume_constant_result
+def tf32_is_allowed() -> bool:
+    """Whether torch may multiply float32 in TF32; its older switch can't be read once the newer one was used."""
+    matmul = torch.backends.cuda.matmul
+    return bool(matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32)
 
 
 def steepest(dtype: torch.dtype, precision: str) -> float:

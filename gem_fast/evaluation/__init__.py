@@ -1,0 +1,8 @@
+"""Evaluation on labelled data: readers of data sets, metrics, protocols by name, and the paper's studies."""
+
+from .datasets import DATA, Dataset, open_data
+from .metrics import Areas, areas
+from .protocols import PROTOCOLS, Protocol
+from .run import Evaluation, evaluate
+
+__all__ = ["DATA", "PROTOCOLS", "Areas", "Dataset", "Evaluation", "Protocol", "areas", "evaluate", "open_data"]

@@ -1,0 +1,56 @@
+"""Annotations as arrays: label PNGs and lists of names, which come from others. Needs no torch."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..images import ImageError
+from ..images.formats import check_regular
+from ..images.limits import check_size
+
+_LARGEST_LIST = 1 << 22  # bytes
+_NAME = re.compile(r"[\w.-]+")
+
+
+def read_label_image(path: Path) -> np.ndarray:
+    """The labels of a PNG of one channel, with or without a palette: `[H, W]` uint8 or uint16.
+
+    Raises:
+        ImageError: there is none, it is damaged or too large, or it is a picture of several channels.
+    """
+    try:
+        check_regular(path)
+        with Image.open(path, formats=("PNG",)) as image:
+            check_size(image.width, image.height)
+            if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
+                raise ImageError(f"a label image has one channel, this one is {image.mode}")
+            labels = np.array(image)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: there is no such label image") from error
+    except Exception as error:  # whatever a decoder makes of a damaged file
+        raise ImageError(f"{path}: no label PNG that can be read ({error})") from error
+    return labels.astype(np.uint8 if labels.dtype.itemsize == 1 else np.uint16)
+
+
+def read_names(path: Path) -> list[str]:
+    """Names of images, one a line, none of which leads out of a folder.
+
+    Raises:
+        ValueError: the file can't be read, or a line is no such name.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(_LARGEST_LIST + 1)
+    except OSError as error:
+        raise ValueError(f"{path} can't be read: {error.strerror}") from error
+    if len(content) > _LARGEST_LIST:
+        raise ValueError(f"{path} is larger than {_LARGEST_LIST:,} bytes, which no list of names is")
+    names = content.decode("utf-8", "replace").split()
+    for name in names:
+        if not _NAME.fullmatch(name) or set(name) <= {"."}:
+            raise ValueError(f"{path} holds {name[:80]!r}, which is no name of an image; write one a line")
+    return names

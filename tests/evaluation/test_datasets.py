@@ -1,0 +1,149 @@
+"""Readers of data sets: layouts, encodings, and what is said of a wrong one."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gem_fast.evaluation.datasets import checked_truth, class_list, open_data
+from gem_fast.evaluation.label_images import read_label_image, read_names
+from gem_fast.evaluation.metrics import IGNORED
+from gem_fast.images import ImageError
+
+VALUES = np.array([[0, 1, 2], [19, 20, 255]], np.uint8)
+
+
+def put(path, values=None, palette=False):
+    """A label PNG, or a photograph of its size."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.new("RGB", (3, 2), "red") if values is None else Image.fromarray(values)
+    if palette:
+        picture.putpalette(list(range(256)) * 3)
+    picture.save(path)
+
+
+def voc(root, year, labels, split):
+    folder = root / "VOCdevkit" / year
+    put(folder / "JPEGImages/a_1.jpg")
+    put(folder / f"{labels}/a_1.png", VALUES, palette=True)
+    (folder / split).parent.mkdir(parents=True)
+    (folder / split).write_text("a_1\n")
+
+
+@pytest.fixture
+def root(tmp_path):
+    voc(tmp_path, "VOC2012", "SegmentationClass", "ImageSets/Segmentation/val.txt")
+    voc(tmp_path, "VOC2010", "SegmentationClassContext", "ImageSets/SegmentationContext/val.txt")
+    put(tmp_path / "ADEChallengeData2016/images/validation/b.jpg")
+    put(tmp_path / "ADEChallengeData2016/annotations/validation/b.png", VALUES)
+    put(tmp_path / "coco_stuff164k/images/val2017/c.jpg")
+    put(tmp_path / "cityscapes/leftImg8bit/val/ulm/d_leftImg8bit.png")
+    put(tmp_path / "cityscapes/gtFine/val/ulm/d_gtFine_labelTrainIds.png", VALUES)
+    return tmp_path
+
+
+class TestLayouts:
+    @pytest.mark.parametrize(
+        ("name", "count", "wanted"),
+        [
+            ("voc21", 21, [[0, 1, 2], [19, 20, IGNORED]]),
+            ("voc20", 20, [[IGNORED, 0, 1], [18, 19, IGNORED]]),
+            ("context60", 60, [[0, 1, 2], [19, 20, IGNORED]]),
+            ("context59", 59, [[IGNORED, 0, 1], [18, 19, IGNORED]]),
+            ("ade20k", 150, [[IGNORED, 0, 1], [18, 19, IGNORED]]),
+            ("cityscapes", 19, [[0, 1, 2], [IGNORED, IGNORED, IGNORED]]),
+        ],
+    )
+    def test_labels_are_read_as_each_set_encodes_them(self, root, name, count, wanted):
+        dataset = open_data(name, root)
+        assert (len(dataset.classes), len(dataset.images)) == (count, 1)
+        assert dataset.truth(0).tolist() == wanted
+        assert checked_truth(dataset, 0, (2, 3)).shape == (2, 3)
+
+    # Ids of the raw maps, with their gaps: person, fire hydrant, stop sign; toothbrush, banner (stuff), none.
+    RAW = np.array([[0, 10, 12], [89, 91, 255]], np.uint8)
+
+    @pytest.mark.parametrize(
+        ("name", "wanted"),
+        [("coco-stuff", [[0, 10, 11], [79, 80, IGNORED]]), ("coco-object", [[1, 11, 12], [80, 0, 0]])],
+    )
+    def test_raw_and_converted_maps_of_coco_are_the_same(self, root, name, wanted):
+        folder = root / "coco_stuff164k/annotations/val2017"
+        put(folder / "c.png", self.RAW)
+        assert open_data(name, root).truth(0).tolist() == wanted
+        (folder / "c.png").unlink()
+        values = np.array(wanted)
+        values[values == IGNORED] = 255
+        kind = "label" if name == "coco-stuff" else "instance"
+        put(folder / f"c_{kind}TrainIds.png", values.astype(np.uint8))
+        assert open_data(name, root).truth(0).tolist() == wanted
+
+    @pytest.mark.parametrize(
+        "gone",
+        [
+            "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt",
+            "VOCdevkit/VOC2012/JPEGImages/a_1.jpg",
+            "VOCdevkit/VOC2012/SegmentationClass/a_1.png",
+        ],
+    )
+    def test_a_wrong_layout_is_told_by_what_was_expected_where(self, root, gone):
+        (root / gone).unlink()
+        with pytest.raises(ValueError, match="voc21: expected .*" + gone.rsplit("/", 1)[1]):
+            open_data("voc21", root)
+
+    def test_a_missing_root_and_an_unknown_name_say_what_is_right(self, tmp_path):
+        with pytest.raises(ValueError, match="--root"):
+            open_data("voc21", None)
+        with pytest.raises(ValueError, match="VOCdevkit/VOC2012"):
+            open_data("voc21", tmp_path)
+        with pytest.raises(ValueError, match="cityscapes"):
+            open_data("voc", tmp_path)
+
+    def test_a_folder_of_ones_own(self, tmp_path):
+        put(tmp_path / "own/images/x.png")
+        put(tmp_path / "own/labels/x.png", VALUES)
+        (tmp_path / "own/classes.txt").write_text("background\ncat, kitty\ndog\n")
+        dataset = open_data(str(tmp_path / "own"), None)
+        assert dataset.background
+        assert [each.name for each in dataset.classes] == ["background", "cat", "dog"]
+        assert dataset.truth(0).tolist() == [[0, 1, 2], [IGNORED] * 3]
+        with pytest.raises(ImageError, match="one size"):
+            checked_truth(dataset, 0, (3, 2))
+        assert dataset.with_classes({"puss": ["puss"], "hound": ["hound"]}).classes[0].name == "background"
+        with pytest.raises(ValueError, match="3 classes"):
+            dataset.with_classes({"puss": ["puss"]})
+
+    def test_scenes_are_part_of_the_package(self):
+        dataset = open_data("scenes", None)
+        assert (len(dataset.images), len(dataset.classes)) == (200, 98)
+        assert set(np.unique(dataset.truth(0))) > {0}
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("voc", 20), ("context", 59), ("ade20k", 150), ("coco-object", 80), ("coco-stuff", 171), ("cityscapes", 19)],
+)
+def test_lists_have_a_class_for_each_label(name, count):
+    assert len(class_list(name)) == count
+
+
+class TestHostileFiles:
+    def test_names_that_lead_out_of_the_folder_are_refused(self, tmp_path):
+        for bad in ("../../secret", "/etc/passwd", "..", "a/b", "a\0b"):
+            (tmp_path / "val.txt").write_text(f"fine\n{bad}\n")
+            with pytest.raises(ValueError, match="no name of an image"):
+                read_names(tmp_path / "val.txt")
+
+    def test_pictures_bombs_and_damaged_files_are_named(self, tmp_path):
+        put(tmp_path / "colour.png")
+        with pytest.raises(ImageError, match=r"colour.png: .*one channel"):
+            read_label_image(tmp_path / "colour.png")
+        header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+        bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+        (tmp_path / "bomb.png").write_bytes(bomb + b"\0\0\0\0IDAT")
+        (tmp_path / "short.png").write_bytes(bomb[:20])
+        for name in ("bomb.png", "short.png", "none.png"):
+            with pytest.raises(ImageError, match=name):
+                read_label_image(tmp_path / name)
