@@ -9,7 +9,7 @@ TYPED := build/typed
 # TensorRT's types, without TensorRT.
 STUBS := build/stubs
 
-.PHONY: demo test lint format bench bench-full bench-report bench-gate authors gpu-report gpu-check roofline scaling clean
+.PHONY: demo test lint format bench bench-full bench-report bench-gate bench-batch authors gpu-report gpu-check roofline scaling clean
 
 demo: $(ENGINE)
 	$(BIN)/gem-fast demo demo_output
@@ -82,6 +82,10 @@ gpu-report: $(READY)
 
 roofline: $(READY)
 	$(BIN)/python -m gem_fast.bench.roofline bench/reports
+
+# A quarter of an hour on 2 cores that have nothing else to do; ARGS=--quick is a look at fewer images.
+bench-batch: $(READY)
+	$(BIN)/python -m gem_fast.bench.batch $(ARGS)
 
 scaling: $(READY)
 	$(BIN)/python -m gem_fast.bench.scaling bench/reports

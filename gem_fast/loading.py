@@ -54,7 +54,8 @@ def load(
             `-quickgelu` name of the model.
         tokenizer: a local `tokenizer.json` or `vocab.txt`, or a folder with one, for a model whose tokenizer is not
             CLIP's own; by default the folder of the weights, then the hub.
-        device: where to run, such as `"cpu"`, `"cuda"` or `"mps"`.
+        device: where to run, such as `"cpu"`, `"cuda"`, `"cuda:1"` or `"mps"`; of `"cuda"` `segment_files` takes all
+            GPUs, what else there is the first.
         dtype: float32, bfloat16 or float16 of the vision transformer, by torch's type, its name or its short name;
             text is encoded in float32.
         backend: `"cpu"`, `"triton"`, `"sdpa"` or `"reference"` for the attention, LayerNorm and the decoding of
@@ -110,7 +111,15 @@ def load(
         interpolation=checkpoint.interpolation,
         feature_surgery=feature_surgery,
         logit_bias=checkpoint.logit_bias if sigmoid else None,
+        copies_on=all_of(where),
     )
+
+
+def all_of(device: torch.device) -> tuple[str, ...]:
+    """The devices that `segment_files` shares images among: of `cuda` without a number all GPUs of the machine."""
+    if device.type != "cuda" or device.index is not None:
+        return (str(device),)
+    return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
 
 
 def _reading(checkpoint: Checkpoint, pooling: str, rotated: bool) -> VisionConfig:

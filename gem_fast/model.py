@@ -1,24 +1,26 @@
 """The torch engine as users hold it: images and prompts in, segmentations out."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
-from typing import Any, Literal, overload
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
+from typing import Any, Literal, cast, overload
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from .decoding import Decoder, KernelDecoder, SigmoidDecoder
 from .dtypes import dtype_name
 from .options import Defaults
-from .preprocess import ResizePolicy, input_size, normalised, resized_by_torch
+from .preprocess import Picture, ResizePolicy, input_size, normalised, resized_by_torch
+from .query import Query
 from .scores import score_patches, surgery_scores
-from .segmenter import Segmenter
+from .segmenter import Replica, Segmenter
 from .towers.text import TextEncoder
 from .towers.vit import GemVisionTransformer, VisionFeatures
+from .windows import Windows
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class GemModel(Segmenter):
         interpolation: bicubic or bilinear, how images are resized.
         logit_bias: of confidences by a sigmoid; None for those by the softmax over classes.
         feature_surgery: score by CLIP Surgery's feature surgery, for which CLIP's own path is finished too.
+        copies_on: devices on which `segment_files` may run copies; none for its own alone.
     """
 
     name: str
@@ -46,6 +49,7 @@ class GemModel(Segmenter):
     interpolation: str = "bicubic"
     feature_surgery: bool = False
     logit_bias: float | None = None
+    copies_on: tuple[str, ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -123,9 +127,19 @@ class GemModel(Segmenter):
     def share_cores(self, engines: int) -> None:
         torch.set_num_threads(max(1, torch.get_num_threads() // engines))
 
-    def pixels(self, picture: Image.Image, shape: tuple[int, int]) -> np.ndarray:
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return self.copies_on or (str(self.device),)
+
+    def replica(self, query: Query, windows: Windows | None = None, batch_size: int = 8) -> Replica:
+        """Without the text tower, whose work is done."""
+        content = io.BytesIO()
+        torch.save((replace(self, text=cast(TextEncoder, None)), (query, windows, batch_size)), content)
+        return partial(scorer, content.getvalue())
+
+    def resized(self, picture: Picture, size: tuple[int, int]) -> np.ndarray:
         """By torch, several times as fast as Pillow and within 1 of 255 of it."""
-        return resized_by_torch(picture, shape, self.interpolation)
+        return resized_by_torch(picture, size, self.interpolation)
 
     def patch_features(self, pixels: np.ndarray, shape: tuple[int, int]) -> Tensor | VisionFeatures:
         """With feature surgery, CLIP's image embeddings beside them."""
@@ -156,3 +170,10 @@ class GemModel(Segmenter):
         if self.logit_bias is not None:
             return SigmoidDecoder(backend, self.logit_bias)
         return KernelDecoder(backend)
+
+
+def scorer(content: bytes, device: str, threads: int) -> Callable[[np.ndarray, tuple[int, int]], list[np.ndarray]]:
+    """What a `GemModel.replica` makes: the scores of pixels, for its query."""
+    torch.set_num_threads(threads)
+    model, (query, windows, batch_size) = torch.load(io.BytesIO(content), map_location=device, weights_only=False)
+    return partial(model.score_on_host, query=query, windows=windows, batch_size=batch_size)

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .png import label_png
+from .rendering import palette
+
 
 @dataclass(frozen=True)
 class OutputKind:
@@ -50,7 +53,7 @@ def _heatmaps(result: Any) -> bytes:
     return buffer.getvalue()
 
 
-LABELS = OutputKind("labels", ".labels.png", lambda result: png_bytes(result.label_image()), always=True)
+LABELS = OutputKind("labels", ".labels.png", lambda result: label_png(result.labels, palette(256)), always=True)
 LEGEND = OutputKind("legend", ".legend.json", lambda result: legend_bytes(result.legend()), always=True, once=True)
 HEATMAPS = OutputKind("heatmaps", ".heatmaps.npz", _heatmaps)
 # By format; WebP takes seven times as long as JPEG, and PNG thirty times.

@@ -66,21 +66,24 @@ def input_size(image_size: tuple[int, int], size: int, policy: ResizePolicy, pat
 
 
 INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+Picture: TypeAlias = Image.Image | np.ndarray  # RGB; an array is `[H, W, 3]` uint8
 
 
-def resized(image: Image.Image, size: tuple[int, int], interpolation: str = "bicubic") -> np.ndarray:
+def resized(image: Picture, size: tuple[int, int], interpolation: str = "bicubic") -> np.ndarray:
     """An RGB image resized, bicubic or bilinear with antialias, to height and width: `[H, W, 3]` uint8."""
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     return np.asarray(image.resize((size[1], size[0]), INTERPOLATIONS[interpolation]))
 
 
-def resized_by_torch(image: Image.Image, size: tuple[int, int], interpolation: str = "bicubic") -> np.ndarray:
+def resized_by_torch(image: Picture, size: tuple[int, int], interpolation: str = "bicubic") -> np.ndarray:
     """The same by torch, bicubic or bilinear, whose rounding differs by 1 of 255 at a few pixels."""
     import torch
 
-    if (image.height, image.width) == tuple(size):
-        return np.asarray(image)
-    # Channels last, which its fast path takes and keeps.
-    pixels = torch.from_numpy(np.array(image))[None].permute(0, 3, 1, 2)
+    array = np.asarray(image)
+    if array.shape[:2] == tuple(size):
+        return array
+    # Channels last, which its fast path takes and keeps; what can't be written, torch won't have.
+    pixels = torch.from_numpy(np.require(array, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)
     resized = torch.nn.functional.interpolate(pixels, size, mode=interpolation, antialias=True)
     return resized.permute(0, 2, 3, 1)[0].contiguous().numpy()
 

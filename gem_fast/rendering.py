@@ -3,7 +3,7 @@
 import colorsys
 import unicodedata
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain, count
 
 import numpy as np
@@ -13,6 +13,7 @@ Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont  # as Pillow types its default
 _HEAT = np.array([[0, 0, 96], [0, 96, 255], [0, 224, 192], [255, 224, 0], [255, 64, 0], [128, 0, 0]], np.float32)
 _BLEND = 0.55
+_BAND = 1 << 24  # pixels
 _LEGEND_ENTRIES = 24  # more would not be read
 _LEGEND_WIDTH = 160  # of the narrowest images, so that names have a place
 # Fonts of common systems, tried in this order where Pillow's own (ASCII) lacks a character.
@@ -44,9 +45,8 @@ def palette(count: int) -> np.ndarray:
 
 def blend_labels(image: Image.Image, labels: np.ndarray, names: tuple[str, ...]) -> Image.Image:
     """Class colours over the image in grey, background untouched, with a legend of the classes that appear."""
-    counts = np.bincount(labels.ravel(), minlength=len(names) + 1)
-    colours = Image.fromarray(palette(len(names) + 1)[labels])
-    mixed = Image.composite(_over_grey(image, colours), image, Image.fromarray(labels > 0))
+    counts = label_counts(labels, len(names) + 1)
+    mixed = Image.composite(_over_grey(image, coloured(labels)), image, Image.fromarray(labels > 0))
     shown = [int(label) for label in np.argsort(-counts, kind="stable") if label > 0 and counts[label]]
     entries = [
         (class_colour(i), readable(names[i - 1], f"class {i}"), share(counts[i], labels.size))
@@ -55,6 +55,28 @@ def blend_labels(image: Image.Image, labels: np.ndarray, names: tuple[str, ...])
     if len(shown) > _LEGEND_ENTRIES:
         entries.append(((128, 128, 128), "and", f"{len(shown) - _LEGEND_ENTRIES} more"))
     return _with_legend(mixed, entries or [((0, 0, 0), label_names(names)[0], "100%")])
+
+
+def label_counts(labels: np.ndarray, count: int) -> np.ndarray:
+    """How many pixels have each label from 0 to count - 1."""
+    flat = labels.ravel()
+    if labels.dtype != np.uint8:
+        bands = np.array_split(flat, 1 + flat.size // _BAND)  # bincount takes 8 bytes a pixel
+        return np.sum([np.bincount(band, minlength=count) for band in bands], axis=0)
+    # By Pillow, which makes no larger integers of them; as four channels, since counting one waits for itself.
+    quarter = flat.size // 4
+    channels = Image.frombuffer("RGBA", (quarter, 1), flat[: 4 * quarter], "raw", "RGBA", 0, 1) if quarter else None
+    counts = np.bincount(flat[4 * quarter :], minlength=256)
+    return (counts + np.reshape(channels.histogram(), (4, 256)).sum(0) if channels else counts)[:count]
+
+
+def coloured(labels: np.ndarray) -> Image.Image:
+    """Labels in their colours."""
+    if labels.dtype != np.uint8:
+        return Image.fromarray(palette(int(labels.max()) + 1)[labels])
+    picture = Image.fromarray(labels)
+    picture.putpalette(palette(256).ravel().tolist())
+    return picture.convert("RGB")
 
 
 def share(count: int, total: int) -> str:
@@ -83,20 +105,29 @@ def _with_legend(picture: Image.Image, entries: list[tuple[Colour, str, str]]) -
     line, gap, canvas_width = round(text_size * 1.6), text_size // 2, max(picture.width, _LEGEND_WIDTH)
     places, x, y = [], gap, gap
     for colour, name, note in entries:
-        font = font_for(name, text_size)
-        text = _shortened(name, note, font, canvas_width - text_size - 3 * gap)
-        width = text_size + gap + round(font.getlength(text)) + 2 * gap
+        text = _written(name, note, text_size, canvas_width - text_size - 3 * gap)
+        width = text_size + gap + text.width + 2 * gap
         if x > gap and x + width > canvas_width + gap:
             x, y = gap, y + line
-        places.append((x, picture.height + y, colour, text, font))
+        places.append((x, picture.height + y, colour, text))
         x += width
     canvas = Image.new("RGB", (canvas_width, picture.height + y + line), "white")
     canvas.paste(picture)
     draw = ImageDraw.Draw(canvas)
-    for left, top, colour, text, font in places:
+    for left, top, colour, text in places:
         draw.rectangle((left, top, left + text_size, top + text_size), fill=colour, outline=(64, 64, 64))
-        draw.text((left + text_size + gap, top + text_size // 2), text, fill="black", font=font, anchor="lm")
+        canvas.paste("black", (left + text_size + gap, top + text_size // 2 - text.height // 2), text)
     return canvas
+
+
+@lru_cache(maxsize=4096)  # few kilobytes each; images of a run show the same classes
+def _written(name: str, note: str, text_size: int, width: int) -> Image.Image:
+    """Name and note in a width of pixels, as a mask whose middle is the text's."""
+    font = font_for(name, text_size)
+    text = _shortened(name, note, font, width)
+    mask = Image.new("L", (max(1, round(font.getlength(text))), 2 * text_size))
+    ImageDraw.Draw(mask).text((0, text_size), text, fill=255, font=font, anchor="lm")
+    return mask
 
 
 def _shortened(name: str, note: str, font: Font, width: int) -> str:
@@ -108,6 +139,7 @@ def _shortened(name: str, note: str, font: Font, width: int) -> str:
     return text
 
 
+@lru_cache(maxsize=4096)  # of the classes of a run, for each of its images
 def readable(name: str, instead: str) -> str:
     """The name in one line, as far as the fonts here go: without accents, or else `instead` (the legend file has it).
 
@@ -121,6 +153,7 @@ def readable(name: str, instead: str) -> str:
     return plain if any(letter.isalnum() for letter in plain) else instead
 
 
+@lru_cache(maxsize=4096)
 def font_for(text: str, size: int) -> Font:
     """The first font that has all characters of the text, or Pillow's own."""
     return next((font for font in _fonts(size) if covers(font, text)), _fonts(size)[0])

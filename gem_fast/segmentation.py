@@ -14,10 +14,8 @@ from PIL import Image
 
 from .decoding import Decoder, label_type
 from .outputs import wanted_kinds
-from .rendering import blend_heatmap, blend_labels, label_names, legend, palette
+from .rendering import blend_heatmap, blend_labels, label_counts, label_names, legend, palette
 from .writing import write_whole
-
-_BAND = 1 << 24  # pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,10 +95,8 @@ class Segmentation:
 
     def areas(self) -> dict[str, float]:
         """Share of the image that each class that appears covers, that of label 0 among them."""
-        counts = np.zeros(len(self.classes) + 1, np.int64)
-        for band in np.array_split(self.labels, 1 + self.labels.size // _BAND):  # bincount takes 8 bytes a pixel
-            counts += np.bincount(band.ravel(), minlength=len(counts))
-        named = zip(label_names(self.classes), counts.tolist(), strict=True)
+        counts = label_counts(self.labels, len(self.classes) + 1).tolist()
+        named = zip(label_names(self.classes), counts, strict=True)
         return {name: count / self.labels.size for name, count in named if count}
 
     def legend(self) -> dict[str, dict[str, str]]:
@@ -111,9 +107,16 @@ class Segmentation:
         """The labels in colours over the image with a legend below, or the heat map of one prompt."""
         size = self.image.height, self.image.width
         if prompt is None:
-            labels = self.labels if size == self.size else self._decode(size)[0]
-            return blend_labels(self.image, labels, self.classes)
+            return blend_labels(self.image, self._shown_labels(size), self.classes)
         return blend_heatmap(self.image, replace(self, label_size=size).heatmap(prompt), prompt)
+
+    def _shown_labels(self, size: tuple[int, int]) -> np.ndarray:
+        """Labels at another size: of those that there are the nearest, where they are more."""
+        if size == self.size:
+            return self.labels
+        if size[0] > self.size[0] or size[1] > self.size[1]:
+            return self._decode(size)[0]
+        return np.asarray(Image.fromarray(self.labels).resize(size[::-1], Image.Resampling.NEAREST))
 
     def label_image(self) -> Image.Image:
         """The labels as an image: a palette of the legend's colours, or 16-bit grey from 256 classes on."""

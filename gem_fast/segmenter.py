@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -14,13 +14,16 @@ from PIL import Image
 from .decoding import Decoder
 from .images import MAX_PIXELS, MAX_WINDOWED_PIXELS, ImageError, ImageLike, is_tensor, load_image
 from .options import Defaults
-from .preprocess import ResizePolicy, resized
+from .preprocess import Picture, ResizePolicy, resized
 from .prompts import Prompts, TextClass, parse_classes, parse_templates
 from .query import Query, check_scores
 from .segmentation import Segmentation, is_alone
 from .streaming import stream
 from .windows import Layout, WindowDecoder, Windows, parse_windows, windowed_size
 from .word_encoder import WordEncoder
+
+# Given a device and a number of threads: `score_on_host`, of a query.
+Replica = Callable[[str, int], Callable[[np.ndarray, tuple[int, int]], list[np.ndarray]]]
 
 
 class _Ready(NamedTuple):
@@ -86,9 +89,13 @@ class Segmenter(ABC):
         layout = windows.layout(shape)
         return shape, layout if len(layout) > 1 else None
 
-    def pixels(self, picture: Image.Image, shape: tuple[int, int]) -> np.ndarray:
+    def resized(self, picture: Picture, size: tuple[int, int]) -> np.ndarray:
+        """An RGB image resized to height and width, as the model's input is: `[H, W, 3]` uint8."""
+        return resized(picture, size)
+
+    def pixels(self, picture: Picture, shape: tuple[int, int]) -> np.ndarray:
         """What `patch_features` takes of an RGB image: resized to height and width, `[H, W, 3]` uint8."""
-        return resized(picture, shape) if self.resizes else np.asarray(picture)
+        return self.resized(picture, shape) if self.resizes else np.asarray(picture)
 
     @abstractmethod
     def patch_features(self, pixels: np.ndarray, shape: tuple[int, int]) -> Any:
@@ -123,6 +130,15 @@ class Segmenter(ABC):
     def share_cores(self, engines: int) -> None:
         """From now on, compute on one of so many shares of the cores where this thread calls the engine."""
         assert engines == 1
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Where copies of it may run."""
+        return ("cpu",)
+
+    @abstractmethod
+    def replica(self, query: Query, windows: Windows | None = None, batch_size: int = 8) -> Replica:
+        """What makes a copy in another process that scores as `score_on_host`; to be pickled."""
 
     def encode_text(self, prompts: Prompts, templates: str | Sequence[str] = "photo") -> Any:
         """Unit embeddings `[T, E]` float32 of all words of the prompts, a class's synonyms next to each other."""
@@ -324,9 +340,9 @@ class Segmenter(ABC):
                         results[chunk[k]] = query.result(each.picture, own, self.decoder, each.source)
         return [results[i] for i in range(len(ready))]
 
-    def window_pixels(self, picture: Image.Image, shape: tuple[int, int]) -> np.ndarray:
+    def window_pixels(self, picture: Picture, shape: tuple[int, int]) -> np.ndarray:
         """What windows are cut from: the image resized to height and width, even where the engine resizes others."""
-        return self.pixels(picture, shape) if self.resizes else resized(picture, shape)
+        return self.resized(picture, shape)
 
     def windowed_scores(
         self, images: Iterable[tuple[np.ndarray, Layout, Query]], batch_size: int

@@ -24,19 +24,23 @@ class OutputError(OSError):
     """Nothing more can be written: the disk is full, or can't be written."""
 
 
-def write_whole(path: Path, content: bytes | Iterable[bytes], partial: Path | None = None) -> None:
+def write_whole(
+    path: Path, content: bytes | Iterable[bytes], partial: Path | None = None, *, sync: bool = True
+) -> None:
     """Write a file as `whole_file` does: all of its content, or the content's parts."""
-    with whole_file(path, partial) as file:
+    with whole_file(path, partial, sync=sync) as file:
         file.writelines([content] if isinstance(content, bytes) else content)
 
 
 @contextmanager
-def whole_file(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
+def whole_file(path: Path, partial: Path | None = None, *, sync: bool = True) -> Iterator[BinaryIO]:
     """A file to write, under a temporary name; renamed at the end: an interruption leaves no half file of the name.
 
     Args:
         path: the file; its folder is made.
         partial: folder for the temporary name, on the same file system; by default the file's own.
+        sync: wait for the disk. Without, a crash of the machine, but of nothing else, can leave the name with nothing
+            in it, which `is_whole` tells.
 
     Raises:
         OutputError: nothing more can be written there. OSError: this file can't be written.
@@ -47,8 +51,9 @@ def whole_file(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
         try:
             with os.fdopen(handle, "wb") as file:
                 yield file
-                file.flush()
-                os.fsync(handle)  # or a crash of the machine could leave the name with nothing in it
+                if sync:
+                    file.flush()
+                    os.fsync(handle)
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
         except BaseException:

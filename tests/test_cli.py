@@ -112,6 +112,7 @@ class TestSegment:
             "overwrite": False,
             "batch_size": 3,
             "workers": 2,
+            "processes": None,
             "timeout": 9,
             "retries": 1,
             "max_errors": 5,

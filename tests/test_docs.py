@@ -23,6 +23,7 @@ NOT_RUN = {
     "docs/benchmarks.md": 2,
     "docs/export.md": 8,
     "docs/methods.md": 1,
+    "docs/models.md": 1,
     "docs/paper.md": 2,
     "docs/runtime.md": 2,
 }

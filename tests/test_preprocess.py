@@ -142,7 +142,7 @@ def test_labels_hardly_depend_on_which_resize_it_is(monkeypatch):
     model = gem_fast.load("gem-tiny")
     names, words = list(sample_prompts()), ["cat", "umbrella", "car", "tree", "house", "dog", "rocket"]
     ours = model.segment([str(SAMPLES / name) for name in names], words, threshold=0.3)
-    monkeypatch.setattr(GemModel, "pixels", Segmenter.pixels)
+    monkeypatch.setattr(GemModel, "resized", Segmenter.resized)
     pillows = model.segment([str(SAMPLES / name) for name in names], words, threshold=0.3)
     equal = [one.labels == other.labels for one, other in zip(ours, pillows, strict=True)]
     assert not all(each.all() for each in equal)

@@ -1,17 +1,24 @@
-"""Memory that the run and its workers share, so that arrays need not travel."""
+"""Memory that the run and its processes share, so that arrays need not travel."""
 
 import mmap
+import os
 from typing import Any
 
 import numpy as np
 
 
 class Memory:
-    """Places for arrays that parent and workers share, one a task; what does not fit travels by itself."""
+    """Places for arrays that two processes share; what does not fit travels by itself.
 
-    def __init__(self, places: int, size: int) -> None:
-        self._size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
-        self._map = mmap.mmap(-1, self._size * places)
+    Attributes:
+        handle: a file in memory by which a process that was not forked finds it; -1 for none.
+    """
+
+    def __init__(self, places: int, size: int, handle: int = -1) -> None:
+        self._size, self.handle = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE, handle
+        if handle >= 0 and os.fstat(handle).st_size < self._size * places:
+            os.ftruncate(handle, self._size * places)
+        self._map = mmap.mmap(handle, self._size * places)
 
     def put(self, place: int, array: np.ndarray) -> Any:
         """Store an array; what is returned stands for it in any process."""

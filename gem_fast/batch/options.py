@@ -13,6 +13,7 @@ from .shard_formats import FORMATS, SHARD_FORMATS, ShardFormat
 _LEAST = {
     "batch_size": 1,
     "workers": 1,
+    "processes": 1,
     "retries": 0,
     "max_errors": 0,
     "overlay_size": 0,
@@ -73,6 +74,8 @@ class BatchOptions:
         overwrite: begin anew in the folder of an earlier run, whose files are removed.
         batch_size: images in one forward; those of one input size go together.
         workers: how many read and write beside the engine; None for one a core.
+        processes: engines in processes of their own, on the model's devices in turn, or each on its share of the
+            cores; None for one a device where there are several, which `load(device="cuda")` finds.
         timeout: seconds that reading or writing an image may take; None for any.
         retries: how often an image that can't be read is tried again.
         max_errors: stop when more images than this have failed; None for never.
@@ -91,6 +94,7 @@ class BatchOptions:
     overwrite: bool = False
     batch_size: int = 8
     workers: int | None = None
+    processes: int | None = None
     timeout: float | None = 300.0
     retries: int = 0
     max_errors: int | None = None

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
@@ -21,14 +21,14 @@ from .memory import Memory
 from .pool import Pool
 from .progress import Progress
 from .sources import Source
-from .workers import Answer, Failure, Lost, Prepared, Work, describe
+from .workers import Answer, EngineGoneError, EngineStartError, Failure, Lost, Prepared, Work, describe
 
 _LISTED_AHEAD = 1024
 _PREPARED_AHEAD = 4  # images that wait for a worker, a worker
 _PATIENCE = 0.2  # seconds that idle engines wait for a full batch, where reading is what takes long
 _TICK = 0.1  # seconds between looks at the clock
-# Given how many engines there are, in the thread of each: what encodes.
-MakeEncode = Callable[[int], "Encode"]
+# Given how many engines there are, in the thread of each: what encodes, while it is entered.
+MakeEncode = Callable[[int], AbstractContextManager["Encode"]]
 Encode = Callable[[np.ndarray, tuple[int, int]], Sequence[np.ndarray]]
 
 
@@ -70,7 +70,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the engine made of a batch: scores, or the error, of each task."""
+    """What the engine made of a batch: scores, or a failure, of each task."""
 
     tasks: Sequence[int]
     results: Sequence[Any]
@@ -85,7 +85,7 @@ class Pipeline:
 
         Args:
             work: what is done with one image.
-            make_encode: called in the thread of each engine with the number of engines. What it gives takes pixels
+            make_encode: entered in the thread of each engine with the number of engines. What it gives takes pixels
                 `[B, H, W, 3]` uint8 and the shape of their input to the scores of each image, arrays on the host.
             limits: see there.
             progress: is kept up to date with the stages' times.
@@ -178,26 +178,26 @@ class Pipeline:
         return self._memory.get(task.prepared.pixels)
 
     def _engine(self) -> None:
-        encode = self._make_encode(self._engines)
-        while batch := self._batches.get():
-            start = time.perf_counter()
-            numbers, pixels, shape = batch
-            try:
-                results: Any = scores_of(encode, np.stack(pixels), shape)
-            except BaseException as error:  # to be raised where the run is waited for
-                results = error
-            self._events.put(Encoded(numbers, results, time.perf_counter() - start))
+        try:
+            with self._make_encode(self._engines) as encode:
+                while batch := self._batches.get():
+                    start = time.perf_counter()
+                    numbers, pixels, shape = batch
+                    results = scores_of(encode, np.stack(pixels), shape)
+                    self._events.put(Encoded(numbers, results, time.perf_counter() - start))
+        except BaseException as error:  # to be raised where the run is waited for
+            self._events.put(error)
 
     def _handle(self, event: Any) -> Iterator[tuple[int, Source, Any]]:
         """What the engine or a worker has come with: images that are finished by it."""
+        if isinstance(event, BaseException):
+            raise event
         if not isinstance(event, Encoded):
             for answer in self._pool.heard(*event):
                 yield from self._answered(answer)
             return
         self._encoding -= 1
         self._idle_since = time.monotonic()
-        if isinstance(event.results, BaseException):
-            raise event.results
         self._progress.spent({"encode": event.seconds})
         for number, result in zip(event.tasks, event.results, strict=True):
             task = self._tasks.get(number)
@@ -249,8 +249,10 @@ def scores_of(encode: Encode, pixels: np.ndarray, shape: tuple[int, int]) -> lis
     """Scores of each image, or what went wrong with it."""
     try:
         return list(encode(pixels, shape))
+    except EngineStartError:
+        raise
     except Exception as error:
         if len(pixels) == 1:
-            return [Failure(describe(error))]
+            return [Failure(describe(error), gone=isinstance(error, EngineGoneError))]
     # Something about one image broke the batch: find it by taking them one by one.
     return [result for each in pixels for result in scores_of(encode, each[None], shape)]

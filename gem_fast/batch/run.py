@@ -16,14 +16,15 @@ from .files import Files
 from .folder import LEGEND, check_output, enter, hold
 from .lists import standard_input
 from .options import BatchOptions, Part, parse_options
-from .pipeline import Encode, Limits, Pipeline
+from .pipeline import Limits, Pipeline
+from .processes import in_processes, in_threads
 from .progress import Progress
 from .records import PARTIAL, SUMMARY, Journal, Record, reason_of
 from .shards import Shards
 from .sources import Inputs, Listing, Source, as_list, count_in_background
 from .stores import Spooled
 from .work import ImageWork
-from .workers import Failure
+from .workers import Failure, cores
 
 if TYPE_CHECKING:
     from ..query import Query
@@ -81,7 +82,8 @@ def segment_files(
 
     Raises:
         ValueError: an argument is wrong, there is no image, or the folder is another run's. OSError: the output can't
-            be written, such as on a full disk; what was finished is there, and `resume` goes on.
+            be written, such as on a full disk, or an engine's process not started; what was finished is there, and
+            `resume` goes on.
     """
     chosen, progress, out = parse_options(options), progress or Progress(), Path(out)
     windows = model.windows(chosen.window, chosen.stride)
@@ -140,19 +142,19 @@ def _run(
     listing = Listing(images, output.finished, options.share)
     count_in_background(images, options.share, progress)
     work = ImageWork(model, query, options, output.store, windows)
+    processes = options.processes or len(model.devices)
+    engines = processes if processes > 1 else model.engines
     limits = Limits(
         batch_size=options.batch_size,
-        workers=options.workers or _cores(),
-        engines=model.engines,
+        workers=options.workers or cores(),
+        engines=engines,
+        images=max(Limits.images, 4 * engines * options.batch_size),
         timeout=options.timeout,
         retries=options.retries,
     )
 
-    def make_encode(engines: int) -> Encode:
-        model.share_cores(engines)
-        return lambda pixels, shape: model.score_on_host(pixels, shape, query, windows, options.batch_size)
-
-    pipeline = Pipeline(work, make_encode, limits, progress)
+    make = in_processes if processes > 1 else in_threads
+    pipeline = Pipeline(work, make(model, query, windows, options.batch_size), limits, progress)
     stopped = None
     try:
         with closing(pipeline.run(output.unfinished(listing, progress))) as results:
@@ -228,7 +230,3 @@ def _check_any(images: Inputs, part: Part) -> None:
 def failed(source: Source, failure: Failure) -> Record:
     error = failure.error
     return Record(source.image, "failed", error if error.startswith(source.image) else f"{source.image}: {error}")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -32,7 +32,7 @@ class FileStore:
     def keep(self, source: Source, record: Record, contents: Mapping[str, bytes]) -> Record:
         files = {kind.name: source.name + kind.ending for kind in self.kinds}
         for kind, name in files.items():
-            write_whole(self.folder / name, contents[kind], self.folder / PARTIAL)
+            write_whole(self.folder / name, contents[kind], self.folder / PARTIAL, sync=False)
         return replace(record, files=files)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..images import MAX_WINDOWED_PIXELS, decode_image, load_image
+from ..images import MAX_PIXELS, MAX_WINDOWED_PIXELS, decode_pixels, load_pixels
 from ..windows import Layout, WindowDecoder, Windows
 from .options import BatchOptions
 from .records import Record
@@ -62,18 +62,27 @@ class ImageWork:
         with timed("read", seconds):
             picture = self._read(source)
         with timed("resize", seconds):
-            size = picture.height, picture.width
+            height, width, _ = picture.shape
+            size = height, width
             shape, layout = self.model.place(size, options.size, options.resize, self.windows)
             pixels = (self.model.window_pixels if layout else self.model.pixels)(picture, shape)
             label_size = shape if options.label_size == "model" else _scaled(size, options.label_size)
-            shown = shrunk(picture, options.overlay_size) if options.overlays else None
+            shown = Image.fromarray(self._shrunk(picture)) if options.overlays else None
         return Held(source, label_size, shown, layout), pixels, shape
 
-    def _read(self, source: Source) -> Image.Image:
-        most = (MAX_WINDOWED_PIXELS,) if self.windows else ()
+    def _read(self, source: Source) -> np.ndarray:
+        most = MAX_WINDOWED_PIXELS if self.windows else MAX_PIXELS
         if source.content is None:
-            return load_image(source.path, *most)
-        return decode_image(source.content.read(), source.image, *most)
+            return load_pixels(source.path, most)
+        return decode_pixels(source.content.read(), source.image, most)
+
+    def _shrunk(self, picture: np.ndarray) -> np.ndarray:
+        """The picture, made smaller if its longest side is more than an overlay's."""
+        scale = (self.options.overlay_size or max(picture.shape)) / max(picture.shape[:2])
+        if scale >= 1:
+            return picture
+        height, width = (max(1, round(side * scale)) for side in picture.shape[:2])
+        return self.model.resized(picture, (height, width))
 
     def finish(self, held: Held, scores: np.ndarray, seconds: Seconds) -> Any:
         image, picture = held.source.image, held.picture or Image.new("RGB", (1, 1))
@@ -94,13 +103,6 @@ def _scaled(size: tuple[int, int], shorter: "int | str | None") -> tuple[int, in
     scale = shorter / min(size)
     height, width = (max(1, round(side * scale)) for side in size)
     return height, width
-
-
-def shrunk(picture: Image.Image, longest: int) -> Image.Image:
-    """The picture, made smaller in place if its longest side has more pixels than that; 0 for any."""
-    if longest and max(picture.size) > longest:
-        picture.thumbnail((longest, longest), Image.Resampling.BILINEAR)
-    return picture
 
 
 @contextmanager

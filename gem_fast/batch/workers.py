@@ -30,6 +30,11 @@ FORKS = hasattr(os, "fork") and sys.platform.startswith("linux")
 Seconds = dict[str, float]  # how long each stage took
 
 
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Work(Protocol):
     """What is done with one image. Each step adds what its stages took to `seconds`."""
 
@@ -108,7 +113,27 @@ def describe(error: BaseException) -> str:
     """An error as users read it: with its kind, unless it is one that speaks for itself."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.strerror}: {error.filename}"
-    return str(error) if isinstance(error, ImageError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, ImageError | EngineError) else f"{type(error).__name__}: {error}"
+
+
+class EngineError(Exception):
+    """What went wrong in an engine's process, in words that need no kind of error before them."""
+
+
+class EngineGoneError(EngineError):
+    """An engine's process died on what it was given; the message says how."""
+
+
+class EngineStartError(OSError):
+    """An engine's process can't start: no image could go on."""
+
+
+def fate(code: int, what: str) -> str:
+    """How a process ended, by its exit code."""
+    if code >= 0:
+        return f"ended {what} with status {code}"
+    name = signal.Signals(-code).name
+    return f"ended {what} by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
 
 
 Hear = Callable[[Answer | None], None]
@@ -163,11 +188,7 @@ class ProcessWorker:
 
     @property
     def fate(self) -> str:
-        code = self.process.exitcode or 0
-        if code >= 0:
-            return f"ended its worker with status {code}"
-        name = signal.Signals(-code).name
-        return f"ended its worker by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
+        return fate(self.process.exitcode or 0, "its worker")
 
 
 def _child(work: Work, memory: Memory, connection: Any, others: Iterable[Any]) -> None:

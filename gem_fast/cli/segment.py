@@ -87,7 +87,7 @@ def segment(
         Path | None, typer.Option(help="tokenizer.json or vocab.txt, or their folder, for a model without CLIP's own.")
     ] = None,
     dtype: Annotated[str, dtype_option("Type of the vision transformer")] = "float32",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda (all GPUs), cuda:1, mps.")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 8,
     size: Annotated[
         int | None, typer.Option(min=1, help="Side of the model's input in pixels (default: the model's, mostly 448).")
@@ -153,6 +153,10 @@ def segment(
     workers: Annotated[
         int | None, typer.Option(min=1, help="How many read and write beside the engine (default: one a core).")
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Engines in processes of their own, which share the cores (default: one a GPU)."),
+    ] = None,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds that reading or writing an image may take.")] = 300,
     retries: Annotated[int, typer.Option(min=0, help="How often an unreadable image is tried again.")] = 0,
     max_errors: Annotated[int | None, typer.Option(min=0, help="Stop when more images than this have failed.")] = None,
@@ -202,6 +206,7 @@ def segment(
         "overwrite": overwrite,
         "batch_size": batch_size,
         "workers": workers,
+        "processes": processes,
         "timeout": timeout or None,
         "retries": retries,
         "max_errors": max_errors,

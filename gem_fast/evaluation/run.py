@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..batch.options import BatchOptions
-from ..batch.pipeline import Encode, Limits, Pipeline
+from ..batch.pipeline import Limits, Pipeline
+from ..batch.processes import in_threads
 from ..batch.progress import Progress
 from ..batch.sources import Source
 from ..batch.work import timed
@@ -246,10 +247,7 @@ def _areas(
     progress.started = time.monotonic()
     limits = Limits(batch_size=batch_size, workers=workers or _cores(), engines=model.engines)
 
-    def make_encode(engines: int) -> Encode:
-        model.share_cores(engines)
-        return lambda pixels, shape: model.score_on_host(pixels, shape, query, work.windows, batch_size)
-
+    make_encode = in_threads(model, query, work.windows, batch_size)
     sources = ((i, Source(Path(work.dataset.label(i)), str(i), i)) for i in range(count) if i not in kept.finished)
     found, failures = dict(kept.finished), []
     try:

@@ -3,7 +3,7 @@
 from ..errors import ImageError
 from .formats import EXTENSIONS, sniff
 from .limits import MAX_PIXELS, MAX_WINDOWED_PIXELS
-from .reading import ImageLike, decode_image, is_tensor, load_image, read_image
+from .reading import ImageLike, decode_image, decode_pixels, is_tensor, load_image, load_pixels, read_image
 
 __all__ = [
     "EXTENSIONS",
@@ -12,8 +12,10 @@ __all__ = [
     "ImageError",
     "ImageLike",
     "decode_image",
+    "decode_pixels",
     "is_tensor",
     "load_image",
+    "load_pixels",
     "read_image",
     "sniff",
 ]

@@ -24,12 +24,21 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         transform = _transform(b"", "LAB")
     else:
         image = image if image.mode in _SPACES else image.convert("L" if image.mode == "1" else "RGB")
-        transform = _transform(profile, image.mode) if profile and len(profile) <= _MAX_PROFILE else None
+        transform = _by_profile(profile, image.mode)
     if transform is None:
         return image.convert("RGB")
     converted = transform.apply(image)
     converted.info.pop("icc_profile", None)
     return converted
+
+
+def stays(profile: bytes | None, mode: str) -> bool:
+    """Whether pixels of a mode are sRGB already under a profile."""
+    return _by_profile(profile, mode) is None
+
+
+def _by_profile(profile: bytes | None, mode: str) -> "ImageCmsTransform | None":
+    return _transform(profile, mode) if profile and len(profile) <= _MAX_PROFILE else None
 
 
 @lru_cache(maxsize=8)

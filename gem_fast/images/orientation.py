@@ -1,8 +1,10 @@
 """Which way up a picture is, by its EXIF or XMP metadata. Needs no torch."""
 
 import re
+from collections.abc import Callable
 from io import BytesIO
 
+import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from .tiff.tags import read_tags
@@ -17,6 +19,16 @@ _UPRIGHT = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
+}
+
+_TURNS: dict[Image.Transpose, Callable[[np.ndarray], np.ndarray]] = {
+    Image.Transpose.FLIP_LEFT_RIGHT: np.fliplr,
+    Image.Transpose.ROTATE_180: lambda pixels: pixels[::-1, ::-1],
+    Image.Transpose.FLIP_TOP_BOTTOM: np.flipud,
+    Image.Transpose.TRANSPOSE: lambda pixels: pixels.swapaxes(0, 1),
+    Image.Transpose.ROTATE_270: lambda pixels: pixels[::-1].swapaxes(0, 1),
+    Image.Transpose.TRANSVERSE: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    Image.Transpose.ROTATE_90: lambda pixels: pixels.swapaxes(0, 1)[::-1],
 }
 
 
@@ -40,6 +52,14 @@ def orientation(image: Image.Image) -> int:
     xmp = info.get("xmp") or info.get("XML:com.adobe.xmp", b"")
     found = _XMP.search(xmp.encode(errors="replace") if isinstance(xmp, str) else bytes(xmp))
     return int(found[1]) if found else 1
+
+
+def turned_pixels(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """The same of pixels `[H, W, 3]`."""
+    method = _UPRIGHT.get(orientation)
+    if method is None:
+        return pixels
+    return np.ascontiguousarray(_TURNS[method](pixels))
 
 
 def turned(image: Image.Image, orientation: int) -> Image.Image:

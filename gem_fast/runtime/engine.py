@@ -1,20 +1,21 @@
 """The runtime as users hold it: an exported folder that segments images without torch."""
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
 from math import log
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ..decoding import Decoder
 from ..errors import ExportError
 from ..images import ImageError
 from ..options import Defaults
-from ..preprocess import ResizePolicy, input_size, normalised, resized, unbounded_size
-from ..segmenter import Segmenter
+from ..preprocess import Picture, ResizePolicy, input_size, normalised, resized, unbounded_size
+from ..query import Query
+from ..segmenter import Replica, Segmenter
 from ..windows import Layout, Windows
 from .decoders import GraphDecoder, NumpyDecoder
 from .folder import open_folder
@@ -77,10 +78,8 @@ class GemRuntime(Segmenter):
     def resizes(self) -> bool:  # type: ignore[override]  # a class constant elsewhere
         return not self.manifest.export.with_preprocess
 
-    def pixels(self, picture: Image.Image, shape: tuple[int, int]) -> np.ndarray:
-        if not self.resizes:
-            return np.asarray(picture)
-        return resized(picture, shape, self.manifest.image.interpolation)
+    def resized(self, picture: Picture, size: tuple[int, int]) -> np.ndarray:
+        return resized(picture, size, self.manifest.image.interpolation)
 
     @property
     def usual_resize(self) -> str:  # type: ignore[override]
@@ -116,6 +115,13 @@ class GemRuntime(Segmenter):
     @property
     def host_decoder(self) -> Decoder:
         return NumpyDecoder()
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return (f"{self.options.provider}:{self.options.device_id}",)
+
+    def replica(self, query: Query, windows: Windows | None = None, batch_size: int = 8) -> Replica:
+        return partial(scorer, self.folder, self.options, (query, windows, batch_size))
 
     def graph(self, role: str) -> Graph:
         """The graph of a role that has a single file."""
@@ -199,6 +205,16 @@ class GemRuntime(Segmenter):
         inputs = {"patch_features": features, "text_embeddings": words, "synonyms": rows}
         cosines = self.score_graph.run(inputs, "cosines")[0].numpy()[list(members)]
         return surgery_scores(cosines, images.numpy()[list(members)], words, groups) if surgery else cosines
+
+
+def scorer(
+    folder: Path, options: RuntimeOptions, asked: tuple[Query, Windows | None, int], device: str, threads: int
+) -> Callable[[np.ndarray, tuple[int, int]], list[np.ndarray]]:
+    """What a `GemRuntime.replica` makes: the scores of pixels, for its query, on the provider's device."""
+    own = vars(replace(options, threads=options.threads or threads))
+    return partial(
+        GemRuntime(folder, verify=False, **own).score_on_host, query=asked[0], windows=asked[1], batch_size=asked[2]
+    )
 
 
 def usual_settings(manifest: Manifest, sizes: Sequence[tuple[int, int]]) -> Defaults:

@@ -11,7 +11,7 @@ import pytest
 from gem_fast import segment_files
 from gem_fast.batch import work
 from gem_fast.batch.workers import FORKS
-from gem_fast.images import ImageError, load_image
+from gem_fast.images import ImageError, load_pixels
 from tests.batch.test_run import SETTINGS, leftovers, names, run
 
 pytestmark = pytest.mark.skipif(not FORKS, reason="workers are processes where they can fork")
@@ -24,12 +24,12 @@ def trouble(monkeypatch, folder, picture):
         picture(40, 64, 10 + i).save(folder / f"d{i}.png")
 
     def cause(name, what):
-        def load(path):
+        def load(path, most):
             if Path(path).name == name:
                 what()
-            return load_image(path)
+            return load_pixels(path, most)
 
-        monkeypatch.setattr(work, "load_image", load)
+        monkeypatch.setattr(work, "load_pixels", load)
 
     return cause
 

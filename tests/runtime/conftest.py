@@ -8,4 +8,4 @@ from gem_fast.segmenter import Segmenter
 
 @pytest.fixture(autouse=True)
 def _one_resize(monkeypatch):
-    monkeypatch.setattr(GemModel, "pixels", Segmenter.pixels)
+    monkeypatch.setattr(GemModel, "resized", Segmenter.resized)

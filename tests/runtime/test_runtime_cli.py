@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 
@@ -204,3 +205,11 @@ def test_info_names_the_extras(monkeypatch):
 def test_many_files_in_batches(folder, tmp_path):
     outcome = segment_files(GemRuntime(exported(), threads=1), folder, "cat", tmp_path, batch_size=2)
     assert (outcome.done, outcome.failed) == (3, 0)
+
+
+def test_a_copy_in_another_process_gives_the_same_scores():
+    model = GemRuntime(exported(), threads=1)
+    query, shape = model.query("cat"), (96, 96)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, *shape, 3), np.uint8)
+    copy = pickle.loads(pickle.dumps(model.replica(query)))("cpu:0", 1)
+    assert np.array_equal(copy(pixels, shape), model.score_on_host(pixels, shape, query))
