@@ -9,7 +9,7 @@ TYPED := build/typed
 # TensorRT's types, without TensorRT.
 STUBS := build/stubs
 
-.PHONY: demo test lint format bench bench-full bench-report bench-gate bench-batch authors gpu-report gpu-check roofline scaling clean
+.PHONY: demo test test-consumers lint format bench bench-full bench-report bench-gate bench-batch authors gpu-report gpu-check roofline scaling clean
 
 demo: $(ENGINE)
 	$(BIN)/gem-fast demo demo_output
@@ -17,6 +17,20 @@ demo: $(ENGINE)
 # A worker process a core.
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+# Runtimes and tools of others on our graphs; a browser takes part where Chromium is installed.
+CONSUMERS := build/consumers
+TARGET := $(BIN)/python -m pip install --quiet --no-deps --target $(CONSUMERS)
+test-consumers: $(CONSUMERS)/.ready
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest tests/consumers/check_consumers.py
+
+$(CONSUMERS)/.ready: $(READY) tests/consumers/package.json
+	rm -rf $(CONSUMERS) && mkdir -p $(CONSUMERS)/node && cp tests/consumers/package.json $(CONSUMERS)/node
+	$(TARGET)/openvino openvino==2026.4.1 openvino-telemetry
+	$(TARGET)/onnxruntime-old onnxruntime==1.20.1
+	$(TARGET)/tools onnxslim==0.1.98 colorama onnxsim==0.8.1 onnxconverter-common==1.16.0
+	npm install --prefix $(CONSUMERS)/node --ignore-scripts --no-audit --no-fund --silent
+	touch $@
 
 lint: $(READY) $(STUBS)/tensorrt
 	$(BIN)/ruff check .

@@ -80,6 +80,7 @@ setup(
         "runtime": RUNTIME,
         "runtime-gpu": ["onnxruntime-gpu[cuda,cudnn]>=1.21", "tokenizers>=0.20"],
         "transformers": TRANSFORMERS,
+        "runtime-openvino": ["onnxruntime-openvino>=1.20", "tokenizers>=0.20"],
         "evaluation": ["matplotlib>=3.8", "scikit-learn>=1.4"],
         "heic": HEIC,
         "jxl": JXL,

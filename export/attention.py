@@ -21,7 +21,7 @@ def make_layers(
 def _ort(layers: Layers, q: str, k: str, v: str, heads: int, scale: float, causal: bool, bias: str | None) -> str:
     biased = () if bias is None else ("", "", bias)  # after the bias of projections and the mask of padding
     settings = {"num_heads": heads, "scale": scale, "unidirectional": int(causal)}
-    return layers.graph.op("MultiHeadAttention", q, k, v, *biased, domain=ORT_DOMAIN, **settings)
+    return layers.typed(layers.graph.op("MultiHeadAttention", q, k, v, *biased, domain=ORT_DOMAIN, **settings), 3)
 
 
 def _operator(layers: Layers, q: str, k: str, v: str, heads: int, scale: float, causal: bool, bias: str | None) -> str:

@@ -97,6 +97,10 @@ class GraphBuilder:
         """A float32 constant."""
         return self.constant(value, np.float32)
 
+    def real(self, x: str) -> str:
+        """To float32, or what a tool makes of the graph's float32: converters leave the type in a Cast as it is."""
+        return self.op("CastLike", x, self.scalar(1.0))
+
     def weight(self, name: str, value: Tensor) -> str:
         """A weight of the model, in the type it has."""
         if name not in self._used:

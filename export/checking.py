@@ -65,13 +65,13 @@ def _image_encoders(model: GemModel, folder: Path, manifest: Manifest, words: Te
         session = open_session(folder / name, emulated=kind == "bfloat16")
         for size in [entry.size] if entry.size else [(side, side), (5 * patch, 7 * patch)]:
             labels = labeller(words, size, model.defaults.logit_scale)
-            for told, feed, pixels in _feeds(model, size, made.with_preprocess):
+            for told, feed, pixels in feeds(model, size, made.with_preprocess):
                 results = dict(zip(entry.outputs, session.run(None, feed), strict=True))
                 where: dict[str, Any] = {"graph": name, "size": size_name(size), "batch": len(pixels), "input": told}
                 unchanged = made.original or made.feature_surgery
                 truth = _features(model.vision, pixels, unchanged)
-                turned = _turned(model, pixels) if made.with_preprocess else pixels
-                alone = plain and _features(plain, turned, unchanged)
+                other = turned(model, pixels) if made.with_preprocess else pixels
+                alone = plain and _features(plain, other, unchanged)
                 for output, result in results.items():
                     against = {"labelled": labels if output == "patch_features" else None, "output": output, **where}
                     found = compare(result, truth[output], **against)
@@ -89,14 +89,14 @@ def _features(vision: Any, pixels: Tensor, original: bool) -> dict[str, Tensor]:
     return {name: each for name, each in every.items() if each is not None}
 
 
-def _turned(model: GemModel, pixels: Tensor) -> Tensor:
+def turned(model: GemModel, pixels: Tensor) -> Tensor:
     """Pixels as another resampling rounds them: a few are off by one of 255."""
     chance = torch.rand(pixels.shape, generator=torch.Generator().manual_seed(0))
     step = 1 / (255 * torch.tensor(model.std).view(3, 1, 1))
     return torch.where(chance < _TURNED, pixels + step, pixels)
 
 
-def _feeds(
+def feeds(
     model: GemModel, size: tuple[int, int], with_preprocess: bool
 ) -> Iterator[tuple[str, dict[str, np.ndarray], Tensor]]:
     """Inputs of the graph, one, three and eight images, random and samples, with the pixels that the engine gets."""

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from onnx import TensorProto
-
 from gem_fast.method import Method
 
 from .layers import Layers
@@ -62,7 +60,7 @@ def distance_bias(layers: Layers, h: str, w: str, sigma: float, class_token: boo
 
     def gaussian(side: str, shape: list[int]) -> str:
         end = op("Squeeze", side, constant([0]))
-        places = op("Cast", op("Range", constant(0), end, constant(1)), to=TensorProto.FLOAT)
+        places = layers.graph.real(op("Range", constant(0), end, constant(1)))
         apart = op("Sub", op("Unsqueeze", places, constant([1])), op("Unsqueeze", places, constant([0])))
         nearness = op("Exp", op("Mul", op("Mul", apart, apart), layers.graph.scalar(-1 / (2 * sigma**2))))
         return op("Unsqueeze", nearness, constant(shape))

@@ -97,15 +97,16 @@ def decode(graph: GraphBuilder, logits: str, rows: str, columns: str, least: str
     tile = step.op("MatMul", columns, stripe)  # [B, rows, W, classes]
     confidence = step.op("ReduceMax", step.op("Softmax", tile, axis=-1), step.constant([-1]), keepdims=0)
     best = step.op("Add", step.op("ArgMax", tile, axis=-1, keepdims=0), step.constant(1))
-    sure = step.op("GreaterOrEqual", confidence, least)
-    label = step.op("Cast", step.op("Where", sure, best, step.constant(0)), to=_INT32)
     step.output("more", goes_on, TensorProto.BOOL, [])
-    step.output("step_labels", label, _INT32, ["batch", "rows", "width"])
+    step.output("step_labels", step.op("Cast", best, to=_INT32), _INT32, ["batch", "rows", "width"])
     step.output("step_confidence", confidence, _FLOAT, ["batch", "rows", "width"])
 
     found = graph.ops("Loop", (op("Squeeze", steps), ""), 2, body=step.finished("rows"))  # [steps, B, rows, W] each
     whole = op("Mul", op("Sub", steps, constant([1])), count)
-    return _in_order(graph, found[0], whole, height), _in_order(graph, found[1], whole, height)
+    labels, confidence = (_in_order(graph, each, whole, height) for each in found)
+    # Not within the loop, where converters of types forget the graph's inputs.
+    sure = op("GreaterOrEqual", confidence, least)
+    return op("Where", sure, labels, constant(0, np.int32)), confidence
 
 
 def _in_order(graph: GraphBuilder, found: str, whole: str, height: str) -> str:

@@ -4,7 +4,7 @@ Source: `model_config.proto` of triton-inference-server/common, and the ONNX Run
 of 1).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -85,8 +85,16 @@ def _batch_name(value: "ValueInfoProto") -> str:
     return dims[0].dim_param if dims else ""
 
 
-def model_config(name: str, graph: Interface, serving: Serving, most: int) -> str:
-    """`config.pbtxt` of a graph that ONNX Runtime serves, with batches of up to `most` if the graph has a batch."""
+def model_config(name: str, graph: Interface, serving: Serving, most: int, free: Sequence[int] = ()) -> str:
+    """`config.pbtxt` of a graph that ONNX Runtime serves.
+
+    Args:
+        name: of the model.
+        graph: what it takes and gives.
+        serving: how it is run.
+        most: the largest batch, if the graph has a batch; it then runs once before the server is ready.
+        free: lengths of that run for the dimensions that may vary, in their order.
+    """
     batching = f"dynamic_batching {{ max_queue_delay_microseconds: {serving.queue_delay} }}"
     lines = [
         f'name: "{name}"',
@@ -94,10 +102,20 @@ def model_config(name: str, graph: Interface, serving: Serving, most: int) -> st
         f"max_batch_size: {most if graph.batched else 0}",
         *_listed("input", (each.text(graph.batched) for each in graph.inputs)),
         *_listed("output", (each.text(graph.batched) for each in graph.outputs)),
-        *([batching] if graph.batched else []),
+        *([batching, *_warmup(graph, free)] if graph.batched else []),
         f"instance_group [ {{ count: {serving.instances} kind: KIND_{serving.device.upper()} }} ]",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _warmup(graph: Interface, free: Sequence[int]) -> Iterator[str]:
+    """A run with zeros, which costs what any run does."""
+    lengths = iter(free)
+    for each in graph.inputs:
+        dims = ", ".join(str(next(lengths) if dim < 0 else dim) for dim in each.dims[1:])
+        value = f"data_type: TYPE_{each.kind} dims: [ {dims} ] zero_data: true"
+        inputs = f'inputs {{ key: "{each.name}" value {{ {value} }} }}'
+        yield f'model_warmup [ {{ name: "once" batch_size: 1 {inputs} }} ]'
 
 
 def ensemble_config(name: str, steps: dict[str, Interface]) -> str:

@@ -41,8 +41,7 @@ def export_onnx(model: GemModel, out: str | Path, options: ExportOptions | None 
     """
     options = options or ExportOptions()
     require_packages()
-    if model.dtype != torch.float32 or model.device.type != "cpu":
-        raise ExportError("load the model in float32 on the CPU; the type of the export is its option dtype")
+    check_model(model, options)
     with whole_folder(Path(out)) as folder:
         manifest = write_graphs(model, folder, options)
         if options.check:
@@ -51,6 +50,22 @@ def export_onnx(model: GemModel, out: str | Path, options: ExportOptions | None 
             manifest = replace(manifest, check=check_export(model, folder, manifest))
         write_manifest(folder, manifest)
     return manifest
+
+
+def check_model(model: GemModel, options: ExportOptions) -> None:
+    """ExportError unless the graphs can be written of it and compared with it."""
+    if model.dtype != torch.float32 or model.device.type != "cpu":
+        raise ExportError("load the model in float32 on the CPU; the type of the export is its option dtype")
+    if model.interpolation != "bicubic" and options.with_preprocess:
+        raise ExportError(
+            f"with_preprocess resizes images bicubically, and {model.name} takes them {model.interpolation}: "
+            "leave it out"
+        )
+
+
+def graph_metadata(manifest: Manifest) -> dict[str, str]:
+    """What each graph carries of the manifest."""
+    return {"gem_fast": json.dumps(manifest.facts(), ensure_ascii=False)}
 
 
 def require_packages() -> None:
@@ -68,14 +83,8 @@ def write_graphs(model: GemModel, folder: Path, options: ExportOptions, format: 
     from .graph_files import GraphFiles
     from .tokenizer_file import tokenizer_json
 
-    if model.interpolation != "bicubic" and options.with_preprocess:
-        raise ExportError(
-            f"with_preprocess resizes images bicubically, and {model.name} takes them {model.interpolation}: "
-            "leave it out"
-        )
     manifest = describe(model, replace(export_facts(format, options), feature_surgery=model.feature_surgery))
-    metadata = {"gem_fast": json.dumps(manifest.facts(), ensure_ascii=False)}
-    written = GraphFiles(folder, options.chosen_opset, metadata)
+    written = GraphFiles(folder, options.chosen_opset, graph_metadata(manifest))
     beside = [_write_image_encoders(model, written, options), _write_text_encoder(model, written, options)]
     _write_head(model, written)
     (folder / TOKENIZER).write_text(tokenizer_json(model.text.tokenizer), encoding="utf-8")
@@ -145,9 +154,11 @@ def describe(model: GemModel, export: ExportFacts) -> Manifest:
         raise ExportError("an export's confidence is a softmax: load the model without sigmoid")
     from gem_fast.towers.text import sees_padding
 
-    from .tokenizer_file import padding_id, unescapes
+    from .tokenizer_file import around_texts, padding_id, unescapes
 
     config, defaults, known = model.vision.config, model.defaults, model.text.known_tokens
+    tokenizer = model.text.tokenizer
+    start, end = around_texts(tokenizer)
     return Manifest(
         model=ModelFacts(model.name, model.source, model.weights_sha256, asdict(model.vision.method) | model.reading),
         image=ImageFacts(
@@ -159,12 +170,14 @@ def describe(model: GemModel, export: ExportFacts) -> Manifest:
             interpolation=model.interpolation,
         ),
         text=TextFacts(
-            context_length=model.text.tokenizer.context_length,
+            context_length=tokenizer.context_length,
             templates=TEMPLATES,
             known_tokens=None if known is None else tuple(sorted(known)),
-            padding=padding_id(model.text.tokenizer),
+            start_token=start,
+            end_token=end,
+            padding_token=padding_id(tokenizer),
             filled=sees_padding(model.text.tower),
-            unescaped=unescapes(model.text.tokenizer),
+            unescaped=unescapes(tokenizer),
         ),
         defaults=ScoreFacts(defaults.logit_scale, defaults.threshold, defaults.heatmap_threshold),
         export=export,

@@ -18,7 +18,7 @@ def write_preprocessing(
     op, constant = graph.op, graph.constant
     image = graph.input("image", TensorProto.UINT8, ["batch", "image_height", "image_width", 3])
     height, width = (op("Shape", image, start=i, end=i + 1) for i in (1, 2))
-    values = op("Cast", op("Transpose", image, perm=[0, 3, 1, 2]), to=TensorProto.FLOAT)
+    values = graph.real(op("Transpose", image, perm=[0, 3, 1, 2]))
     columns = op("Transpose", bicubic_matrix(graph, width, constant([size[1]])), perm=[1, 0])
     narrowed = _to_bytes(graph, op("MatMul", values, columns))
     resized = _to_bytes(graph, op("MatMul", bicubic_matrix(graph, height, constant([size[0]])), narrowed))

@@ -22,7 +22,7 @@ def bilinear_matrix(graph: GraphBuilder, inputs: str, outputs: str) -> str:
     inside = op("Min", op("Max", op("Sub", centres, _number(graph, 0.5)), _number(graph, 0)), last)
     distance = op("Abs", op("Sub", inside, _range(graph, inputs)))
     triangle = op("Max", op("Sub", _number(graph, 1), distance), _number(graph, 0))
-    return op("Cast", triangle, to=TensorProto.FLOAT)
+    return graph.real(triangle)
 
 
 def bicubic_matrix(graph: GraphBuilder, inputs: str, outputs: str) -> str:
@@ -38,7 +38,7 @@ def bicubic_matrix(graph: GraphBuilder, inputs: str, outputs: str) -> str:
     x = op("Min", op("Abs", op("Div", op("Sub", middle, centres), wide_step)), _number(graph, 2))
     weights = op("Where", op("Less", x, _number(graph, 1)), *_cubic(graph, x, _CUBIC))
     total = op("ReduceSum", weights, graph.constant([1]), keepdims=1)
-    return op("Cast", op("Div", weights, total), to=TensorProto.FLOAT)
+    return graph.real(op("Div", weights, total))
 
 
 def plain_bicubic_matrix(graph: GraphBuilder, inputs: str, outputs: str) -> str:

@@ -19,6 +19,16 @@ def padding_id(tokenizer: Any) -> int:
     return tokenizer.padding[1] if isinstance(tokenizer, FileTokenizer) else 0
 
 
+def around_texts(tokenizer: Any) -> tuple[int | None, int | None]:
+    """The ids before and behind every text; None where there is none."""
+    if not isinstance(tokenizer, FileTokenizer):
+        return tokenizer.sot_token_id, tokenizer.eot_token_id
+    first, *rest = tokenizer([""])[0].tolist()
+    behind = rest[0] if rest else None
+    padding = padding_id(tokenizer)
+    return (first, behind) if behind not in (None, padding) else (None, first)
+
+
 def unescapes(tokenizer: Any) -> bool:
     """Whether it reads entities such as `&amp;` as what they stand for; what cleans texts does, as CLIP's."""
     return not isinstance(tokenizer, FileTokenizer) or tokenizer.clean_fn is not str

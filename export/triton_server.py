@@ -1,12 +1,13 @@
 """`--format triton-server`: a model repository for NVIDIA Triton Inference Server, with the ONNX graphs in it."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gem_fast.errors import ExportError
-from gem_fast.runtime.facts import FileFacts
+from gem_fast.runtime.facts import FileFacts, Size
 from gem_fast.runtime.folder import file_sha256
 from gem_fast.runtime.manifest import TOKENIZER, Manifest, write_manifest
 
@@ -18,22 +19,59 @@ if TYPE_CHECKING:
     from gem_fast.model import GemModel
 
 MODELS = "models"
+_STEPS = ("image", "text", "head")  # what `gem_` is followed by in a model that is no ensemble
 _NAMES = {"image_encoder": "gem_image_encoder", "text_encoder": "gem_text_encoder", "head": "gem_head"}
+# The first release of the server whose ONNX Runtime knows an opset, by its compatibility matrix, which begins at 24.04.
+_LEAST_RELEASE = {18: "24.04", 19: "24.04", 20: "24.04", 21: "24.05", 22: "25.03", 23: "25.09", 24: "26.02"}
 _README = """# {name} for NVIDIA Triton Inference Server
 
-Start a server on this folder, of a release whose ONNX Runtime knows opset {opset}:
+Start a server on this folder, of release {release} or newer (it must know opset {opset}):
 
     docker run --rm --gpus all -p 8000:8000 -p 8001:8001 -v "$PWD/models:/models" \\
         nvcr.io/nvidia/tritonserver:RELEASE-py3 tritonserver --model-repository=/models
 
-Leave out `--gpus all` to serve on the CPU. Models:
+Leave out `--gpus all` to serve on the CPU. The encoders run once before the server is ready. Models:
 
 {models}
 
-`gem` takes {images}, token ids of
-the prompts (by `tokenizer.json`) and the output size, and gives cosines, heat maps, labels (0 is background) and
-confidences. Ask only for the outputs that you need.
+{ensembles} {images}, and
+
+- `token_ids`, int64 `[texts, length]`: ids of the prompts, by `tokenizer.json`
+- `output_size`, int64 `[2]`: height and width of what it gives
+- `synonyms`, int64 `[classes, most]`: rows of the texts of each class; `[[-1]]` where each text is a class
+- `logit_scale` and `threshold`, float32 `[1]`: {scale:g} and {threshold:g} are the model's
+
+for `cosines`, `heatmaps`, `labels` (0 is background) and `confidence`. Ask only for the outputs that you need.
+
+`request.json` is a request for embeddings of `a photo of a cat.`:
+
+    curl -s -d @request.json http://localhost:8000/v2/models/gem_text_encoder/infer
+
+and in Python `{first}` segments (pip install 'tritonclient[http]'):
+
+    import numpy as np
+    import tritonclient.http as http
+
+    feed = {{
+        "{image_name}": np.zeros({image_shape}, np.{image_type}),  # your images
+        "token_ids": np.array({tokens}),  # a photo of a cat.
+        "output_size": np.array([480, 640]),
+        "synonyms": np.array([[-1]]),
+        "logit_scale": np.array([{scale:g}], np.float32),
+        "threshold": np.array([{threshold:g}], np.float32),
+    }}
+    types = {{"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}}
+    inputs = [http.InferInput(name, list(value.shape), types[str(value.dtype)]) for name, value in feed.items()]
+    for each, value in zip(inputs, feed.values()):
+        each.set_data_from_numpy(value)
+    labels = http.InferRequestedOutput("labels")
+    print(http.InferenceServerClient("localhost:8000").infer("{first}", inputs, outputs=[labels]).as_numpy("labels"))
+{shared}"""
+_SHARED = """
+The image encoders share their weights: `image_encoder.weights` is one file with a name in each of their folders (hard
+links). git, most copies and uploads make a file of each name; nothing but space is lost by that.
 """
+_KEPT = "This file keeps the folder, a version of the ensemble, where empty folders are lost.\n"
 
 
 def export_triton_server(
@@ -69,7 +107,7 @@ def export_triton_server(
         shutil.rmtree(graphs)
         manifest = replace(made, export=replace(made.export, format="triton-server"), files=files)
         write_manifest(folder, manifest)
-        (folder / "README.md").write_text(_readme(manifest, folder), encoding="utf-8")
+        _write_guide(manifest, folder)
     return manifest
 
 
@@ -80,7 +118,8 @@ def _place_all(made: Manifest, graphs: Path, folder: Path, serving: Serving) -> 
     for role, prefix in _NAMES.items():
         for file, entry in made.of_role(role).items():
             name = prefix + file.removeprefix(role).removesuffix(".onnx")
-            interfaces[name] = _place(graphs, file, entry, folder / MODELS / name, name, serving)
+            free = (made.text.context_length,) if role == "text_encoder" else entry.size or _square(made)
+            interfaces[name] = _place(graphs, file, entry, folder / MODELS / name, serving, free)
             files[f"{MODELS}/{name}/1/model.onnx"] = entry
             if role == "image_encoder":
                 encoders.append(name)
@@ -94,16 +133,49 @@ def _place_all(made: Manifest, graphs: Path, folder: Path, serving: Serving) -> 
     return files
 
 
-def _readme(manifest: Manifest, folder: Path) -> str:
-    image = manifest.image
-    pixels = f"pixels normalised with mean {list(image.mean)} and std {list(image.std)}"
-    images = "uint8 images `[batch, H, W, 3]`" if manifest.export.with_preprocess else pixels
-    models = "\n".join(f"- `{path.name}`" for path in sorted((folder / MODELS).iterdir()))
-    return _README.format(name=manifest.model.name, opset=manifest.export.opset, images=images, models=models)
+def _write_guide(manifest: Manifest, folder: Path) -> None:
+    """README.md, and request.json with a request that it speaks of."""
+    from tokenizers import Tokenizer
+
+    names = sorted(path.name for path in (folder / MODELS).iterdir())
+    ensembles = [name for name in names if name.removeprefix("gem_").partition("_")[0] not in _STEPS]
+    encoder = next(iter(manifest.of_role("image_encoder").values()))
+    (image,) = encoder.inputs
+    takes = "takes" if len(ensembles) == 1 else "take"
+    normalised = f"pixels normalised with mean {list(manifest.image.mean)} and std {list(manifest.image.std)}"
+    height, width = encoder.size or (manifest.image.default_size,) * 2
+    tokens = [each.ids for each in Tokenizer.from_file(str(folder / TOKENIZER)).encode_batch(["a photo of a cat."])]
+    opset = manifest.export.opset or 0
+    text = _README.format(
+        name=manifest.model.name,
+        release=_LEAST_RELEASE[opset],
+        opset=opset,
+        models="\n".join(f"- `{name}`" for name in names),
+        ensembles=", ".join(f"`{name}`" for name in ensembles),
+        first=ensembles[0],
+        images=f"{takes} {normalised if image == 'pixels' else 'uint8 images `[batch, H, W, 3]`'} as `{image}`",
+        image_name=image,
+        image_type="float32" if image == "pixels" else "uint8",
+        image_shape=(1, 3, height, width) if image == "pixels" else (1, 480, 640, 3),
+        tokens=tokens,
+        scale=manifest.defaults.logit_scale,
+        threshold=manifest.defaults.threshold,
+        shared=_SHARED if manifest.of_role("weights") and len(ensembles) > 1 else "",
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    entry = {"name": "token_ids", "shape": [1, len(tokens[0])], "datatype": "INT64", "data": tokens[0]}
+    (folder / "request.json").write_text(json.dumps({"inputs": [entry]}) + "\n", encoding="utf-8")
 
 
-def _place(graphs: Path, file: str, entry: FileFacts, target: Path, name: str, serving: Serving) -> Interface:
-    """Move a graph into its model's folder, with its weights and its configuration."""
+def _square(made: Manifest) -> Size:
+    """The model's own size."""
+    return made.image.default_size, made.image.default_size
+
+
+def _place(
+    graphs: Path, file: str, entry: FileFacts, target: Path, serving: Serving, free: tuple[int, ...]
+) -> Interface:
+    """Move a graph into its model's folder, with its weights and its configuration; it warms up with `free` lengths."""
     import onnx
 
     (target / "1").mkdir(parents=True)
@@ -112,11 +184,12 @@ def _place(graphs: Path, file: str, entry: FileFacts, target: Path, name: str, s
     for weights in entry.external_data:
         (target / "1" / weights).hardlink_to(graphs / weights)
     most = serving.max_texts if entry.role == "text_encoder" else serving.max_batch_size
-    (target / "config.pbtxt").write_text(model_config(name, graph, serving, most), encoding="utf-8")
+    (target / "config.pbtxt").write_text(model_config(target.name, graph, serving, most, free), encoding="utf-8")
     return graph
 
 
 def _ensemble(target: Path, config: str) -> None:
-    """An ensemble has a configuration and an empty version."""
+    """An ensemble has a configuration and a version with nothing to run."""
     (target / "1").mkdir(parents=True)
+    (target / "1" / ".keep").write_text(_KEPT, encoding="utf-8")
     (target / "config.pbtxt").write_text(config, encoding="utf-8")

@@ -37,6 +37,19 @@ def export(
     tokenizer: Annotated[
         Path | None, typer.Option(help="tokenizer.json or vocab.txt, or their folder, for a model without CLIP's own.")
     ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(help="A class of a fixed vocabulary: writes one graph, images to labels; repeat for more."),
+    ] = None,
+    prompts_file: Annotated[
+        Path | None, typer.Option(help="The same: a text file with a class a line, synonyms separated by commas.")
+    ] = None,
+    background: Annotated[
+        list[str] | None, typer.Option(help="With --prompt: what competes, and is labelled 0. Repeatable.")
+    ] = None,
+    with_scores: Annotated[
+        bool, typer.Option("--with-scores", help="With --prompt: give the cosines of patches and classes too.")
+    ] = False,
     format: Annotated[Format, typer.Option(help="What to write.")] = Format.onnx,
     opset: Annotated[int | None, typer.Option(help="ONNX operator set, 18 to 24.")] = None,
     attention: Annotated[
@@ -85,7 +98,7 @@ def export(
     """
     from gem_fast.export.verdict import DisagreementError
 
-    from .formats import comparison_table, write_export
+    from .formats import comparison_table, read_vocabulary, write_export
 
     loading: dict[str, Any] = {
         "name": model,
@@ -99,6 +112,7 @@ def export(
     gem = {"gem_blocks": gem_blocks, "iterations": iterations, "inverse_temperature": inverse_temperature}
     loading |= {name: value for name, value in gem.items() if value is not None}
     try:
+        vocabulary = read_vocabulary(prompt or (), prompts_file, background or (), with_scores)
         lines = write_export(
             out,
             format.value,
@@ -112,6 +126,7 @@ def export(
             original=original,
             with_preprocess=with_preprocess,
             check=check,
+            vocabulary=vocabulary,
             serving={"max_batch": max_batch, "instances": instances, "queue_delay": queue_delay},
         )
     except DisagreementError as error:

@@ -1,6 +1,6 @@
 """What `gem-fast export` writes, by format: each a function that returns what to show."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,15 @@ from ..terminal import console
 if TYPE_CHECKING:
     from gem_fast.runtime.agreement import Comparison
     from gem_fast.runtime.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Classes with their words, what else the images may show, and whether the graph gives scores."""
+
+    classes: Mapping[str, list[str]]
+    background: tuple[str, ...]
+    with_scores: bool
 
 
 def write_onnx(model: Any, out: Path, options: Any, **_: Any) -> list[RenderableType]:
@@ -63,6 +72,26 @@ def write_program(model: Any, out: Path, options: Any, **_: Any) -> list[Rendera
     return checks(export_program(model, out, options))
 
 
+def write_segmenter(model: Any, out: Path, options: Any, vocabulary: Vocabulary) -> list[RenderableType]:
+    """One ONNX graph for a fixed vocabulary."""
+    from gem_fast.export.segmenter_export import export_segmenter
+
+    query = model.query(vocabulary.classes, background=vocabulary.background)
+    return checks(export_segmenter(model, out, query, options, vocabulary.with_scores))
+
+
+def read_vocabulary(
+    prompts: Sequence[str], file: Path | None, background: Sequence[str], with_scores: bool
+) -> Vocabulary | None:
+    """The fixed vocabulary that the options name, as `gem-fast segment` reads them; None for none."""
+    from gem_fast.prompts import read_prompt_file
+
+    classes = {name: [name] for name in prompts} | (read_prompt_file(file) if file else {})
+    if not classes and (background or with_scores):
+        raise ValueError("--background and --with-scores go with --prompt or --prompts-file")
+    return Vocabulary(classes, tuple(background), with_scores) if classes else None
+
+
 def _check_attention(format: str, options: Any) -> None:
     if options.attention != FORMATS[format].attention:
         raise ValueError(f"the format {format} has torch's own attention; leave out attention")
@@ -93,6 +122,7 @@ def write_export(
     *,
     sizes: Sequence[str],
     attention: str | None,
+    vocabulary: Vocabulary | None,
     serving: dict[str, int],
     **options: Any,
 ) -> list[RenderableType]:
@@ -103,6 +133,7 @@ def write_export(
         format: one of `FORMATS`.
         loading: what `gem_fast.load` takes.
         sizes, attention, **options: those of `ExportOptions`, a size as `448x640`, the attention None for the format's.
+        vocabulary: the classes of a graph for these alone, or None.
         serving: max_batch, instances and queue_delay.
 
     Returns:
@@ -116,11 +147,17 @@ def write_export(
 
     if loading["device"] != "cpu" and format not in _ON_DEVICE:
         raise ValueError(f"device is for the formats {' and '.join(_ON_DEVICE)}; {format} needs none")
+    if vocabulary and format != "onnx":
+        raise ValueError(
+            f"a fixed vocabulary is for the format onnx, got {format}; leave out --prompt and --prompts-file"
+        )
     chosen = ExportOptions(
         sizes=tuple(map(parse_size, sizes)), attention=attention or FORMATS[format].attention, **options
     )
     from gem_fast import load
 
+    if vocabulary:
+        return write_segmenter(load(**loading), out, chosen, vocabulary)
     return FORMATS[format].write(load(**loading), out, chosen, **serving)
 
 

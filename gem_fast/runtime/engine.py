@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..decoding import Decoder
-from ..errors import ExportError
+from ..errors import ExportError, warn_caller
 from ..images import ImageError
 from ..options import Defaults
 from ..preprocess import Picture, ResizePolicy, input_size, normalised, resized, unbounded_size
@@ -21,6 +21,7 @@ from .decoders import GraphDecoder, NumpyDecoder
 from .folder import open_folder
 from .graph import Graph
 from .manifest import Manifest, size_name
+from .packages import two_runtimes
 from .runtime_options import RuntimeOptions
 from .surgery import surgery_scores
 from .text import TextEncoder, TextTokenizer
@@ -61,6 +62,8 @@ class GemRuntime(Segmenter):
         if unknown := set(options) - set(known):
             raise ExportError(f"unknown options {sorted(unknown)}; known are {', '.join(known)}")
         self.options = RuntimeOptions(**options)
+        if told := two_runtimes():
+            warn_caller(told)
         self.folder = Path(folder)
         self.manifest = open_folder(self.folder, verify)
         self.name = self.manifest.model.name
@@ -129,8 +132,9 @@ class GemRuntime(Segmenter):
         return self._open(name)
 
     def _open(self, name: str, profile: Mapping[str, tuple[int | None, ...]] | None = None) -> Graph:
-        entry, model = self.manifest.files[name], self.manifest.model
-        return Graph(self.folder / name, self.options, entry.inputs, entry.outputs, profile, model)
+        entry, manifest = self.manifest.files[name], self.manifest
+        made_with = manifest.versions.get("onnxruntime")
+        return Graph(self.folder / name, self.options, entry.inputs, entry.outputs, profile, manifest.model, made_with)
 
     @cached_property
     def score_graph(self) -> Graph:

@@ -9,12 +9,14 @@ from ..preprocess import INTERPOLATIONS
 from .interface import TensorFacts
 from .typed_json import member, require
 
-FORMATS = ("onnx", "tensorrt", "triton-server", "pt2", "exported-program")
-IMAGE_ROLES = ("image_encoder", "image_encoder_pt2", "image_encoder_program")  # a file for each size
+FORMATS = ("onnx", "tensorrt", "triton-server", "pt2", "exported-program", "segmenter")
+IMAGE_ROLES = ("image_encoder", "image_encoder_pt2", "image_encoder_program", "segmenter")  # a file for each size
 ROLES = (*IMAGE_ROLES, "text_encoder", "head", "cosines", "heatmaps", "labels", "tokenizer", "weights")
 Size = tuple[int, int]  # height and width
 _LONGEST_SIDE = 1 << 14  # pixels
 _MOST = 1 << 16  # channels, tokens of a text
+_LARGEST_TOKEN = 2**31 - 1
+CUTTING = "the first context_length - 1 ids, then end_token"  # as CLIP's tokenizers do
 _LARGEST_SCALE = 1e6
 _NARROWEST = 1e-3  # of the normalisation: less than a step of one in 255
 
@@ -77,7 +79,9 @@ class TextFacts:
         context_length: the most tokens in a text, with its start and end.
         templates: named ones, each with `{}` where the word goes.
         known_tokens: ids that there are embeddings for, or None for all.
-        padding: id behind a text.
+        start_token, end_token: ids before and behind every text; None for none.
+        padding_token: the id that fills a text up to the longest of a batch, or to the context's length.
+        cutting: what becomes of a text that is too long.
         filled: all texts are filled up to the context, since the text encoder reads what lies behind them.
         unescaped: entities such as `&amp;` are read as what they stand for.
     """
@@ -85,19 +89,25 @@ class TextFacts:
     context_length: int
     templates: Mapping[str, tuple[str, ...]]
     known_tokens: tuple[int, ...] | None
-    padding: int = 0
+    start_token: int | None
+    end_token: int | None
+    padding_token: int
+    cutting: str = CUTTING
     filled: bool = False
     unescaped: bool = True
 
     def __post_init__(self) -> None:
         _within("context_length", self.context_length, 2, _MOST)
-        _within("padding", self.padding, 0, 2**31 - 1)
+        for name in ("start_token", "end_token", "padding_token"):
+            if getattr(self, name) is not None:
+                _within(name, getattr(self, name), 0, _LARGEST_TOKEN)
+        require(self.cutting == CUTTING, "cutting", f'"{CUTTING}"', self.cutting)
         for name, texts in self.templates.items():
             require(bool(texts), member("templates", name), "one template or more", texts)
             for i, text in enumerate(texts):
                 require("{}" in text, f"{member('templates', name)}[{i}]", "a text with {} for the word", text)
         for i, token in enumerate(self.known_tokens or ()):
-            _within(f"known_tokens[{i}]", token, 0, 2**31 - 1)
+            _within(f"known_tokens[{i}]", token, 0, _LARGEST_TOKEN)
 
 
 @dataclass(frozen=True)
@@ -113,6 +123,31 @@ class ScoreFacts:
         require(0 < self.logit_scale <= _LARGEST_SCALE, "logit_scale", right, self.logit_scale)
         for name in ("threshold", "heatmap_threshold"):
             _within(name, getattr(self, name), 0, 1)
+
+
+@dataclass(frozen=True)
+class VocabularyFacts:
+    """The fixed vocabulary of a segmenter.
+
+    Attributes:
+        classes, background: the words of each by its name; the first class has the label 1.
+        templates: the sentences that the words were put into.
+        logit_scale, threshold: what the graph applies.
+        with_scores: it also gives cosines.
+    """
+
+    classes: Mapping[str, tuple[str, ...]]
+    background: Mapping[str, tuple[str, ...]]
+    templates: tuple[str, ...]
+    logit_scale: float
+    threshold: float
+    with_scores: bool
+
+    def __post_init__(self) -> None:
+        require(bool(self.classes), "classes", "one class or more", self.classes)
+        _within("threshold", self.threshold, 0, 1)
+        right = f"above 0 and at most {_LARGEST_SCALE:g}"
+        require(0 < self.logit_scale <= _LARGEST_SCALE, "logit_scale", right, self.logit_scale)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """One exported graph in ONNX Runtime: what it must look like, and how it is run."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ class Graph:
         outputs: Tensors,
         profile: Mapping[str, tuple[int | None, ...]] | None = None,
         model: ModelFacts | None = None,
+        made_with: str | None = None,
     ) -> None:
         """Load a file.
 
@@ -35,6 +37,7 @@ class Graph:
             inputs, outputs: what it must take and give.
             profile: see `RuntimeOptions.providers`.
             model: what it must be of, by the facts in its metadata; None for any.
+            made_with: the version of ONNX Runtime that it ran on at its export.
 
         Raises:
             ExportError: the file is damaged or is another graph, or the provider can't be used.
@@ -48,7 +51,7 @@ class Graph:
                 str(path), options.session_options(), providers=asked, enable_fallback=0
             )
         except Exception as error:  # ONNX Runtime's errors share no base of their own
-            raise ExportError(f"{path} can't be loaded: {first_line(error)}") from error
+            raise ExportError(f"{path} can't be loaded: {first_line(error)}{_older_than(made_with)}") from error
         if asked[0][0] not in self.session.get_providers():
             raise ExportError(
                 f"provider {asked[0][0]} could not be started, most often because its libraries or a device are "
@@ -100,6 +103,20 @@ class Graph:
 
 def as_value(value: np.ndarray | OrtValue) -> OrtValue:
     return value if isinstance(value, OrtValue) else OrtValue.ortvalue_from_numpy(np.asarray(value, order="C"))
+
+
+def _older_than(made_with: str | None) -> str:
+    """What to add to an error where the ONNX Runtime here is older than the one of the export."""
+    here = onnxruntime.__version__
+    if made_with is None or version_numbers(here) >= version_numbers(made_with):
+        return ""
+    return f". This is ONNX Runtime {here}, and the manifest asks for {made_with} or newer: update onnxruntime"
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """`1.32.0.dev1` as (1, 32, 0)."""
+    leading = re.match(r"\d+(\.\d+)*", version)
+    return tuple(map(int, leading[0].split("."))) if leading else ()
 
 
 def first_line(error: Exception) -> str:

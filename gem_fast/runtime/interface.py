@@ -71,9 +71,24 @@ def image_encoder(
         outputs["image_embedding"] = TensorFacts("float", ("batch", embed_dim))
     if original:
         outputs["original_features"] = features
+    return _images(H, W, with_preprocess), outputs
+
+
+def segmenter(
+    patch: int, size: tuple[int, int], *, classes: int, with_preprocess: bool, with_scores: bool
+) -> tuple[Tensors, Tensors]:
+    """Inputs and outputs of a graph for a fixed vocabulary."""
+    outputs = {"labels": TensorFacts("int32", ("batch", *size)), "confidence": TensorFacts("float", ("batch", *size))}
+    if with_scores:
+        outputs["scores"] = TensorFacts("float", ("batch", classes, size[0] // patch, size[1] // patch))
+    return _images(*size, with_preprocess), outputs
+
+
+def _images(height: int | str, width: int | str, with_preprocess: bool) -> Tensors:
+    """What a graph takes for images of that height and width, or of any that it resizes to them."""
     if with_preprocess:
-        return {"image": TensorFacts("uint8", ("batch", "image_height", "image_width", 3))}, outputs
-    return {"pixels": TensorFacts("float", ("batch", 3, H, W))}, outputs
+        return {"image": TensorFacts("uint8", ("batch", "image_height", "image_width", 3))}
+    return {"pixels": TensorFacts("float", ("batch", 3, height, width))}
 
 
 def head_and_text(embed_dim: int) -> dict[str, tuple[Tensors, Tensors]]:

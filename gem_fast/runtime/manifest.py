@@ -9,8 +9,19 @@ from typing import Any
 
 from ..errors import ExportError
 from .agreement import Comparison
-from .facts import IMAGE_ROLES, ROLES, ExportFacts, FileFacts, ImageFacts, ModelFacts, ScoreFacts, Size, TextFacts
-from .interface import TensorFacts, check_tensors, head_and_text, image_encoder
+from .facts import (
+    IMAGE_ROLES,
+    ROLES,
+    ExportFacts,
+    FileFacts,
+    ImageFacts,
+    ModelFacts,
+    ScoreFacts,
+    Size,
+    TextFacts,
+    VocabularyFacts,
+)
+from .interface import TensorFacts, check_tensors, head_and_text, image_encoder, segmenter
 from .typed_json import EntryError, from_json, member, parse_json, read_json, require, shown
 
 FORMAT = "gem_fast.export"
@@ -26,6 +37,7 @@ class Manifest:
 
     Attributes:
         versions: of the packages that the export was made with.
+        vocabulary: of a segmenter; None for what takes any words.
         check: every comparison with torch; None if there was none.
         files: by their names, as paths below the folder.
     """
@@ -36,6 +48,7 @@ class Manifest:
     defaults: ScoreFacts
     export: ExportFacts
     versions: Mapping[str, str]
+    vocabulary: VocabularyFacts | None = None
     check: tuple[Comparison, ...] | None = None
     files: Mapping[str, FileFacts] = field(default_factory=dict)
 
@@ -83,6 +96,15 @@ class Manifest:
         if entry.role == "image_encoder":
             options = {name: getattr(made, name) for name in ("original", "with_preprocess", "feature_surgery")}
             return image_encoder(image.embed_dim, image.patch_size, entry.size, **options)
+        if entry.role == "segmenter" and entry.size and self.vocabulary:
+            known = self.vocabulary
+            return segmenter(
+                image.patch_size,
+                entry.size,
+                classes=len(known.classes),
+                with_preprocess=made.with_preprocess,
+                with_scores=known.with_scores,
+            )
         return head_and_text(image.embed_dim).get(entry.role, ({}, {}))
 
 

@@ -1,6 +1,6 @@
 """What can be chosen about ONNX Runtime: the provider, threads, memory."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import onnxruntime
 
 from ..errors import ExportError
+from .packages import two_runtimes
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -17,6 +18,13 @@ PROVIDERS = {
     "openvino": "OpenVINOExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
     "directml": "DmlExecutionProvider",
+}
+# The packages that bring what the package onnxruntime lacks.
+_PACKAGES = {
+    PROVIDERS["cuda"]: "onnxruntime-gpu",
+    PROVIDERS["tensorrt"]: "onnxruntime-gpu",
+    PROVIDERS["openvino"]: "onnxruntime-openvino",
+    PROVIDERS["directml"]: "onnxruntime-directml",
 }
 OPTIMIZATION = {
     "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
@@ -65,12 +73,17 @@ class RuntimeOptions:
             raise NotADirectoryError(f"the cache {self.cache} is a file; it must be a folder")
         available = onnxruntime.get_available_providers()
         if self.provider_name not in available:
-            known = {name: short for short, name in PROVIDERS.items()}
-            raise ExportError(
-                f"provider {self.provider!r} is not in this onnxruntime; available here: "
-                f"{', '.join(known.get(name, name) for name in available)}"
-                + (". cuda and tensorrt come with the package onnxruntime-gpu" if self.on_nvidia else "")
-            )
+            raise ExportError(self._missing(available))
+
+    def _missing(self, available: Sequence[str]) -> str:
+        """What to say of a provider that is not among those available."""
+        known = {name: short for short, name in PROVIDERS.items()}
+        package = _PACKAGES.get(self.provider_name)
+        hints = [f"{self.provider} comes with the package {package}" if package else None, two_runtimes()]
+        told = ", ".join(known.get(name, name) for name in available)
+        return ". ".join(
+            [f"provider {self.provider!r} is not in this onnxruntime; available here: {told}", *filter(None, hints)]
+        )
 
     @property
     def provider_name(self) -> str:

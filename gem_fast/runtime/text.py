@@ -69,7 +69,7 @@ class TextEncoder(WordEncoder[np.ndarray]):
         """Unit embeddings of texts, [n, E]; what lies behind the longest is computed only where it is read."""
         every = self.tokenizer(texts)
         length = self.context if self.facts.filled else max(1, *map(len, every))
-        ids = np.full((len(every), length), self.facts.padding, np.int64)
+        ids = np.full((len(every), length), self.facts.padding_token, np.int64)
         for row, own in zip(ids, every, strict=True):
             row[: len(own)] = own
         return self.graph.run({"token_ids": ids}, "text_embeddings")[0].numpy()

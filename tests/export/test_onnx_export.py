@@ -72,6 +72,7 @@ def test_manifest_tells_what_a_runtime_needs(exported, tiny):
     }
     assert manifest.image.mean == (0.5, 0.5, 0.5)
     assert manifest.text.context_length == 20
+    assert (manifest.text.start_token, manifest.text.end_token, manifest.text.padding_token) == (49406, 49407, 0)
     assert largest_error(manifest) < 2e-6
     encoder = manifest.files["image_encoder_64x96.onnx"]
     assert encoder.size == (64, 96)
@@ -104,6 +105,20 @@ def test_synonyms_count_with_their_largest(exported):
     grouped = session.run(None, {**feed, "synonyms": np.array([[0, 2], [3, 3], [1, 1]])})[0]
     np.testing.assert_allclose(grouped[0], [plain[0, [0, 2]].max(0), plain[0, 3], plain[0, 1]], atol=1e-6)
     np.testing.assert_allclose(session.run(None, {**feed, "synonyms": np.array([[-1]])})[0], plain, atol=1e-6)
+
+
+def test_a_text_of_any_length_is_served_by_what_the_graph_says(exported, tiny):
+    """Ids of the tokenizer made by hand: ended, padded and cut by the metadata alone."""
+    session = open_session(exported / "text_encoder.onnx")
+    text = json.loads(session.get_modelmeta().custom_metadata_map["gem_fast"])["text"]
+    length, end, padding = (text[name] for name in ("context_length", "end_token", "padding_token"))
+    assert text["cutting"] == "the first context_length - 1 ids, then end_token"
+    rows = []
+    for words in ("a photo of a cat.", "a rather long text " * 30):
+        ids = [text["start_token"], *tiny.text.tokenizer.encode(words), end]
+        ids = ids if len(ids) <= length else [*ids[: length - 1], end]
+        rows.append(ids + [padding] * (length - len(ids)))
+    assert rows == tiny.text.tokenizer(["a photo of a cat.", "a rather long text " * 30]).tolist()
 
 
 def test_no_input_has_a_default(exported):

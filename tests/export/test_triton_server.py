@@ -1,6 +1,8 @@
 """The model repository for NVIDIA Triton Inference Server: configurations, graphs, and the ensemble that joins them."""
 
 import importlib.util
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -61,12 +63,18 @@ def graph_of(served, name):
 
 
 def test_what_lies_in_the_folder(served):
-    assert sorted(p.name for p in served.iterdir()) == ["README.md", "manifest.json", "models", "tokenizer.json"]
+    assert sorted(p.name for p in served.iterdir()) == [
+        "README.md",
+        "manifest.json",
+        "models",
+        "request.json",
+        "tokenizer.json",
+    ]
     names = sorted(p.name for p in (served / "models").iterdir())
     assert names == ["gem", "gem_head", "gem_image_encoder", "gem_text_encoder"]
-    assert (served / "models/gem/1").is_dir()
+    assert (served / "models/gem/1/.keep").read_text()  # git and archives lose empty folders
     assert "--model-repository=/models" in (served / "README.md").read_text()
-    assert "pixels normalised with mean [0.5, 0.5, 0.5]" in (served / "README.md").read_text()
+    assert "`gem` takes pixels normalised with mean [0.5, 0.5, 0.5]" in (served / "README.md").read_text()
     manifest = read_manifest(served)
     assert manifest.export.format == "triton-server"
     verify_files(served, manifest)
@@ -167,6 +175,37 @@ def test_each_size_gets_an_encoder_and_an_ensemble_over_shared_weights(model, sc
     verify_files(tmp_path / "out", read_manifest(tmp_path / "out"))
 
 
+def test_a_readme_of_several_sizes_speaks_of_models_that_are_there(model, tmp_path):
+    export_triton_server(model, tmp_path / "out", ExportOptions(sizes=((32, 32), (32, 48)), check=False))
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "`gem_32x32`, `gem_32x48` take" in text
+    assert "`gem`" not in text
+    assert "one file with a name in each of their folders" in text
+    named = set(re.findall(r"`(gem\w*)`", text))
+    assert named == {path.name for path in (tmp_path / "out" / "models").iterdir()}
+
+
+def test_the_readmes_request_is_served(served):
+    """By the graph that the server would run, with the shapes and types of the request."""
+    text = (served / "README.md").read_text()
+    assert "release 24.04 or newer" in text
+    assert "models/gem_text_encoder/infer" in text
+    (given,) = json.loads((served / "request.json").read_text())["inputs"]
+    assert given["datatype"] == "INT64"
+    session = onnxruntime.InferenceSession(served / "models" / "gem_text_encoder" / "1" / "model.onnx")
+    ids = np.array(given["data"]).reshape(given["shape"])
+    assert session.run(None, {given["name"]: ids})[0].shape == (1, 128)
+
+
+def test_encoders_warm_up(configs):
+    for name, tensor, dims in (("image", "pixels", [3, *SIZE]), ("text", "token_ids", [20])):
+        (sample,) = configs[f"gem_{name}_encoder"].model_warmup
+        assert list(sample.inputs[tensor].dims) == dims
+        assert sample.inputs[tensor].zero_data
+        assert sample.batch_size == 1
+    assert not configs["gem_head"].model_warmup
+
+
 def test_preprocessing_in_the_graph_is_served_as_uint8_images(model, schema, tmp_path):
     options = ExportOptions(sizes=(SIZE,), with_preprocess=True, check=False)
     export_triton_server(model, tmp_path / "out", options)
@@ -174,6 +213,9 @@ def test_preprocessing_in_the_graph_is_served_as_uint8_images(model, schema, tmp
         text = (tmp_path / "out" / "models" / name / "config.pbtxt").read_text()
         image = text_format.Parse(text, schema.ModelConfig()).input[0]
         assert (image.name, schema.DataType.Name(image.data_type), list(image.dims)) == ("image", "TYPE_UINT8", dims)
+        if name != "gem":
+            (sample,) = text_format.Parse(text, schema.ModelConfig()).model_warmup
+            assert list(sample.inputs["image"].dims) == [*SIZE, 3]
     assert "`gem` takes uint8 images" in (tmp_path / "out" / "README.md").read_text()
 
 

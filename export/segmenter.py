@@ -1,0 +1,97 @@
+"""A graph for a fixed vocabulary: images in, labels out, with the words' embeddings and the settings baked in."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from onnx import TensorProto
+from torch import Tensor
+
+from gem_fast.query import Query
+from gem_fast.towers.vit import GemVisionTransformer
+
+from .builder import GraphBuilder
+from .head import heatmaps
+from .image_encoder import ImageEncoderWriter
+from .image_head import patch_embeddings
+from .layers import Layers
+
+
+def write_segmenter(
+    layers: Layers, vision: GemVisionTransformer, size: tuple[int, int], query: Query, pixels: str, with_scores: bool
+) -> None:
+    """Add nodes and outputs to the layers' graph: no loop, no branch, and no shape but the batch is open.
+
+    - `labels` int32 `[batch, H, W]`: 0 for background, and i + 1 for class i
+    - `confidence` float32 `[batch, H, W]`, by softmax over all classes; of a class alone its heat map
+    - `scores` float32 `[batch, classes, h, w]`: cosines of the classes that have labels, where they are asked for
+
+    Args:
+        layers: the graph, with what makes `pixels`.
+        vision: the model, in float32 on the CPU.
+        size: height and width of the pixels, and of labels and confidences.
+        query: classes, background and settings.
+        pixels: normalised pixels `[B, 3, H, W]`.
+        with_scores: give `scores`.
+    """
+    graph, op, constant = layers.graph, layers.graph.op, layers.graph.constant
+    tokens, _, grid = ImageEncoderWriter(layers, vision).forward(pixels, size, original=False)
+    scores = _scores(graph, patch_embeddings(layers, vision, tokens, grid), query)  # [B, P, h, w]
+    grid_size = [side // vision.config.patch_size for side in size]
+    rows, columns = (_upsampling(graph, *lengths) for lengths in zip(grid_size, size, strict=True))
+    named = len(query.classes)
+    if len(query.groups) == 1:
+        confidence = op("Squeeze", heatmaps(graph, scores, rows, columns), constant([1]))
+        best = constant(1, np.int32)
+    else:
+        confidence, best = _decode(graph, op("Mul", scores, graph.scalar(query.logit_scale)), rows, columns)
+        if query.background:
+            best = op("Where", op("Greater", best, constant(named, np.int32)), constant(0, np.int32), best)
+    sure = op("GreaterOrEqual", confidence, graph.scalar(query.threshold))
+    shape: list[int | str] = ["batch", *size]
+    graph.output("labels", op("Where", sure, best, constant(0, np.int32)), TensorProto.INT32, shape)
+    graph.output("confidence", confidence, TensorProto.FLOAT, shape)
+    if with_scores:
+        own = op("Slice", scores, constant([0]), constant([named]), constant([1])) if query.background else scores
+        graph.output("scores", own, TensorProto.FLOAT, ["batch", named, *grid_size])
+
+
+def _scores(graph: GraphBuilder, features: str, query: Query) -> str:
+    """Cosines of patch features `[B, h, w, E]` with all classes, `[B, P, h, w]`."""
+    op, constant = graph.op, graph.constant
+    cosines = op("MatMul", features, graph.weight("words", query.words.float().T))  # [B, h, w, T]
+    if max(query.groups) > 1:
+        start, axis, parts = 0, constant([3]), []
+        for count in query.groups:
+            own = op("Slice", cosines, constant([start]), constant([start + count]), axis)
+            parts.append(op("ReduceMax", own, axis))
+            start += count
+        cosines = op("Concat", *parts, axis=3)
+    return op("Transpose", cosines, perm=[0, 3, 1, 2])
+
+
+def _decode(graph: GraphBuilder, logits: str, rows: str, columns: str) -> tuple[str, str]:
+    """Confidences float32 and the likeliest class, counted from 1, int32: `[B, H, W]` of logits `[B, P, h, w]`."""
+    op, constant = graph.op, graph.constant
+    maps = op("MatMul", op("MatMul", rows, logits), op("Transpose", columns, perm=[1, 0]))  # [B, P, H, W]
+    confidence = op("ReduceMax", op("Softmax", maps, axis=1), constant([1]), keepdims=0)
+    index = op("Cast", op("ArgMax", maps, axis=1, keepdims=0), to=TensorProto.INT32)
+    return confidence, op("Add", index, constant(1, np.int32))
+
+
+def _upsampling(graph: GraphBuilder, inputs: int, outputs: int) -> str:
+    """The matrix `[outputs, inputs]` of bilinear resampling."""
+    matrix = F.interpolate(torch.eye(inputs)[None], outputs, mode="linear", align_corners=False)[0].T
+    return graph.constant(matrix.numpy(), np.float32)
+
+
+def decoded(scores: Tensor, size: tuple[int, int], query: Query) -> tuple[Tensor, Tensor]:
+    """Labels and confidences `[B, H, W]` of scores `[B, P, h, w]` by torch, whatever the graph does."""
+    maps = F.interpolate(scores, size, mode="bilinear", align_corners=False)
+    if scores.shape[1] == 1:
+        low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+        confidence = ((maps - low) / torch.where(high == low, 1.0, high - low))[:, 0]
+        best = torch.ones_like(confidence, dtype=torch.int32)
+    else:
+        confidence, index = torch.softmax(query.logit_scale * maps, 1).max(1)
+        best = torch.where(index < len(query.classes), index + 1, 0).int()
+    return torch.where(confidence >= query.threshold, best, 0), confidence
