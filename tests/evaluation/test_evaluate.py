@@ -113,7 +113,7 @@ def test_an_evaluation_goes_on_and_ends_as_one_that_was_not_interrupted(own, tmp
     monkeypatch.setattr(
         type(model),
         "score_on_host",
-        lambda self, pixels, *rest: scored.append(len(pixels)) or score(self, pixels, *rest),
+        lambda self, pixels, *rest, **named: scored.append(len(pixels)) or score(self, pixels, *rest, **named),
     )
     assert evaluate(model, dataset, steps, journal=journal).row["miou"] == whole
     assert sum(scored) == 1
