@@ -82,7 +82,7 @@ def test_info_names_the_table_of_each_gpu(monkeypatch, tmp_path):
     monkeypatch.setattr(launch, "device_of", lambda device: Device("sm_90", 132, "A GPU"))
     # The command's module, which its function hides by name; there is no GPU to make tensors on.
     monkeypatch.setattr(sys.modules["gem_fast.cli.info"], "who_serves", lambda device: iter(()))
-    shown = " ".join(run(app, ["info"], env={"COLUMNS": "1000"}).output.split())
-    assert f"cuda:0: the tile table {broken} is damaged or foreign" in shown
+    shown = "".join(run(app, ["info"], env={"COLUMNS": "60"}).output.split())  # a long path goes on in the next line
+    assert f"cuda:0:thetiletable{broken}isdamagedorforeign" in shown
     monkeypatch.setenv(tile_file.VARIABLE, tile_file.OFF)
     assert "cuda:0: built in" in run(app, ["info"]).output

@@ -24,6 +24,8 @@ PACKAGES = (
 def info() -> None:
     """Show the machine, which backends would run on its devices, and the versions."""
     table = Table(show_header=False, box=None)
+    table.add_column()
+    table.add_column(overflow="fold")  # a long path stays whole
     table.add_row("system", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}")
     if find_spec("torch"):
         add_engine(table)

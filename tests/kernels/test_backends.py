@@ -1,6 +1,5 @@
 """Which backend is taken where, without the GPU: fake tensors on one, and the driver's answers replaced."""
 
-import importlib
 import re
 from importlib.metadata import PackageNotFoundError
 from typing import NamedTuple
@@ -423,9 +422,3 @@ def test_every_operation_has_plain_torch_and_ends_with_what_serves_all():
 
 def test_the_report_compiles_what_is_taken_without_being_asked_for():
     assert set(COMPILED) == set(ARCHITECTURES)
-
-
-def test_the_folder_is_no_package_by_its_own_name():
-    """Transformers asks for a package `kernels`; operations would be declared a second time."""
-    with pytest.raises(ImportError, match=r"gem_fast\.kernels"):
-        importlib.import_module("kernels")
