@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -20,7 +19,7 @@ from ..batch.processes import in_threads
 from ..batch.progress import Progress
 from ..batch.sources import Source
 from ..batch.work import timed
-from ..batch.workers import Failure, Seconds
+from ..batch.workers import Failure, Seconds, cores
 from ..images import MAX_PIXELS, MAX_WINDOWED_PIXELS, load_image
 from ..windows import Layout, WindowDecoder, Windows
 from .datasets import Dataset, checked_truth
@@ -245,7 +244,7 @@ def _areas(
     model, count = work.model, len(work.dataset.images)
     progress.total, progress.kept = count, len(kept.finished)
     progress.started = time.monotonic()
-    limits = Limits(batch_size=batch_size, workers=workers or _cores(), engines=model.engines)
+    limits = Limits(batch_size=batch_size, workers=workers or cores(), engines=model.engines)
 
     make_encode = in_threads(model, query, work.windows, batch_size)
     sources = ((i, Source(Path(work.dataset.label(i)), str(i), i)) for i in range(count) if i not in kept.finished)
@@ -273,7 +272,3 @@ def versions() -> dict[str, str]:
 def _number(value: float) -> float | None:
     """None for NaN, which JSON has not."""
     return None if math.isnan(value) else float(value)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
