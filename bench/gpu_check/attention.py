@@ -170,7 +170,10 @@ def pairs_problem(shape: Shape, kind: str, method: Method, device: torch.device)
     qkv = fenced(torch.randn(B, N, 3, H, D, generator=torch.Generator().manual_seed(0)).to(device, DTYPES[kind]))
     side = math.isqrt(N - 1)
     options: dict[str, Any] = {"average": method.average, "grid": (side, side), "sigma": method.distance}
-    attend = functools.partial(pair_attention, scale=D**-0.5, pairs=method.attention, **options)
+
+    def attend(projections: Tensor, backend: str) -> Tensor:
+        return pair_attention(projections, D**-0.5, method.attention, backend=backend, **options)
+
     return Problem(
         ours={"triton": lambda: attend(qkv, backend="triton")},
         rivals={"sdpa": lambda: attend(qkv, backend="sdpa")},

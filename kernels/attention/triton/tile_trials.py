@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from gem_fast.kernels.attention.reference import reference
@@ -18,7 +18,7 @@ _FLOOR = 1e-6  # an error that is never too large, relative
 @contextmanager
 def arithmetic(kind: str) -> Iterator[None]:
     """float32 products and convolutions exactly, or in TF32 for `tf32`."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    matmul, cudnn = torch.backends.cuda.matmul, cast(Any, torch.backends.cudnn)
     # Where the newer switch was used, the older one can't be read.
     newer = hasattr(matmul, "fp32_precision")
     where: tuple[Any, ...] = (matmul, cudnn.conv) if newer else (matmul, cudnn)
