@@ -19,7 +19,7 @@ def why_not(
     front: Tensor | None = None,
 ) -> str | None:
     """The reason why the kernel can't serve these arguments, or None if it can."""
-    if x.stride(-1) != 1 or not 0 < x.shape[-1] <= WIDEST:
+    if (x.stride(-1) != 1 and front is None) or not 0 < x.shape[-1] <= WIDEST:
         return f"tokens must be contiguous and of at most {WIDEST} channels"
     if x.shape[0] > 65535:
         return "more than 65,535 images do not fit a launch grid"
@@ -105,6 +105,7 @@ def _layer_norm(
 ) -> list[Tensor]:
     from .kernel import layer_norm_kernel
 
+    x = x if front is None else x.contiguous()  # a convolution's, off the GPU
     found = _outputs(x, branch, norm_scale, aside, front)
     total, y, *rest = found if branch is not None else (None, *found)
     assert y is not None
