@@ -60,5 +60,6 @@ def graphs_problem(
         rivals={"launched": launched},
         truth=functools.partial(each, exact),
         plain=launched,
+        otherwise=False,
         outputs=lambda found: found,
     )
