@@ -52,6 +52,8 @@ class CudaRecorder:
     def turn(self, device: torch.device) -> Iterator[None]:
         require_cuda(device)
         with torch.cuda.device(device):
+            if torch.cuda.is_current_stream_capturing():
+                raise ModelError("graph=True can't run while another CUDA graph is captured: load without it")
             current = torch.cuda.current_stream()
             if self._left is not None:
                 current.wait_event(self._left)
