@@ -53,7 +53,7 @@ def graphs_problem(
 
     each(replayed)  # recorded here, and not while new memory is filled for a check
     launched, two = functools.partial(each, lambda pixels: vision(pixels).patches), ThreadPoolExecutor(2).map
-    ways = {"replayed": (replayed,), "second stream": (aside,), "two threads": (aside, two)}
+    ways: dict[str, Any] = {"replayed": (replayed,), "second stream": (aside,), "two threads": (aside, two)}
     return Problem(
         ours={name: functools.partial(each, *way) for name, way in ways.items()},
         rivals={"launched": launched},
