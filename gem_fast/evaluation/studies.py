@@ -173,7 +173,8 @@ def localization(model: "GemModel", dataset: Dataset, out: Path, images: int = 1
             for layer, paths in enumerate(found):
                 for k, path in enumerate(paths):
                     if path is not None:
-                        measured = _measured(model.vision.head(path)[0, 1:], masks, words)
+                        patches = model.vision.head(path)[0, model.vision.config.first_patch :]
+                        measured = _measured(patches, masks, words)
                         known = ~np.isnan(measured)
                         sums[layer, k, known] += measured[known]
                         counts[layer, k] += known
