@@ -186,7 +186,7 @@ def localization(model: "GemModel", dataset: Dataset, out: Path, images: int = 1
         axis.set_title(title)
         axis.set_xlabel("block")
         axis.grid(alpha=0.3)
-    axes[0, 0].legend()
+    drawn.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names))
     save(drawn, out / "localization.png")
     lines = [f"after the last block, on {min(images, len(dataset.images))} images of {dataset.name}, {model.name}"]
     lines += [
