@@ -72,6 +72,7 @@ class Held:
     shape: tuple[int, int]
     layout: Layout | None
     nbytes: int = 0
+    decoded_size: None = None
 
 
 @dataclass(frozen=True)

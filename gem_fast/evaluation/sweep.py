@@ -94,7 +94,7 @@ def layers(
     grid = vision.grid(pixels)
     blocks: list[Block] = list(vision.blocks)  # type: ignore[arg-type]
     views = [_as(vision, each.method) for each in variants]
-    x = vision.embed(pixels, *grid)
+    x = vision.embed(pixels, *grid).added()
     rotation = rotation_of(vision.config, *grid, vision.position_embedding)
     paths: list[Tensor | None] = [None] * len(variants)
     found = []
@@ -112,7 +112,7 @@ def layers(
             before = paths[k] if paths[k] is not None else (x if each.method.residual else None)
             paths[k] = changed if before is None else before + changed
         if original or index + 1 < len(blocks):
-            x = block.original(x, qkv, vision.backend)
+            x = block.original(x, qkv, vision.backend).added()
         found.append([x, *paths] if original else list(paths))
     return found
 

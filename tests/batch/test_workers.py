@@ -122,7 +122,7 @@ def test_pixels_are_let_go_before_the_next_wait():
         def prepare(self, source, seconds):
             pixels = np.zeros((64, 64, 3), np.uint8)
             alive.append(weakref.ref(pixels))
-            return SimpleNamespace(nbytes=0), pixels, (64, 64)
+            return SimpleNamespace(nbytes=0, decoded_size=None), pixels, (64, 64)
 
         def finish(self, held, scores, seconds):
             kept.append(alive[-1]() is not None)
