@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import ExportError
 from .agreement import Comparison
 from .facts import (
+    FORMATS,
     IMAGE_ROLES,
     ROLES,
     ExportFacts,
@@ -53,6 +54,11 @@ class Manifest:
     files: Mapping[str, FileFacts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        worded = self.export.format == "segmenter"
+        right = "an object" if worded else "null"
+        there = self.vocabulary is not None
+        require(there == worded, "vocabulary", f"{right} in the format {self.export.format}", self.vocabulary and {})
+        require(not (worded and self.export.dynamic_size), "export.dynamic_size", "false for a segmenter", True)
         for name, entry in self.files.items():
             try:
                 self._check_file(name, entry)
@@ -82,6 +88,8 @@ class Manifest:
             there = found is not None and found.role == "weights" and "/" not in beside
             require(there, f"external_data[{i}]", right, beside)
         if entry.role in IMAGE_ROLES:
+            taken = FORMATS[self.export.format]
+            require(entry.role == taken, "role", f"{taken} in the format {self.export.format}", entry.role)
             dynamic, patch = self.export.dynamic_size, self.image.patch_size
             right = "null, as dynamic_size is true" if dynamic else f"two multiples of the patch, {patch}"
             sized = entry.size is not None and not any(side % patch for side in entry.size)
@@ -96,15 +104,12 @@ class Manifest:
         if entry.role == "image_encoder":
             options = {name: getattr(made, name) for name in ("original", "with_preprocess", "feature_surgery")}
             return image_encoder(image.embed_dim, image.patch_size, entry.size, **options)
-        if entry.role == "segmenter" and entry.size and self.vocabulary:
-            known = self.vocabulary
-            return segmenter(
-                image.patch_size,
-                entry.size,
-                classes=len(known.classes),
-                with_preprocess=made.with_preprocess,
-                with_scores=known.with_scores,
-            )
+        if entry.role == "segmenter":
+            assert entry.size is not None
+            assert self.vocabulary is not None
+            classes, with_scores = len(self.vocabulary.classes), self.vocabulary.with_scores
+            options = {"with_preprocess": made.with_preprocess, "with_scores": with_scores}
+            return segmenter(image.patch_size, entry.size, classes=classes, **options)
         return head_and_text(image.embed_dim).get(entry.role, ({}, {}))
 
 
