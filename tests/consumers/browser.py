@@ -1,6 +1,8 @@
 """A headless browser on pages that this machine serves: cases of a file by onnxruntime-web, or an example's page."""
 
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -82,11 +84,13 @@ def visit(browser, address, places, packages, seconds, outputs=None):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         full = f"http://127.0.0.1:{server.server_port}{address}"
         command = [browser, *OPTIONS, f"--user-data-dir={profile}", full]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # A group of its own: Debian's command is a script, and the browser its child.
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen(command, start_new_session=True, **quiet)
         try:
             assert finished.wait(seconds), f"the page did not finish in {seconds} s"
         finally:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait(20)
             server.shutdown()
     assert not put[0].startswith("failed: "), put[0]

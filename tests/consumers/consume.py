@@ -36,7 +36,26 @@ def onnxruntime_runner(graph):
     return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
 
 
+def tvm_runner(graph):
+    """Compiled by LLVM for the shapes of what comes."""
+
+    def run(inputs):
+        import onnx
+        import tvm
+        from tvm import relax
+        from tvm.relax.frontend.onnx import from_onnx
+
+        model = onnx.load(graph)
+        module = from_onnx(model, shape_dict={name: list(value.shape) for name, value in inputs.items()})
+        machine = relax.VirtualMachine(tvm.compile(module, target="llvm"), tvm.cpu())
+        outputs = machine["main"](*map(tvm.runtime.tensor, inputs.values()))
+        return {told.name: value.numpy() for told, value in zip(model.graph.output, outputs, strict=True)}
+
+    return run
+
+
 RUNNERS = {
+    "tvm": tvm_runner,
     "openvino": openvino_runner,
     "openvino-fixed": fixed_openvino_runner,
     "onnxruntime": onnxruntime_runner,
