@@ -104,7 +104,8 @@ class ImageEncoderWriter:
         sigma = self.vision.method.distance
         if sigma is None:
             return None
-        return distance_bias(self.layers, *map(self.graph.shape, grid), sigma, self.vision.config.class_token)
+        h, w = map(self.graph.shape, grid)
+        return distance_bias(self.layers, h, w, sigma, self.vision.config.class_token)
 
     def attention(self, normed: str, projections: dict[str, str], heads: int, head_width: int, bias: str | None) -> str:
         """The method's attention, `[B, N, C]` of the products' type."""

@@ -36,10 +36,10 @@ class Int8Linear(Linear):
         rounded.weight, rounded.bias = nn.Parameter(weight, requires_grad=False), linear.bias
         return rounded
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, backend: str | None = None) -> Tensor:
         scale, zero = affine(*(self.ends or (x.amin(), x.amax())))
         rounded = torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, 255)
-        return activate(F.linear(rounded, self.weight, self.bias), self.activation)
+        return activate(F.linear(rounded, self.weight, self.bias), self.activation, backend)
 
 
 def weight_scale(weight: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ def layers(
     grid = vision.grid(pixels)
     blocks: list[Block] = list(vision.blocks)  # type: ignore[arg-type]
     views = [_as(vision, each.method) for each in variants]
-    x = vision.embed(pixels, *grid)
+    x = vision.embed(pixels, *grid).added()
     paths: list[Tensor | None] = [None] * len(variants)
     found = []
     for index, block in enumerate(blocks):
@@ -108,7 +108,7 @@ def layers(
             before = paths[k] if paths[k] is not None else (x if each.method.residual else None)
             paths[k] = changed if before is None else before + changed
         if original or index + 1 < len(blocks):
-            x = block.original(x, qkv, vision.backend)
+            x = block.original(x, qkv, vision.backend).added()
         found.append([x, *paths] if original else list(paths))
     return found
 
