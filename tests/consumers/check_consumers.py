@@ -18,7 +18,9 @@ from gem_fast.export.segmenter_export import export_segmenter
 from gem_fast.export.triton_server import export_triton_server
 
 import gem_fast
-from gem_fast.demo import SAMPLES
+from gem_fast.demo import SAMPLES, copy_samples
+from gem_fast.images import read_image
+from gem_fast.preprocess import normalised
 from tests.consumers import told
 from tests.consumers.browser import find_browser, run_in_browser, show_page
 from tests.consumers.consume import onnxruntime_runner
@@ -131,6 +133,15 @@ def consumed(cases, tmp_path, runner, packages):
     return read_results(tmp_path / "cases.json")
 
 
+def in_node(cases, tmp_path, package):
+    """The same by onnxruntime-node, or onnxruntime-web in node."""
+    needs_node()
+    write_cases(tmp_path / "cases.json", cases)
+    command = ["node", HERE / "consume.mjs", package, tmp_path / "cases.json", NODE]
+    subprocess.run(list(map(str, command)), check=True, timeout=120)
+    return read_results(tmp_path / "cases.json")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_openvino(cases, tmp_path, kind):
     version = version_of("openvino", "openvino")
@@ -174,11 +185,7 @@ def test_tvm(cases, tmp_path, kind):
 @pytest.mark.parametrize("package", ["node", "web"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_javascript(cases, tmp_path, kind, package):
-    needs_node()
-    write_cases(tmp_path / "cases.json", cases[kind])
-    command = ["node", HERE / "consume.mjs", package, tmp_path / "cases.json", NODE]
-    subprocess.run(list(map(str, command)), check=True, timeout=120)
-    check(cases[kind], read_results(tmp_path / "cases.json"))
+    check(cases[kind], in_node(cases[kind], tmp_path, package))
     place = ", WebAssembly, in node" if package == "web" else ""
     told.note(f"onnxruntime-{package}{place}", told.node_version(f"onnxruntime-{package}"), kind, "holds")
 
@@ -211,6 +218,24 @@ def test_tools(cases, tmp_path, tool, kind):
     if (tool, kind) == ("quantize_dynamic", "onnx"):
         verdict += '; takes `op_types_to_quantize=["MatMul"]`'
     told.note(*told.tool(tool, onnxruntime.__version__), kind, verdict)
+
+
+@pytest.mark.parametrize("runner", ["openvino", "onnxruntime-old", "node"])
+def test_static_int8(model, folders, tmp_path, runner):
+    """Where integers are multiplied another way, sums of the same rounded numbers differ by little."""
+    copy_samples(tmp_path / "images")
+    options = ExportOptions(check=False, calibrate=tmp_path / "images")
+    export_segmenter(model, tmp_path / "out", model.query(["car", "tree"]), options)
+    pixels = np.stack([model.resized(read_image(IMAGE), (96, 96))])
+    graph, inputs = tmp_path / "out" / "segmenter.onnx", {"pixels": normalised(pixels, model.mean, model.std)}
+    cases = [{"graph": graph, "inputs": inputs, "truth": onnxruntime_runner(graph)(inputs)}]
+    if runner == "node":
+        results = in_node(cases, tmp_path, runner)
+    else:
+        package = "openvino" if runner == "openvino" else "onnxruntime"
+        version_of(runner, package)
+        results = consumed(cases, tmp_path, package, runner)
+    check(cases, results, ROUNDED["quantize_dynamic"])
 
 
 def runtime_scores(folder, tmp_path, packages, *chosen):
