@@ -1,4 +1,4 @@
-"""What a run of the consumers says: a line a consumer, which has to stand in the table of docs/export.md."""
+"""What a run of the consumers says: by consumer and kind of attention, which has to stand in docs/export.md."""
 
 import json
 from importlib.metadata import distributions
@@ -32,8 +32,13 @@ def tool(name, runtime):
     return f"{package}{', float16' if name == 'float16' else ''}", python_version("tools", package)
 
 
-def lines():
+def missing(text):
+    """Verdicts that do not stand in a table of the text, each told with its consumer and kind."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    stated = {tuple(row[:2]): dict(zip(KINDS, row[2:], strict=True)) for row in rows if len(row) == 2 + len(KINDS)}
     return [
-        f"| {consumer} | {version} | {' | '.join(verdicts.get(kind, '') for kind in KINDS)} |"
+        f"{consumer} {version}, {kind}: {verdict}"
         for (consumer, version), verdicts in VERDICTS.items()
+        for kind, verdict in verdicts.items()
+        if stated.get((consumer, version), {}).get(kind) != verdict
     ]
