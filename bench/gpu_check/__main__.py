@@ -54,7 +54,7 @@ def all_cases(device: torch.device, quick: bool, flex: bool = False) -> Iterable
     yield from layer_norm_cases(kinds, quick)
     yield from decoding_cases(kinds, quick)
     yield from forward_cases(products, quick)
-    yield from graph_cases(kinds, quick)
+    yield from graph_cases(kinds)
 
 
 def check(case: Case, rules: Rules) -> list[Found]:

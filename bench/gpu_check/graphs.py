@@ -2,7 +2,7 @@
 
 import functools
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ from .cases import Case, Outputs, Problem
 SHAPES = ((1, 448), (3, 224))  # images, side
 
 
-def graph_cases(kinds: tuple[str, ...], quick: bool) -> Iterator[Case]:
-    for kind in kinds[: 1 if quick else None]:
-        yield Case("graphs", "ViT-B-16, 1 × 448² and 3 × 224²", kind, functools.partial(graphs_problem, kind))
+def graph_cases(kinds: tuple[str, ...]) -> Iterator[Case]:
+    for kind in kinds:
+        yield Case("graphs", "ViT-B-16, 1 × 448² and 3 × 224² in turns", kind, functools.partial(graphs_problem, kind))
 
 
 def graphs_problem(
@@ -42,16 +42,16 @@ def graphs_problem(
         return graphed(vision, pixels).patches
 
     def aside(pixels: Tensor) -> Tensor:
-        with torch.cuda.stream(torch.cuda.Stream(device) if device.type == "cuda" else None) as _:
-            found = replayed(pixels).flatten(1, 2)
-            return found.cpu().to(device)  # once it is there
+        with torch.cuda.stream(torch.cuda.Stream(device) if device.type == "cuda" else None):
+            return replayed(pixels).cpu().to(device)  # once it is there
 
-    def each(forward: Callable[[Tensor], Tensor]) -> Outputs:
-        return dict(zip(map(str, SHAPES), (forward(pixels).flatten(1, -2) for pixels in images), strict=True))
+    def each(forward: Callable[[Tensor], Tensor], using: Callable[..., Iterable[Tensor]] = map) -> Outputs:
+        found = list(using(forward, images * 3))[-len(SHAPES) :]
+        return {str(shape): patches.flatten(1, -2) for shape, patches in zip(SHAPES, found, strict=True)}
 
     def in_threads() -> Outputs:
         with ThreadPoolExecutor(2) as pool:
-            return dict(zip(map(str, SHAPES), list(pool.map(aside, images * 4))[-2:], strict=True))
+            return each(aside, pool.map)
 
     each(replayed)  # recorded here, and not while new memory is filled for a check
     launched = functools.partial(each, lambda pixels: vision(pixels).patches)

@@ -19,15 +19,13 @@ def why_not(
     front: Tensor | None = None,
 ) -> str | None:
     """The reason why the kernel can't serve these arguments, or None if it can."""
-    if x.stride(-1) != 1 or not 0 < x.shape[-1] <= WIDEST:
-        return f"tokens must be contiguous and of at most {WIDEST} channels"
+    if not 0 < x.shape[-1] <= WIDEST:
+        return f"tokens must have at most {WIDEST} channels"
     if x.shape[0] > 65535:
         return "more than 65,535 images do not fit a launch grid"
     added = [each for each in (branch, front, *(aside or ())) if each is not None]
     if any(each.dtype != x.dtype for each in added):
         return f"x is {x.dtype}, but not all that is added"
-    if branch is not None and branch.stride(-1) != 1:
-        return "branch must be contiguous in its channels"
     for each in (weight, bias, *added):
         if each.device != x.device:
             return f"x is on {x.device}, but what goes with it on {each.device}"
@@ -111,7 +109,8 @@ def _layer_norm(
     norms = None if norm_scale is None else rest.pop(0)
     B, N, C = y.shape
     if y.numel():
-        added = x if branch is None else branch.expand(B, N, C)
+        x = of_adjacent_channels(x)
+        added = x if branch is None else of_adjacent_channels(branch).expand(B, N, C)
         width = 1 << (C - 1).bit_length()
         with on_device(x.device):
             layer_norm_kernel[(N, B)](
@@ -122,6 +121,11 @@ def _layer_norm(
                 NORMS=norms is not None, ASIDE=aside is not None, num_warps=min(8, max(1, width // 256)),
             )  # fmt: skip
     return found
+
+
+def of_adjacent_channels(tokens: Tensor) -> Tensor:
+    """The kernel reads any strides but that of the channels."""
+    return tokens if tokens.stride(-1) == 1 else tokens.contiguous()
 
 
 def contiguous(tensor: Tensor | None) -> Tensor | None:

@@ -82,11 +82,6 @@ def _measured(
     return table.find(operation, Shape(kind, width, N, heads)) if table else None
 
 
-@functools.lru_cache(maxsize=4096)
-def _built_in(device: Device, operation: str, width: int, dtype: torch.dtype) -> Tile | None:
-    return tile_for(device, operation, width, dtype)
-
-
 def _found(device: Device, operation: str, heads: int, N: int, width: int, dtype: torch.dtype) -> Entry | None:
     return _measured(device, operation, heads, N, width, kind_of(device, dtype), os.environ.get(VARIABLE))
 
@@ -94,7 +89,7 @@ def _found(device: Device, operation: str, heads: int, N: int, width: int, dtype
 def chosen_tile(device: Device, operation: str, heads: int, N: int, width: int, dtype: torch.dtype) -> Tile | None:
     """The measured tile for a call, else the built-in one; None where the operation should not be used."""
     entry = _found(device, operation, heads, N, width, dtype)
-    return entry.tile if entry else _built_in(device, operation, width, dtype)
+    return entry.tile if entry else tile_for(device, operation, width, dtype)
 
 
 def is_resident(device: Device, heads: int, N: int, width: int, dtype: torch.dtype) -> bool:
