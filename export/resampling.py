@@ -1,5 +1,7 @@
 """Resampling as products: the matrix of an axis, computed in the graph from the sizes."""
 
+from collections.abc import Callable
+
 import numpy as np
 from onnx import TensorProto
 
@@ -26,17 +28,33 @@ def bilinear_matrix(graph: GraphBuilder, inputs: str, outputs: str) -> str:
 
 
 def bicubic_matrix(graph: GraphBuilder, inputs: str, outputs: str) -> str:
-    """`[outputs, inputs]` float32 of bicubic resampling with antialias, as torch and Pillow do it.
+    """`[outputs, inputs]` float32 of bicubic resampling with antialias, as torch and Pillow do it."""
 
-    Every input within two steps has the cubic kernel's weight, a step being the larger of an input and an output
+    def cubic(x: str) -> str:
+        x = graph.op("Min", x, _number(graph, 2))
+        return graph.op("Where", graph.op("Less", x, _number(graph, 1)), *_cubic(graph, x, _CUBIC))
+
+    return _antialiased(graph, inputs, outputs, cubic)
+
+
+def smooth_bilinear_matrix(graph: GraphBuilder, inputs: str, outputs: str) -> str:
+    """`[outputs, inputs]` float32 of bilinear resampling with antialias, as torch and Pillow do it."""
+
+    def triangle(x: str) -> str:
+        return graph.op("Max", graph.op("Sub", _number(graph, 1), x), _number(graph, 0))
+
+    return _antialiased(graph, inputs, outputs, triangle)
+
+
+def _antialiased(graph: GraphBuilder, inputs: str, outputs: str, kernel: Callable[[str], str]) -> str:
+    """Inputs have the kernel's weight of their distance in steps, a step being the larger of an input and an output
     pixel; the weights of an output sum to 1.
     """
     op = graph.op
     centres, step = _centres(graph, inputs, outputs)
     wide_step = op("Max", step, _number(graph, 1))
     middle = op("Add", _range(graph, inputs), _number(graph, 0.5))
-    x = op("Min", op("Abs", op("Div", op("Sub", middle, centres), wide_step)), _number(graph, 2))
-    weights = op("Where", op("Less", x, _number(graph, 1)), *_cubic(graph, x, _CUBIC))
+    weights = kernel(op("Abs", op("Div", op("Sub", middle, centres), wide_step)))
     total = op("ReduceSum", weights, graph.constant([1]), keepdims=1)
     return graph.real(op("Div", weights, total))
 
@@ -57,6 +75,10 @@ def plain_bicubic_matrix(graph: GraphBuilder, inputs: str, outputs: str) -> str:
     inside = op("Max", op("Min", places, _wide(graph, last)), _number(graph, 0))
     hit = op("Equal", op("Unsqueeze", inside, constant([1])), op("Unsqueeze", _range(graph, inputs), constant([0])))
     return op("Cast", op("MatMul", weights, _wide(graph, hit)), to=TensorProto.FLOAT)
+
+
+# By the resampling of a tower's position embeddings.
+MATRICES = {"bicubic": bicubic_matrix, "bilinear": smooth_bilinear_matrix, "plain": plain_bicubic_matrix}
 
 
 def _cubic(graph: GraphBuilder, x: str, a: float) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from ..terminal import console, ended_by_signals, errors, fail, say, short_warnings
 from .dtype_option import dtype_option
+from .model_options import PoolingOption, Rotated, Tokenizer, Weights, chosen
 from .progress import Style, shown
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def evaluate(
     model: Annotated[
         list[str] | None, typer.Option(help="NAME or NAME:TAG, as gem-fast models has them; repeatable.")
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Local file or folder of weights instead of a tag.")] = None,
+    weights: Weights = None,
+    tokenizer: Tokenizer = None,
     protocol: Annotated[
         str | None, typer.Option(help="gem, sclip, or own, the model's defaults (default: gem).")
     ] = None,
@@ -72,6 +74,8 @@ def evaluate(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an evaluation into --json.")] = False,
     dtype: Annotated[str, dtype_option("Type of the vision transformer")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    pooling: PoolingOption = None,
+    rotated: Rotated = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images or windows in one forward.")] = 8,
     workers: Annotated[int | None, typer.Option(min=1, help="How many read and decode beside the engine.")] = None,
     progress: Annotated[Style, typer.Option(help="bar, plain, json or none; auto.")] = Style.auto,
@@ -87,7 +91,9 @@ def evaluate(
         fail("--plot draws a sweep: name one with --sweep")
     if resume and json_file is None:
         fail("--resume goes on with what --json FILE holds: name it")
-    chosen = {
+    loading = {"weights": weights, "dtype": dtype, "device": device}
+    loading |= chosen(tokenizer=tokenizer, pooling=pooling, rotated=rotated)
+    changed = {
         "size": size,
         "window": window,
         "stride": stride,
@@ -101,9 +107,9 @@ def evaluate(
     try:
         with ended_by_signals(), short_warnings():
             sets = [_open(each, root, prompts_file) for each in data or fail("name at least one set with --data")]
-            steps = [_steps(each, protocol, chosen) for each in sets]
+            steps = [_steps(each, protocol, changed) for each in sets]
             failed = _evaluate(
-                sets, steps, method or [], model or ["gem-tiny"], weights, dtype, device, json_file, resume,
+                sets, steps, method or [], model or ["gem-tiny"], loading, json_file, resume,
                 batch_size, workers, progress, sweep or [], plot,
             )  # fmt: skip
     except KeyboardInterrupt:
@@ -138,13 +144,13 @@ def _open(name: str, root: Path | None, prompts_file: Path | None) -> "Dataset |
     return found if prompts_file is None else found.with_classes(read_prompt_file(prompts_file))
 
 
-def _steps(dataset: "Dataset | PointSet", protocol: str | None, chosen: dict[str, Any]) -> "Protocol":
+def _steps(dataset: "Dataset | PointSet", protocol: str | None, changed: dict[str, Any]) -> "Protocol":
     from gem_fast.evaluation.protocols import PROTOCOLS, USUAL
 
     name = protocol or USUAL
     if name not in PROTOCOLS:
         raise ValueError(f"no protocol is called {name!r}; the protocols are {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name].of(dataset.name, **chosen)
+    return PROTOCOLS[name].of(dataset.name, **changed)
 
 
 def _evaluate(
@@ -152,9 +158,7 @@ def _evaluate(
     steps: list["Protocol"],
     methods: list[str],
     models: list[str],
-    weights: Path | None,
-    dtype: str,
-    device: str,
+    loading: dict[str, Any],
     json_file: Path | None,
     resume: bool,
     batch_size: int,
@@ -181,7 +185,7 @@ def _evaluate(
     for name in models:
         model, tag = _split(name)
         for method in everything if "all" in methods else methods or usual:
-            engine = gem_fast.load(model, tag, weights=weights, dtype=dtype, device=device, method=method)
+            engine = gem_fast.load(model, tag, method=method, **loading)
             variants = [""]
             if sweep:
                 if any(isinstance(each, PointSet) for each in sets):

@@ -8,6 +8,19 @@ import typer
 
 from ..terminal import console, errors, fail, say
 from .dtype_option import dtype_option
+from .model_options import (
+    GemBlocks,
+    InverseTemperature,
+    Iterations,
+    Method,
+    Model,
+    PoolingOption,
+    Pretrained,
+    Rotated,
+    Tokenizer,
+    Weights,
+    chosen,
+)
 
 
 class Format(str, Enum):
@@ -31,12 +44,10 @@ class Quantize(str, Enum):
 
 def export(
     out: Annotated[Path, typer.Option(help="Output folder.")],
-    model: Annotated[str, typer.Option(help="Model name; `gem-fast models` lists them.")] = "gem-tiny",
-    pretrained: Annotated[str | None, typer.Option(help="open_clip's tag of the weights.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Local file or folder of weights instead of a tag.")] = None,
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="tokenizer.json or vocab.txt, or their folder, for a model without CLIP's own.")
-    ] = None,
+    model: Model = "gem-tiny",
+    pretrained: Pretrained = None,
+    weights: Weights = None,
+    tokenizer: Tokenizer = None,
     prompt: Annotated[
         list[str] | None,
         typer.Option(help="A class of a fixed vocabulary: writes one graph, images to labels; repeat for more."),
@@ -82,15 +93,15 @@ def export(
     ] = 1000,
     device: Annotated[str, typer.Option(help="pt2, exported-program: cpu or cuda, what the file is for.")] = "cpu",
     check: Annotated[bool, typer.Option(help="Run the graphs under ONNX Runtime and compare them with torch.")] = True,
-    method: Annotated[
-        str, typer.Option(help="What makes the features: gem, clip, maskclip, sclip, ...; docs/methods.md has them.")
-    ] = "gem",
+    method: Method = "gem",
     feature_surgery: Annotated[
         bool, typer.Option("--feature-surgery", help="Score as CLIP Surgery does; the image encoder gives more for it.")
     ] = False,
-    gem_blocks: Annotated[int | None, typer.Option(help="Last blocks with a GEM path (default: the model's).")] = None,
-    iterations: Annotated[int | None, typer.Option(help="Self-self attention iterations.")] = None,
-    inverse_temperature: Annotated[float | None, typer.Option(help="Fixed 1/τ instead of the adaptive one.")] = None,
+    gem_blocks: GemBlocks = None,
+    iterations: Iterations = None,
+    inverse_temperature: InverseTemperature = None,
+    pooling: PoolingOption = None,
+    rotated: Rotated = False,
 ) -> None:
     """Export a model for use without torch: ONNX graphs with a tokenizer and a manifest.
 
@@ -109,8 +120,13 @@ def export(
         "method": method,
         "feature_surgery": feature_surgery,
     }
-    gem = {"gem_blocks": gem_blocks, "iterations": iterations, "inverse_temperature": inverse_temperature}
-    loading |= {name: value for name, value in gem.items() if value is not None}
+    loading |= chosen(
+        gem_blocks=gem_blocks,
+        iterations=iterations,
+        inverse_temperature=inverse_temperature,
+        pooling=pooling,
+        rotated=rotated,
+    )
     try:
         vocabulary = read_vocabulary(prompt or (), prompts_file, background or (), with_scores)
         lines = write_export(

@@ -29,12 +29,14 @@ class VisionConfig:
     Attributes:
         class_token: a token before those of the patches.
         patch_bias, projection_bias: with a bias, where CLIP has none.
-        antialias: how position embeddings are resampled for another grid.
+        resampling: of position embeddings for another grid: `"bicubic"` or `"bilinear"` with antialias, `"plain"` for
+            bicubic without.
         projection: a linear layer behind the head; without, its width is that of the embedding.
         pool: of what the image embedding is made: the `"class"` token, the `"mean"` of the patches, or `"attention"`
             over all tokens.
         norm_after_mean: the last LayerNorm is that of the mean (CLIPA).
-        pool_heads, pool_mlp_width, pool_activation: of the attention.
+        pool_width, pool_heads, pool_mlp_width, pool_activation: of the attention; its width is 0 for that of the
+            tokens, and that of its MLP 0 for a LayerNorm alone (CoCa).
         pooling: a patch's embedding where `pool` is `"attention"`: that of an image of this token alone (`"head"`), or
             what the attention adds up (`"value"`).
         rotary: rotary positions of q and k, if any; `rotated` is whether the method's attention sees them too.
@@ -55,10 +57,11 @@ class VisionConfig:
     class_token: bool = True
     patch_bias: bool = False
     projection_bias: bool = False
-    antialias: bool = True
+    resampling: str = "bicubic"
     projection: bool = True
     pool: str = "class"
     norm_after_mean: bool = False
+    pool_width: int = 0
     pool_heads: int = 0
     pool_mlp_width: int = 0
     pool_activation: str = "gelu"
@@ -166,11 +169,12 @@ class GemVisionTransformer(nn.Module):
         self.ln_pre = nn.LayerNorm(width, config.norm_eps) if config.pre_norm else nn.Identity()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.ln_post = nn.LayerNorm(width, config.norm_eps)
+        inner = config.pool_width or width
         if config.pool == "attention":
             mlp = (config.pool_mlp_width, config.pool_activation)
-            self.pool = AttentionPool(width, config.pool_heads, *mlp, config.norm_eps)
+            self.pool = AttentionPool(width, inner, config.pool_heads, *mlp, config.norm_eps)
         embed_dim, bias = config.embed_dim, config.projection_bias
-        self.projection = Linear(width, embed_dim, bias) if config.projection else nn.Identity()
+        self.projection = Linear(inner, embed_dim, bias) if config.projection else nn.Identity()
         self.requires_grad_(False)
 
     def forward(self, pixels: Tensor, original: bool = False) -> VisionFeatures:
@@ -254,16 +258,16 @@ class GemVisionTransformer(nn.Module):
         return self.ln_pre(x + self.positions(h, w))
 
     def positions(self, h: int, w: int) -> Tensor:
-        """Position embedding [N, C], resampled bicubic for another grid than that of training."""
+        """Position embedding [N, C], resampled for another grid than that of training."""
         trained, first = self.position_embedding, self.config.first_patch
         if (h, w) == self.config.grid:
             return trained
         wide = torch.promote_types(trained.dtype, torch.float32)
-        # MPS has no antialiased bicubic resampling in every torch that we support.
+        # MPS has no antialiased resampling in every torch that we support.
         place = torch.device("cpu") if trained.device.type == "mps" else trained.device
         image = trained[first:].to(place, wide).unflatten(0, self.config.grid)
         axes = zip(self.config.grid, (h, w), strict=True)
-        rows, columns = (_resampling(image.new_empty(n), m, self.config.antialias) for n, m in axes)
+        rows, columns = (_resampling(image.new_empty(n), m, self.config.resampling) for n, m in axes)
         resampled = torch.einsum("hi,ijc,wj->hwc", rows, image, columns)
         return torch.cat([trained[:first], resampled.flatten(0, 1).to(trained)])
 
@@ -291,8 +295,9 @@ def _unit(x: Tensor) -> Tensor:
     return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
 
 
-def _resampling(like: Tensor, length: int, antialias: bool) -> Tensor:
-    """Weights [length, n] that resample an axis as long as `like` [n], bicubic."""
+def _resampling(like: Tensor, length: int, kind: str) -> Tensor:
+    """Weights [length, n] that resample an axis as long as `like` [n]."""
     # Only the last axis of the identity changes: torch resamples rows wrongly where an output is one column wide.
     identity = torch.eye(len(like), dtype=like.dtype, device=like.device)[None, None]
-    return F.interpolate(identity, size=(len(like), length), mode="bicubic", antialias=antialias)[0, 0].T
+    mode = "bilinear" if kind == "bilinear" else "bicubic"
+    return F.interpolate(identity, size=(len(like), length), mode=mode, antialias=kind != "plain")[0, 0].T
