@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+import gem_fast
 from gem_fast.cli import app
 
 FORMATS = ("files", "tar", "parquet", "coco")
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=90)
     asked = parser.parse_args()
     print(f"seed {asked.seed}, {asked.images} images, {os.cpu_count()} cores")
+    gem_fast.load("gem-tiny")  # so that what is ended is the run, and not the importing of torch
     dice, wrong = random.Random(asked.seed), 0
     with tempfile.TemporaryDirectory() as folder:
         photos = draw(Path(folder, "photos"), asked.images)
@@ -73,7 +75,10 @@ def interrupted(photos: Path, folder: Path, format: str, kills: int, terms: int,
             print(f"{format}: {sign.name} after {point:.3f} s of {took:.3f}: status {status}, {differing[:5]}")
             wrong += 1
         shutil.rmtree(out)
-    print(f"{format}: {kills} × SIGKILL, {terms} × SIGTERM, {early} of them before the end; {wrong} ended otherwise")
+    print(
+        f"{format}: {kills} × SIGKILL, {terms} × SIGTERM, {early} of them before the end; {wrong} ended otherwise",
+        flush=True,
+    )
     return wrong
 
 
