@@ -105,7 +105,7 @@ gpu-report: $(READY)
 roofline: $(READY)
 	$(BIN)/python -m gem_fast.bench.roofline bench/reports
 
-# A quarter of an hour on 2 cores that have nothing else to do; ARGS=--quick is a look at fewer images.
+# The better part of an hour on 2 cores that have nothing else to do; ARGS=--quick is a look at fewer images.
 bench-batch: $(READY)
 	$(BIN)/python -m gem_fast.bench.batch $(ARGS)
 

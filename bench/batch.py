@@ -39,6 +39,16 @@ WORDS = ["cat", "rocket", "dog", "car", "tree", "house", "umbrella", "apple"]
 GOALS = {"web": (6.1 / 2, 35 / 6, 42 / 3), "camera": (None, None, 1156 / 3)}
 
 
+class FreeDecoder:
+    """A model whose score decoding costs nothing: the same labels for every image."""
+
+    def __init__(self, model: Any, labels: np.ndarray) -> None:
+        self.model, self.host_decoder = model, SimpleNamespace(labels=lambda *_: labels)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+
 def timed(step: Callable[[], Any], count: int) -> tuple[float, float]:
     """Seconds of CPU, and of time, an image."""
     cpu, start = time.process_time(), time.perf_counter()
@@ -99,11 +109,8 @@ def feed(model: Any, paths: Sequence[Path], out: Path, decodes: bool, overlays: 
     held, _, (height, width) = own.prepare(Source(paths[0], "0", 0), seconds)
     scores = torch.nn.functional.interpolate(coarse, (height // 16, width // 16), mode="bilinear")[0].numpy()
     settings = (150, held.label_size, query.logit_scale, query.threshold)
-    labels = model.host_decoder.labels(scores, *settings)
-    free = SimpleNamespace(labels=lambda *_: labels)
-    parts = {name: getattr(model, name) for name in ("input_size", "pixels", "resized")}
-    model = cast(Any, SimpleNamespace(**parts, host_decoder=free))
-    work = own if decodes else replace(own, model=model)
+    free = FreeDecoder(model, model.host_decoder.labels(scores, *settings))
+    work = own if decodes else replace(own, model=cast(Any, free))
     seconds.clear()
 
     def one(path: Path) -> Any:
@@ -145,24 +152,31 @@ def archived(model: Any, folder: Path, out: Path, count: int) -> dict[str, float
     return seconds
 
 
-def measure(folder: Path, out: Path, quick: bool) -> dict[str, Any]:
+def measure(folder: Path, out: Path, quick: bool, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """All of it; `keep` is called with what there is after each part."""
     tiny, large = gem_fast.load("gem-tiny"), gem_fast.load("ViT-B-16", "random", dtype="bfloat16")
     count, marks, few = (100, (10, 100), 3) if quick else (10_000, (1_000, 10_000), 500)
+    found: dict[str, Any] = {"machine": machine_line(), "quick": quick}
+    for name, size, many in (("web", (640, 480), 100), ("camera", (4000, 3000), 6)):
+        paths = photos(folder / name, size, many)
+        cases = [feed(tiny, paths, out / "feed", *each) for each in ((False, False), (False, True), (True, True))]
+        found[name] = {"cases": cases, "loader": loader(paths)}
+    keep(found)
     whole, broken = generated(folder / f"mixed-{count}", count)
     fed, engine, _ = alone(tiny, whole[:: max(1, len(whole) // 200)], out / "alone", 1)
-    told = run(tiny, folder / f"mixed-{count}", out / "tiny", marks)
-    found: dict[str, Any] = {"machine": machine_line(), "quick": quick, "gem-tiny": told, "feed": fed, "engine": engine}
+    found["gem-tiny"] = told = run(tiny, folder / f"mixed-{count}", out / "tiny", marks)
+    found |= {"feed": fed, "engine": engine}
     told |= {"allowed": CORES / (fed + engine), "all named": told["failed"] == sorted(map(str, broken))}
+    keep(found)
     whole, broken = generated(folder / f"mixed-{few}", few)
     _, engine, _ = alone(large, whole[:16], out / "large core", 1)
     *_, together = alone(large, whole, out / "large alone", CORES)
     found["ViT-B-16"] = told = run(large, folder / f"mixed-{few}", out / "large")
     told |= {"allowed": few / len(whole) / together, "engine": engine}
-    for name, size, many in (("web", (640, 480), 100), ("camera", (4000, 3000), 6)):
-        paths = photos(folder / name, size, many)
-        cases = [feed(tiny, paths, out / "feed", *each) for each in ((False, False), (False, True), (True, True))]
-        found[name] = {"cases": cases, "loader": loader(paths)}
-    return found | {"small": archived(tiny, folder, out, count)}
+    keep(found)
+    found["small"] = archived(tiny, folder, out, count)
+    keep(found)
+    return found
 
 
 def table(found: dict[str, Any]) -> list[str]:
@@ -185,11 +199,15 @@ def table(found: dict[str, Any]) -> list[str]:
 
 
 def main(path: Path, quick: bool) -> None:
+    """Measure, and write the file as parts come: a whole run takes the better part of an hour."""
     torch.set_num_threads(CORES)
     path.parent.mkdir(parents=True, exist_ok=True)
+
+    def keep(found: dict[str, Any]) -> None:
+        write_whole(path, json.dumps(found, indent=1, default=str).encode())
+
     with TemporaryDirectory(dir=path.parent) as scratch:
-        found = measure(path.parent, Path(scratch), quick)
-    write_whole(path, json.dumps(found, indent=1, default=str).encode())
+        found = measure(path.parent, Path(scratch), quick, keep)
     say("\n".join([found["machine"], "", *table(found)]))
 
 

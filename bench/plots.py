@@ -1,4 +1,4 @@
-"""The report's plots, drawn with matplotlib as PNG: waterfall, batch, resolution, roofline."""
+"""The report's plots, drawn with matplotlib as PNG: the waterfall of techniques, and time by resolution."""
 
 import io
 from collections import Counter
@@ -28,18 +28,16 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def plots(rows: Sequence[Row], ceilings: dict[str, dict[str, float]]) -> Iterator[tuple[str, "Figure"]]:
+def plots(rows: Sequence[Row]) -> Iterator[tuple[str, "Figure"]]:
     """Names and figures of those plots that the rows have something for."""
     require_matplotlib()
     import matplotlib as mpl
 
     with mpl.rc_context(_STYLE):
-        for name, draw in (("waterfall", _waterfall), ("batch", _batch), ("resolution", _resolution)):
+        for name, draw in (("waterfall", _waterfall), ("resolution", _resolution)):
             figure = draw([row for row in rows if row.seconds and "mode" in row.params])
             if figure:
                 yield name, figure
-        if ceilings and (figure := _roofline([row for row in rows if _has_rate(row)], ceilings)):
-            yield "roofline", figure
 
 
 def require_matplotlib() -> None:
@@ -48,10 +46,6 @@ def require_matplotlib() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise ValueError("plots need matplotlib: pip install 'gem_fast[bench]'") from error
-
-
-def _has_rate(row: Row) -> bool:
-    return "tflops" in row.extra and row.params.get("mode", "waterfall") != "waterfall"
 
 
 def to_png(figure: "Figure") -> bytes:
@@ -91,62 +85,45 @@ def _waterfall(rows: list[Row]) -> "Figure | None":
     return figure
 
 
-def _lines(rows: list[Row], fixed: str, varied: str) -> list[Row]:
-    """The rows of the smallest `fixed` at which a provider has several values of `varied`; none if there is no such."""
+def _of_sizes(rows: list[Row]) -> list[Row]:
+    """The rows of the smallest batch at which a provider has several sizes; none if there is no such."""
     rows = [row for row in rows if row.params["mode"] != "waterfall"]
-    for value in sorted({row.params[fixed] for row in rows}):
-        chosen = [row for row in rows if row.params[fixed] == value and row.params["model"] == rows[0].params["model"]]
+    for batch in sorted({row.params["batch"] for row in rows}):
+        chosen = [
+            row for row in rows if row.params["batch"] == batch and row.params["model"] == rows[0].params["model"]
+        ]
         if any(count > 1 for count in Counter(row.provider for row in chosen).values()):
             return chosen
     return []
 
 
-def _by_provider(rows: list[Row], varied: str) -> Iterator[tuple[str, dict[str, Any], list[Row]]]:
+def _by_provider(rows: list[Row]) -> Iterator[tuple[str, dict[str, Any], list[Row]]]:
     """Each provider's rows with its style: a colour for what computes, line and marker for the type."""
     names = list(dict.fromkeys(row.params["name"] for row in rows))
     for provider in dict.fromkeys(row.provider for row in rows):
-        line = sorted((row for row in rows if row.provider == provider), key=lambda row: row.params[varied])
+        line = sorted((row for row in rows if row.provider == provider), key=lambda row: row.params["size"])
         style = _LINES[line[0].params["dtype"]] | {
             "color": _COLOURS[names.index(line[0].params["name"]) % len(_COLOURS)]
         }
         yield provider, style, line
 
 
-def _plain_numbers(axis: Any, subs: Sequence[float] = (1, 2, 5)) -> None:
-    """Ticks of a logarithmic axis at these times powers of ten, written out."""
+def _plain_numbers(axis: Any) -> None:
+    """Ticks of a logarithmic axis at 1, 2 and 5 times powers of ten, written out."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
 
 
-def _batch(rows: list[Row]) -> "Figure | None":
-    """Latency of a batch and images a second against the batch."""
-    chosen = _lines(rows, "size", "batch")
-    if not chosen:
-        return None
-    figure, (left, right) = _new(10, 3.8, 2)
-    for name, style, line in _by_provider(chosen, "batch"):
-        batches = [row.params["batch"] for row in line]
-        left.plot(batches, [row.at(0.5) for row in line], **style, label=name)
-        noise = [row.at(0.2) for row in line], [row.at(0.8) for row in line]
-        left.fill_between(batches, *noise, color=style["color"], alpha=0.2)
-        right.plot(batches, [row.params["batch"] / row.at(0.5) for row in line], **style)
-    for axes, label in ((left, "seconds a batch"), (right, "images a second")):
-        axes.set(xlabel=f"images in a batch, {chosen[0].params['size']}²", ylabel=label, ylim=(0, None))
-        axes.set_xticks(sorted({row.params["batch"] for row in chosen}))
-    figure.legend(*left.get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside lower center", ncols=4)
-    return figure
-
-
 def _resolution(rows: list[Row]) -> "Figure | None":
     """Seconds a batch against the side of the input, with the counted operations, and the memory that it adds."""
-    chosen = _lines(rows, "batch", "size")
+    chosen = _of_sizes(rows)
     if not chosen:
         return None
     figure, (left, right) = _new(10, 4.2, 2)
-    lines = [each for each in _by_provider(chosen, "size") if len(each[2]) > 1]
+    lines = [each for each in _by_provider(chosen) if len(each[2]) > 1]
     for name, style, line in lines:
         left.plot([row.params["size"] for row in line], [row.at(0.5) for row in line], **style, label=name)
         memory = [(row.params["size"], row.extra["added_mb"]) for row in line if row.extra.get("added_mb")]
@@ -163,25 +140,4 @@ def _resolution(rows: list[Row]) -> "Figure | None":
         axes.set_xticks([], minor=True)
         _plain_numbers(axes.yaxis)
     figure.legend(*left.get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside lower center", ncols=4)
-    return figure
-
-
-def _roofline(rows: list[Row], ceilings: dict[str, dict[str, float]]) -> "Figure | None":
-    """TFLOP/s of each row against its operations a byte, below the ceilings measured in the same run."""
-    if not rows:
-        return None
-    figure, axes = _new(8, 4.4)
-    intensity = [row.extra["flops"] / row.extra["traffic"] for row in rows]
-    span = np.geomspace(min(1.0, *intensity), max(intensity) * 3, 200)
-    for dtype, ceiling in sorted(ceilings.items(), reverse=True):
-        roof = np.minimum(ceiling["flops"], ceiling["bytes"] * span) / 1e12
-        label = f"{dtype}: {ceiling['flops'] / 1e12:.3g} TFLOP/s, {ceiling['bytes'] / 1e9:.0f} GB/s"
-        axes.plot(span, roof, _LINES[dtype]["linestyle"], color="#444444", label=label)
-    for name, style, line in _by_provider(rows, "size"):
-        points = [(row.extra["flops"] / row.extra["traffic"], row.extra["tflops"]) for row in line]
-        axes.plot(*zip(*points, strict=True), **{**style, "linestyle": ""}, label=name, markersize=5)
-    axes.set(xscale="log", yscale="log", xlabel="operations a byte of least traffic", ylabel="TFLOP/s")
-    _plain_numbers(axes.xaxis, subs=(1,))
-    _plain_numbers(axes.yaxis)
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

@@ -43,11 +43,9 @@ class Files:
         if self.markdown:
             write_whole(self.markdown, markdown(content).encode())
         if self.plots:
-            figures = dict(plots(read_rows(content), content["gem_fast"]["ceilings"]))
+            figures = dict(plots(read_rows(content)))
             if not figures:
-                raise ValueError(
-                    "nothing to plot: plots need several sizes or batches of `gem-fast bench`, or ceilings"
-                )
+                raise ValueError("nothing to plot: plots need several sizes of `gem-fast bench`, or --waterfall")
             for name, figure in figures.items():
                 write_whole(self.plots / f"{name}.png", to_png(figure))
 

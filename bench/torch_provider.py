@@ -21,14 +21,14 @@ class TorchForward(Loaded):
         if threads:
             torch.set_num_threads(threads)
         self.threads = torch.get_num_threads()
-        self.on_gpu = device.startswith("cuda")
+        self.device, self.on_gpu = device, device.startswith("cuda")
         with torch.inference_mode():
             self.forward = make()
         self.pixels: Tensor | None = None
         self.result: Tensor | None = None
 
     def take(self, pixels: np.ndarray) -> None:
-        self.pixels, self.result = torch.from_numpy(pixels), None
+        self.pixels, self.result = torch.from_numpy(pixels).to(self.device), None  # to copy them is no forward
         memory.release_unused()
 
     @torch.inference_mode()

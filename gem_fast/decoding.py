@@ -1,5 +1,6 @@
 """From the cosine scores of one image to heat maps and labels at its size, on demand. Needs no torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -49,16 +50,48 @@ class KernelDecoder:
     def labels(
         self, scores: "Tensor | np.ndarray", classes: int, size: tuple[int, int], logit_scale: float, threshold: float
     ) -> tuple[np.ndarray, np.ndarray]:
+        labels, confidence = self.on_device(_tensor(scores), classes, size, logit_scale, threshold)
+        return labels.cpu().numpy().astype(label_type(classes)), confidence.float().cpu().numpy()
+
+    def on_device(
+        self, scores: "Tensor", classes: int, size: tuple[int, int], logit_scale: float, threshold: float
+    ) -> "tuple[Tensor, Tensor]":
+        """`labels` as tensors where the scores are."""
         from gem_fast.kernels import decode_labels
 
-        scores = _tensor(scores)
         # Results are float32, and what is wider need not be served by every backend.
         scores = scores.float() if scores.dtype.itemsize > 4 else scores
         labels, confidence = decode_labels(
             scores, size, logit_scale=logit_scale, threshold=threshold, backend=self.backend
         )
-        labels = labels.masked_fill_(labels > classes, 0)
-        return labels.cpu().numpy().astype(label_type(classes)), confidence.float().cpu().numpy()
+        return labels.masked_fill_(labels > classes, 0), confidence
+
+    def label_maps(
+        self,
+        scores: "Tensor",
+        classes: int,
+        sizes: Sequence[tuple[int, int]],
+        logit_scale: float,
+        threshold: float,
+    ) -> list[np.ndarray]:
+        """Labels alone of each image of a batch, in one transfer: scores `[B, P, h, w]`, each image's height and width.
+
+        A single score has nothing to compete with: see `is_alone`.
+        """
+        import torch
+
+        from gem_fast.kernels import decode_heatmaps
+
+        maps = []
+        for own, size in zip(scores, sizes, strict=True):
+            if is_alone(len(own)):
+                found = decode_heatmaps(own.float(), size, backend=self.backend)[0] >= threshold
+            else:
+                found = self.on_device(own, classes, size, logit_scale, threshold)[0]
+            maps.append(found.flatten().to(torch.uint8 if classes < 256 else torch.int32))
+        flat = torch.cat(maps).cpu().numpy().astype(label_type(classes), copy=False)
+        ends = np.cumsum([height * width for height, width in sizes])
+        return [part.reshape(size) for part, size in zip(np.split(flat, ends[:-1]), sizes, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -71,14 +104,14 @@ class SigmoidDecoder(KernelDecoder):
 
     logit_bias: float = 0.0
 
-    def labels(
-        self, scores: "Tensor | np.ndarray", classes: int, size: tuple[int, int], logit_scale: float, threshold: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """As `KernelDecoder.labels`, with `sigmoid(logit_scale · score + logit_bias)` in place of the softmax."""
+    def on_device(
+        self, scores: "Tensor", classes: int, size: tuple[int, int], logit_scale: float, threshold: float
+    ) -> "tuple[Tensor, Tensor]":
+        """As `KernelDecoder.on_device`, with `sigmoid(logit_scale · score + logit_bias)` in place of the softmax."""
         import torch
         import torch.nn.functional as F
 
-        scores = _tensor(scores).float()
+        scores = scores.float()
         best = torch.full(size, -torch.inf, device=scores.device)
         labels = torch.zeros(size, dtype=torch.long, device=scores.device)
         for index, each in enumerate(scores):  # a class at a time: nothing of the size classes × height × width
@@ -87,13 +120,21 @@ class SigmoidDecoder(KernelDecoder):
             best[higher], labels[higher] = upsampled[higher], index + 1
         confidence = torch.sigmoid(logit_scale * best + self.logit_bias)
         labels[(confidence < threshold) | (labels > classes)] = 0
-        return labels.cpu().numpy().astype(label_type(classes)), confidence.cpu().numpy()
+        return labels, confidence
 
 
 def _tensor(scores: "Tensor | np.ndarray") -> "Tensor":
     import torch
 
     return torch.as_tensor(scores)
+
+
+def is_alone(count: int) -> bool:
+    """Whether a single prompt without background has nothing to compete with: a softmax over it is 1 everywhere.
+
+    Then its heat map, which tells where it is rather than is not, is the confidence, with a threshold of its own.
+    """
+    return count == 1
 
 
 def label_type(classes: int) -> type[np.unsignedinteger]:

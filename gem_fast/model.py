@@ -2,7 +2,8 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Literal, cast, overload
@@ -14,10 +15,10 @@ from torch import Tensor
 from .decoding import Decoder, KernelDecoder, SigmoidDecoder
 from .dtypes import dtype_name
 from .options import Defaults
-from .preprocess import Picture, ResizePolicy, input_size, normalised, resized_by_torch
+from .preprocess import Picture, ResizePolicy, input_size, normalised, normalised_tensor, resized_by_torch
 from .query import Query
 from .scores import score_patches, surgery_scores
-from .segmenter import Replica, Segmenter
+from .segmenter import Encode, Replica, Segmenter, Sizes, encoder
 from .towers.text import TextEncoder
 from .towers.vit import GemVisionTransformer, VisionFeatures
 from .windows import Windows
@@ -122,10 +123,37 @@ class GemModel(Segmenter):
 
     @property
     def engines(self) -> int:
-        return torch.get_num_threads() if self.device.type == "cpu" else 1
+        """On a GPU two, of which one copies while the other computes."""
+        return {"cpu": torch.get_num_threads(), "cuda": 2}.get(self.device.type, 1)
+
+    @property
+    def decodes(self) -> bool:  # type: ignore[override]  # a class constant elsewhere
+        return self.device.type == "cuda"
 
     def share_cores(self, engines: int) -> None:
         torch.set_num_threads(max(1, torch.get_num_threads() // engines))
+
+    def own_stream(self) -> AbstractContextManager[Any]:
+        if self.device.type != "cuda":
+            return nullcontext()
+        torch.cuda.synchronize(self.device)  # weights and words are there
+        return torch.cuda.stream(torch.cuda.Stream(self.device))
+
+    def score_on_host(
+        self,
+        pixels: np.ndarray,
+        shape: tuple[int, int],
+        query: Query,
+        windows: Windows | None = None,
+        batch_size: int = 8,
+        sizes: Sizes = None,
+    ) -> list[np.ndarray]:
+        if not (sizes and self.decodes):
+            return super().score_on_host(pixels, shape, query, windows, batch_size)
+        patches = self.patch_features(pixels, shape)
+        scores = self.scores(patches, range(len(pixels)), query.words, query.groups)
+        decoder = self._decoder(self.vision.backend)
+        return decoder.label_maps(scores, len(query.classes), sizes, query.logit_scale, query.threshold)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -143,7 +171,11 @@ class GemModel(Segmenter):
 
     def patch_features(self, pixels: np.ndarray, shape: tuple[int, int]) -> Tensor | VisionFeatures:
         """With feature surgery, CLIP's image embeddings beside them."""
-        inputs = torch.from_numpy(normalised(pixels, self.mean, self.std))
+        if self.device.type == "cuda":  # bytes go up, from pinned memory and beside what is computed
+            there = torch.from_numpy(pixels).pin_memory().to(self.device, non_blocking=True)
+            inputs = normalised_tensor(there, self.mean, self.std)
+        else:
+            inputs = torch.from_numpy(normalised(pixels, self.mean, self.std))
         return self.features(inputs, original=True) if self.feature_surgery else self.features(inputs)
 
     def scores(
@@ -166,14 +198,14 @@ class GemModel(Segmenter):
     def decoder(self) -> Decoder:
         return self._decoder(self.vision.backend)
 
-    def _decoder(self, backend: str | None) -> Decoder:
+    def _decoder(self, backend: str | None) -> KernelDecoder:
         if self.logit_bias is not None:
             return SigmoidDecoder(backend, self.logit_bias)
         return KernelDecoder(backend)
 
 
-def scorer(content: bytes, device: str, threads: int) -> Callable[[np.ndarray, tuple[int, int]], list[np.ndarray]]:
+def scorer(content: bytes, device: str, threads: int) -> Encode:
     """What a `GemModel.replica` makes: the scores of pixels, for its query."""
     torch.set_num_threads(threads)
     model, (query, windows, batch_size) = torch.load(io.BytesIO(content), map_location=device, weights_only=False)
-    return partial(model.score_on_host, query=query, windows=windows, batch_size=batch_size)
+    return encoder(model, query, windows, batch_size)

@@ -9,7 +9,7 @@ from PIL import Image
 from .decoding import Decoder
 from .prompts import TextClass
 from .rendering import legend
-from .segmentation import Segmentation
+from .segmentation import Labelled, Segmentation
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +55,11 @@ class Query:
     ) -> Segmentation:
         """What the scores of an image, `[P + Q, h, w]`, say about it."""
         return Segmentation(image, self.names, scores, self.threshold, self.logit_scale, decoder, source, label_size)
+
+    def labelled(self, image: Image.Image, labels: Any, decoder: Decoder, source: str | None) -> Segmentation:
+        """The result of an image whose labels `[H, W]` an engine has decoded already."""
+        settings = self.threshold, self.logit_scale, decoder, source, labels.shape
+        return Labelled(image, self.names, labels, *settings)
 
 
 def check_scores(threshold: float | None, logit_scale: float | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .decoding import Decoder, label_type
+from .decoding import Decoder, is_alone, label_type
 from .outputs import wanted_kinds
 from .rendering import blend_heatmap, blend_labels, label_counts, label_names, legend, palette
 from .writing import write_whole
@@ -149,9 +149,9 @@ class Segmentation:
         return paths
 
 
-def is_alone(count: int) -> bool:
-    """Whether a single prompt without background has nothing to compete with: a softmax over it is 1 everywhere.
+class Labelled(Segmentation):
+    """A result of which an engine gave the labels alone, at their size, in place of the scores."""
 
-    Then its heat map, which tells where it is rather than is not, is the confidence, with a threshold of its own.
-    """
-    return count == 1
+    @property
+    def _decoded(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.all_scores, np.empty(0, np.float32)

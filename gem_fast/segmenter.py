@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -11,19 +11,21 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from PIL import Image
 
-from .decoding import Decoder
+from .decoding import Decoder, is_alone
 from .images import MAX_PIXELS, MAX_WINDOWED_PIXELS, ImageError, ImageLike, is_tensor, load_image
 from .options import Defaults
 from .preprocess import Picture, ResizePolicy, resized
 from .prompts import Prompts, TextClass, parse_classes, parse_templates
 from .query import Query, check_scores
-from .segmentation import Segmentation, is_alone
+from .segmentation import Segmentation
 from .streaming import stream
 from .windows import Layout, WindowDecoder, Windows, parse_windows, windowed_size
 from .word_encoder import WordEncoder
 
-# Given a device and a number of threads: `score_on_host`, of a query.
-Replica = Callable[[str, int], Callable[[np.ndarray, tuple[int, int]], list[np.ndarray]]]
+Sizes = Sequence[tuple[int, int]] | None  # height and width of each image's labels, for an engine that decodes them
+# Pixels, the shape of their input, and sizes, to the scores of each image, or its labels.
+Encode = Callable[[np.ndarray, tuple[int, int], Sizes], Sequence[np.ndarray]]
+Replica = Callable[[str, int], Encode]  # given a device and a number of threads: `score_on_host`, of a query
 
 
 class _Ready(NamedTuple):
@@ -44,6 +46,7 @@ class Segmenter(ABC):
         text: words to embeddings.
         usual_resize: the resize policy when the caller names none.
         resizes: whether `pixels` resizes; if not, the engine does, and takes images of any size.
+        decodes: whether `score_on_host` gives labels where sizes are named: on a GPU that costs next to nothing.
         feature_surgery: whether `scores` are those of CLIP Surgery's feature surgery.
     """
 
@@ -52,6 +55,7 @@ class Segmenter(ABC):
     text: WordEncoder[Any]
     usual_resize = "shorter"
     resizes = True
+    decodes = False
     feature_surgery = False
 
     @abstractmethod
@@ -130,6 +134,10 @@ class Segmenter(ABC):
     def share_cores(self, engines: int) -> None:
         """From now on, compute on one of so many shares of the cores where this thread calls the engine."""
         assert engines == 1
+
+    def own_stream(self) -> AbstractContextManager[Any]:
+        """Where this thread's work goes beside that of others, while it is entered."""
+        return nullcontext()
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -379,10 +387,12 @@ class Segmenter(ABC):
         query: Query,
         windows: Windows | None = None,
         batch_size: int = 8,
+        sizes: Sizes = None,
     ) -> list[np.ndarray]:
         """Scores of a batch of pixels for one query, `[P + Q, h, w]` float32 each, as `host_decoder` takes them.
 
-        With windows, and an input that takes several, as a `WindowDecoder` takes them.
+        With windows, and an input that takes several, as a `WindowDecoder` takes them. With sizes, and an engine that
+        `decodes`, the labels alone, `[H, W]` each.
         """
         layout = windows.layout(shape) if windows else None
         if layout is not None and len(layout) > 1:
@@ -390,6 +400,11 @@ class Segmenter(ABC):
         patches = self.patch_features(pixels, shape)
         scores = self.scores(patches, range(len(pixels)), query.words, query.groups)
         return list(self.decoder.scores(scores))
+
+
+def encoder(segmenter: Segmenter, query: Query, windows: Windows | None, batch_size: int) -> Encode:
+    """`score_on_host` of a query."""
+    return lambda pixels, shape, sizes: segmenter.score_on_host(pixels, shape, query, windows, batch_size, sizes)
 
 
 def as_batch(images: Any) -> tuple[list[ImageLike], bool]:

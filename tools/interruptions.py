@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from gem_fast.cli import app
 FORMATS = ("files", "tar", "parquet", "coco")
 _BROKEN = (5, 67)  # images that fail
 _ENDED = (0, 1)  # exit statuses of a run that went through
+_BROKE = 70  # that of a command that raised what it should have told
 
 
 def main() -> None:
@@ -73,6 +75,7 @@ def interrupted(photos: Path, folder: Path, format: str, kills: int, terms: int,
         if status not in _ENDED or found != truth:
             differing = sorted(name for name in {*found, *truth} if found.get(name) != truth.get(name))
             print(f"{format}: {sign.name} after {point:.3f} s of {took:.3f}: status {status}, {differing[:5]}")
+            print(out.with_suffix(".log").read_text(errors="replace")[-2000:], flush=True)
             wrong += 1
         shutil.rmtree(out)
     print(
@@ -87,7 +90,7 @@ def begin(photos: Path, out: Path, format: str) -> int:
     child = os.fork()
     if child:
         return child
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(os.open(out.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
     os.dup2(1, 2)
     arguments = ["segment", str(photos), "--prompt", "cat", "--prompt", "dog", "--prompt", "car", "--out", str(out)]
     arguments += ["--format", format, "--shard-size", "20", "--batch-size", "4", "--resume"]
@@ -95,8 +98,9 @@ def begin(photos: Path, out: Path, format: str) -> int:
         app(arguments)
     except SystemExit as ended:
         os._exit(ended.code if isinstance(ended.code, int) else 0)
-    finally:
-        os._exit(70)
+    except BaseException:
+        traceback.print_exc()
+    os._exit(_BROKE)
 
 
 def wait(child: int) -> int:

@@ -1,10 +1,12 @@
-"""The command: choose cases, check and time each, tell."""
+"""The command: choose cases, verify all of them, then time what is right, tell."""
 
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from gem_fast.bench.machine import machine, machine_line
@@ -17,59 +19,96 @@ from rich.console import Console
 from gem_fast.terminal import say
 
 from .attention import attention_cases
-from .cases import Case
+from .cases import Call, Case
 from .decoding import decoding_cases
 from .forward import forward_cases
 from .normalization import layer_norm_cases
 from .report import Found, print_table, write_json
-from .timing import Clock, gpu_clock, in_turns
-from .verify import FAILED, RIGHT, Check, first_line, verify
+from .timing import Timed, Turns, times_on_gpu
+from .verify import FAILED, ON_A_GPU, RIGHT, SKIPPED, Check, Way, first_line, verify
 
-KERNELS = ("self_self", "any_norm", "pairs", "layer_norm", "temperature", "labels", "heatmaps", "forward", "gem_tiny")
+KINDS = ("bfloat16", "float16", "float32", "tf32")
+KERNELS = (
+    "self_self", "layouts", "any_norm", "pairs", "layer_norm", "temperature", "labels", "heatmaps", "forward",
+    "gem_tiny",
+)  # fmt: skip
+Timer: TypeAlias = Callable[[Mapping[str, Call]], dict[str, Timed]]
 
 
-def all_cases(device: torch.device, quick: bool) -> Iterable[Case]:
+@dataclass(frozen=True)
+class Rules:
+    """How cases are checked on a device: `verify`'s repeats and ways, and the timer, or None for no times."""
+
+    device: torch.device
+    repeats: int
+    ways: Mapping[str, Way]
+    timer: Timer | None
+
+
+def all_cases(device: torch.device, quick: bool, flex: bool = False) -> Iterable[Case]:
     """Every kernel in every type; TF32 where there is one, for what has matrix products."""
-    kinds = ("bfloat16", "float16", "float32")
-    has_tf32 = FAMILIES.get(device_of(device).arch) in ("mma", "wgmma", "tcgen05")
-    products = (*kinds, "tf32") if has_tf32 else kinds
-    yield from attention_cases(products, quick)
+    kinds, has_tf32 = KINDS[:3], FAMILIES.get(device_of(device).arch) in ("mma", "wgmma", "tcgen05")
+    products = KINDS if has_tf32 else kinds
+    yield from attention_cases(products, quick, flex)
     yield from layer_norm_cases(kinds, quick)
     yield from decoding_cases(kinds, quick)
     yield from forward_cases(products, quick)
 
 
-def check(case: Case, device: torch.device, clock: Clock | None) -> list[Found]:
-    """Verify a case, then time what is right; without a clock only verify."""
+def check(case: Case, rules: Rules) -> list[Found]:
+    """Verify a case."""
     with arithmetic(case.kind), torch.inference_mode():
         try:
-            problem = case.build(device)
-            checks = verify(problem)
-        except Exception as error:  # its tensors or float64 do not fit, or Triton can't serve it here
+            checks = verify(case.build(rules.device), rules.repeats, rules.ways)
+        except torch.OutOfMemoryError as error:  # float64 needs more than the card has
+            return [Found(case, Check("all", True, SKIPPED, f"no reference: {first_line(error)}"))]
+        except Exception as error:  # Triton can't serve it here, for one
             return [Found(case, Check("all", True, FAILED, first_line(error)))]
-        calls = problem.ours | problem.rivals
-        right = {each.provider: calls[each.provider] for each in checks if each.verdict == RIGHT}
-        times = in_turns(right, clock) if clock and right else {}
-    return [_found(case, each, times.get(each.provider, ())) for each in checks]
+        return [Found(case, each) for each in checks]
 
 
-def _found(case: Case, each: Check, times: tuple[float, ...] | str) -> Found:
-    return Found(case, each, untimed=times) if isinstance(times, str) else Found(case, each, times)
+def timed(found: Sequence[Found], rules: Rules, timer: Timer) -> list[Found]:
+    """The checks of one case, with the times of what is right."""
+    case, right = found[0].case, [each.check.provider for each in found if each.check.verdict == RIGHT]
+    if not right:
+        return list(found)
+    with arithmetic(case.kind), torch.inference_mode():
+        try:
+            problem = case.build(rules.device)
+            calls = problem.ours | problem.rivals
+            times = timer({name: calls[name] for name in right})
+        except Exception as error:  # out of memory with others beside it
+            times = dict.fromkeys(right, Timed(note=first_line(error)))
+    return [replace(each, times=times.get(each.check.provider, each.times)) for each in found]
 
 
-def run(cases: Iterable[Case], device: torch.device, clock: Clock | None, tell: Callable[[str], None]) -> list[Found]:
-    """Check the cases one after the other; after one that took the device down, the others are told as not run."""
-    found: list[Found] = []
+def run(
+    cases: Iterable[Case], rules: Rules, tell: Callable[[str], None], keep: Callable[[list[Found]], None]
+) -> list[Found]:
+    """Verify the cases one after the other, then time them; `keep` is called with all that was found after each.
+
+    After one that took the device down, the others are told as not run.
+    """
+    found: list[list[Found]] = []
     lost = ""
+
+    def so_far() -> list[Found]:
+        return [each for of_case in found for each in of_case]
+
     for case in cases:
         if lost:
-            found.append(Found(case, Check("all", True, FAILED, f"not run: the device was lost in {lost}")))
+            found.append([Found(case, Check("all", True, FAILED, f"not run: the device was lost in {lost}"))])
             continue
-        found += (new := check(case, device, clock))
-        tell(f"{case}: " + ", ".join(f"{each.check.provider} {each.check.verdict}" for each in new))
-        if any(each.reason for each in new) and not _answers(device):
+        found.append(check(case, rules))
+        tell(f"{case}: " + ", ".join(f"{each.check.provider} {each.check.verdict}" for each in found[-1]))
+        if any(each.reason for each in found[-1]) and not _answers(rules.device):
             lost = str(case)
-    return found
+        keep(so_far())
+    if rules.timer and not lost:
+        for index, of_case in enumerate(found):
+            found[index] = timed(of_case, rules, rules.timer)
+            keep(so_far())
+    return so_far()
 
 
 def _answers(device: torch.device) -> bool:
@@ -84,18 +123,37 @@ def _answers(device: torch.device) -> bool:
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m gem_fast.bench.gpu_check",
-        description="Verify every Triton kernel in every type on this GPU against float64, and time what is right "
-        "against sdpa, FlexAttention and eager code, in turns.",
+        description="Verify every Triton kernel in every type on this GPU against float64: in fenced memory, with "
+        "equal bits in twenty runs, on another stream and as a replayed graph. What is right is then timed against "
+        "sdpa and eager code, in turns, as replayed graphs.",
         epilog="Right is an error of at most twice that of plain torch in the same type. "
         "Exit status: 0 all right, 1 a kernel is wrong or fails, 2 nothing could be checked.",
     )
     parser.add_argument("--quick", action="store_true", help="a few shapes of each kernel")
     parser.add_argument("--only", action="append", choices=KERNELS, help="only this kernel; repeatable")
+    parser.add_argument("--kind", action="append", choices=KINDS, help="only this arithmetic; repeatable")
+    parser.add_argument("--no-times", action="store_true", help="verify alone")
+    parser.add_argument("--flex", action="store_true", help="FlexAttention as a rival, compiled for each case")
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:1 (%(default)s)")
     parser.add_argument("--json", type=Path, default=Path("gpu_check.json"), help="file to write (%(default)s)")
     chosen = parser.parse_args(given)
     if chosen.json.is_dir():
         parser.error(f"--json: {chosen.json} is a folder; name a file")
     return chosen
+
+
+def why_no_gpu(name: str) -> str | None:
+    """Why nothing can be checked on the device of that name."""
+    try:
+        device = torch.device(name)
+        if device.type != "cuda":
+            return f"gpu_check needs a CUDA or ROCm device, and {name} is none"
+        torch.cuda.init()  # tells what is_available() doesn't, such as a driver that is too old
+        torch.cuda.set_device(device.index or 0)
+    except (RuntimeError, AssertionError) as error:
+        return f"gpu_check needs a CUDA or ROCm device: {first_line(error)}"
+    reason = why_not(torch.empty(1, 1, 3, 1, 64, dtype=torch.float16, device=device))
+    return f"gpu_check: Triton can't serve this GPU: {reason}" if reason else None
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -105,32 +163,25 @@ def main(given: Sequence[str] | None = None) -> int:
     def tell(text: str) -> None:
         say(text, to=progress)
 
-    if not torch.cuda.is_available():
-        tell("gpu_check needs a CUDA or ROCm device, and torch finds none here")
-        return 2
-    device = torch.device("cuda")
-    reason = why_not(torch.empty(1, 1, 3, 1, 64, dtype=torch.float16, device=device))
+    reason = why_no_gpu(chosen.device)
     if reason:
-        tell(f"gpu_check: Triton can't serve this GPU: {reason}")
+        tell(reason)
         return 2
-    cases = [case for case in all_cases(device, chosen.quick) if not chosen.only or case.kernel in chosen.only]
-    return check_all(cases, device, gpu_clock(device), chosen.json, console, tell)
+    device = torch.device(chosen.device)
+    kernels, kinds = chosen.only or KERNELS, chosen.kind or KINDS
+    found = all_cases(device, chosen.quick, chosen.flex)
+    cases = [case for case in found if case.kernel in kernels and case.kind in kinds]
+    turns = Turns(budget=0.05) if chosen.quick else Turns()
+    timer = None if chosen.no_times else lambda calls: times_on_gpu(calls, device, turns)
+    return check_all(cases, Rules(device, 20, ON_A_GPU, timer), chosen.json, console, tell)
 
 
-def check_all(
-    cases: Sequence[Case],
-    device: torch.device,
-    clock: Clock | None,
-    file: Path,
-    console: Console,
-    tell: Callable[[str], None],
-) -> int:
-    """Check the cases, print the table, write the file; returns the exit status."""
-    facts = machine()
+def check_all(cases: Sequence[Case], rules: Rules, file: Path, console: Console, tell: Callable[[str], None]) -> int:
+    """Check the cases, print the table, write the file as they come; returns the exit status."""
+    facts, command = machine(), shlex.join(sys.argv)
     say(machine_line(facts), to=console)
-    found = run(cases, device, clock, tell)
+    found = run(cases, rules, tell, lambda so_far: write_json(file, so_far, facts, command))
     print_table(found, console)
-    write_json(file, found, facts, shlex.join(sys.argv))
     bad = sum(each.bad for each in found)
     verdict = f"{bad} of {sum(each.check.ours for each in found)} checks of kernels are wrong or failed"
     say(f"{verdict}; written to {file}", to=console)

@@ -2,21 +2,26 @@
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 import torch
-from gem_fast.kernels import pair_attention
+import torch.nn.functional as F
+from gem_fast.kernels import pair_attention, self_self_attention
 from gem_fast.kernels.attention.reference import reference
 from gem_fast.kernels.attention.sdpa import sdpa
+from gem_fast.kernels.attention.self_self import OPERATION as SELF_SELF
 from gem_fast.kernels.attention.triton.launch import device_of, launch_attention, why_not
 from gem_fast.kernels.attention.triton.tile_choice import chosen_tile
 from gem_fast.kernels.attention.triton.tile_trials import DTYPES
 from gem_fast.kernels.attention.triton.tiles import Tile, split_width, tile_for
 from torch import Tensor
 
-from .cases import Case, Outputs, Problem, ends
+from gem_fast.method import Method, methods
+
+from .cases import Call, Case, Outputs, Problem
+from .fences import fenced
 from .flex import flex_self_self
 
 Shape: TypeAlias = tuple[int, int, int, int]  # images, tokens, heads, channels of a head
@@ -43,76 +48,144 @@ class Setting:
     projections: tuple[int, ...] = (0, 1, 2)
     normalize: bool = True
 
+    @property
+    def public(self) -> dict[str, Any]:
+        """The same as `self_self_attention` takes them."""
+        return asdict(self) | {"projections": "".join("qkv"[i] for i in self.projections)}
+
     def __str__(self) -> str:
-        return f"{''.join('qkv'[i] for i in self.projections)}, K = {self.iterations}"
+        return f"{self.public['projections']}, K = {self.iterations}"
 
 
 EVERY_NUMBER = tuple(Setting(iterations) for iterations in (0, 1, 2))
 SUBSETS = tuple(Setting(1, projections) for projections in ((0,), (1,), (2,), (0, 1), (1, 2), (0, 2)))
-PAIRS = (("qq+kk", None), ("kk", 5.0))  # with NACLIP's sigma, or without
+PAIRS = {name: row for name, row in methods().items() if row.pairs and not row.refines}
+_ZERO = "rows of zero"
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "packed": fenced,
+    "images inside tokens": lambda qkv: fenced(qkv.transpose(0, 1).contiguous()).transpose(0, 1),
+    "wider rows": lambda qkv: fenced(F.pad(qkv, (0, 8)))[..., : qkv.shape[-1]],
+    _ZERO: lambda qkv: fenced(qkv * (torch.arange(qkv.shape[1], device=qkv.device) % 3 > 0).view(-1, 1, 1, 1)),
+    "misaligned": functools.partial(fenced, shift=1),
+}
+ODD_SHAPE = (3, 1, 2, 64)  # one token
+HUGE: dict[str, Shape] = {"more than 2³¹ elements": (1200, 785, 12, 64), "70,001 tokens": (1, 70_001, 2, 64)}
 ANY_NORM = (Setting(0, (2,), normalize=False), Setting(1, (0, 1, 2), normalize=False))
 
 
-def attention_cases(kinds: tuple[str, ...], quick: bool) -> Iterator[Case]:
-    """`self_self` over towers, widths, iterations and subsets of projections, `any_norm` (normalize=False), `pairs`."""
+def attention_cases(kinds: tuple[str, ...], quick: bool, flex: bool = False) -> Iterator[Case]:
+    """`self_self` over towers, widths, iterations and subsets of projections, and odd `layouts` and sizes;
+    `any_norm` (normalize=False); `pairs` of the other methods."""
     shapes = {name: TOWERS[name] for name in QUICK} if quick else TOWERS | WIDTHS
     for kind in kinds:
         for name, shape in shapes.items():
             subsets = SUBSETS if name in QUICK[:2] and not quick else ()
             for setting in EVERY_NUMBER + subsets:
-                yield _case("self_self", name, shape, kind, setting)
+                yield _case("self_self", name, shape, kind, setting, flex=flex)
         for name in QUICK:
             for setting in ANY_NORM:
-                yield _case("any_norm", name, TOWERS[name], kind, setting)
-            for pairs, sigma in PAIRS:
-                build = functools.partial(pairs_problem, TOWERS[name], kind, pairs, sigma)
-                yield Case("pairs", f"{name}, {pairs}{' near' if sigma else ''}", kind, build)
+                yield _case("any_norm", name, TOWERS[name], kind, setting, flex=flex)
+            for method, row in PAIRS.items():
+                yield Case(
+                    "pairs", f"{name}, {method}", kind, functools.partial(pairs_problem, TOWERS[name], kind, row)
+                )
+        for layout in LAYOUTS:
+            for shape in (ODD_SHAPE, TOWERS[QUICK[0]]):
+                for setting in EVERY_NUMBER[:2]:
+                    name = f"{shape[1]} tokens, {layout}"
+                    yield _case("layouts", name, shape, kind, setting, layout=layout)
+        for name, shape in HUGE.items():
+            if kind == "bfloat16" and not quick:
+                yield Case(
+                    "self_self", f"{name}, {EVERY_NUMBER[0]}", kind, functools.partial(huge_problem, shape, kind)
+                )
 
 
-def _case(kernel: str, name: str, shape: Shape, kind: str, setting: Setting) -> Case:
-    build = functools.partial(attention_problem, shape, kind, setting)
+def _case(kernel: str, name: str, shape: Shape, kind: str, setting: Setting, **options: Any) -> Case:
+    build = functools.partial(attention_problem, shape, kind, setting, **options)
     return Case(kernel, f"{name}, {setting}", kind, build)
 
 
-def attention_problem(shape: Shape, kind: str, setting: Setting, device: torch.device) -> Problem:
-    """Random projections, a temperature for each image. The first and the last image are held against float64.
+def attention_problem(
+    shape: Shape, kind: str, setting: Setting, device: torch.device, layout: str = "packed", flex: bool = False
+) -> Problem:
+    """Random projections, a temperature for each image.
 
     Raises:
         ValueError: Triton can't serve this here.
     """
     B, N, H, D = shape
-    qkv = torch.randn(B, N, 3, H, D, generator=torch.Generator().manual_seed(0)).to(device, DTYPES[kind])
+    qkv = LAYOUTS[layout](
+        torch.randn(B, N, 3, H, D, generator=torch.Generator().manual_seed(0)).to(device, DTYPES[kind])
+    )
     c = torch.linspace(6, 2, B) if setting.normalize else torch.full((B,), D**-0.5)
-    c, some, options = c.to(device), ends(B), asdict(setting)
+    c, options = fenced(c.to(device)), asdict(setting)
     reason = why_not(qkv, c)
     if reason:
         raise ValueError(f"Triton can't serve this: {reason}")
-    backends = {"sdpa": sdpa, "flex_attention": flex_self_self(device.type == "cuda"), "eager": reference}
+    backends = {"sdpa": sdpa, "eager": reference} | ({"flex_attention": flex_self_self(True)} if flex else {})
+    forced = variants(qkv, setting).items()
+    ours: dict[str, Call] = {
+        name: functools.partial(launch_attention, qkv, c, tiles=tiles, **options) for name, tiles in forced
+    }
+    if SELF_SELF.choose(None, qkv, c, *options.values()).name == "triton":
+        ours["automatic"] = functools.partial(self_self_attention, qkv, c, **setting.public)
     return Problem(
-        ours={
-            name: functools.partial(launch_attention, qkv, c, tiles=tiles, **options)
-            for name, tiles in variants(qkv, setting).items()
-        },
+        ours=ours,
         rivals={name: functools.partial(attention, qkv, c, **options) for name, attention in backends.items()},
-        truth=lambda: head_by_head(qkv[some].double(), c[some].double(), options),
-        plain=lambda: head_by_head(qkv[some], c[some], options),
-        outputs=lambda out: {"out": out[some]},
+        truth=lambda: head_by_head(qkv.double(), c.double(), options),
+        # Eager code in float16 makes NaN of a row of zero.
+        plain=lambda: (
+            {"out": sdpa(qkv, c, **options)} if layout == _ZERO else head_by_head(as_plain(qkv, kind), c, options)
+        ),
     )
 
 
-def pairs_problem(shape: Shape, kind: str, pairs: str, sigma: float | None, device: torch.device) -> Problem:
-    """Random projections of a square grid of patches, with the bias of near patches if there is a sigma."""
+def huge_problem(shape: Shape, kind: str, device: torch.device) -> Problem:
+    """Projections made on the device, whose last image is compared in some rows of Eq. 6 from the projections."""
     B, N, H, D = shape
-    qkv = torch.randn(B, N, 3, H, D, generator=torch.Generator().manual_seed(0)).to(device, DTYPES[kind])
-    some, side = ends(B), math.isqrt(N - 1)
-    attend = functools.partial(pair_attention, scale=D**-0.5, pairs=pairs, grid=(side, side), sigma=sigma)
+    generator = torch.Generator(device).manual_seed(0)
+    qkv = torch.empty(B, N, 3, H, D, dtype=DTYPES[kind], device=device).normal_(generator=generator)
+    c, options, rows = torch.full((B,), 3.0, device=device), asdict(Setting(0)), slice(None, None, max(1, N // 50))
+
+    def some(own: Tensor) -> Outputs:
+        """Of the last image [N, 3, H, D], in the precision given."""
+        heads = own.permute(1, 2, 0, 3)  # [3, H, N, D]
+        unit = F.normalize(heads, dim=-1)
+        logits = c[-1].to(own.dtype) * (unit[:, :, rows] @ unit.mT)
+        return {"out": (torch.softmax(logits, dim=-1) @ heads[2]).mean(0).transpose(0, 1).flatten(1)}
+
+    return Problem(
+        ours={"automatic": functools.partial(self_self_attention, qkv, c, **Setting(0).public)},
+        rivals={"sdpa": functools.partial(sdpa, qkv, c, **options)},
+        truth=lambda: some(qkv[-1].double()),
+        plain=lambda: some(as_plain(qkv[-1], kind)),
+        outputs=lambda out: {"out": out[-1, rows]},
+    )
+
+
+def pairs_problem(shape: Shape, kind: str, method: Method, device: torch.device) -> Problem:
+    """Random projections of a square grid of patches, with the bias of near patches if the method has one."""
+    B, N, H, D = shape
+    qkv = fenced(torch.randn(B, N, 3, H, D, generator=torch.Generator().manual_seed(0)).to(device, DTYPES[kind]))
+    side = math.isqrt(N - 1)
+    options: dict[str, Any] = {"average": method.average, "grid": (side, side), "sigma": method.distance}
+
+    def attend(projections: Tensor, backend: str) -> Tensor:
+        return pair_attention(projections, D**-0.5, method.attention, backend=backend, **options)
+
     return Problem(
         ours={"triton": lambda: attend(qkv, backend="triton")},
         rivals={"sdpa": lambda: attend(qkv, backend="sdpa")},
-        truth=lambda: {"out": attend(qkv[some].double(), backend="reference")},
-        plain=lambda: {"out": attend(qkv[some], backend="reference")},
-        outputs=lambda out: {"out": out[some]},
+        truth=lambda: {"out": attend(qkv.double(), backend="reference")},
+        plain=lambda: {"out": attend(as_plain(qkv, kind), backend="reference")},
     )
+
+
+def as_plain(qkv: Tensor, kind: str) -> Tensor:
+    """What plain torch computes with: for TF32 float16, whose mantissa it has, since torch may take small products
+    exactly."""
+    return qkv.half() if kind == "tf32" else qkv
 
 
 def variants(qkv: Tensor, setting: Setting) -> dict[str, dict[str, Tile | None]]:

@@ -47,8 +47,3 @@ class Case:
 
     def __str__(self) -> str:
         return f"{self.kernel} {self.shape} {self.kind}"
-
-
-def ends(images: int) -> slice:
-    """The first and the last image of a batch: what is held against float64."""
-    return slice(None, None, max(1, images - 1))

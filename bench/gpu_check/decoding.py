@@ -13,6 +13,7 @@ from gem_fast.kernels.decoding.reference import labels_reference, upsample
 from torch import Tensor
 
 from .cases import Case, Outputs, Problem
+from .fences import fenced
 
 SHAPES = {  # classes, height and width of the grid, and of the output
     "20 classes, 28² to 448²": (20, (28, 28), (448, 448)),
@@ -36,7 +37,7 @@ def decoding_cases(kinds: tuple[str, ...], quick: bool) -> Iterator[Case]:
 def make_scores(classes: int, grid: tuple[int, int], kind: str, device: torch.device) -> Tensor:
     """Cosines as CLIP has them: all positive, a few hundredths apart."""
     scores = torch.randn(classes, *grid, generator=torch.Generator().manual_seed(0)) * 0.03 + 0.2
-    return scores.to(device, DTYPES[kind])
+    return fenced(scores.to(device, DTYPES[kind]))
 
 
 def labels_problem(

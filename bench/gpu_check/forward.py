@@ -20,7 +20,7 @@ from gem_fast.model import GemModel
 from gem_fast.preprocess import to_pixels
 from gem_fast.scores import score_patches
 
-from .cases import Case, Outputs, Problem, ends
+from .cases import Case, Outputs, Problem
 from .decoding import regret
 
 FORWARDS = (("ViT-B-16", 8, 224), ("ViT-B-16", 4, 448))  # model, images, side
@@ -39,7 +39,7 @@ def forward_problem(
     model: str, batch: int, size: int, kind: str, device: torch.device, checked: str = "triton"
 ) -> Problem:
     """Random weights and pixels; float64 is eager code over open_clip's modules, which shares nothing with ours."""
-    pixels, some = torch.from_numpy(random_pixels(batch, size)).to(device), ends(batch)
+    pixels = torch.from_numpy(random_pixels(batch, size)).to(device)
     dtype = str(DTYPES[kind]).removeprefix("torch.")
     with tempfile.TemporaryDirectory() as folder:
         subject = make_subject(model, Path(folder))
@@ -55,9 +55,9 @@ def forward_problem(
             "engine on sdpa": functools.partial(engines["sdpa"], pixels),
             "eager": functools.partial(eager, pixels),
         },
-        truth=lambda: {"features": exact(pixels[some])},
-        plain=lambda: {"features": eager(pixels[some])},
-        outputs=lambda features: {"features": features[some]},
+        truth=lambda: {"features": exact(pixels)},
+        plain=lambda: {"features": eager(pixels)},
+        outputs=lambda features: {"features": features},
     )
 
 
@@ -81,7 +81,7 @@ def labels_problem(kind: str, device: torch.device, checked: str = "triton") -> 
     pixels = scene_pixels(exact_model)
     words = {name: exact_model.encode_text(found) for name, found in scenes().items()}
     exact = decoded(exact_model, pixels.double(), words)
-    there = pixels.to(device)
+    there, words_there = pixels.to(device), {name: found.to(device) for name, found in words.items()}
 
     def outputs(results: Decoded) -> Outputs:
         """Labels are judged by the scores that they come from: where classes are near, those of others are noise."""
@@ -96,13 +96,13 @@ def labels_problem(kind: str, device: torch.device, checked: str = "triton") -> 
         return {name: torch.cat([scene[name] for scene in each])[:, None] for name in each[0]}
 
     return Problem(
-        ours={f"engine on {checked}": functools.partial(decoded, on_backend[checked], there, words)},
+        ours={f"engine on {checked}": functools.partial(decoded, on_backend[checked], there, words_there)},
         rivals={
-            "engine on sdpa": functools.partial(decoded, on_backend["sdpa"], there, words),
-            "engine on reference": functools.partial(decoded, on_backend["reference"], there, words),
+            "engine on sdpa": functools.partial(decoded, on_backend["sdpa"], there, words_there),
+            "engine on reference": functools.partial(decoded, on_backend["reference"], there, words_there),
         },
         truth=lambda: {name: value * (name != "regret") for name, value in outputs(exact).items()},
-        plain=lambda: outputs(decoded(on_backend["reference"], there, words)),
+        plain=lambda: outputs(decoded(on_backend["reference"], there, words_there)),
         outputs=outputs,
     )
 

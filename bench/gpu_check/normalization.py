@@ -12,6 +12,7 @@ from gem_fast.kernels.layer_norm.triton_layer_norm import triton_layer_norm
 from torch import Tensor
 
 from .cases import Case, Outputs, Problem
+from .fences import fenced
 
 SHAPES = {"ViT-B/16 448": (8, 785, 768), "ViT-L/14 224": (8, 257, 1024), "ViT-bigG/14 448": (2, 1025, 1664)}
 EPS = 1e-5
@@ -33,8 +34,8 @@ def layer_norm_cases(kinds: tuple[str, ...], quick: bool) -> Iterator[Case]:
 def layer_norm_problem(shape: tuple[int, int, int], kind: str, kernel: str, device: torch.device) -> Problem:
     """Random tokens with a common offset, weights and biases."""
     generator = torch.Generator().manual_seed(0)
-    x = (torch.randn(shape, generator=generator) * 2 + 1).to(device, DTYPES[kind])
-    weight, bias = torch.randn(2, shape[-1], generator=generator).to(device, DTYPES[kind])
+    x = fenced((torch.randn(shape, generator=generator) * 2 + 1).to(device, DTYPES[kind]))
+    weight, bias = (fenced(each.to(device, DTYPES[kind])) for each in torch.randn(2, shape[-1], generator=generator))
     ours, plain, beside = WAYS[kernel]
 
     def outputs(result: tuple[Tensor, Tensor]) -> Outputs:

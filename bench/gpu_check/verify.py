@@ -1,18 +1,20 @@
 """Whether results are right: an error of at most twice that of plain torch in the same type, the rule of the tests."""
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from .cases import Call, Outputs, Problem
+from .fences import Fences
+from .replay import beside, replay_of
 
-RIGHT, WRONG, FAILED = "right", "WRONG", "failed"
+RIGHT, WRONG, FAILED, SKIPPED = "right", "WRONG", "failed", "skipped"
 ALLOWANCE = 2.0
+Way = Callable[[Call], Call]  # of making the same call
+ON_A_GPU: Mapping[str, Way] = {"on another stream": beside, "as a replayed graph": replay_of}
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,10 @@ class Check:
     Attributes:
         provider: the variant of the kernel, or the rival.
         ours: whether it is what this command is to verify.
-        verdict: `right`, `WRONG` or `failed`; only what is right is timed.
+        verdict: `right`, `WRONG`, `failed`, or `skipped` where there is no reference; only what is right is timed.
         reason: why not.
         errors, allowed: by output.
+        first_seconds: of the first call, compiling included.
     """
 
     provider: str
@@ -45,27 +48,81 @@ class Check:
     reason: str = ""
     errors: dict[str, Error] = field(default_factory=dict)
     allowed: dict[str, Error] = field(default_factory=dict)
+    first_seconds: float | None = None
 
 
-def verify(problem: Problem) -> list[Check]:
-    """Check each variant and each rival; one that raises is told, and the rest goes on."""
+def verify(problem: Problem, repeats: int = 1, ways: Mapping[str, Way] | None = None) -> list[Check]:
+    """Check each variant and each rival; one that raises is told, and the rest goes on.
+
+    Args:
+        problem: what to check.
+        repeats: further runs of each variant, whose bits must be those of the first: else it has a race.
+        ways: to make the same call otherwise, by what is told of one that gives other bits.
+    """
     truth = problem.truth()
     allowed = {name: allowance(error_of(plain, truth[name])) for name, plain in problem.plain().items()}
+    again = {"run again": lambda call: call} if repeats else {}
+    manners: dict[str, tuple[Way, int]] = {name: (way, repeats) for name, way in (again | dict(ways or {})).items()}
     return [
-        _check(problem, name, call, truth, allowed, ours)
+        _check(problem, name, call, truth, allowed, manners)
+        if ours
+        else _check_rival(problem, name, call, truth, allowed)
         for ours, calls in ((True, problem.ours), (False, problem.rivals))
         for name, call in calls.items()
     ]
 
 
-def _check(problem: Problem, name: str, call: Call, truth: Outputs, allowed: dict[str, Error], ours: bool) -> Check:
+def _check(
+    problem: Problem,
+    name: str,
+    call: Call,
+    truth: Outputs,
+    allowed: dict[str, Error],
+    manners: dict[str, tuple[Way, int]],
+) -> Check:
+    fences = Fences()
+    started = time.perf_counter()
     try:
-        outputs = problem.outputs(poisoned(call) if ours else call())
-        errors = {output: error_of(result, truth[output]) for output, result in outputs.items()}
+        with fences:
+            results = call()
+        outputs = {output: result.clone() for output, result in problem.outputs(results).items()}
+        first = time.perf_counter() - started
+        judged = replace(_judged(name, True, outputs, truth, allowed), first_seconds=first)
+        if judged.verdict != RIGHT:
+            return judged
+        if fences.broken():
+            return replace(judged, verdict=WRONG, reason="memory past an end was written")
+        reason = next((why for manner in manners.items() if (why := _why_other(problem, call, outputs, *manner))), "")
+        return replace(judged, verdict=WRONG, reason=reason) if reason else judged
     except Exception as error:  # a kernel may fail in the compiler or on the device, in many ways
-        return Check(name, ours, FAILED, first_line(error))
+        return Check(name, True, FAILED, first_line(error))
+
+
+def _check_rival(problem: Problem, name: str, call: Call, truth: Outputs, allowed: dict[str, Error]) -> Check:
+    try:
+        return _judged(name, False, problem.outputs(call()), truth, allowed)
+    except Exception as error:  # likewise
+        return Check(name, False, FAILED, first_line(error))
+
+
+def _judged(name: str, ours: bool, outputs: Outputs, truth: Outputs, allowed: dict[str, Error]) -> Check:
+    errors = {output: error_of(result, truth[output]) for output, result in outputs.items()}
     wrong = [why for output in truth if (why := _why_wrong(output, errors.get(output), allowed[output]))]
     return Check(name, ours, WRONG if wrong else RIGHT, "; ".join(wrong), errors, allowed)
+
+
+def _why_other(problem: Problem, call: Call, outputs: Outputs, manner: str, how: tuple[Way, int]) -> str | None:
+    """What is told of a call that, made another way, gives other bits."""
+    way, repeats = how
+    try:
+        other = way(call)
+        for _ in range(repeats):
+            for output, result in problem.outputs(other()).items():
+                if not torch.equal(result, outputs[output]):
+                    return f"{manner}, {output} has other bits"
+    except Exception as error:  # what can't be captured, for one
+        return f"{manner}: {first_line(error)}"
+    return None
 
 
 def error_of(result: Tensor, truth: Tensor) -> Error:
@@ -78,6 +135,8 @@ def error_of(result: Tensor, truth: Tensor) -> Error:
 
 
 def allowance(plain: Error) -> Error:
+    if plain.worst == float("inf"):
+        raise ValueError("plain torch's result is not finite, so nothing tells what is allowed")
     return Error(max(ALLOWANCE * plain.mean, FLOOR.mean), max(ALLOWANCE * plain.worst, FLOOR.worst))
 
 
@@ -95,21 +154,3 @@ def _why_wrong(output: str, error: Error | None, allowed: Error) -> str | None:
 def first_line(error: BaseException) -> str:
     told = str(error).strip().splitlines()
     return f"{type(error).__name__}: {told[0]}" if told else type(error).__name__
-
-
-def poisoned(call: Callable[[], Any]) -> Any:
-    """Call with all new memory full of NaN, or of the largest integer: an element that is never written shows."""
-    with _filled_memory():
-        return call()
-
-
-@contextmanager
-def _filled_memory() -> Iterator[None]:
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)  # fills it too, see torch.utils.deterministic
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that some operation of torch is not deterministic
-            yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..ahead import ahead
+from ..segmenter import Encode, Sizes
 from ..writing import OutputError
 from .memory import Memory
 from .pool import Pool
@@ -28,8 +29,7 @@ _PREPARED_AHEAD = 4  # images that wait for a worker, a worker
 _PATIENCE = 0.2  # seconds that idle engines wait for a full batch, where reading is what takes long
 _TICK = 0.1  # seconds between looks at the clock
 # Given how many engines there are, in the thread of each: what encodes, while it is entered.
-MakeEncode = Callable[[int], AbstractContextManager["Encode"]]
-Encode = Callable[[np.ndarray, tuple[int, int]], Sequence[np.ndarray]]
+MakeEncode = Callable[[int], AbstractContextManager[Encode]]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ class Pipeline:
         Args:
             work: what is done with one image.
             make_encode: entered in the thread of each engine with the number of engines. What it gives takes pixels
-                `[B, H, W, 3]` uint8 and the shape of their input to the scores of each image, arrays on the host.
+                `[B, H, W, 3]` uint8 and the shape of their input to the scores of each image, arrays on the host, or
+                to its labels where their sizes are named.
             limits: see there.
             progress: is kept up to date with the stages' times.
         """
@@ -171,19 +172,23 @@ class Pipeline:
             if not group:
                 del self._groups[key]
             self._encoding += 1
-            self._batches.put((batch, [self._pixels(self._tasks[number]) for number in batch], key[1]))
+            ready = [self._prepared(number) for number in batch]
+            sizes = [each.label_size for each in ready if each.label_size is not None]
+            pixels = [self._memory.get(each.pixels) for each in ready]
+            self._batches.put((batch, pixels, key[1], sizes if len(sizes) == len(ready) else None))
 
-    def _pixels(self, task: Task) -> np.ndarray:
-        assert task.prepared is not None
-        return self._memory.get(task.prepared.pixels)
+    def _prepared(self, number: int) -> Prepared:
+        prepared = self._tasks[number].prepared
+        assert prepared is not None
+        return prepared
 
     def _engine(self) -> None:
         try:
             with self._make_encode(self._engines) as encode:
                 while batch := self._batches.get():
                     start = time.perf_counter()
-                    numbers, pixels, shape = batch
-                    results = scores_of(encode, np.stack(pixels), shape)
+                    numbers, pixels, shape, sizes = batch
+                    results = scores_of(encode, np.stack(pixels), shape, sizes)
                     self._events.put(Encoded(numbers, results, time.perf_counter() - start))
         except BaseException as error:  # to be raised where the run is waited for
             self._events.put(error)
@@ -245,14 +250,15 @@ class Pipeline:
         return self._memory.get(prepared.pixels).shape, prepared.shape
 
 
-def scores_of(encode: Encode, pixels: np.ndarray, shape: tuple[int, int]) -> list[Any]:
-    """Scores of each image, or what went wrong with it."""
+def scores_of(encode: Encode, pixels: np.ndarray, shape: tuple[int, int], sizes: Sizes = None) -> list[Any]:
+    """Scores, or labels, of each image, or what went wrong with it."""
     try:
-        return list(encode(pixels, shape))
+        return list(encode(pixels, shape, sizes))
     except EngineStartError:
         raise
     except Exception as error:
         if len(pixels) == 1:
             return [Failure(describe(error), gone=isinstance(error, EngineGoneError))]
     # Something about one image broke the batch: find it by taking them one by one.
-    return [result for each in pixels for result in scores_of(encode, each[None], shape)]
+    alone = [(pixels[i : i + 1], sizes and sizes[i : i + 1]) for i in range(len(pixels))]
+    return [result for each, size in alone for result in scores_of(encode, each, shape, size)]

@@ -7,15 +7,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from functools import partial
 from itertools import cycle
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..segmenter import Encode, Sizes, encoder
 from .memory import Memory
-from .pipeline import Encode, MakeEncode
+from .pipeline import MakeEncode
 from .workers import EngineError, EngineGoneError, EngineStartError, cores, describe, fate
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def in_threads(model: "Segmenter", query: "Query", windows: "Windows | None", ba
     @contextmanager
     def make(engines: int) -> Iterator[Encode]:
         model.share_cores(engines)
-        yield partial(model.score_on_host, query=query, windows=windows, batch_size=batch_size)
+        with model.own_stream():
+            yield encoder(model, query, windows, batch_size)
 
     return make
 
@@ -103,8 +104,8 @@ class ProcessEngine:
         if error is not None:
             raise EngineStartError(f"an engine's process for {self._device} could not start: {error}")
 
-    def __call__(self, pixels: np.ndarray, shape: tuple[int, int]) -> list[np.ndarray]:
-        """Scores of each image of a batch.
+    def __call__(self, pixels: np.ndarray, shape: tuple[int, int], sizes: Sizes) -> list[np.ndarray]:
+        """Scores, or labels, of each image of a batch.
 
         Raises:
             EngineError: the engine failed. EngineGoneError: its process died. EngineStartError: no other could start.
@@ -113,13 +114,13 @@ class ProcessEngine:
             self.start()
         assert self._connection is not None
         try:
-            self._connection.send((self._memory.put(_PIXELS, pixels), shape))
+            self._connection.send((self._memory.put(_PIXELS, pixels), shape, sizes))
             result = self._connection.recv()
         except (EOFError, OSError) as error:
             raise EngineGoneError(self._end()) from error
         if isinstance(result, EngineError):
             raise result
-        return list(np.array(self._memory.get(result)))
+        return result if isinstance(result, list) else list(np.array(self._memory.get(result)))
 
     def _end(self) -> str:
         """Make sure that the process has ended, and tell how it did."""
@@ -158,10 +159,11 @@ def _serve(connection: Any, memory: Memory) -> None:
         return
     connection.send(None)
     while True:
-        reference, shape = connection.recv()
+        reference, shape, sizes = connection.recv()
         try:
-            scores: Any = np.stack(encode(memory.get(reference), shape))
-            answer = memory.put(_SCORES, scores)
+            results = encode(memory.get(reference), shape, sizes)
+            alike = len({each.shape for each in results}) == 1  # labels of photos need not be
+            answer: Any = memory.put(_SCORES, np.stack(results)) if alike else list(results)
         except Exception as error:  # the images are tried one by one
             answer = EngineError(describe(error))
         connection.send(answer)

@@ -243,10 +243,11 @@ class Actor:
             yield from self._encoded(group, shape)
 
     def _encoded(self, group: list[tuple[Source, Any, np.ndarray]], shape: tuple[int, int]) -> Iterator[dict[str, Any]]:
-        def encode(pixels: np.ndarray, shape: tuple[int, int]) -> Any:
-            return self._model.score_on_host(pixels, shape, self._query)
+        def encode(pixels: np.ndarray, shape: tuple[int, int], sizes: Any) -> Any:
+            return self._model.score_on_host(pixels, shape, self._query, sizes=sizes)
 
-        scores = scores_of(encode, np.stack([pixels for *_, pixels in group]), shape)
+        sizes = [held.label_size for _, held, _ in group] if all(held.decoded for _, held, _ in group) else None
+        scores = scores_of(encode, np.stack([pixels for *_, pixels in group]), shape, sizes)
         for (source, held, _), each in zip(group, scores, strict=True):
             try:
                 yield self._row(source, each if isinstance(each, Failure) else self._work.finish(held, each, {}))

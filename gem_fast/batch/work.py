@@ -26,13 +26,18 @@ if TYPE_CHECKING:
 class Held:
     """What a worker keeps of an image until its scores come: the picture as an overlay needs it, if it does.
 
-    `layout` has the windows that it is read in, if these are several.
+    `layout` has the windows that it is read in, if these are several; `decoded`, whether the engine gives its labels.
     """
 
     source: Source
     label_size: tuple[int, int]
     picture: Image.Image | None
     layout: Layout | None = None
+    decoded: bool = False
+
+    @property
+    def decoded_size(self) -> tuple[int, int] | None:
+        return self.label_size if self.decoded else None
 
     @property
     def nbytes(self) -> int:
@@ -68,7 +73,14 @@ class ImageWork:
             pixels = (self.model.window_pixels if layout else self.model.pixels)(picture, shape)
             label_size = shape if options.label_size == "model" else _scaled(size, options.label_size)
             shown = Image.fromarray(self._shrunk(picture)) if options.overlays else None
-        return Held(source, label_size, shown, layout), pixels, shape
+        return Held(source, label_size, shown, layout, self._decoded), pixels, shape
+
+    @property
+    def _decoded(self) -> bool:
+        """Whether the engine's labels are all that is needed: heat maps, and overlays finer than they, take scores."""
+        options = self.options
+        finer = options.overlays and options.label_size is not None
+        return self.model.decodes and not (self.windows or options.heatmaps or finer)
 
     def _read(self, source: Source) -> np.ndarray:
         most = MAX_WINDOWED_PIXELS if self.windows else MAX_PIXELS
@@ -87,7 +99,10 @@ class ImageWork:
     def finish(self, held: Held, scores: np.ndarray, seconds: Seconds) -> Any:
         image, picture = held.source.image, held.picture or Image.new("RGB", (1, 1))
         decoder = WindowDecoder(held.layout) if held.layout else self.model.host_decoder
-        result = self.query.result(picture, scores, decoder, image, held.label_size)
+        if held.decoded:
+            result = self.query.labelled(picture, scores, decoder, image)
+        else:
+            result = self.query.result(picture, scores, decoder, image, held.label_size)
         with timed("decode scores", seconds):
             areas = result.areas()
         with timed("encode files", seconds):

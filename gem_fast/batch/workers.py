@@ -39,10 +39,13 @@ class Work(Protocol):
     """What is done with one image. Each step adds what its stages took to `seconds`."""
 
     def prepare(self, source: Source, seconds: Seconds) -> tuple[Any, np.ndarray, tuple[int, int]]:
-        """What `finish` will need, with `nbytes`, the pixels for the engine, and the shape of its input."""
+        """What `finish` will need, with `nbytes`, the pixels for the engine, and the shape of its input.
+
+        It has `decoded_size` too: that of the labels if `finish` takes them in place of scores, or None.
+        """
 
     def finish(self, held: Any, scores: np.ndarray, seconds: Seconds) -> Any:
-        """The image's record, given its scores."""
+        """The image's record, given its scores, or its labels."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,12 @@ class Lost:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image whose pixels wait for the engine, and the bytes that its worker holds of it."""
+    """An image whose pixels wait for the engine, with what its worker holds of it in bytes, and `decoded_size`."""
 
     pixels: Any  # as `Memory.put` gives it
     shape: tuple[int, int]
     nbytes: int
+    label_size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,8 @@ def serve(work: Work, memory: Memory, receive: Callable[[], Any], send: Callable
             if isinstance(rest[-1], Source):
                 place, source = rest
                 held[task], pixels, shape = work.prepare(source, seconds)
-                result: Any = Prepared(memory.put(place, pixels), shape, held[task].nbytes)
+                own = held[task]
+                result: Any = Prepared(memory.put(place, pixels), shape, own.nbytes, own.decoded_size)
             elif isinstance(rest[0], Failure):
                 del held[task]
                 result = rest[0]

@@ -54,6 +54,7 @@ class _Held:
     shape: tuple[int, int]
     layout: Layout | None
     nbytes: int = 0
+    decoded_size: None = None
 
 
 @dataclass(frozen=True)

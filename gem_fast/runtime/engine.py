@@ -1,6 +1,6 @@
 """The runtime as users hold it: an exported folder that segments images without torch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from math import log
@@ -15,7 +15,7 @@ from ..images import ImageError
 from ..options import Defaults
 from ..preprocess import Picture, ResizePolicy, input_size, normalised, resized, unbounded_size
 from ..query import Query
-from ..segmenter import Replica, Segmenter
+from ..segmenter import Encode, Replica, Segmenter, encoder
 from ..windows import Layout, Windows
 from .decoders import GraphDecoder, NumpyDecoder
 from .folder import open_folder
@@ -213,12 +213,10 @@ class GemRuntime(Segmenter):
 
 def scorer(
     folder: Path, options: RuntimeOptions, asked: tuple[Query, Windows | None, int], device: str, threads: int
-) -> Callable[[np.ndarray, tuple[int, int]], list[np.ndarray]]:
+) -> Encode:
     """What a `GemRuntime.replica` makes: the scores of pixels, for its query, on the provider's device."""
     own = vars(replace(options, threads=options.threads or threads))
-    return partial(
-        GemRuntime(folder, verify=False, **own).score_on_host, query=asked[0], windows=asked[1], batch_size=asked[2]
-    )
+    return encoder(GemRuntime(folder, verify=False, **own), *asked)
 
 
 def usual_settings(manifest: Manifest, sizes: Sequence[tuple[int, int]]) -> Defaults:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from . import cpu, triton
 from .distance import bias_rows, distance_factors
+from .sdpa import aligned
 from .self_self import check_qkv, of_each_image
 
 _INDEX = {"q": 0, "k": 1, "v": 2}
@@ -86,7 +87,7 @@ def reference(qkv: Tensor, scale: Tensor, pairs: Pairs, average: bool, factors: 
 def sdpa(qkv: Tensor, scale: Tensor, pairs: Pairs, average: bool, factors: Factors) -> Tensor:
     """On `scaled_dot_product_attention`, with the scale folded into the queries; of a bias some rows at a time."""
     wide = torch.promote_types(qkv.dtype, torch.float32)
-    heads = qkv.permute(2, 0, 3, 1, 4)  # [3, B, H, N, D]
+    heads = aligned(qkv).permute(2, 0, 3, 1, 4)  # [3, B, H, N, D]
     c = scale.to(wide).view(-1, 1, 1, 1)
     total = None
     for a, b in pairs:

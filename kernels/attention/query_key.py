@@ -6,6 +6,7 @@ from gem_fast.kernels.backends import Backend, operation
 from torch import Tensor
 
 from .cpu import query_key_cpu, why_not_tokens
+from .sdpa import aligned
 
 
 def query_key_attention(qkv: Tensor, backend: str | None = None) -> Tensor:
@@ -23,7 +24,7 @@ def query_key_attention(qkv: Tensor, backend: str | None = None) -> Tensor:
 
 def sdpa(qkv: Tensor) -> Tensor:
     """`query_key_attention` on `scaled_dot_product_attention`."""
-    query, key, value = qkv.permute(2, 0, 3, 1, 4)
+    query, key, value = aligned(qkv).permute(2, 0, 3, 1, 4)
     return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
 

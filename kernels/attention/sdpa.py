@@ -7,6 +7,13 @@ from torch import Tensor
 _SMALLEST_NORM = 1e-12  # that of torch.nn.functional.normalize, applied in float32 so that float16 keeps it
 
 
+def aligned(qkv: Tensor) -> Tensor:
+    """A copy of what starts at an odd place on a GPU: there torch's kernels take the device down (2.11, H100)."""
+    if not qkv.is_cuda or torch.compiler.is_compiling() or qkv.storage_offset() * qkv.itemsize % 16 == 0:
+        return qkv
+    return qkv.clone()
+
+
 def sdpa(
     qkv: Tensor, inverse_temperature: Tensor, iterations: int, projections: tuple[int, ...], normalize: bool
 ) -> Tensor:
@@ -21,7 +28,7 @@ def sdpa(
     B, N, _, H, D = qkv.shape
     wide = torch.promote_types(qkv.dtype, torch.float32)
     root = inverse_temperature.to(wide).sqrt().view(B, 1, 1, 1)
-    heads = qkv.permute(2, 0, 3, 1, 4)  # [3, B, H, N, D]
+    heads = aligned(qkv).permute(2, 0, 3, 1, 4)  # [3, B, H, N, D]
     value = heads[2]
 
     def scaled(p: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ def test_scores_come_back(monkeypatch, place):
     monkeypatch.setattr(processes, "_PLACE", place)
     own = engine("serve")
     try:
-        first, second = (own(np.full((2, 40, 40, 3), value, np.uint8), (40, 40)) for value in (7, 8))
+        first, second = (own(np.full((2, 40, 40, 3), value, np.uint8), (40, 40), None) for value in (7, 8))
     finally:
         own.close()
     assert [float(each.mean()) for each in (*first, *second)] == [12, 12, 13, 13]
@@ -105,7 +105,7 @@ def test_what_goes_wrong_is_told(what, error, told):
     try:
         for _ in range(2):  # a process that died is started again
             with pytest.raises(error, match=told):
-                own(np.zeros((1, 4, 4, 3), np.uint8), (4, 4))
+                own(np.zeros((1, 4, 4, 3), np.uint8), (4, 4), None)
     finally:
         own.close()
     assert own._process is None

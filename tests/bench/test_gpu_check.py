@@ -13,9 +13,10 @@ from gem_fast.bench.gpu_check import __main__ as command
 from gem_fast.bench.gpu_check import attention, forward
 from gem_fast.bench.gpu_check.cases import Case, Problem
 from gem_fast.bench.gpu_check.decoding import regret
+from gem_fast.bench.gpu_check.fences import BAND, Fences, fenced
 from gem_fast.bench.gpu_check.flex import flex_self_self
-from gem_fast.bench.gpu_check.timing import Turns, in_turns
-from gem_fast.bench.gpu_check.verify import FAILED, FLOOR, RIGHT, WRONG, error_of, verify
+from gem_fast.bench.gpu_check.timing import Timed, Turns, in_turns, told
+from gem_fast.bench.gpu_check.verify import FAILED, FLOOR, RIGHT, SKIPPED, WRONG, error_of, verify
 from gem_fast.bench.records import read_document, read_rows
 from gem_fast.kernels.attention.reference import reference
 from gem_fast.kernels.decoding.reference import labels_reference
@@ -84,7 +85,64 @@ def test_verdicts(call, verdict, told):
     assert told in checks[0].reason
     assert "details" not in checks[0].reason
     assert [check.ours for check in checks] == [True, True, False]
-    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def writing_past(allocate, row):
+    """A kernel that writes a row past the end, or before the start, of what it allocated."""
+
+    def call(truth):
+        out = allocate(truth)
+        out.copy_(truth)
+        torch.as_strided(out, (8,), (1,), out.storage_offset() + 8 * row).fill_(0.0)
+        return out
+
+    return call
+
+
+@pytest.mark.parametrize("row", [-1, 50, 57])
+@pytest.mark.parametrize(
+    "allocate",
+    [
+        lambda like: torch.empty(like.shape, dtype=like.dtype),
+        torch.empty_like,
+        lambda like: like.new_empty(like.shape),
+    ],
+    ids=["empty", "empty_like", "new_empty"],
+)
+def test_a_kernel_that_writes_past_an_end_is_told(allocate, row):
+    checks = verify(doubling(ours={"it": writing_past(allocate, row), "fine": writing_past(allocate, 0)}))
+    assert (checks[0].verdict, checks[0].reason) == (WRONG, "memory past an end was written")
+    assert checks[1].reason.startswith("out is off")  # the row is its own, so only the values are wrong
+
+
+def test_inputs_lie_between_bands_of_nan():
+    for shift in (0, 1):
+        inner = fenced(torch.ones(3, 5), shift)
+        whole = torch.as_strided(inner, (2 * BAND + 15,), (1,), 0)
+        assert whole.isnan().sum() == 2 * BAND
+        assert inner.storage_offset() == BAND + shift
+    with Fences() as fences:
+        numbers = torch.empty(4, dtype=torch.int64)
+    assert (numbers == torch.iinfo(torch.int64).max).all()
+    assert not fences.broken()
+
+
+def test_bits_that_change_from_run_to_run_are_told():
+    runs = itertools.count()
+    problem = doubling(ours={"racing": lambda truth: truth * (1 + 1e-12 * (next(runs) == 3)), "fine": off(0.0)})
+    checks = verify(problem, repeats=5)
+    assert [check.reason for check in checks] == ["run again, out has other bits", ""]
+    runs = itertools.count()
+    assert [check.verdict for check in verify(problem, repeats=2)] == [RIGHT, RIGHT]
+
+
+def test_another_way_to_make_a_call_has_to_give_the_same():
+    def fails(call):
+        raise RuntimeError("can't be captured\nbecause")
+
+    ways = {"on another stream": lambda call: lambda: call() + 0.0, "as a replayed graph": fails}
+    checks = verify(doubling(ours={"it": off(0.0)}), repeats=1, ways=ways)
+    assert checks[0].reason == "as a replayed graph: RuntimeError: can't be captured"
 
 
 def test_one_bad_row_of_many_shows_in_the_worst_only():
@@ -162,16 +220,17 @@ def test_gem_tiny_is_held_against_float64(monkeypatch):
         assert "regret" in verify(problem)[0].reason
 
 
-def clock_of(call):
-    call()
-    return 1e-3
+def timer(calls):
+    """Every call takes a millisecond."""
+    return {name: told(seconds) for name, seconds in in_turns(calls, lambda call: call() is None or 1e-3).items()}
 
 
-def check_all(tmp_path, *cases):
+def check_all(tmp_path, *cases, timer=timer):
     """Exit status, what was printed and the file's content."""
-    text, told = io.StringIO(), []
-    status = command.check_all(cases, CPU, clock_of, tmp_path / "c.json", Console(file=text, width=80), told.append)
-    return status, text.getvalue(), read_document(tmp_path / "c.json"), told
+    text, said = io.StringIO(), []
+    rules = command.Rules(CPU, 1, {}, timer)
+    status = command.check_all(cases, rules, tmp_path / "c.json", Console(file=text, width=80), said.append)
+    return status, text.getvalue(), read_document(tmp_path / "c.json"), said
 
 
 def case(name, **calls):
@@ -212,6 +271,31 @@ def test_a_rival_that_fails_is_no_failure(tmp_path):
     assert (status, "0 of 1 checks" in text) == (0, True)
 
 
+def test_a_reference_that_does_not_fit_is_no_failure(tmp_path):
+    def too_large(device):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    status, text, content, _ = check_all(tmp_path, Case("self_self", "huge", "float32", too_large))
+    assert (status, content["gem_fast"]["checks"][0]["verdict"]) == (0, SKIPPED)
+    assert "no reference: OutOfMemoryError" in text
+
+
+def test_all_is_verified_before_anything_is_timed_and_kept_after_each(tmp_path):
+    steps, kept = [], []
+
+    def followed(calls):
+        steps.append("timed")
+        kept.append(len(read_document(tmp_path / "c.json")["gem_fast"]["checks"]))
+        return {name: Timed((1e-3,), 1e-5) for name in calls}
+
+    cases = [case(name, ours={"it": lambda truth: (steps.append("ran"), truth)[1]}) for name in ("labels", "heatmaps")]
+    check_all(tmp_path, *cases, timer=followed)
+    assert steps == ["ran"] * 4 + ["timed"] * 2  # once, and once more for its bits
+    assert kept == [2, 2]
+    _, _, content, _ = check_all(tmp_path, *cases, timer=None)
+    assert not content["benchmarks"]
+
+
 def test_after_the_device_is_lost_nothing_is_called_right(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "_answers", lambda device: False)
     fatal = case("labels", ours={"triton": lambda _: out_of_memory()})
@@ -234,9 +318,16 @@ def test_every_kernel_has_cases_in_every_type():
 
 def test_without_a_gpu_it_says_so(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert command.main([]) == 2
-    assert "needs a CUDA or ROCm device" in capsys.readouterr().err
+
+    def init():
+        raise RuntimeError("The NVIDIA driver on your system is too old")
+
+    for given, said in (([], "driver on your system is too old"), (["--device", "cpu"], "cpu is none")):
+        monkeypatch.setattr(torch.cuda, "init", init)
+        assert command.main(given) == 2
+        error = capsys.readouterr().err
+        assert "needs a CUDA or ROCm device" in error
+        assert said in error
     assert not list(tmp_path.iterdir())
 
 

@@ -203,7 +203,7 @@ def test_the_command_measures_every_provider_that_is_here_and_writes_its_files(m
     refused = content["gem_fast"]["refused"]
     assert ["`make authors`" in entry["reason"] for entry in refused] == [True, True]
     assert "## throughput gem-tiny 2x64" in (tmp_path / "run.md").read_text()
-    assert {path.name for path in tmp_path.glob("*.png")} == {"resolution.png", "roofline.png"}
+    assert {path.name for path in tmp_path.glob("*.png")} == {"resolution.png"}
     assert "time per counted FLOP, engine float32, gem-tiny, batch 2, throughput: 32² 1.00, 64² " in result.output
     for bad in (["--model", "nothing"], ["--model", "gem-tiny", "--size", "60"]):
         assert CliRunner().invoke(app, ["bench", *bad]).exit_code == 2

@@ -87,6 +87,18 @@ def test_every_tower_goes_to_triton_on_every_gpu_that_was_compiled_for(gpu, capa
     assert attends(packed(dtype, D)) == "triton"
 
 
+@pytest.mark.parametrize("dtype", LOW, ids=["fp16", "bf16"])
+def test_rows_of_any_norm_and_pairs_go_to_triton_in_16_bits(gpu, dtype):
+    """As measured; with the bias, for heads of up to 64 channels."""
+    gpu(9, 0)
+    scale, factors = torch.empty(2, device="cuda:0"), (torch.empty(28, 785), torch.empty(28, 785))
+    near = tuple(each.to("cuda:0") for each in factors)
+    assert attends(packed(dtype), normalize=False) == "triton"
+    for D, bias, taken in ((80, None, "triton"), (64, near, "triton"), (80, near, "sdpa")):
+        assert chosen("pair_attention", packed(dtype, D), scale, ((1, 1),), False, bias) == taken
+    assert chosen("pair_attention", packed(torch.float32), scale, ((1, 1),), False, None) == "sdpa"
+
+
 @pytest.mark.parametrize("capability", [(7, 5), (11, 0), (12, 1)], ids=str)
 def test_other_gpus_are_left_to_sdpa_and_torch(gpu, capability):
     gpu(*capability)
@@ -113,7 +125,7 @@ def test_an_architecture_that_was_not_compiled_for_is_served_by_name_only(gpu):
         ({"dtype": torch.float32}, {}, "sdpa"),
         ({"dtype": torch.float64}, {}, "reference"),
         ({"D": 136}, {}, "sdpa"),
-        ({}, {"normalize": False}, "sdpa"),
+        ({"dtype": torch.float32}, {"normalize": False}, "sdpa"),
         ({"device": "meta"}, {}, "sdpa"),
     ],
     ids=str,

@@ -212,4 +212,4 @@ def test_a_copy_in_another_process_gives_the_same_scores():
     query, shape = model.query("cat"), (96, 96)
     pixels = np.random.default_rng(0).integers(0, 256, (2, *shape, 3), np.uint8)
     copy = pickle.loads(pickle.dumps(model.replica(query)))("cpu:0", 1)
-    assert np.array_equal(copy(pixels, shape), model.score_on_host(pixels, shape, query))
+    assert np.array_equal(copy(pixels, shape, None), model.score_on_host(pixels, shape, query))

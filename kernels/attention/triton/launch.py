@@ -37,14 +37,13 @@ def pays(
 ) -> bool:
     """Whether these kernels are the ones to take, if they can serve and no backend is asked for.
 
-    They are on a GPU that they have been compiled for, for rows of norm 1 and products on tensor cores. Rows of any
-    norm get a loop like that of any attention, and exact float32 products run outside the tensor cores: for both,
-    `sdpa` is as good or better.
+    They are on a GPU that they have been compiled for, where products run on tensor cores: exact float32 products
+    don't, and TF32 pays for rows of norm 1 alone.
     """
     arch = architecture(qkv.device)
-    if arch is None or not normalize or not is_compiled_for(qkv.device):
+    if arch is None or not is_compiled_for(qkv.device):
         return False
-    return qkv.dtype != torch.float32 or precision(Device(arch, 1), qkv.dtype) == "tf32"
+    return qkv.dtype != torch.float32 or (normalize and precision(Device(arch, 1), qkv.dtype) == "tf32")
 
 
 def triton_attention(

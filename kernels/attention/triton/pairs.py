@@ -19,11 +19,12 @@ def why_not_pairs(
 
 
 def pays_pairs(qkv: Tensor, scale: Tensor, pairs: object, average: bool, factors: tuple[Tensor, Tensor] | None) -> bool:
-    """Whether to take it unasked: for 16-bit types with the bias, of which `sdpa` would hold rows of N.
+    """Whether to take it unasked: in 16-bit types, and with the bias for heads of up to 64 channels.
 
-    Without the bias its loop is like that of any attention.
+    On an H100 it took 0.27 to 0.75 of `sdpa`'s time, and for wider heads with the bias 1.6 times as long.
     """
-    return factors is not None and qkv.dtype.itemsize == 2 and is_compiled_for(qkv.device)
+    narrow = factors is None or qkv.shape[-1] <= 64
+    return narrow and qkv.dtype.itemsize == 2 and is_compiled_for(qkv.device)
 
 
 def pairs_triton(

@@ -16,7 +16,7 @@ from .tiles import TABLE, Tile
 
 VARIABLE = "GEM_FAST_TILES"
 OFF = "off"
-OPERATIONS = tuple(TABLE["wgmma"][16])
+OPERATIONS = tuple(dict.fromkeys(name for bits in TABLE.values() for entries in bits.values() for name in entries))
 KINDS = ("bfloat16", "float16", "float32", "tf32")
 _KINDS_BEFORE = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}  # as files of earlier versions have them
 _OPTIONAL = ("assign_in_place", "resident")  # null: another way was faster

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from gem_fast.kernels.attention.reference import reference
@@ -17,24 +17,27 @@ _FLOOR = 1e-6  # an error that is never too large, relative
 
 @contextmanager
 def arithmetic(kind: str) -> Iterator[None]:
-    """float32 products exactly, or in TF32 for `tf32`."""
-    matmul = torch.backends.cuda.matmul
+    """float32 products and convolutions exactly, or in TF32 for `tf32`."""
+    matmul, cudnn = torch.backends.cuda.matmul, cast(Any, torch.backends.cudnn)
     # Where the newer switch was used, the older one can't be read.
     newer = hasattr(matmul, "fp32_precision")
+    where: tuple[Any, ...] = (matmul, cudnn.conv) if newer else (matmul, cudnn)
     switch, allowed, forbidden = ("fp32_precision", "tf32", "ieee") if newer else ("allow_tf32", True, False)
-    before = getattr(matmul, switch)
+    before = [getattr(each, switch) for each in where]
     try:
-        setattr(matmul, switch, allowed if kind == "tf32" else forbidden)
+        for each in where:
+            setattr(each, switch, allowed if kind == "tf32" else forbidden)
         yield
     finally:
-        setattr(matmul, switch, before)
+        for each, value in zip(where, before, strict=True):
+            setattr(each, switch, value)
 
 
 def median_ms(call: Callable[[], Any]) -> float:
-    """Median time on the GPU in ms, after a warm-up, with its L2 cache emptied before each call."""
-    from triton.testing import do_bench
+    """Median time on the GPU in ms, of replays of a captured graph: below 0.15 ms the host would be timed instead."""
+    from triton.testing import do_bench_cudagraph
 
-    return float(do_bench(call, return_mode="median"))
+    return float(do_bench_cudagraph(call, return_mode="median"))
 
 
 def make_bench(
