@@ -51,13 +51,13 @@ def load(calls, deadly=False):
     (Path(calls) / f"{os.getpid()}").touch()
     whole, seen = type(model).score_on_host, []
 
-    def score_on_host(*arguments):
+    def score_on_host(*arguments, **settings):
         seen.append(arguments)
         with open(Path(calls) / f"{os.getpid()}", "a") as file:
             file.write(f"{len(arguments[0])}\n")
         if deadly and second and len(seen) == 2:
             os._exit(1)
-        return whole(model, *arguments)
+        return whole(model, *arguments, **settings)
 
     object.__setattr__(model, "score_on_host", score_on_host)
     return model
