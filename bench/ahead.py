@@ -28,9 +28,37 @@ SHARED_LIMIT = {
 WARP_LIMIT = {"sm_80": 64, "sm_86": 48, "sm_89": 48, "sm_90": 64, "sm_100": 64, "sm_120": 48}
 # Arguments by name: tensors in the type that is compiled for, those of a fixed type, and scalars. The rest are sizes
 # and strides, of which strides (`stride_n`, `value_b`, ...) are multiples of 16.
-DATA = ("projections", "units", "refined", "value", "out", "x", "weight", "bias", "y", "scores", "heatmaps")
-TYPES = dict.fromkeys(("inverse_temperature", "down", "across", "norms", "logits", "confidence", "extremes"), "*fp32")
-TYPES |= {"labels": "*i32"} | dict.fromkeys(("eps", "threshold", "share"), "fp32")
+DATA = [
+    "projections",
+    "units",
+    "refined",
+    "value",
+    "out",
+    "x",
+    "front",
+    "branch",
+    "weight",
+    "bias",
+    "total",
+    "y",
+    "aside",
+    "aside_branch",
+    "aside_total",
+]
+DATA += ["scores", "heatmaps"]
+WIDE = [
+    "inverse_temperature",
+    "temperatures",
+    "down",
+    "across",
+    "norms",
+    "embedding",
+    "logits",
+    "confidence",
+    "extremes",
+]
+TYPES = dict.fromkeys(WIDE, "*fp32") | {"labels": "*i32"}
+TYPES |= dict.fromkeys(("eps", "threshold", "share", "norm_scale"), "fp32")
 TENSOR_CORE = re.compile(r"^(HMMA|HGMMA|UTCHMMA|QGMMA|v_mfma)")
 FP32_PIPE = re.compile(r"^(FADD|FMUL|FFMA|FMNMX|FSEL|FSETP|v_(pk_)?(add|sub|mul|fma|fmac|max|max3)_f32|v_cndmask)")
 

@@ -8,14 +8,25 @@ import importlib
 import json
 import multiprocessing
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
+import torch
+import torch.nn.functional as F
+from gem_fast.kernels import triton_host
 from gem_fast.kernels.attention.triton.tiles import FAMILIES, TABLE, Tile, split_width
 from gem_fast.kernels.decoding import triton_heatmaps
 from gem_fast.kernels.decoding.triton_labels import CLASSES, PIXELS
+from gem_fast.kernels.launches import Launches
+from gem_fast.kernels.quick_gelu import triton_quick_gelu
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from gem_fast.towers.vit import GemVisionTransformer, VisionConfig
 
 from .ahead import SHARED_LIMIT, Static, compile_for
 
@@ -31,10 +42,15 @@ KERNELS = {
     "attend_near": (f"{ATTENTION}.attend", "attend_kernel"),
     "resident": (f"{ATTENTION}.resident", "resident_kernel"),
     "layer_norm": ("layer_norm.kernel", "layer_norm_kernel"),
+    "add_layer_norm": ("layer_norm.kernel", "layer_norm_kernel"),
+    "quick_gelu": ("quick_gelu.kernel", "quick_gelu_kernel"),
+    "unit_rows": ("unit_rows.kernel", "unit_rows_kernel"),
     "labels": ("decoding.labels_kernel", "labels_kernel"),
     "extremes": ("decoding.heatmaps_kernel", "extremes_kernel"),
     "heatmaps": ("decoding.heatmaps_kernel", "heatmaps_kernel"),
 }
+BY_ROW = ("layer_norm", "add_layer_norm", "unit_rows")
+SDPA = "scaled_dot_product_attention"
 COMPARED = Tile(128, 64, 8, 3)
 
 
@@ -63,7 +79,9 @@ def table_jobs() -> Iterator[Job]:
                 if precision == "tf32":
                     yield Job(arch, "round", 128, dtype, precision, Tile(64, 0, 4, 3))
                 else:
-                    yield Job(arch, "layer_norm", 1280, dtype, precision, Tile(1, 0, 8, 3))
+                    for operation in BY_ROW:
+                        yield Job(arch, operation, 1280, dtype, precision, Tile(1, 0, 8, 3))
+                    yield Job(arch, "quick_gelu", triton_quick_gelu.BLOCK, dtype, precision, Tile(1, 0, 4, 3))
                 for operation, entries in operations.items():
                     for widest, tile in entries:
                         yield Job(arch, operation, widest, dtype, precision, tile)
@@ -91,7 +109,8 @@ def compile_job(job: Job) -> Static:
     possible = {
         "D": job.width, "MAIN": main, "REST": rest, "ROWS": job.tile.rows, "KEYS": job.tile.keys, "WHOLE": job.whole,
         "IN_PLACE": job.operation == "assign_in_place", "NEAR": job.operation == "attend_near",
-        "STEEPEST": 2.0**13, "PRECISION": job.precision,
+        "STEEPEST": 2.0**13, "PRECISION": job.precision, "MEAN": True, "BLOCK": job.width, "NORMS": True,
+        **dict.fromkeys(("FIRST", "ADDS", "ASIDE"), int(job.operation == "add_layer_norm")),
         "stride_h": job.width, "value_h": job.width, "out_h": job.width,
         "C": job.width, "WIDTH": 1 << (job.width - 1).bit_length(), "PIXELS": job.tile.rows, "CLASSES": job.tile.keys,
     }  # fmt: skip
@@ -102,6 +121,27 @@ def compile_job(job: Job) -> Static:
 def compile_all(jobs: list[Job]) -> list[Static]:
     with multiprocessing.get_context("spawn").Pool() as pool:
         return pool.map(compile_job, jobs, chunksize=1)
+
+
+def forward_launches(activation: str) -> Counter[str]:
+    """Launches of ViT-B/16 on an image of 448² in bfloat16 on a fake GPU, by operator, once its positions are kept."""
+    triton_host._asked.cache_clear()
+    answers: Any = {
+        "is_initialized": lambda: True,
+        "get_device_properties": lambda _: SimpleNamespace(major=9, minor=0),
+    }
+    with patch.multiple(torch.cuda, **answers), patch.object(torch.version, "hip", None), FakeTensorMode():
+        config = VisionConfig(768, 12, 12, 3072, 16, (28, 28), 512, activation)
+        with torch.device("cuda:0"):
+            vision, pixels = GemVisionTransformer(config), torch.empty(1, 3, 448, 448)
+        for module in vision.modules():  # fake weights can't be cast in place
+            for name, value in module.named_parameters(recurse=False):
+                setattr(module, name, torch.nn.Parameter(value.bfloat16(), False))
+        flash = torch.ops.aten._scaled_dot_product_flash_attention.default  # as a GPU that is there takes
+        with torch.no_grad(), Launches() as seen, patch.object(F, SDPA, lambda q, k, v: flash(q, k, v)[0]):
+            vision(pixels)
+    triton_host._asked.cache_clear()
+    return seen.counts
 
 
 def table_rows(jobs: list[Job], results: list[Static]) -> Iterator[str]:
@@ -156,6 +196,11 @@ its ratio is to any N. On gfx, mnemonics differ, so that column counts v_ add, m
         *comparison_rows(compared),
         "",
         *mix_rows(compared),
+        "",
+        "## Launches of a forward",
+        "",
+        "GEM on ViT-B/16, one image of 448², bfloat16, no CUDA graph; each operator of torch that is no view is one.",
+        *(f"- {name}: {sum(forward_launches(name).values())}" for name in ("gelu", "quick_gelu")),
         "",
         "## Every entry of the tile table",
         "",

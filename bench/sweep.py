@@ -25,7 +25,7 @@ from .work import forward_work
 
 # The export's `attention`.
 GRAPHS = {f"onnx-{attention}": attention for attention in ("ort", "onnx", "portable")} | {"onnx-int8": "ort"}
-RIVALS = ("authors", "eager", "compiled", *GRAPHS)
+RIVALS = ("authors", "eager", "compiled", "graph", *GRAPHS)
 EAGER_LIMIT = 1700  # tokens up to which eager code is the reference; beyond, its attention matrices take gigabytes
 
 
@@ -95,7 +95,7 @@ def rival(name: str, dtype: str) -> Provider:
 
 def _types(name: str, dtypes: Sequence[str]) -> Sequence[str]:
     """Those of the types that a rival computes, or float32."""
-    if name in ("eager", "compiled"):
+    if name in ("eager", "compiled", "graph"):
         return dtypes
     if name == "onnx-int8":
         return ["int8"]

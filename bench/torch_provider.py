@@ -1,7 +1,7 @@
 """Providers that compute with torch: the engine, eager code, the same compiled, the authors' package."""
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -75,15 +75,26 @@ def dtype_of(provider: Provider) -> torch.dtype:
     return found
 
 
-def _engine(provider: Provider, subject: Subject, device: str) -> Forward:
+def _vision(provider: Provider, subject: Subject, device: str) -> Any:
     from gem_fast.method import find_method
     from gem_fast.options import GemOptions
     from gem_fast.towers.packing import pack_vision, vision_config
 
     method = find_method(provider.method, GemOptions(**subject.options), {})
     packed = pack_vision(load_weights(subject), vision_config(subject.model_cfg), method, provider.backend)
-    vision = packed.to(device, dtype_of(provider))
+    return packed.to(device, dtype_of(provider))
+
+
+def _engine(provider: Provider, subject: Subject, device: str) -> Forward:
+    vision = _vision(provider, subject, device)
     return lambda pixels: vision(pixels, original=provider.finish_original).patches.flatten(1, 2)
+
+
+def _graph(provider: Provider, subject: Subject, device: str) -> Forward:
+    from gem_fast.graphs import GraphedForward
+
+    vision, graphs = _vision(provider, subject, device), GraphedForward()
+    return lambda pixels: graphs(vision, pixels).patches.flatten(1, 2)
 
 
 def _eager(provider: Provider, subject: Subject, device: str) -> Forward:
@@ -128,4 +139,4 @@ def _authors(provider: Provider, subject: Subject, device: str) -> Forward:
     return lambda pixels: F.normalize(visual(pixels.to(dtype))[0][:, 1:].float(), dim=-1)
 
 
-_BUILDERS = {"engine": _engine, "eager": _eager, "compiled": _compiled, "authors": _authors}
+_BUILDERS = {"engine": _engine, "graph": _graph, "eager": _eager, "compiled": _compiled, "authors": _authors}

@@ -28,12 +28,12 @@ class Int8Linear(Linear):
         rounded.weight, rounded.bias = nn.Parameter(weight, requires_grad=False), linear.bias
         return rounded
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, backend: str | None = None) -> Tensor:
         low, high = x.amin().clamp_max(0), x.amax().clamp_min(0)
         scale = ((high - low) / 255).clamp_min(torch.finfo(torch.float32).tiny)
         zero = (-low / scale).round().clamp(0, 255).to(torch.int32)
         rounded = torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, 255)
-        return activate(F.linear(rounded, self.weight, self.bias), self.activation)
+        return activate(F.linear(rounded, self.weight, self.bias), self.activation, backend)
 
 
 def plain_torch(vision: GemVisionTransformer, kind: str) -> GemVisionTransformer:

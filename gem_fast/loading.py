@@ -15,6 +15,7 @@ from gem_fast.kernels.cpu_library import why_missing
 
 from .dtypes import dtype_name
 from .errors import ModelError, warn_caller
+from .graphs import GraphedForward, require_cuda
 from .method import Method, find_method
 from .model import GemModel
 from .options import GemOptions
@@ -40,6 +41,7 @@ def load(
     pooling: str = "head",
     rotated: bool = False,
     sigmoid: bool = False,
+    graph: bool = False,
     **options: Any,
 ) -> GemModel:
     """Load a model with the path of GEM or another method.
@@ -71,6 +73,8 @@ def load(
         rotated: in EVA02 and PE, whose q and k are rotated by place, the method's attention sees them rotated.
         sigmoid: a pixel's confidence is `sigmoid(scale · cosine + bias)` of its best class, for SigLIP; by default it
             is the softmax over classes, from which the bias cancels.
+        graph: run the vision transformer by CUDA graphs, one recorded for each shape of pixels at its first use and
+            kept for the next: for small batches, of which the host is the limit. It takes a CUDA device.
         **options: fields of `GemOptions`, such as `gem_blocks=6` or `iterations=1`, which change the method `"gem"`.
 
     Raises:
@@ -83,6 +87,8 @@ def load(
     except ValueError as error:
         raise ModelError(str(error)) from error
     where = usable_device(device)
+    if graph:
+        require_cuda(where)
     if where.type == "cpu" and not (backend or os.environ.get(VARIABLE)):
         warn_of_plain_torch()
     unknown = set(options) - set(GemOptions.__dataclass_fields__)
@@ -112,6 +118,7 @@ def load(
         feature_surgery=feature_surgery,
         logit_bias=checkpoint.logit_bias if sigmoid else None,
         copies_on=all_of(where),
+        graphs=GraphedForward() if graph else None,
     )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .decoding import Decoder, KernelDecoder, SigmoidDecoder
 from .dtypes import dtype_name
+from .graphs import GraphedForward
 from .options import Defaults
 from .preprocess import Picture, ResizePolicy, input_size, normalised, normalised_tensor, resized_by_torch
 from .query import Query
@@ -38,6 +39,7 @@ class GemModel(Segmenter):
         logit_bias: of confidences by a sigmoid; None for those by the softmax over classes.
         feature_surgery: score by CLIP Surgery's feature surgery, for which CLIP's own path is finished too.
         copies_on: devices on which `segment_files` may run copies; none for its own alone.
+        graphs: CUDA graphs by which the vision transformer runs, or None.
     """
 
     name: str
@@ -51,6 +53,7 @@ class GemModel(Segmenter):
     feature_surgery: bool = False
     logit_bias: float | None = None
     copies_on: tuple[str, ...] = ()
+    graphs: GraphedForward | None = None
 
     @property
     def device(self) -> torch.device:
@@ -80,7 +83,10 @@ class GemModel(Segmenter):
             patch and class features too.
         """
         with torch.inference_mode():
-            features = self.vision(pixels.to(self.device), original=original)
+            if self.graphs is not None:
+                features = self.graphs(self.vision, pixels, original)
+            else:
+                features = self.vision(pixels.to(self.device), original=original)
         return features if original else features.patches
 
     def input_size(self, image_size: tuple[int, int], size: int | None, resize: ResizePolicy | None) -> tuple[int, int]:

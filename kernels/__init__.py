@@ -5,15 +5,20 @@ Nothing here knows of models or files. Importing this package never touches a de
 
 from .attention import pair_attention, query_key_attention, self_self_attention
 from .decoding import decode_heatmaps, decode_labels
-from .layer_norm import layer_norm_and_temperature
+from .layer_norm import add_layer_norm, layer_norm_and_temperature
 from .linear import linear
+from .quick_gelu import quick_gelu
+from .unit_rows import unit_rows
 
 __all__ = [
+    "add_layer_norm",
     "decode_heatmaps",
     "decode_labels",
     "layer_norm_and_temperature",
     "linear",
     "pair_attention",
     "query_key_attention",
+    "quick_gelu",
     "self_self_attention",
+    "unit_rows",
 ]

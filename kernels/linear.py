@@ -9,6 +9,7 @@ import platform
 
 import torch
 import torch.nn.functional as F
+from gem_fast.kernels.quick_gelu import quick_gelu
 from torch import Tensor
 
 # oneDNN's name and variant of an activation; it has none for quick_gelu.
@@ -16,13 +17,20 @@ _FUSED = {None: ("none", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "t
 _LEAST = 2**22  # multiplications of an image below which the call may cost more than it saves: about 15 µs there
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None) -> Tensor:
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+    backend: str | None = None,
+) -> Tensor:
     """`activation(x @ weight.T + bias)`.
 
     Args:
         x: `[..., I]`, of weight's type.
         weight, bias: `[O, I]` and `[O]` or None.
         activation: None, `gelu`, `gelu_tanh` or `quick_gelu`.
+        backend: of `quick_gelu`, by name; None for what serves.
 
     Returns:
         `[..., O]`.
@@ -30,19 +38,19 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: st
     if _serves(x, weight, bias):
         fused, variant = _FUSED.get(activation, _FUSED[None])
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, fused, [], variant)
-        return y if activation in _FUSED else activate(y, activation)
+        return y if activation in _FUSED else activate(y, activation, backend)
     if x.device.type == "cpu" and x.ndim == 3 and not torch.compiler.is_compiling() and len(x) > 1:
         # MKL's bits depend on the number of rows: small images are taken one by one.
-        return torch.stack([activate(F.linear(image, weight, bias), activation) for image in x])
-    return activate(F.linear(x, weight, bias), activation)
+        return torch.stack([activate(F.linear(image, weight, bias), activation, backend) for image in x])
+    return activate(F.linear(x, weight, bias), activation, backend)
 
 
-def activate(x: Tensor, activation: str | None) -> Tensor:
-    """The activation by name, element by element; ValueError if there is none of that name."""
+def activate(x: Tensor, activation: str | None, backend: str | None = None) -> Tensor:
+    """The activation by name, element by element, of a fresh product; ValueError if there is none of that name."""
     if activation is None:
         return x
     if activation == "quick_gelu":
-        return x * torch.sigmoid(1.702 * x)
+        return quick_gelu(x, backend)
     if activation not in _FUSED:
         raise ValueError(f"activation must be gelu, gelu_tanh or quick_gelu, got {activation!r}")
     return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")

@@ -1,5 +1,6 @@
 """What every Triton launcher asks of its machine. Importing this needs neither Triton nor a driver."""
 
+import contextlib
 import functools
 import importlib.util
 import os
@@ -30,21 +31,23 @@ def why_no_triton(tensor: Tensor, name: str) -> str | None:
         return old
     if tensor.dtype not in DTYPES:
         return f"{tensor.dtype} is not one of float16, bfloat16 and float32"
-    interpreted = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
-    if tensor.device.type != "cuda" and not interpreted:
-        return f"{name} is on {tensor.device.type}, not on a CUDA or ROCm device"
     if tensor.requires_grad and torch.is_grad_enabled():
         return f"it has no backward, and {name} requires a gradient"
-    return None if interpreted else why_no_launch()
+    if tensor.device.type == "cuda":
+        reason = why_no_launch()
+    else:
+        reason = f"{name} is on {tensor.device.type}, not on a CUDA or ROCm device"
+    return None if reason is None or _is_interpreted() else reason
+
+
+def _is_interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
 
 
 @torch.compiler.assume_constant_result
 def why_too_old() -> str | None:
     """The reason why this version of Triton compiles no kernel, or None."""
-    found = _version()
-    if tuple(int(number) for number in re.findall(r"\d+", found)[:2]) >= LEAST:
-        return None
-    return f"triton {found} can't compile the kernels, which takes {'.'.join(map(str, LEAST))} (torch 2.7) or newer"
+    return _too_old()
 
 
 @torch.compiler.assume_constant_result
@@ -54,7 +57,14 @@ def why_no_launch() -> str | None:
 
 
 @functools.cache
-def _version() -> str:
+def _too_old() -> str | None:
+    found = _installed()
+    if tuple(int(number) for number in re.findall(r"\d+", found)[:2]) >= LEAST:
+        return None
+    return f"triton {found} can't compile the kernels, which takes {'.'.join(map(str, LEAST))} (torch 2.7) or newer"
+
+
+def _installed() -> str:
     for package in _PACKAGES:
         try:
             return version(package)
@@ -84,7 +94,18 @@ def architecture(device: torch.device) -> str | None:
     """
     if device.type != "cuda" or not torch.cuda.is_initialized():
         return None
-    properties = torch.cuda.get_device_properties(device)
+    return _architecture(torch.cuda.current_device() if device.index is None else device.index)
+
+
+@torch.compiler.assume_constant_result
+def _architecture(index: int) -> str:
+    return _asked(index)
+
+
+@functools.cache
+def _asked(index: int) -> str:
+    """The driver is asked once: it takes longer than all else that is decided before a launch."""
+    properties = torch.cuda.get_device_properties(index)
     if torch.version.hip is not None:
         return properties.gcnArchName.split(":")[0]
     return f"sm_{properties.major}{properties.minor}"
@@ -97,4 +118,4 @@ def is_compiled_for(device: torch.device) -> bool:
 
 def on_device(device: torch.device) -> Any:
     """Triton launches on the current device, so make it that of the tensors."""
-    return torch.cuda.device(device) if device.type == "cuda" else torch.device(device)
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()

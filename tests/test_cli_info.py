@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from gem_fast.kernels import triton_host
 from gem_fast.kernels.backends import OPERATIONS
 from torch._subclasses.fake_tensor import FakeTensorMode
 from typer.testing import CliRunner
@@ -106,6 +107,7 @@ def test_info_says_what_a_gpu_would_run(monkeypatch):
     for name, answer in {"device_count": 1, "get_device_name": "H100", "is_initialized": True}.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    triton_host._asked.cache_clear()
     with FakeTensorMode():
         text = info_text()
         for expected in (
@@ -120,6 +122,7 @@ def test_info_says_what_a_gpu_would_run(monkeypatch):
         ):
             assert expected in text
         properties.minor = 1  # an architecture that nothing was compiled for
+        triton_host._asked.cache_clear()
         text = info_text()
         assert "self_self_attention, bfloat16 on cuda:0: sdpa" in text
         assert "decode_labels, float32 on cuda:0: sdpa" in text
@@ -131,6 +134,7 @@ def test_info_says_what_a_gpu_would_run(monkeypatch):
         reason = "self_self_attention: the backend 'triton' can't serve: qkv is on cpu"
         assert f"self_self_attention, float32 on the CPU: none, {reason}" in text
         assert "query_key_attention, float32 on the CPU: sdpa" in text
+    triton_host._asked.cache_clear()
 
 
 def info_text():

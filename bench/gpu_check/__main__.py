@@ -22,6 +22,7 @@ from .attention import attention_cases
 from .cases import Call, Case
 from .decoding import decoding_cases
 from .forward import forward_cases
+from .graphs import graph_cases
 from .normalization import layer_norm_cases
 from .report import Found, print_table, write_json
 from .timing import Timed, Turns, times_on_gpu
@@ -30,7 +31,7 @@ from .verify import FAILED, ON_A_GPU, RIGHT, SKIPPED, Check, Way, first_line, ve
 KINDS = ("bfloat16", "float16", "float32", "tf32")
 KERNELS = (
     "self_self", "layouts", "any_norm", "pairs", "layer_norm", "temperature", "labels", "heatmaps", "forward",
-    "gem_tiny",
+    "graphs", "gem_tiny",
 )  # fmt: skip
 Timer: TypeAlias = Callable[[Mapping[str, Call]], dict[str, Timed]]
 
@@ -53,6 +54,7 @@ def all_cases(device: torch.device, quick: bool, flex: bool = False) -> Iterable
     yield from layer_norm_cases(kinds, quick)
     yield from decoding_cases(kinds, quick)
     yield from forward_cases(products, quick)
+    yield from graph_cases(kinds)
 
 
 def check(case: Case, rules: Rules) -> list[Found]:

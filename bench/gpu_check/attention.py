@@ -124,6 +124,12 @@ def attention_problem(
     if reason:
         raise ValueError(f"Triton can't serve this: {reason}")
     backends = {"sdpa": sdpa, "eager": reference} | ({"flex_attention": flex_self_self(True)} if flex else {})
+
+    def plain(projections: Tensor) -> Outputs:
+        if layout == _ZERO:  # of which eager code in float16 makes NaN
+            return {"out": sdpa(projections, c, **options)}
+        return head_by_head(projections, c, options)
+
     forced = variants(qkv, setting).items()
     ours: dict[str, Call] = {
         name: functools.partial(launch_attention, qkv, c, tiles=tiles, **options) for name, tiles in forced
@@ -134,10 +140,7 @@ def attention_problem(
         ours=ours,
         rivals={name: functools.partial(attention, qkv, c, **options) for name, attention in backends.items()},
         truth=lambda: head_by_head(qkv.double(), c.double(), options),
-        # Eager code in float16 makes NaN of a row of zero.
-        plain=lambda: (
-            {"out": sdpa(qkv, c, **options)} if layout == _ZERO else head_by_head(as_plain(qkv, kind), c, options)
-        ),
+        plain=lambda: plain(as_plain(qkv, kind)),
     )
 
 

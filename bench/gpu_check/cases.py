@@ -20,6 +20,7 @@ class Problem:
         rivals: other ways to compute the same.
         truth: the outputs in float64.
         plain: the outputs by plain torch in the case's own type, whose errors tell what is allowed.
+        otherwise: whether a variant is also called on another stream and as a replayed graph.
         outputs: from what a variant or rival returns to what is compared, with the names of `truth`.
     """
 
@@ -27,6 +28,7 @@ class Problem:
     rivals: dict[str, Call]
     truth: Callable[[], Outputs]
     plain: Callable[[], Outputs]
+    otherwise: bool = True
     outputs: Callable[[Any], Outputs] = field(default=lambda result: {"out": result})
 
 

@@ -23,13 +23,13 @@ from gem_fast.scores import score_patches
 from .cases import Case, Outputs, Problem
 from .decoding import regret
 
-FORWARDS = (("ViT-B-16", 8, 224), ("ViT-B-16", 4, 448))  # model, images, side
+FORWARDS = (("ViT-B-16", 8, 224), ("ViT-B-16-quickgelu", 3, 448), ("ViT-B-16", 4, 448))  # model, images, side
 SIDE = 448  # of gem-tiny's labels
 
 
 def forward_cases(kinds: tuple[str, ...], quick: bool) -> Iterator[Case]:
     for kind in kinds:
-        for model, batch, size in FORWARDS[-1:] if quick else FORWARDS:
+        for model, batch, size in FORWARDS[-2:] if quick else FORWARDS:
             build_it = functools.partial(forward_problem, model, batch, size, kind)
             yield Case("forward", f"{model}, {batch} × {size}²", kind, build_it)
         yield Case("gem_tiny", f"{len(scenes())} scenes to labels", kind, functools.partial(labels_problem, kind))

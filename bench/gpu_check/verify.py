@@ -62,7 +62,8 @@ def verify(problem: Problem, repeats: int = 1, ways: Mapping[str, Way] | None = 
     truth = problem.truth()
     allowed = {name: allowance(error_of(plain, truth[name])) for name, plain in problem.plain().items()}
     again = {"run again": lambda call: call} if repeats else {}
-    manners: dict[str, tuple[Way, int]] = {name: (way, repeats) for name, way in (again | dict(ways or {})).items()}
+    others = dict(ways or {}) if problem.otherwise else {}
+    manners: dict[str, tuple[Way, int]] = {name: (way, repeats) for name, way in (again | others).items()}
     return [
         _check(problem, name, call, truth, allowed, manners)
         if ours

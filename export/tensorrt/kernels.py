@@ -25,8 +25,9 @@ def gem_normalize(
     ROWS: tl.constexpr,
 ):
     normalize_kernel(
-        qkv + FIRST * H * D, units, N * 3 * H * D, 3 * H * D, STEP * H * D, D, N, padded, H, D, MAIN, REST, ROWS, "ieee"
-    )
+        qkv + FIRST * H * D, units, None, None, N * 3 * H * D, 3 * H * D, STEP * H * D, D, N, padded, H,
+        D, MAIN, REST, ROWS, False, "ieee",
+    )  # fmt: skip
 
 
 @triton.jit

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..terminal import console, errors, fail
-from .dtype_option import dtype_option
+from .options import dtype_option
 
 bench = typer.Typer(short_help="Measure latency and throughput here, and compare runs.", invoke_without_command=True)
 
@@ -39,8 +39,9 @@ def measure(
     against: Annotated[
         list[Rival],
         typer.Option(
-            help="Besides: the authors' package, eager code, the same under torch.compile, our ONNX graph on ONNX "
-            "Runtime with one kind of attention of `gem-fast export`, or with linear layers in int8. Repeatable."
+            help="Besides: the authors' package, eager code, the same under torch.compile, the engine by CUDA graphs, "
+            "our ONNX graph on ONNX Runtime with one kind of attention of `gem-fast export`, or with linear layers in "
+            "int8. Repeatable."
         ),
     ] = [],  # noqa: B006
     mode: Annotated[Mode, typer.Option(help="Forwards one by one, or several in a row.")] = Mode.latency,

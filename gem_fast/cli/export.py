@@ -7,19 +7,19 @@ from typing import Annotated, Any
 import typer
 
 from ..terminal import console, errors, fail, say
-from .dtype_option import dtype_option
-from .model_options import (
+from .options import (
     GemBlocks,
     InverseTemperature,
     Iterations,
-    Method,
-    Model,
-    PoolingOption,
+    MethodName,
+    ModelName,
+    PoolingName,
     Pretrained,
     Rotated,
     Tokenizer,
     Weights,
     chosen,
+    dtype_option,
 )
 
 
@@ -44,7 +44,7 @@ class Quantize(str, Enum):
 
 def export(
     out: Annotated[Path, typer.Option(help="Output folder.")],
-    model: Model = "gem-tiny",
+    model: ModelName = "gem-tiny",
     pretrained: Pretrained = None,
     weights: Weights = None,
     tokenizer: Tokenizer = None,
@@ -91,16 +91,18 @@ def export(
     queue_delay: Annotated[
         int, typer.Option(min=0, help="triton-server: microseconds to wait for others to share a batch.")
     ] = 1000,
-    device: Annotated[str, typer.Option(help="pt2, exported-program: cpu or cuda, what the file is for.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="pt2, exported-program: cpu, cuda or cuda:1, what the file is for.")
+    ] = "cpu",
     check: Annotated[bool, typer.Option(help="Run the graphs under ONNX Runtime and compare them with torch.")] = True,
-    method: Method = "gem",
+    method: MethodName = "gem",
     feature_surgery: Annotated[
         bool, typer.Option("--feature-surgery", help="Score as CLIP Surgery does; the image encoder gives more for it.")
     ] = False,
     gem_blocks: GemBlocks = None,
     iterations: Iterations = None,
     inverse_temperature: InverseTemperature = None,
-    pooling: PoolingOption = None,
+    pooling: PoolingName = None,
     rotated: Rotated = False,
 ) -> None:
     """Export a model for use without torch: ONNX graphs with a tokenizer and a manifest.

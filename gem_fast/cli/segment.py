@@ -7,23 +7,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..terminal import fail
-from .dtype_option import dtype_option
 from .job import Job
 from .job_local import run_here
 from .job_ray import run_on_ray
-from .model_options import (
+from .options import (
     GemBlocks,
     InverseTemperature,
     Iterations,
-    Method,
-    Model,
-    PoolingOption,
+    MethodName,
+    ModelName,
+    PoolingName,
     Pretrained,
+    Resize,
     Rotated,
     Sigmoid,
     Tokenizer,
     Weights,
     chosen,
+    dtype_option,
 )
 from .progress import Style
 
@@ -70,12 +71,6 @@ class Engine(str, Enum):
     ray = "ray"
 
 
-class Resize(str, Enum):
-    shorter = "shorter"
-    squash = "squash"
-    exact = "exact"
-
-
 def segment(
     context: typer.Context,
     images: Annotated[
@@ -93,7 +88,7 @@ def segment(
     background: Annotated[
         list[str] | None, typer.Option(help="What else the images may show; competes, and is labelled 0. Repeatable.")
     ] = None,
-    model: Model = "gem-tiny",
+    model: ModelName = "gem-tiny",
     pretrained: Pretrained = None,
     weights: Weights = None,
     tokenizer: Tokenizer = None,
@@ -177,14 +172,14 @@ def segment(
     ] = Style.auto,
     stats: Annotated[Path | None, typer.Option(help="JSON file for the times of each stage and the counts.")] = None,
     text_cache: Annotated[Path | None, typer.Option(help="Folder that keeps text embeddings between runs.")] = None,
-    method: Method = "gem",
+    method: MethodName = "gem",
     feature_surgery: Annotated[
         bool, typer.Option("--feature-surgery", help="Score as CLIP Surgery does (--runtime: where exported so).")
     ] = False,
     gem_blocks: GemBlocks = None,
     iterations: Iterations = None,
     inverse_temperature: InverseTemperature = None,
-    pooling: PoolingOption = None,
+    pooling: PoolingName = None,
     rotated: Rotated = False,
     sigmoid: Sigmoid = False,
     runtime: Annotated[

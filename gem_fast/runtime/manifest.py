@@ -105,7 +105,7 @@ class Manifest:
                 with_preprocess=made.with_preprocess,
                 with_scores=known.with_scores,
             )
-        return head_and_text(image.embed_dim).get(entry.role, ({}, {}))
+        return head_and_text(image.embed_dim, made.feature_surgery).get(entry.role, ({}, {}))
 
 
 def _below(name: str) -> bool:

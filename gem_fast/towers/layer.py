@@ -12,5 +12,5 @@ class Linear(nn.Linear):
         super().__init__(inputs, outputs, bias)
         self.activation = activation
 
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias, self.activation)
+    def forward(self, x: Tensor, backend: str | None = None) -> Tensor:
+        return linear(x, self.weight, self.bias, self.activation, backend)

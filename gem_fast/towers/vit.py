@@ -1,5 +1,6 @@
 """The vision transformer of CLIP with a method's changed blocks, over packed weights."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -8,17 +9,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gem_fast.kernels import (
-    layer_norm_and_temperature,
+    add_layer_norm,
     linear,
     pair_attention,
     query_key_attention,
     self_self_attention,
+    unit_rows,
 )
+from gem_fast.kernels.layer_norm import Normed
 
 from ..method import Method, as_method
 from ..options import GemOptions
 from .attention_pool import AttentionPool
 from .layer import Linear
+from .positions import KeptPositions, written
 from .rotary import Rotary, rotate, rotation_of
 
 
@@ -91,6 +95,30 @@ class VisionFeatures(NamedTuple):
     original_class: Tensor | None = None
 
 
+class Sum(NamedTuple):
+    """Tokens `[B, N, C]` that are yet to be added up, which the next LayerNorm does: x, and a branch of the same shape
+    or for all images `[N, C]`."""
+
+    x: Tensor
+    branch: Tensor | None = None
+
+    def added(self) -> Tensor:
+        return self.x if self.branch is None else self.x + self.branch
+
+
+def normed(
+    norm: nn.LayerNorm,
+    tokens: Sum,
+    head_width: int | None = None,
+    aside: Sum | None = None,
+    backend: str | None = None,
+) -> Normed:
+    """Tokens added up and normalised, and with it another sum; arguments as in `add_layer_norm`."""
+    pair = None if aside is None or aside.branch is None else (aside.x, aside.branch)
+    found = add_layer_norm(*tokens, norm.weight, norm.bias, norm.eps, head_width, pair, backend=backend)
+    return found if aside is None or pair else found._replace(aside=aside.x)
+
+
 class Block(nn.Module):
     """A transformer block; LayerScale is folded into `out` and `mlp_out` when weights are packed."""
 
@@ -122,21 +150,21 @@ class Block(nn.Module):
             packed[:, :, index] = linear(y, self.qkv.weight[rows], self.qkv.bias[rows])
         return packed.view(B, N, 3, self.heads, -1)
 
-    def original(self, x: Tensor, qkv: Tensor, backend: str | None = None) -> Tensor:
-        """The unchanged block, given its projections, rotated where it rotates them: [B, N, C] -> [B, N, C]."""
-        return self.after_attention(x + self.merge(query_key_attention(qkv, backend)))
+    def original(self, x: Tensor, qkv: Tensor, backend: str | None = None) -> Sum:
+        """The unchanged block of tokens [B, N, C], given its projections, rotated where it rotates them."""
+        return self.after_attention(Sum(x, self.merge(query_key_attention(qkv, backend))), backend)
 
     def merge(self, attended: Tensor) -> Tensor:
         """What the heads' results [B, N, C] add to the tokens, [B, N, C]."""
         return self.out(self.attention_norm(attended))
 
-    def after_attention(self, x: Tensor) -> Tensor:
-        """The block's second half: [B, N, C] -> [B, N, C]."""
-        y = self.ln_2(x)
-        inner = self.mlp_in(y)
+    def after_attention(self, tokens: Sum, backend: str | None = None) -> Sum:
+        """The block's second half."""
+        x, y, *_ = normed(self.ln_2, tokens, backend=backend)
+        inner = self.mlp_in(y, backend)
         if self.gated:
             inner = self.mlp_norm(F.silu(self.mlp_gate(y)) * inner)
-        return x + self.mlp_out(inner)
+        return Sum(x, self.mlp_out(inner))
 
 
 class GemVisionTransformer(nn.Module):
@@ -157,6 +185,8 @@ class GemVisionTransformer(nn.Module):
         self.config = config
         self.method = as_method(method)
         self.backend = backend
+        self._kept = KeptPositions()
+        self._moved = 0
         if self.method.blocks > config.layers:
             named = "gem_blocks" if self.method.name == "gem" else f"blocks of the method {self.method.name}"
             raise ValueError(f"{named} is {self.method.blocks}, but the model has {config.layers} blocks")
@@ -189,36 +219,44 @@ class GemVisionTransformer(nn.Module):
         first = len(blocks) - method.blocks
         x = self.embed(pixels, h, w)
         for block in blocks[:first]:
-            x = block.original(x, rotate(block.project(block.ln_1(x)), rotation), self.backend)
+            tokens, y, *_ = normed(block.ln_1, x, backend=self.backend)
+            x = block.original(tokens, rotate(block.project(y), rotation), self.backend)
         g, adds = x, method.residual
         for index, block in enumerate(blocks[first:], first):
             goes_on = original or (method.beside and index + 1 < len(blocks))
-            shared = method.beside or index == first  # both paths read the same tokens
-            y, scale = self.normalize(block, x if shared else g)
-            plain = block.project(y, "qkv" if goes_on and shared else method.wanted)
+            begins = index == first
+            shared = method.beside or begins  # both paths read the same tokens
+            read, scale = self.normalize(block, x if shared else g, g if shared and not begins else None)
+            before = read.aside if read.aside is not None else read.tokens
+            plain = block.project(read.y, "qkv" if goes_on and shared else method.wanted)
             qkv = rotate(plain, rotation) if rotated or (goes_on and shared) else plain
             changed = block.merge(self.attention(qkv if rotated else plain, scale, (h, w)))
-            g = g + changed if adds else changed
+            g = Sum(before, changed) if adds else Sum(changed)
             adds = method.residual or method.beside
             if method.mlp:
-                g = block.after_attention(g)
+                g = block.after_attention(g, self.backend)
             if goes_on:
-                own_path = qkv if shared else rotate(block.project(block.ln_1(x)), rotation)
-                x = block.original(x, own_path, self.backend)
+                tokens, own_path = read.tokens, qkv
+                if not shared:
+                    tokens, y, *_ = normed(block.ln_1, x, backend=self.backend)
+                    own_path = rotate(block.project(y), rotation)
+                x = block.original(tokens, own_path, self.backend)
         # With the class token, so that one patch alone is no product of a single row, which has bits of its own.
-        first, own = self.config.first_patch, self.head(g)
+        first, own = self.config.first_patch, self.head(*g)
         patches = own[:, first:].unflatten(1, (h, w))
         if not original:
             return VisionFeatures(patches)
-        finished = self.head(x) if method.blocks else own
-        return VisionFeatures(patches, finished[:, first:].unflatten(1, (h, w)), self.whole(x, finished))
+        tokens = x.added()
+        finished = self.head(tokens) if method.blocks else own
+        return VisionFeatures(patches, finished[:, first:].unflatten(1, (h, w)), self.whole(tokens, finished))
 
-    def normalize(self, block: Block, x: Tensor) -> tuple[Tensor, Tensor | float]:
-        """A changed block's normalised tokens of x [B, N, C], and its scale: a number, or of each image [B]."""
-        norm, head_width = block.ln_1, x.shape[-1] // block.heads
-        if not self.method.adaptive:
-            return norm(x), self.method.scale_of(head_width)
-        return layer_norm_and_temperature(x, norm.weight, norm.bias, norm.eps, head_width, backend=self.backend)
+    def normalize(self, block: Block, tokens: Sum, aside: Sum | None = None) -> tuple[Normed, Tensor | float]:
+        """A changed block's normalised tokens, and its scale: a number, of each image, or of each token, of which an
+        image's is the mean."""
+        head_width = tokens.x.shape[-1] // block.heads
+        adaptive = self.method.adaptive
+        found = normed(block.ln_1, tokens, head_width if adaptive else None, aside, self.backend)
+        return found, self.method.scale_of(head_width) if found.scale is None else found.scale
 
     def attention(self, qkv: Tensor, scale: Tensor | float, grid: tuple[int, int]) -> Tensor:
         """The method's attention of projections qkv [B, N, 3, H, D] -> [B, N, C]."""
@@ -229,6 +267,8 @@ class GemVisionTransformer(nn.Module):
             options = {"average": method.average, "grid": grid, "sigma": method.distance}
             if not self.config.class_token and method.distance is not None:
                 options["class_token"] = False
+            if isinstance(scale, Tensor) and scale.ndim > 1:
+                scale = scale.mean(-1)
             return pair_attention(qkv, scale, method.attention, **options, backend=self.backend)  # type: ignore[arg-type]
         mean = self_self_attention(
             qkv,
@@ -250,33 +290,46 @@ class GemVisionTransformer(nn.Module):
             raise ValueError(f"pixels are {height}×{width}; both sides must be multiples of the patch, {patch}")
         return height // patch, width // patch
 
-    def embed(self, pixels: Tensor, h: int, w: int) -> Tensor:
-        """Tokens [B, 1 + h*w, C] before the first block."""
-        x = self.patch_embedding(pixels.to(self.position_embedding.dtype)).flatten(2).transpose(1, 2)
-        if self.config.class_token:
-            x = torch.cat([self.class_embedding.expand(x.shape[0], 1, -1), x], dim=1)
-        return self.ln_pre(x + self.positions(h, w))
+    def embed(self, pixels: Tensor, h: int, w: int) -> Sum:
+        """Tokens before the first block, of h*w patches and the class token if there is one."""
+        x, places, norm = self.patches(pixels), self.positions(h, w), self.ln_pre
+        front = self.class_embedding[None] if self.config.class_token else None
+        if isinstance(norm, nn.LayerNorm):
+            given = (x, places, norm.weight, norm.bias, norm.eps)
+            return Sum(add_layer_norm(*given, front=front, backend=self.backend).y)
+        return Sum(x if front is None else torch.cat([front.expand(x.shape[0], -1, -1), x], dim=1), places)
+
+    def patches(self, pixels: Tensor) -> Tensor:
+        """Embedded patches [B, h*w, C]."""
+        dtype, layer = self.position_embedding.dtype, self.patch_embedding
+        if pixels.device.type != "cuda":
+            return layer(pixels.to(dtype)).flatten(2).transpose(1, 2)
+        # cuDNN multiplies float32 in TF32 unless a switch of its own forbids it; products obey that of products.
+        return linear(unfolded(pixels, self.config.patch_size, dtype), layer.weight.flatten(1), layer.bias)
 
     def positions(self, h: int, w: int) -> Tensor:
         """Position embedding [N, C], resampled for another grid than that of training."""
-        trained, first = self.position_embedding, self.config.first_patch
-        if (h, w) == self.config.grid:
-            return trained
-        wide = torch.promote_types(trained.dtype, torch.float32)
-        # MPS has no antialiased resampling in every torch that we support.
-        place = torch.device("cpu") if trained.device.type == "mps" else trained.device
-        image = trained[first:].to(place, wide).unflatten(0, self.config.grid)
-        axes = zip(self.config.grid, (h, w), strict=True)
-        rows, columns = (_resampling(image.new_empty(n), m, self.config.resampling) for n, m in axes)
-        resampled = torch.einsum("hi,ijc,wj->hwc", rows, image, columns)
-        return torch.cat([trained[:first], resampled.flatten(0, 1).to(trained)])
+        config = self.config
+        if (h, w) == config.grid:
+            return self.position_embedding
+        return self._kept.table(self.position_embedding, config.first_patch, config.grid, (h, w), config.resampling)
 
-    def head(self, x: Tensor) -> Tensor:
-        """Tokens [B, N, C] to L2-normalised embeddings [B, N, E], float32 or wider."""
-        x = self.ln_post(x)
+    @property
+    def weights_in_use(self) -> tuple[int, int]:
+        """Changes with where the weights lie, their type, and what positions are made of."""
+        return self._moved, written(self.position_embedding)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "GemVisionTransformer":
+        self._kept.clear()
+        self._moved += 1
+        return super()._apply(fn, recurse)
+
+    def head(self, x: Tensor, branch: Tensor | None = None) -> Tensor:
+        """Tokens [B, N, C], and what is added to them, to L2-normalised embeddings [B, N, E], float32 or wider."""
+        x = normed(self.ln_post, Sum(x, branch), backend=self.backend).y
         if self.config.pool == "attention":
             x = self.pool.of_each(x, self.config.pooling)
-        return _unit(self.projection(x))
+        return unit_rows(self.projection(x), self.backend)
 
     def whole(self, x: Tensor, finished: Tensor) -> Tensor:
         """The image's embedding [B, E], of tokens x [B, N, C] and what the head makes of each."""
@@ -284,20 +337,13 @@ class GemVisionTransformer(nn.Module):
         if config.pool == "class":
             return finished[:, 0]
         if config.pool == "attention":
-            return _unit(self.projection(self.pool(self.ln_post(x))))
+            return unit_rows(self.projection(self.pool(self.ln_post(x))), self.backend)
         patches = x[:, config.first_patch :]
         mean = self.ln_post(patches.mean(1)) if config.norm_after_mean else self.ln_post(patches).mean(1)
-        return _unit(self.projection(mean))
+        return unit_rows(self.projection(mean), self.backend)
 
 
-def _unit(x: Tensor) -> Tensor:
-    """L2-normalised over the last axis, float32 or wider."""
-    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
-
-
-def _resampling(like: Tensor, length: int, kind: str) -> Tensor:
-    """Weights [length, n] that resample an axis as long as `like` [n]."""
-    # Only the last axis of the identity changes: torch resamples rows wrongly where an output is one column wide.
-    identity = torch.eye(len(like), dtype=like.dtype, device=like.device)[None, None]
-    mode = "bilinear" if kind == "bilinear" else "bicubic"
-    return F.interpolate(identity, size=(len(like), length), mode=mode, antialias=kind != "plain")[0, 0].T
+def unfolded(pixels: Tensor, patch: int, dtype: torch.dtype) -> Tensor:
+    """Patches of pixels [B, 3, H, W] as rows of a product, [B, h*w, 3 * patch²]."""
+    patches = pixels.unflatten(3, (-1, patch)).unflatten(2, (-1, patch)).permute(0, 2, 4, 1, 3, 5)
+    return patches.to(dtype, memory_format=torch.contiguous_format).flatten(3).flatten(1, 2)

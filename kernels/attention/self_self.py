@@ -1,5 +1,8 @@
 """The one entry to self-self attention: checks its arguments and hands them to the backend."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from gem_fast.kernels.backends import Backend, operation
 from torch import Tensor
@@ -24,7 +27,8 @@ def self_self_attention(
 
     Args:
         qkv: the packed projections `[B, N, 3, H, D]`, any strides, a floating type.
-        inverse_temperature: `1/τ`, positive: `[B]` for each image, or a number for all.
+        inverse_temperature: `1/τ`, positive: `[B]` for each image, `[B, N]` for each token, of which an image's is the
+            mean, or a number for all.
         iterations: how often a projection attends to itself (Eq. 5) before the values are assigned (Eq. 6).
         projections: which of q, k and v are ensembled (Eq. 7), such as `"qkv"` or `"v"`.
         normalize: L2-normalise the projections. Off, with `1/sqrt(D)` as temperature, `"v"` and no iteration, it is
@@ -43,10 +47,10 @@ def self_self_attention(
     check_qkv(qkv)
     if not isinstance(inverse_temperature, Tensor):
         inverse_temperature = of_each_image(inverse_temperature, qkv, "inverse_temperature")
-    if inverse_temperature.shape != qkv.shape[:1]:
+    if inverse_temperature.shape not in (qkv.shape[:1], qkv.shape[:2]):
         raise ValueError(
-            f"inverse_temperature must be a number or have the shape [B] = [{qkv.shape[0]}], "
-            f"got {list(inverse_temperature.shape)}"
+            f"inverse_temperature must be a number or have the shape [B] = [{qkv.shape[0]}] or [B, N] = "
+            f"{list(qkv.shape[:2])}, got {list(inverse_temperature.shape)}"
         )
     if inverse_temperature.device != qkv.device:
         raise ValueError(f"inverse_temperature must be on {qkv.device} as qkv is, got {inverse_temperature.device}")
@@ -56,6 +60,16 @@ def self_self_attention(
     indices = tuple(_INDEX[letter] for letter in projections)
     result: Tensor = OPERATION(backend, qkv, inverse_temperature, iterations, indices, normalize)
     return result
+
+
+def _of_images(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A backend that is given each image's inverse temperature, of what may be its tokens'."""
+
+    def of_images(qkv: Tensor, inverse_temperature: Tensor, *options: Any) -> Tensor:
+        of_each = inverse_temperature if inverse_temperature.ndim == 1 else inverse_temperature.mean(-1)
+        return run(qkv, of_each, *options)
+
+    return of_images
 
 
 def check_qkv(qkv: Tensor) -> None:
@@ -83,10 +97,10 @@ def check_projections(projections: str) -> None:
 # `cpu` first because `bench_attention` measured it faster in every type; `triton` because it was the faster on an H100.
 OPERATION = operation(
     "self_self_attention",
-    Backend("cpu", cpu.cpu, cpu.why_not),
-    Backend("triton", triton.triton_attention, triton.why_not, triton.pays),
-    Backend("sdpa", sdpa, pays=lambda qkv, *_: qkv.dtype != torch.float64),  # which asks for exactness
-    Backend("reference", reference),
+    Backend("cpu", _of_images(cpu.cpu), cpu.why_not),
+    Backend("triton", triton.run, triton.why_not, triton.pays),
+    Backend("sdpa", _of_images(sdpa), pays=lambda qkv, *_: qkv.dtype != torch.float64),  # which asks for exactness
+    Backend("reference", _of_images(reference)),
     example=lambda dtype, device: (
         torch.empty(1, 785, 3, 12, 64, dtype=dtype, device=device),
         torch.empty(1, device=device),

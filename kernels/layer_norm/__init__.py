@@ -1,5 +1,5 @@
-"""LayerNorm together with GEM's adaptive temperature, which is a mean of the norms of its output."""
+"""LayerNorm together with what stands around it: the residual sum before it and GEM's adaptive temperature."""
 
-from .layer_norm import layer_norm_and_temperature
+from .layer_norm import Normed, add_layer_norm, layer_norm_and_temperature
 
-__all__ = ["layer_norm_and_temperature"]
+__all__ = ["Normed", "add_layer_norm", "layer_norm_and_temperature"]

@@ -1,11 +1,72 @@
-"""The entry to LayerNorm with the adaptive temperature (GEM, Eq. 4), and its plain form."""
+"""The entries to LayerNorm with the sum before it and the adaptive temperature (GEM, Eq. 4), and their plain form."""
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from gem_fast.kernels.backends import Backend, operation
 from torch import Tensor
 
-from .triton_layer_norm import pays, triton_layer_norm, why_not
+from .triton_layer_norm import fused_layer_norm, pays, why_not
+
+
+class Normed(NamedTuple):
+    """What one pass over the tokens gives.
+
+    Attributes:
+        tokens: the sum of x, with what is in front of it, and branch, `[B, N, C]`.
+        y: their LayerNorm, `[B, N, C]`.
+        scale: of each image, `[B]`, the inverse temperature `mean_n |y_n| / sqrt(head_width)`, float32 or wider; from
+            Triton of each token, `[B, N]`, of which the attention takes the mean. None if not asked for.
+        aside: the sum of `aside`, or None.
+    """
+
+    tokens: Tensor
+    y: Tensor
+    scale: Tensor | None = None
+    aside: Tensor | None = None
+
+
+def add_layer_norm(
+    x: Tensor,
+    branch: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    head_width: int | None = None,
+    aside: tuple[Tensor, Tensor] | None = None,
+    front: Tensor | None = None,
+    *,
+    backend: str | None = None,
+) -> Normed:
+    """The sum of x and branch, its LayerNorm, and what else is asked for: with Triton one kernel that reads each once.
+
+    Args:
+        x: tokens `[B, N, C]`, floating; with `front` those after it.
+        branch: what is added to them, `[B, N, C]` or for all images `[N, C]`; None for nothing.
+        weight, bias: of the LayerNorm, `[C]`.
+        eps: of the LayerNorm.
+        head_width: D, channels of a head, for the adaptive temperature; None for none.
+        aside: two tensors `[B, N, C]` whose sum is wanted too.
+        front: tokens before those of x, the same for all images, `[n, C]`; None for none.
+        backend: `"triton"`, or `"sdpa"` for torch's own operations; None is what `GEM_FAST_BACKEND` names, else
+            Triton on a GPU where it serves and there is more to do than a LayerNorm.
+
+    Raises:
+        ValueError: x is not `[B, N, C]`, weight and bias are not `[C]`, the shapes of what is added don't fit, or
+            `backend` does not exist or can't serve.
+    """
+    _check(x, weight, bias)
+    if front is not None and (branch is None or front.ndim != 2 or front.shape[1] != x.shape[2]):
+        raise ValueError(f"front must be [n, {x.shape[2]}] and go with a branch, got {list(front.shape)}")
+    shape = (x.shape[0], x.shape[1] + (0 if front is None else front.shape[0]), x.shape[2])
+    # By rank, since torch.export would else compare the batch with the tokens, and forbid one that equals them.
+    if branch is not None and (branch.ndim not in (2, 3) or branch.shape != shape[3 - branch.ndim :]):
+        raise ValueError(f"branch must be {list(shape)} or {list(shape[1:])}, got {list(branch.shape)}")
+    if aside is not None and any(each.shape != shape for each in aside):
+        raise ValueError(f"aside must be {list(shape)} twice, got {[list(each.shape) for each in aside]}")
+    found: Normed = OPERATION(backend, x, weight, bias, eps, branch, head_width, aside, front)
+    return found
 
 
 def layer_norm_and_temperature(
@@ -13,28 +74,18 @@ def layer_norm_and_temperature(
 ) -> tuple[Tensor, Tensor]:
     """`y = LayerNorm(x)` and `c = mean_n |y_n| / sqrt(head_width)`, the inverse temperature of each image (Eq. 4).
 
-    With Triton one kernel reads x once for both; else torch computes them one after the other.
-
-    Args:
-        x: tokens `[B, N, C]`, floating.
-        weight, bias: of the LayerNorm, `[C]`.
-        eps: of the LayerNorm.
-        head_width: D, channels of a head.
-        backend: `"triton"`, or `"sdpa"` for torch's own operations; None is what `GEM_FAST_BACKEND` names, else
-            Triton on a GPU where it serves.
-
-    Returns:
-        y `[B, N, C]` in the type of x, and c `[B]`, float32 or wider.
-
-    Raises:
-        ValueError: x is not `[B, N, C]`, weight and bias are not `[C]`, or `backend` does not exist or can't serve.
+    Arguments and errors as in `add_layer_norm`; returns y `[B, N, C]` in the type of x, and c `[B]`, float32 or wider.
     """
+    found = add_layer_norm(x, None, weight, bias, eps, head_width, backend=backend)
+    assert found.scale is not None
+    return found.y, found.scale if found.scale.ndim == 1 else found.scale.mean(-1)
+
+
+def _check(x: Tensor, weight: Tensor, bias: Tensor) -> None:
     if x.ndim != 3 or not x.is_floating_point():
         raise ValueError(f"x must be floating [B, N, C], got {x.dtype} {list(x.shape)}")
     if weight.shape != x.shape[-1:] or bias.shape != x.shape[-1:]:
         raise ValueError(f"weight and bias must be [{x.shape[-1]}], got {list(weight.shape)} and {list(bias.shape)}")
-    y, norms = OPERATION(backend, x, weight, bias, eps)
-    return y, norms.mean(-1) * head_width**-0.5
 
 
 def reference(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -43,14 +94,52 @@ def reference(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tens
     return y, torch.linalg.vector_norm(y, dim=-1, dtype=torch.promote_types(y.dtype, torch.float32))
 
 
+def _plain(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    branch: Tensor | None = None,
+    head_width: int | None = None,
+    aside: tuple[Tensor, Tensor] | None = None,
+    front: Tensor | None = None,
+) -> Normed:
+    tokens = x if front is None else torch.cat([front.expand(x.shape[0], -1, -1), x], dim=1)
+    tokens = tokens if branch is None else tokens + branch
+    total = None if aside is None else aside[0] + aside[1]
+    if head_width is None:
+        return Normed(tokens, F.layer_norm(tokens, tokens.shape[-1:], weight, bias, eps), None, total)
+    y, norms = reference(tokens, weight, bias, eps)
+    return Normed(tokens, y, norms.mean(-1) * head_width**-0.5, total)
+
+
+def _triton(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    branch: Tensor | None = None,
+    head_width: int | None = None,
+    aside: tuple[Tensor, Tensor] | None = None,
+    front: Tensor | None = None,
+) -> Normed:
+    norm_scale = None if head_width is None else head_width**-0.5
+    found = list(fused_layer_norm(x, weight, bias, eps, branch, norm_scale, aside, front))
+    tokens = x if branch is None else found.pop(0)
+    y = found.pop(0)
+    return Normed(tokens, y, None if head_width is None else found.pop(0), found.pop() if found else None)
+
+
 OPERATION = operation(
     "layer_norm_and_temperature",
-    Backend("triton", triton_layer_norm, why_not, pays),
-    Backend("sdpa", reference),
+    Backend("triton", _triton, why_not, pays),
+    Backend("sdpa", _plain),
     example=lambda dtype, device: (
         torch.empty(1, 785, 768, dtype=dtype, device=device),
         torch.empty(768, dtype=dtype, device=device),
         torch.empty(768, dtype=dtype, device=device),
         1e-5,
+        None,
+        64,
     ),
 )

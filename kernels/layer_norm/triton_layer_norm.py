@@ -1,28 +1,50 @@
 """The launcher of the fused LayerNorm; Triton is imported on first use."""
 
 import torch
+from gem_fast.kernels.operators import register
 from gem_fast.kernels.triton_host import is_compiled_for, on_device, why_no_triton
 from torch import Tensor
 
 WIDEST = 8192  # channels that one program holds in registers
 
 
-def why_not(x: Tensor, weight: Tensor, bias: Tensor, *_: object) -> str | None:
-    """The reason why `triton_layer_norm` can't serve these arguments, or None if it can."""
-    if x.stride(-1) != 1 or not 0 < x.shape[-1] <= WIDEST:
-        return f"tokens must be contiguous and of at most {WIDEST} channels"
+def why_not(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: object = None,
+    branch: Tensor | None = None,
+    head_width: object = None,
+    aside: tuple[Tensor, Tensor] | None = None,
+    front: Tensor | None = None,
+) -> str | None:
+    """The reason why the kernel can't serve these arguments, or None if it can."""
+    if not 0 < x.shape[-1] <= WIDEST:
+        return f"tokens must have at most {WIDEST} channels"
     if x.shape[0] > 65535:
         return "more than 65,535 images do not fit a launch grid"
-    if weight.device != x.device or bias.device != x.device:
-        return f"x is on {x.device}, but weight is on {weight.device} and bias on {bias.device}"
-    if torch.is_grad_enabled() and (weight.requires_grad or bias.requires_grad):
-        return "it has no backward, and weight or bias requires a gradient"
+    added = [each for each in (branch, front, *(aside or ())) if each is not None]
+    if any(each.dtype != x.dtype for each in added):
+        return f"x is {x.dtype}, but not all that is added"
+    for each in (weight, bias, *added):
+        if each.device != x.device:
+            return f"x is on {x.device}, but what goes with it on {each.device}"
+        if each.requires_grad and torch.is_grad_enabled():
+            return "it has no backward, and what goes with x requires a gradient"
     return why_no_triton(x, "x")
 
 
-def pays(x: Tensor, *_: object) -> bool:
-    """Whether it is the one to take where no backend is asked for."""
-    return is_compiled_for(x.device)
+def pays(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    branch: Tensor | None = None,
+    head_width: int | None = None,
+    *_: object,
+) -> bool:
+    """Whether it is the one to take where no backend is asked for: there is more to do than a LayerNorm."""
+    return (branch is not None or head_width is not None) and is_compiled_for(x.device)
 
 
 def triton_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -34,30 +56,99 @@ def triton_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tu
     reason = why_not(x, weight, bias)
     if reason:
         raise ValueError(f"Triton can't serve this: {reason}")
-    return torch.ops.gem_fast.layer_norm_and_norms_triton(x, weight, bias, eps)
-
-
-@torch.library.custom_op(
-    "gem_fast::layer_norm_and_norms_triton",
-    mutates_args=(),
-    schema="(Tensor x, Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor)",
-)
-def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    from .kernel import layer_norm_kernel
-
-    B, N, C = x.shape
-    y = torch.empty(B, N, C, dtype=x.dtype, device=x.device)
-    norms = torch.empty(B, N, dtype=torch.float32, device=x.device)
-    if x.numel():
-        width = 1 << (C - 1).bit_length()
-        with on_device(x.device):
-            layer_norm_kernel[(N, B)](
-                x, weight.contiguous(), bias.contiguous(), y, norms, x.stride(0), x.stride(1), eps,
-                C=C, WIDTH=width, num_warps=min(8, max(1, width // 256)),
-            )  # fmt: skip
+    y, norms = fused_layer_norm(x, weight, bias, eps, norm_scale=1.0)
     return y, norms
 
 
-@_layer_norm.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape), x.new_empty(x.shape[:2], dtype=torch.float32)
+def fused_layer_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    branch: Tensor | None = None,
+    norm_scale: float | None = None,
+    aside: tuple[Tensor, Tensor] | None = None,
+    front: Tensor | None = None,
+) -> list[Tensor]:
+    """In one launch what is asked for, in this order: the sum with `branch`, LayerNorm of it, norms of that `[B, N]` in
+    float32 times `norm_scale`, and the sum of `aside`; where `why_not` is None."""
+    one, other = aside or (None, None)
+    found: list[Tensor] = _OPERATOR(x, weight, bias, eps, branch, norm_scale, one, other, front)
+    return found
+
+
+def _outputs(
+    x: Tensor, branch: Tensor | None, norm_scale: float | None, aside: Tensor | None, front: Tensor | None
+) -> list[Tensor]:
+    B, N, C = x.shape
+    N = N if front is None else N + len(front)
+    found = [torch.empty((B, N, C), dtype=x.dtype, device=x.device) for _ in range(1 if branch is None else 2)]
+    if norm_scale is not None:
+        found.append(torch.empty((B, N), dtype=torch.float32, device=x.device))
+    if aside is not None:
+        found.append(torch.empty((B, N, C), dtype=x.dtype, device=x.device))
+    return found
+
+
+def _layer_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    branch: Tensor | None,
+    norm_scale: float | None,
+    aside: Tensor | None,
+    aside_branch: Tensor | None,
+    front: Tensor | None,
+) -> list[Tensor]:
+    from .kernel import layer_norm_kernel
+
+    found = _outputs(x, branch, norm_scale, aside, front)
+    total, y, *rest = found if branch is not None else (None, *found)
+    assert y is not None
+    norms = None if norm_scale is None else rest.pop(0)
+    B, N, C = y.shape
+    if y.numel():
+        x = of_adjacent_channels(x)
+        added = x if branch is None else of_adjacent_channels(branch).expand(B, N, C)
+        width = 1 << (C - 1).bit_length()
+        with on_device(x.device):
+            layer_norm_kernel[(N, B)](
+                x, contiguous(front), added, contiguous(weight), contiguous(bias), total, y, norms,
+                contiguous(aside), contiguous(aside_branch), rest[0] if rest else None,
+                x.stride(0), x.stride(1), added.stride(0), added.stride(1), eps, norm_scale or 0.0,
+                FIRST=0 if front is None else len(front), C=C, WIDTH=width, ADDS=branch is not None,
+                NORMS=norms is not None, ASIDE=aside is not None, num_warps=min(8, max(1, width // 256)),
+            )  # fmt: skip
+    return found
+
+
+def of_adjacent_channels(tokens: Tensor) -> Tensor:
+    """The kernel reads any strides but that of the channels."""
+    return tokens if tokens.stride(-1) == 1 else tokens.contiguous()
+
+
+def contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
+def _fake(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    branch: Tensor | None,
+    norm_scale: float | None,
+    aside: Tensor | None,
+    aside_branch: Tensor | None,
+    front: Tensor | None,
+) -> list[Tensor]:
+    return _outputs(x, branch, norm_scale, aside, front)
+
+
+_OPERATOR = register(
+    "layer_norm_triton(Tensor x, Tensor weight, Tensor bias, float eps, Tensor? branch, float? norm_scale,"
+    " Tensor? aside, Tensor? aside_branch, Tensor? front) -> Tensor[]",
+    _layer_norm,
+    _fake,
+)

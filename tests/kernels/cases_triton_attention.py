@@ -31,6 +31,20 @@ def test_awkward_lengths(choose, resident, N, iterations):
 
 
 @TILED_AND_RESIDENT
+@pytest.mark.parametrize(("N", "iterations", "normalize"), [(1, 1, True), (65, 1, True), (300, 0, True), (5, 1, False)])
+def test_temperatures_of_tokens_are_averaged(choose, resident, N, iterations, normalize):
+    choose(resident)
+    qkv = make_qkv(3, N, 2, 16)
+    temperatures = torch.linspace(1, 6, 3 * N, device=DEVICE).view(3, N)
+    options = {"iterations": iterations, "projections": "qv", "normalize": normalize}
+    found = self_self_attention(qkv, temperatures, **options, backend="triton")
+    expected = self_self_attention(qkv, temperatures.mean(-1), **options, backend="triton")
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    truth = self_self_attention(qkv.double(), temperatures.double(), **options, backend="reference")
+    assert (found - truth).norm() < 1e-5 * truth.norm()
+
+
+@TILED_AND_RESIDENT
 @pytest.mark.parametrize("D", [8, 32, 64, 72, 80, 88, 96, 104, 112, 128])
 def test_widths(choose, resident, D):
     choose(resident)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from gem_fast.kernels.layer_norm import layer_norm_and_temperature
+from gem_fast.kernels.layer_norm import add_layer_norm, layer_norm_and_temperature
 from gem_fast.kernels.layer_norm.layer_norm import reference
 from gem_fast.kernels.layer_norm.triton_layer_norm import triton_layer_norm, why_not
 
@@ -17,7 +17,7 @@ def make(B, N, C, dtype=torch.float32, offset=3.0):
 
 
 @pytest.fixture(autouse=True)
-def poisoned(monkeypatch):
+def poisoned(monkeypatch, nearest_bfloat16):
     """What `torch.empty` returns is full of NaN, so an element that is never written shows."""
     empty = torch.empty
     monkeypatch.setattr(torch, "empty", lambda *a, **k: empty(*a, **k).fill_(torch.nan))
@@ -74,7 +74,6 @@ def test_the_entry_takes_the_kernel_by_name():
     ("x", "reason"),
     [
         (torch.zeros(1, 4, 8, dtype=torch.float64), "float64"),
-        (torch.zeros(1, 8, 4).transpose(1, 2), "contiguous"),
         (torch.zeros(1, 4, 8193), "8192"),
         (torch.zeros(1, 4, 8, requires_grad=True), "gradient"),
     ],
@@ -93,7 +92,13 @@ def test_opcheck_compile_and_export():
             return layer_norm_and_temperature(x, weight, bias, 1e-5, 16, backend="triton")
 
     arguments = make(3, 6, 64)
-    torch.library.opcheck(torch.ops.gem_fast.layer_norm_and_norms_triton.default, (*arguments, 1e-5))
+    operation, more = torch.ops.gem_fast.layer_norm_triton.default, [make(3, 6, 64)[0] for _ in range(3)]
+    for options in (
+        (None, None, None, None, None),
+        (more[0], 0.25, *more[1:], None),
+        (more[0], None, None, None, None),
+    ):
+        torch.library.opcheck(operation, (*arguments, 1e-5, *options))
     norm = Norm()
     compiled = torch.compile(norm, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(*arguments), norm(*arguments))
@@ -101,3 +106,110 @@ def test_opcheck_compile_and_export():
     exported = torch.export.export(norm, arguments, dynamic_shapes=shapes)
     longer = make(3, 11, 64)[0], *arguments[1:]
     torch.testing.assert_close(exported.module()(*longer), norm(*longer))
+
+
+def summed(B, N, C, dtype, front=0, everywhere=False):
+    """Tokens, what is added to them, weights, another sum, and tokens in front."""
+    x, weight, bias = make(B, N, C, dtype)
+    generator = torch.Generator().manual_seed(N)
+    rest = torch.randn(3, B, N + front, C, generator=generator, dtype=torch.float64).to(DEVICE, dtype)
+    branch = rest[0, 0] if everywhere else rest[0]
+    ahead = torch.randn(front, C, generator=generator, dtype=torch.float64).to(DEVICE, dtype) if front else None
+    return x, branch, weight, bias, (rest[1], rest[2]), ahead
+
+
+def errors(found, truth):
+    """Of the sum, its LayerNorm, each image's temperature and the other sum."""
+    pairs = [(found.tokens, truth.tokens), (found.y, truth.y), (found.aside, truth.aside)]
+    if truth.scale is not None:
+        pairs.append((found.scale if found.scale.ndim == 1 else found.scale.mean(-1), truth.scale))
+    return [((ours.double() - exact).norm() / exact.norm()).item() for ours, exact in pairs]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("B", "N", "C", "front", "everywhere"),
+    [(2, 5, 768, 0, False), (3, 1, 1, 0, False), (1, 4, 1000, 1, True), (2, 1, 33, 2, True), (2, 3, 96, 0, True)],
+)
+def test_sums_are_as_exact_as_torch(B, N, C, front, everywhere, dtype):
+    x, branch, weight, bias, aside, ahead = summed(B, N, C, dtype, front, everywhere)
+
+    def run(backend, kind):
+        wide = [None if t is None else t.to(kind) for t in (x, branch, weight, bias, *aside, ahead)]
+        found = add_layer_norm(*wide[:4], 1e-5, 16, tuple(wide[4:6]), wide[6], backend=backend)
+        assert found.tokens.shape == found.y.shape == found.aside.shape == (B, N + front, C)
+        return found
+
+    ours, plain, truth = run("triton", dtype), run("sdpa", dtype), run("sdpa", torch.float64)
+    assert ours.scale.shape == (B, N + front)
+    assert ours.y.dtype == ours.tokens.dtype == ours.aside.dtype == dtype
+    torch.testing.assert_close(ours.tokens, plain.tokens, rtol=0, atol=0)
+    torch.testing.assert_close(ours.aside, plain.aside, rtol=0, atol=0)
+    for own, allowed in zip(errors(ours, truth), errors(plain, truth), strict=True):
+        assert own <= 2 * allowed + 1e-7
+
+
+def test_only_what_is_asked_for_is_computed():
+    x, branch, weight, bias, aside, _ = summed(2, 5, 64, torch.float32)
+    plain = add_layer_norm(x, branch, weight, bias, 1e-5, backend="sdpa")
+    found = add_layer_norm(x, branch, weight, bias, 1e-5, backend="triton")
+    assert (found.scale, found.aside) == (None, None)
+    torch.testing.assert_close(found.y, plain.y)
+    found = add_layer_norm(x, None, weight, bias, 1e-5, aside=aside, backend="triton")
+    assert found.tokens is x
+    assert found.scale is None
+    torch.testing.assert_close(found.aside, aside[0] + aside[1])
+
+
+def test_strided_sums():
+    """Every second token of wider buffers, and a sum of tensors with other strides."""
+    x, branch, weight, bias, aside, _ = summed(2, 6, 96, torch.float32)
+    wide = [torch.cat([each, each], dim=-1)[:, ::2, 48:144] for each in (x, branch)]
+    other = tuple(each.transpose(0, 1).contiguous().transpose(0, 1)[:, ::2] for each in aside)
+    found = add_layer_norm(*wide, weight, bias, 1e-5, 16, other, backend="triton")
+    plain = add_layer_norm(*wide, weight, bias, 1e-5, 16, other, backend="sdpa")
+    torch.testing.assert_close(found.tokens, plain.tokens, rtol=0, atol=0)
+    torch.testing.assert_close(found.aside, plain.aside, rtol=0, atol=0)
+    torch.testing.assert_close(found.y, plain.y)
+    torch.testing.assert_close(found.scale.mean(-1), plain.scale)
+
+
+def test_sums_that_cannot_be_served_are_refused_with_their_reason():
+    x, branch, weight, bias, aside, _ = summed(2, 5, 64, torch.float32)
+    for options, reason in (
+        ({"branch": branch.double()}, "not all that is added"),
+        ({"branch": branch.clone().requires_grad_()}, "gradient"),
+        ({"branch": branch, "aside": (aside[0].clone().requires_grad_(), aside[1])}, "gradient"),
+    ):
+        with pytest.raises(ValueError, match=f"'triton' can't serve: .*{reason}"):
+            add_layer_norm(x, weight=weight, bias=bias, eps=1e-5, backend="triton", **{"branch": None, **options})
+
+
+def test_channels_that_are_not_adjacent():
+    """As a convolution gives patches."""
+    x, branch, weight, bias, _, _ = summed(2, 5, 64, torch.float32)
+    apart = [each.transpose(1, 2).contiguous().transpose(1, 2) for each in (x, branch)]
+    assert apart[0].stride(-1) != 1
+    for found, expected in zip(
+        add_layer_norm(*apart, weight, bias, 1e-5, 4, backend="triton")[:3],
+        add_layer_norm(x, branch, weight, bias, 1e-5, 4, backend="triton")[:3],
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_no_images_and_no_tokens():
+    _, weight, bias = make(1, 1, 8)
+    for shape in ((0, 5, 8), (2, 0, 8)):
+        x = torch.zeros(shape, device=DEVICE)
+        found = add_layer_norm(x, x, weight, bias, 1e-5, 4, (x, x), backend="triton")
+        assert found.y.shape == found.tokens.shape == found.aside.shape == shape
+
+
+def test_tokens_behind_others_may_lie_as_a_convolution_leaves_them():
+    x, branch, weight, bias, _, front = summed(2, 6, 32, torch.float32, front=1)
+    across = x.transpose(1, 2).contiguous().transpose(1, 2)
+    found = add_layer_norm(across, branch, weight, bias, 1e-5, front=front, backend="triton")
+    expected = add_layer_norm(x, branch, weight, bias, 1e-5, front=front, backend="sdpa")
+    torch.testing.assert_close(found.tokens, expected.tokens, rtol=0, atol=0)
+    torch.testing.assert_close(found.y, expected.y)

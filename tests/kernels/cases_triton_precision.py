@@ -34,28 +34,21 @@ def factor(handle, tf32):
 
 
 @pytest.fixture
-def tensor_cores(monkeypatch):
-    """Products of bfloat16 and TF32 as on a GPU: the interpreter would multiply the bits of the one as integers, take
-    the other for float32, and cast to bfloat16 by cutting. And the NaN of an exponential, which is always the same."""
-    plain_cast, plain_exp2 = InterpreterBuilder.cast_impl, InterpreterBuilder.create_exp2
+def tensor_cores(monkeypatch, nearest_bfloat16):
+    """Products of bfloat16 and TF32 as on a GPU: the interpreter would multiply the bits of the one as integers, and
+    take the other for float32. And the NaN of an exponential, which is always the same."""
+    plain_exp2 = InterpreterBuilder.create_exp2
 
     def exp2(builder, x):
         power = plain_exp2(builder, x)
         power.data.view(np.uint32)[np.isnan(power.data)] = GPU_NAN
         return power
 
-    def cast(builder, source, dtype):
-        if (source.dtype.scalar, dtype.scalar) == (tl.float32, tl.bfloat16):
-            rounded = torch.from_numpy(np.ascontiguousarray(source.data)).bfloat16()
-            return TensorHandle(rounded.view(torch.int16).numpy().view(np.uint16), tl.bfloat16)
-        return plain_cast(builder, source, dtype)
-
     def dot(builder, a, b, d, input_precision, _):
         tf32 = input_precision.name == "TF32"
         return TensorHandle(factor(a, tf32) @ factor(b, tf32) + d.data, d.dtype.scalar)
 
     monkeypatch.setattr(InterpreterBuilder, "create_exp2", exp2)
-    monkeypatch.setattr(InterpreterBuilder, "cast_impl", cast)
     monkeypatch.setattr(InterpreterBuilder, "create_dot", dot)
 
 

@@ -1,8 +1,10 @@
 """Which backend is taken where, without the GPU: fake tensors on one, and the driver's answers replaced."""
 
 import re
+import sys
 from importlib.metadata import PackageNotFoundError
 from typing import NamedTuple
+from unittest import mock
 
 import pytest
 import torch
@@ -12,8 +14,10 @@ from gem_fast.kernels import (
     decode_labels,
     layer_norm_and_temperature,
     query_key_attention,
+    quick_gelu,
     self_self_attention,
     triton_host,
+    unit_rows,
 )
 from gem_fast.kernels.attention import query_key, self_self
 from gem_fast.kernels.backends import OPERATIONS, Backend, Operation, check_name, names
@@ -25,6 +29,7 @@ from gem_fast.options import GemOptions
 from gem_fast.towers.vit import GemVisionTransformer, VisionConfig
 
 LOW = (torch.float16, torch.bfloat16)
+layer_norm = sys.modules["gem_fast.kernels.layer_norm.layer_norm"]
 
 
 @pytest.fixture
@@ -37,10 +42,12 @@ def gpu(monkeypatch):
     def make(major, minor):
         properties = Properties(major, minor)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+        triton_host._asked.cache_clear()
 
     make(9, 0)
     with FakeTensorMode():
         yield make
+    triton_host._asked.cache_clear()
 
 
 class Properties(NamedTuple):
@@ -107,7 +114,7 @@ def test_other_gpus_are_left_to_sdpa_and_torch(gpu, capability):
     assert chosen("query_key_attention", packed()) == "sdpa"
     assert chosen("decode_labels", scores, (8, 8), 100.0, 0.0) == "sdpa"
     assert chosen("decode_heatmaps", scores, (8, 8)) == "sdpa"
-    assert chosen("layer_norm_and_temperature", x, w, w, 1e-5) == "sdpa"
+    assert chosen("layer_norm_and_temperature", x, w, w, 1e-5, None, 4) == "sdpa"
 
 
 def test_an_architecture_that_was_not_compiled_for_is_served_by_name_only(gpu):
@@ -185,16 +192,16 @@ class TestWhatTritonNeeds:
 
     @pytest.fixture(autouse=True)
     def _looked_for_again(self):
-        for found in (triton_host._version, triton_host._missing_for_a_launch):
+        for found in (triton_host._too_old, triton_host._missing_for_a_launch):
             found.cache_clear()
         yield
-        for found in (triton_host._version, triton_host._missing_for_a_launch):
+        for found in (triton_host._too_old, triton_host._missing_for_a_launch):
             found.cache_clear()
 
     def refused(self, told):
         assert attends(packed()) == "sdpa"
         x, w, scores = (torch.empty(shape, device="cuda:0") for shape in ((1, 5, 8), (8,), (3, 4, 4)))
-        assert chosen("layer_norm_and_temperature", x, w, w, 1e-5) == "sdpa"
+        assert chosen("layer_norm_and_temperature", x, w, w, 1e-5, None, 4) == "sdpa"
         assert chosen("decode_labels", scores, (8, 8), 100.0, 0.0) == "sdpa"
         with pytest.raises(ValueError, match=f"'triton' can't serve: .*{told}"):
             self_self_attention(packed(), 3.0, backend="triton")
@@ -218,7 +225,7 @@ class TestWhatTritonNeeds:
         monkeypatch.setattr(triton_host, "version", version)
         name = "pytorch-triton"
         self.refused("triton 3.1.0")
-        triton_host._version.cache_clear()
+        triton_host._too_old.cache_clear()
         name = "none"
         assert attends(packed()) == "triton"  # it says so itself
 
@@ -259,17 +266,21 @@ def test_the_engine_runs_its_blocks_on_triton(gpu):
     model = small_model()
     pixels = torch.empty(2, 3, 48, 48, dtype=torch.float16, device="cuda:0")
     seen = operations_of(lambda: model(pixels))
-    assert seen == {"layer_norm_and_norms_triton": 3, "self_self_attention_triton": 3}
+    # A LayerNorm with a sum or norms: the embedding's, the second of the first block, all of GEM's, the head's.
+    assert seen == {"layer_norm_triton": 1 + 1 + 5 + 1, "self_self_attention_triton": 3, "unit_rows_triton": 1}
     for strict in (False, True):
         code = torch.export.export(model, (pixels,), strict=strict).graph_module.code
-        assert code.count("ops.gem_fast.self_self_attention_triton") == 3
-        assert code.count("ops.gem_fast.layer_norm_and_norms_triton") == 3
+        for name, count in seen.items():
+            assert code.count(f"ops.gem_fast.{name}") == count
 
 
 def test_a_fixed_temperature_needs_no_norms(gpu):
     model = small_model(inverse_temperature=3.0)
     pixels = torch.empty(2, 3, 48, 48, dtype=torch.float16, device="cuda:0")
-    assert operations_of(lambda: model(pixels)) == {"self_self_attention_triton": 3}
+    with mock.patch.object(layer_norm, "OPERATION", mock.Mock(side_effect=layer_norm.OPERATION)) as norms:
+        model(pixels)
+    assert len(norms.call_args_list) == 9
+    assert all(call.args[6] is None for call in norms.call_args_list)
 
 
 @pytest.mark.parametrize("by", ["argument", "environment"])
@@ -307,6 +318,8 @@ def test_triton_by_name_fails_loudly_on_the_cpu(monkeypatch):
     calls = (
         lambda backend: self_self_attention(torch.zeros(1, 4, 3, 1, 8), torch.ones(1), backend=backend),
         lambda backend: layer_norm_and_temperature(x, torch.ones(8), torch.ones(8), 1e-5, 8, backend=backend),
+        lambda backend: quick_gelu(x, backend),
+        lambda backend: unit_rows(x, backend),
         lambda backend: decode_labels(scores, (4, 4), backend=backend),
         lambda backend: decode_heatmaps(scores, (4, 4), backend=backend),
     )
@@ -420,6 +433,8 @@ def test_every_operation_has_plain_torch_and_ends_with_what_serves_all():
         "pair_attention": ("cpu", "triton", "sdpa", "reference"),
         "query_key_attention": ("cpu", "sdpa"),
         "layer_norm_and_temperature": ("triton", "sdpa"),
+        "quick_gelu": ("triton", "sdpa"),
+        "unit_rows": ("triton", "sdpa"),
         "decode_labels": ("cpu", "triton", "sdpa"),
         "decode_heatmaps": ("cpu", "triton", "sdpa"),
     }

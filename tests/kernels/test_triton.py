@@ -6,8 +6,10 @@ import pytest
 
 from tests.interpreted import python, run_cases
 
+OPERATIONS = ["attention", "pairs", "precision", "decoding", "tile_search", "layer_norm", "elementwise"]
 
-@pytest.mark.parametrize("operation", ["attention", "pairs", "precision", "decoding", "tile_search", "layer_norm"])
+
+@pytest.mark.parametrize("operation", OPERATIONS)
 def test_numerics(operation, tmp_path):
     """In a process of its own: without a GPU it needs Triton's interpreter, chosen before anything imports Triton."""
     run_cases(Path(__file__).parent / f"cases_triton_{operation}.py", tmp_path)

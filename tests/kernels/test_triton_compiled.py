@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from gem_fast.bench.ahead import SHARED_LIMIT
-from gem_fast.bench.gpu_report import ARCHITECTURES, COMPARED, Job, compile_job, table_jobs
-from gem_fast.kernels.attention.triton.tiles import FAMILIES, TABLE, Device, Tile, is_resident, split_width, tile_for
+from gem_fast.bench.gpu_report import ARCHITECTURES, BY_ROW, COMPARED, Job, compile_job, table_jobs
+from gem_fast.kernels.attention.triton.tiles import FAMILIES, TABLE, Device, is_resident, split_width, tile_for
 
 pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET"):
@@ -42,10 +42,13 @@ def test_float32_reaches_tensor_cores_in_tf32_only(arch, operation):
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_what_is_not_attention_fits_every_gpu(arch):
-    """LayerNorm in two types and all of the decoding: no spills, shared memory and registers for several programs."""
+    """What goes row by row in two types, and all of the decoding: no spills, shared memory and registers for several
+    programs."""
     jobs = [job for job in table_jobs() if job.arch == arch and job.operation in ("labels", "extremes", "heatmaps")]
     assert len(jobs) == 3
-    jobs += [Job(arch, "layer_norm", 1280, dtype, "ieee", Tile(1, 0, 8, 3)) for dtype in ("bf16", "fp32")]
+    rows = [job for job in table_jobs() if job.arch == arch and job.operation in (*BY_ROW, "quick_gelu")]
+    jobs += [job for job in rows if job.dtype != "fp16"]
+    assert len(jobs) == 3 + 2 * 4
     for job in jobs:
         compiled = compile_job(job)
         assert compiled.spills == 0, job

@@ -1,5 +1,6 @@
 """Memory that loading takes: little more than the model, whatever kind of file it is in."""
 
+import gc
 import os
 
 import pytest
@@ -15,9 +16,9 @@ from tests.towers.clip_files import (
     write_open_clip,
 )
 
-# 76 MB of 83 in one tensor, of which no second copy may be made, nor the file stay in memory.
-WIDE = TINY | {"text_cfg": TINY["text_cfg"] | {"width": 384, "heads": 6}}
-TEXT = CONFIG["text_config"] | {"hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 6}
+# 152 MB in one tensor, of which no second copy may be made, nor the file stay in memory.
+WIDE = TINY | {"text_cfg": TINY["text_cfg"] | {"width": 768, "heads": 12}}
+TEXT = CONFIG["text_config"] | {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
 
 
 def status(name):
@@ -40,6 +41,7 @@ def test_little_more_than_the_model(tmp_path, clip, kind):
         write_open_clip(folder, clip, WIDE, weights=None)
         save_state(clip.state_dict(), folder / f"model.{'safetensors' if kind == 'safetensors' else 'pth'}")
     gem_fast.load("gem-tiny")  # what comes with the first model
+    gc.collect()
     before = status("VmRSS")
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
@@ -47,5 +49,5 @@ def test_little_more_than_the_model(tmp_path, clip, kind):
     taken = status("VmHWM") - before
     towers = (model.vision, model.text.tower)
     held = sum(each.numel() * each.element_size() for tower in towers for each in tower.parameters())
-    assert held > 80e6
+    assert held > 200e6
     assert taken < 1.2 * held

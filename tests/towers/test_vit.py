@@ -14,7 +14,7 @@ from gem_fast.kernels.cpu_library import why_missing
 from gem_fast.options import GemOptions
 from gem_fast.towers.eager import eager_gem
 from gem_fast.towers.packing import pack_vision, vision_config
-from gem_fast.towers.vit import Block, GemVisionTransformer
+from gem_fast.towers.vit import Block, GemVisionTransformer, unfolded
 
 needs_cpu = pytest.mark.skipif(why_missing() is not None, reason=f"cpu can't serve: {why_missing()}")
 SUBSETS = ["q", "k", "v", "qk", "qv", "kv", "qkv"]
@@ -255,6 +255,18 @@ def test_compiles_without_a_graph_break(original, backend):
 def test_wrong_pixels_are_named(image, message):
     with pytest.raises(ValueError, match=message):
         ours("small")(image)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("patch", "size"), [(8, (24, 16)), (3, (3, 9)), (1, (2, 2))], ids=str)
+def test_patches_as_rows_of_a_product_are_those_of_the_convolution(patch, size, dtype):
+    """What a GPU computes, whose convolution may be in TF32; the pixels' type is the product's."""
+    layer, image = torch.nn.Conv2d(3, 10, patch, patch).double(), pixels(2, *size)
+    expected = layer(image.double()).flatten(2).transpose(1, 2)
+    rows = unfolded(image.double() if dtype == torch.float32 else image, patch, dtype)
+    assert rows.dtype == dtype
+    found = rows.double() @ layer.weight.flatten(1).T + layer.bias
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_more_gem_blocks_than_blocks_are_refused():

@@ -3,9 +3,11 @@
 The kernels are imported on first use, so that importing this package needs neither Triton nor a driver.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import torch
+from gem_fast.kernels.operators import register
 from gem_fast.kernels.triton_host import architecture, is_compiled_for, on_device, why_no_triton
 from torch import Tensor
 
@@ -51,9 +53,9 @@ def triton_attention(
 ) -> Tensor:
     """Eq. 3 and 5-7 of GEM with fused kernels that read `qkv` in place.
 
-    Shapes: qkv [B, N, 3, H, D] of any strides with a contiguous last dimension, inverse_temperature [B], result
-    [B, N, H*D]. Norms, logits, sums and the ensemble are float32. float32 products are exact unless
-    `torch.set_float32_matmul_precision` allows TF32; then their operands are rounded to nearest, the
+    Shapes: qkv [B, N, 3, H, D] of any strides with a contiguous last dimension, inverse_temperature [B], or [B, N] of
+    the tokens, whose mean it is, result [B, N, H*D]. Norms, logits, sums and the ensemble are float32. float32 products
+    are exact unless `torch.set_float32_matmul_precision` allows TF32; then their operands are rounded to nearest, the
     values, and rows that are not normalised, in a copy.
 
     Raises:
@@ -62,14 +64,17 @@ def triton_attention(
     reason = why_not(qkv, inverse_temperature)
     if reason:
         raise ValueError(f"Triton can't serve this: {reason}")
-    return torch.ops.gem_fast.self_self_attention_triton(qkv, inverse_temperature, iterations, projections, normalize)
+    return run(qkv, inverse_temperature, iterations, projections, normalize)
 
 
-@torch.library.custom_op(
-    "gem_fast::self_self_attention_triton",
-    mutates_args=(),
-    schema="(Tensor qkv, Tensor inverse_temperature, int iterations, int[] projections, bool normalize) -> Tensor",
-)
+def run(
+    qkv: Tensor, inverse_temperature: Tensor, iterations: int, projections: Sequence[int], normalize: bool
+) -> Tensor:
+    """`triton_attention` of arguments that were checked."""
+    found: Tensor = _OPERATOR(qkv, inverse_temperature, iterations, projections, normalize)
+    return found
+
+
 def _self_self(
     qkv: Tensor, inverse_temperature: Tensor, iterations: int, projections: Sequence[int], normalize: bool
 ) -> Tensor:
@@ -95,15 +100,28 @@ def launch_attention(
             call.attend(iterations, out)
         elif call.is_resident():
             call.resident(iterations, out)
+        elif call.in_place(iterations):
+            call.assign(None, out)
         else:
-            call.assign(None if call.in_place(iterations) else call.refined(iterations), out)
+            call.assign(call.refined(iterations), out)
     return out
 
 
-@_self_self.register_fake
-def _(qkv: Tensor, inverse_temperature: Tensor, iterations: int, projections: Sequence[int], normalize: bool) -> Tensor:
+def _fake(
+    qkv: Tensor, inverse_temperature: Tensor, iterations: int, projections: Sequence[int], normalize: bool
+) -> Tensor:
     B, N, _, H, D = qkv.shape
     return qkv.new_empty(B, N, H * D)
+
+
+_OPERATOR = register(
+    "self_self_attention_triton(Tensor qkv, Tensor inverse_temperature, int iterations, int[] projections,"
+    " bool normalize) -> Tensor",
+    _self_self,
+    _fake,
+)
+
+INTERPRETER = Device("interpreter", 1, "interpreter")
 
 
 class Call:
@@ -114,10 +132,11 @@ class Call:
     ) -> None:
         # Any choice out of q, k and v is evenly spaced, so it is a view.
         step = projections[1] - projections[0] if len(projections) > 1 else 1
-        self.chosen = qkv[:, :, projections[0] : projections[-1] + 1 : step]  # [B, N, P, H, D]
-        self.values = qkv[:, :, 2:]  # [B, N, 1, H, D]
+        whole = len(projections) == 3
+        self.chosen = qkv if whole else qkv[:, :, projections[0] : projections[-1] + 1 : step]  # [B, N, P, H, D]
+        self.qkv = qkv
         self.B, self.N, self.P, self.H, self.D = self.chosen.shape
-        self.c = inverse_temperature.to(torch.float32).contiguous()
+        self.temperatures = inverse_temperature.to(torch.float32).contiguous()  # [B], or [B, N] of the tokens
         self.device = device_of(qkv.device)
         self.tiles = tiles
         main, rest = split_width(self.D)
@@ -136,6 +155,16 @@ class Call:
             return self.tiles[operation]
         return chosen_tile(self.device, operation, self.B * self.H, self.N, self.width, self.chosen.dtype)
 
+    def temperature(self) -> Tensor:
+        """The inverse temperature of each image, [B]."""
+        if self.temperatures.ndim == 2:
+            self.temperatures = self.temperatures.mean(-1)
+        return self.temperatures
+
+    def value(self) -> Tensor:
+        """The values as they are multiplied, [B, N, H, D]."""
+        return self.rounded(self.qkv[:, :, 2:])[:, :, 0] if self.products["PRECISION"] == "tf32" else self.qkv[:, :, 2]
+
     def is_resident(self) -> bool:
         if "resident" in self.tiles:
             return self.tiles["resident"] is not None
@@ -149,23 +178,27 @@ class Call:
         return -(-rows // tile.rows), heads, self.B
 
     def refined(self, iterations: int) -> Tensor:
-        """Eq. 5: unit rows after all iterations, packed as [B, P, H, padded, width]."""
+        """Eq. 5: unit rows after all iterations, packed as [B, P, H, padded, width]; the first kernel takes the mean of
+        the tokens' temperatures too."""
         from .refine import normalize_kernel, refine_kernel
 
         tile, largest = self.tile("refine"), self.tile("assign")
         multiple = max(tile.rows, tile.keys, largest.rows, largest.keys)
         padded = -(-self.N // multiple) * multiple
-        units = self.chosen.new_empty(self.B, self.P, self.H, padded, self.width)
-        spare = torch.empty_like(units)
+        units = torch.empty((self.B, self.P, self.H, padded, self.width), dtype=self.qkv.dtype, device=self.qkv.device)
         grid = self.grid(padded, tile, self.P * self.H)
         strides = self.chosen.stride()[:4]
+        of_tokens = self.temperatures if self.temperatures.ndim == 2 else None
+        if of_tokens is not None:
+            self.temperatures = torch.empty(self.B, dtype=torch.float32, device=self.qkv.device)
         normalize_kernel[grid](
-            self.chosen, units, *strides, self.N, padded, self.H,
-            D=self.D, ROWS=tile.rows, **self.parts, **self.products, num_warps=4,
+            self.chosen, units, of_tokens, self.temperatures, *strides, self.N, padded, self.H,
+            D=self.D, ROWS=tile.rows, MEAN=of_tokens is not None, **self.parts, **self.products, num_warps=4,
         )  # fmt: skip
+        spare = torch.empty_like(units) if iterations else units
+        tiles = {"ROWS": tile.rows, "KEYS": tile.keys, **tile.options}
         for _ in range(iterations):
-            tiles = {"ROWS": tile.rows, "KEYS": tile.keys, **tile.options}
-            refine_kernel[grid](units, spare, self.c, self.N, padded, **self.parts, **self.softmax, **tiles)
+            refine_kernel[grid](units, spare, self.temperatures, self.N, padded, **self.parts, **self.softmax, **tiles)
             units, spare = spare, units
         return units
 
@@ -185,10 +218,12 @@ class Call:
         from .assign import assign_kernel
 
         tile = self.tile("assign" if units is not None else "assign_in_place")
-        source = self.chosen if units is None else units.permute(0, 3, 1, 2, 4)
-        value = self.rounded(self.values)[:, :, 0]
+        source, (b, n, p, h) = self.chosen, self.chosen.stride()[:4]
+        if units is not None:
+            source, (b, p, h, n) = units, units.stride()[:4]
+        value = self.value()
         assign_kernel[self.grid(self.N, tile, self.H)](
-            source, value, out, self.c, *source.stride()[:4], *value.stride()[:3], self.N,
+            source, value, out, self.temperature(), b, n, p, h, *value.stride()[:3], self.N,
             P=self.P, D=self.D, IN_PLACE=units is None, ROWS=tile.rows, KEYS=tile.keys,
             **self.parts, **self.softmax, **tile.options,
         )  # fmt: skip
@@ -198,12 +233,12 @@ class Call:
         from .resident import resident_kernel
 
         tile = self.tile("resident")
-        value = self.rounded(self.values)[:, :, 0]
+        value = self.value()
         rows = tile.rows if self.N > 64 else max(16, 1 << (self.N - 1).bit_length())
         options = tile.options if rows >= 64 else {"num_warps": 4, "num_stages": 1}
         resident_kernel[(self.H, self.B)](
-            self.chosen, value, out, self.c, *self.chosen.stride()[:4], *value.stride()[:3], self.N, iterations,
-            P=self.P, D=self.D, ROWS=rows, **self.parts, **self.softmax, **options,
+            self.chosen, value, out, self.temperature(), *self.chosen.stride()[:4], *value.stride()[:3],
+            self.N, iterations, P=self.P, D=self.D, ROWS=rows, **self.parts, **self.softmax, **options,
         )  # fmt: skip
 
     def attend(self, iterations: int, out: Tensor) -> None:
@@ -215,7 +250,7 @@ class Call:
                 self.pairs(source, source[:, :, i], refined[:, :, i], ((i, i),))
             source = self.rounded(refined)
         own = [(i, i) for i in range(self.P)]
-        self.pairs(source, self.rounded(self.values)[:, :, 0], out.view(self.B, self.N, self.H, self.D), own)
+        self.pairs(source, self.value(), out.view(self.B, self.N, self.H, self.D), own)
 
     def pairs(
         self,
@@ -234,7 +269,7 @@ class Call:
         strides = (*projections.stride()[:4], *value.stride()[:3], *out.stride()[:3])
         digits = sum((3 * a + b) * 9**i for i, (a, b) in enumerate(pairs))
         attend_kernel[self.grid(self.N, tile, self.H)](
-            projections, value, out, self.c, down, across, *strides, self.N,
+            projections, value, out, self.temperature(), down, across, *strides, self.N,
             columns=0 if across is None else len(across), pairs=digits, P=len(pairs),
             share=1.0 / len(pairs) if average else 1.0,
             D=self.D, ROWS=tile.rows, KEYS=tile.keys, WHOLE=self.N % tile.keys == 0, NEAR=factors is not None,
@@ -244,8 +279,13 @@ class Call:
 
 def device_of(device: torch.device) -> Device:
     """What the tile tables need to know of a device; off the GPU it is Triton's interpreter."""
-    arch = architecture(device)
-    if arch is None:
-        return Device("interpreter", 1, "interpreter")
+    if device.type != "cuda" or not torch.cuda.is_initialized():
+        return INTERPRETER
+    return _device(torch.cuda.current_device() if device.index is None else device.index)
+
+
+@functools.cache
+def _device(index: int) -> Device:
+    device = torch.device("cuda", index)
     properties = torch.cuda.get_device_properties(device)
-    return Device(arch, properties.multi_processor_count, properties.name)
+    return Device(str(architecture(device)), properties.multi_processor_count, properties.name)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from gem_fast.kernels.operators import register
 from gem_fast.kernels.triton_host import is_compiled_for, on_device
 from torch import Tensor
 
@@ -40,14 +41,10 @@ def pairs_triton(
     """
     down, across = (None, None) if factors is None else (each.float().contiguous() for each in factors)
     indices = [index for pair in pairs for index in pair]
-    return torch.ops.gem_fast.pair_attention_triton(qkv, scale, indices, average, down, across)
+    found: Tensor = _OPERATOR(qkv, scale, indices, average, down, across)
+    return found
 
 
-@torch.library.custom_op(
-    "gem_fast::pair_attention_triton",
-    mutates_args=(),
-    schema="(Tensor qkv, Tensor scale, int[] pairs, bool average, Tensor? down, Tensor? across) -> Tensor",
-)
 def _pairs(
     qkv: Tensor, scale: Tensor, pairs: Sequence[int], average: bool, down: Tensor | None, across: Tensor | None
 ) -> Tensor:
@@ -64,7 +61,14 @@ def _pairs(
     return out
 
 
-@_pairs.register_fake
-def _(qkv: Tensor, *_arguments: Any) -> Tensor:
+def _fake(qkv: Tensor, *_arguments: Any) -> Tensor:
     B, N, _, H, D = qkv.shape
     return qkv.new_empty(B, N, H * D)
+
+
+_OPERATOR = register(
+    "pair_attention_triton(Tensor qkv, Tensor scale, int[] pairs, bool average, Tensor? down, Tensor? across)"
+    " -> Tensor",
+    _pairs,
+    _fake,
+)

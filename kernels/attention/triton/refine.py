@@ -22,6 +22,8 @@ from .rows import (
 def normalize_kernel(
     projections,  # [B, N, P, H, D], strided
     units,  # [B, P, H, padded, MAIN + REST]; rows from N to padded are written as zero
+    temperatures,  # [B, N] of the tokens
+    inverse_temperature,  # [B], their mean
     stride_b,
     stride_n,
     stride_p,
@@ -33,10 +35,21 @@ def normalize_kernel(
     MAIN: tl.constexpr,
     REST: tl.constexpr,
     ROWS: tl.constexpr,
+    MEAN: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """p⁰ = projection / |projection|, in place in strides, once for all iterations."""
+    """p⁰ = projection / |projection|, in place in strides, once for all iterations.
+
+    With `MEAN`, one program of an image writes the inverse temperature that the kernels after this one read.
+    """
     i_head, i_image = tl.program_id(1), tl.program_id(2).to(tl.int64)
+    if MEAN:  # noqa: SIM102 - known when it is compiled
+        if (tl.program_id(0) == 0) & (i_head == 0):
+            o_tokens, total = tl.arange(0, 256), tl.zeros((256,), tl.float32)
+            for start in range(0, N, 256):
+                at = start + o_tokens
+                total += tl.load(temperatures + i_image * N + at, mask=at < N, other=0.0)
+            tl.store(inverse_temperature + i_image, tl.sum(total) / N)
     head = (i_image * tl.num_programs(1) + i_head) * padded * (MAIN + REST)
     o_rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     source = projections + i_image * stride_b + (i_head // H).to(tl.int64) * stride_p

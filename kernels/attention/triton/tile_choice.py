@@ -53,6 +53,7 @@ def _read_once(device: str, named: str | None) -> TileTable | None:
 def forget() -> None:
     """Look for tables again at the next call."""
     _read_once.cache_clear()
+    _measured.cache_clear()
 
 
 def describe(device: str) -> str:
@@ -73,9 +74,16 @@ def kind_of(device: Device, dtype: torch.dtype) -> str:
     return "tf32" if precision(device, dtype) == "tf32" else str(dtype).removeprefix("torch.")
 
 
+@functools.lru_cache(maxsize=4096)
+def _measured(
+    device: Device, operation: str, heads: int, N: int, width: int, kind: str, named: str | None
+) -> Entry | None:
+    table = _read_once(device.name, named)
+    return table.find(operation, Shape(kind, width, N, heads)) if table else None
+
+
 def _found(device: Device, operation: str, heads: int, N: int, width: int, dtype: torch.dtype) -> Entry | None:
-    table = table_in_use(device.name)
-    return table.find(operation, Shape(kind_of(device, dtype), width, N, heads)) if table else None
+    return _measured(device, operation, heads, N, width, kind_of(device, dtype), os.environ.get(VARIABLE))
 
 
 def chosen_tile(device: Device, operation: str, heads: int, N: int, width: int, dtype: torch.dtype) -> Tile | None:

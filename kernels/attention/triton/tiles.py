@@ -6,6 +6,7 @@ prints what they use.
 A table that `gem-fast tune` measured goes before it: see `tile_choice.py`.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -112,6 +113,7 @@ TABLE: dict[str, dict[int, Entries]] = {
 }
 
 
+@functools.lru_cache(maxsize=1024)
 def tile_for(device: Device, operation: str, width: int, dtype: torch.dtype) -> Tile | None:
     """The tile of `operation` (a key of the table) for packed heads of `width` channels; None if none is good."""
     family = FAMILIES.get(device.arch) or ("mfma" if device.arch.startswith("gfx") else "mma")
@@ -131,6 +133,7 @@ def is_resident(device: Device, heads: int, N: int, width: int, dtype: torch.dty
     return N <= 64 or heads >= device.multiprocessors
 
 
+@functools.cache
 def split_width(D: int) -> tuple[int, int]:
     """Two powers of two that hold D channels, the second 0 if one is as good: 80 -> (64, 16), 104 -> (128, 0)."""
     whole = max(16, 1 << (D - 1).bit_length())

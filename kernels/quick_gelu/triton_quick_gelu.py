@@ -1,0 +1,36 @@
+"""The launcher of QuickGELU in place; Triton is imported on first use."""
+
+from gem_fast.kernels.operators import register
+from gem_fast.kernels.triton_host import is_compiled_for, on_device, why_no_triton
+from torch import Tensor
+
+BLOCK = 2048  # elements of a program: sixteen a thread
+
+
+def why_not(x: Tensor) -> str | None:
+    """The reason why `triton_quick_gelu` can't serve x, or None if it can."""
+    if not x.is_contiguous():
+        return "x must be contiguous"
+    return why_no_triton(x, "x")
+
+
+def pays(x: Tensor) -> bool:
+    """Whether it is the one to take where no backend is asked for."""
+    return is_compiled_for(x.device)
+
+
+def triton_quick_gelu(x: Tensor) -> Tensor:
+    """`x · sigmoid(1.702 x)` written over x, which it returns, where `why_not` is None; computed in float32."""
+    _OPERATOR(x)
+    return x
+
+
+def _quick_gelu(x: Tensor) -> None:
+    from .kernel import quick_gelu_kernel
+
+    if n := x.numel():
+        with on_device(x.device):
+            quick_gelu_kernel[(-(-n // BLOCK),)](x, n, BLOCK=BLOCK, num_warps=4)
+
+
+_OPERATOR = register("quick_gelu_triton(Tensor(a!) x) -> ()", _quick_gelu, lambda x: None)
