@@ -18,18 +18,22 @@ demo: $(ENGINE)
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-# Runtimes and tools of others on our graphs; a browser takes part where Chromium is installed.
+# Runtimes and tools of others on our graphs, each in a folder of its own. What the machine lacks for one, npm or Chromium, is
+# told as the reason why it was skipped.
 CONSUMERS := build/consumers
-TARGET := $(BIN)/python -m pip install --quiet --no-deps --target $(CONSUMERS)
-test-consumers: $(CONSUMERS)/.ready
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest tests/consumers/check_consumers.py
+FOREIGN := $(patsubst tests/consumers/packages/%.txt,$(CONSUMERS)/%/.ready,$(wildcard tests/consumers/packages/*.txt))
+NODE := $(CONSUMERS)/node/.ready
+test-consumers: $(FOREIGN) $(if $(shell command -v npm),$(NODE))
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -rs tests/consumers/check_consumers.py
 
-$(CONSUMERS)/.ready: $(READY) tests/consumers/package.json
-	rm -rf $(CONSUMERS) && mkdir -p $(CONSUMERS)/node && cp tests/consumers/package.json $(CONSUMERS)/node
-	$(TARGET)/openvino openvino==2026.4.1 openvino-telemetry
-	$(TARGET)/onnxruntime-old onnxruntime==1.20.1
-	$(TARGET)/tools onnxslim==0.1.98 colorama onnxsim==0.8.1 onnxconverter-common==1.16.0
-	npm install --prefix $(CONSUMERS)/node --ignore-scripts --no-audit --no-fund --silent
+$(FOREIGN): $(CONSUMERS)/%/.ready: tests/consumers/packages/%.txt | $(READY)
+	rm -rf $(@D)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(@D) -r $<
+	mkdir -p $(@D) && touch $@
+
+$(NODE): tests/consumers/package.json
+	rm -rf $(@D) && mkdir -p $(@D) && cp $< $(@D)
+	npm install --prefix $(@D) --ignore-scripts --no-audit --no-fund --silent
 	touch $@
 
 # On a Ray of this machine, whose package is half a gigabyte.

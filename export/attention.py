@@ -8,14 +8,19 @@ from onnx import TensorProto
 from .builder import ORT_DOMAIN, GraphBuilder
 from .gem_attention import decomposed_gem
 from .layers import Attention, Layers
+from .quantization import Ranges, int8_product
 from .tensorrt.nodes import plugin_gem
 
 
 def make_layers(
-    graph: GraphBuilder, attention: str = "portable", dtype: str = "float32", quantize: str | None = None
+    graph: GraphBuilder,
+    attention: str = "portable",
+    dtype: str = "float32",
+    quantize: str | None = None,
+    ranges: Ranges | None = None,
 ) -> Layers:
-    """Layers on a graph, by the names of `ExportOptions`."""
-    return Layers(graph, KINDS[attention], dtype, quantize)
+    """Layers on a graph, by the names of `ExportOptions`; with the ranges of layers in static int8."""
+    return Layers(graph, KINDS[attention], dtype, int8_product(ranges) if quantize else None)
 
 
 def _ort(layers: Layers, q: str, k: str, v: str, heads: int, scale: float, causal: bool, bias: str | None) -> str:

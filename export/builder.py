@@ -93,6 +93,13 @@ class GraphBuilder:
             self.graph.initializer.append(numpy_helper.from_array(array, self._constants[key]))
         return self._constants[key]
 
+    def shape(self, *parts: int | str) -> str:
+        """An int64 vector out of numbers and vectors: a constant where all are numbers, since some can't fold them."""
+        if all(isinstance(part, int) for part in parts):
+            return self.constant(parts)
+        named = [self.constant([part]) if isinstance(part, int) else part for part in parts]
+        return self.op("Concat", *named, axis=0) if len(named) > 1 else named[0]
+
     def scalar(self, value: float) -> str:
         """A float32 constant."""
         return self.constant(value, np.float32)

@@ -16,12 +16,13 @@ from torch import Tensor
 from gem_fast.images import read_image
 from gem_fast.model import GemModel
 from gem_fast.options import Defaults
-from gem_fast.preprocess import to_pixels
+from gem_fast.preprocess import normalised, to_pixels
 from gem_fast.runtime.agreement import Comparison
 from gem_fast.runtime.manifest import Manifest, size_name
 from gem_fast.scores import surgery_scores
 from gem_fast.towers.text import embed_tokens, sees_padding
 
+from .calibration import Calibration
 from .checked_session import open_session
 from .comparison import agreed, compare, encoded, labeller
 from .plain import plain_torch
@@ -29,11 +30,10 @@ from .tokenizer_file import padding_id
 
 _WORDS = ["cat", "dog", "car", "tree", "house", "rocket", "apple", "umbrella"]
 _DECODED_ERROR = 1e-5  # relative; contrast and logit scale enlarge the rounding of cosines
-_TURNED = 2e-4  # share of values that Pillow's fixed point may round the other way
 
 
-def check_export(model: GemModel, folder: Path, manifest: Manifest) -> tuple[Comparison, ...]:
-    """Run every graph of the folder and compare it with the engine in float32.
+def check_export(model: GemModel, folder: Path, manifest: Manifest, calibration: Calibration) -> tuple[Comparison, ...]:
+    """Run every graph of the folder and compare it with the engine in float32, on images of the calibration too.
 
     In another type an error may be twice what PyTorch alone shows in that type on the same input.
 
@@ -43,7 +43,7 @@ def check_export(model: GemModel, folder: Path, manifest: Manifest) -> tuple[Com
     words = model.encode_text(_WORDS)
     return agreed(
         chain(
-            _image_encoders(model, folder, manifest, words),
+            _image_encoders(model, folder, manifest, words, calibration),
             _text_encoder(model, folder / "text_encoder.onnx"),
             _head(model, folder, words),
         )
@@ -57,56 +57,56 @@ def sample_images(count: int = 8) -> list[Image.Image]:
     return [read_image(str(folder / name)) for name in names[:count]]
 
 
-def _image_encoders(model: GemModel, folder: Path, manifest: Manifest, words: Tensor) -> Iterator[Comparison]:
+def _image_encoders(
+    model: GemModel, folder: Path, manifest: Manifest, words: Tensor, calibration: Calibration
+) -> Iterator[Comparison]:
     made = manifest.export
     kind = made.quantize or made.dtype
-    plain = plain_torch(model.vision, kind) if kind != "float32" or made.with_preprocess else None
+    plain = plain_torch(model.vision, kind, calibration.ranges) if kind != "float32" else None
     patch = model.vision.config.patch_size
     side = max(1, round(model.defaults.size / patch)) * patch
     for name, entry in manifest.of_role("image_encoder").items():
         session = open_session(folder / name, emulated=kind == "bfloat16")
         for size in [entry.size] if entry.size else [(side, side), (5 * patch, 7 * patch)]:
             labels = labeller(words, size, model.defaults.logit_scale)
-            for told, feed, pixels in feeds(model, size, made.with_preprocess):
+            for told, feed, pixels in feeds(model, size, made.with_preprocess, calibration):
                 results = dict(zip(entry.outputs, session.run(None, feed), strict=True))
                 where: dict[str, Any] = {"graph": name, "size": size_name(size), "batch": len(pixels), "input": told}
                 unchanged = made.original or made.feature_surgery
-                other = turned(model, pixels) if made.with_preprocess else pixels
                 with torch.inference_mode():
                     truth = encoded(model.vision, pixels, unchanged)
-                    alone = plain and encoded(plain, other, unchanged)
+                    alone = plain and encoded(plain, pixels, unchanged)
                 for output, result in results.items():
                     against = {"labelled": labels if output == "patch_features" else None, "output": output, **where}
                     found = compare(result, truth[output], **against)
                     yield found.loosened(compare(alone[output], truth[output], **against)) if alone else found
 
 
-def turned(model: GemModel, pixels: Tensor) -> Tensor:
-    """Pixels as another resampling rounds them: a few are off by one of 255."""
-    chance = torch.rand(pixels.shape, generator=torch.Generator().manual_seed(0))
-    step = 1 / (255 * torch.tensor(model.std).view(3, 1, 1))
-    return torch.where(chance < _TURNED, pixels + step, pixels)
-
-
 def feeds(
-    model: GemModel, size: tuple[int, int], with_preprocess: bool
+    model: GemModel, size: tuple[int, int], with_preprocess: bool, calibration: Calibration
 ) -> Iterator[tuple[str, dict[str, np.ndarray], Tensor]]:
-    """Inputs of the graph, one, three and eight images, random and samples, with the pixels that the engine gets."""
-    samples = sample_images()
+    """Inputs of the graph with the pixels that the engine gets: one, three and eight images, samples and noise.
+
+    Where there is a calibration they are its images: outside its ranges a graph promises nothing.
+    """
+    own = calibration.ranges is None
+    samples = sample_images() if own else list(calibration.images)
+    one, several = ("sample", "samples") if own else ("calibration", "calibration")
     if not with_preprocess:
         pixels = torch.stack([to_pixels(image, size, model.mean, model.std) for image in samples])
         noise = torch.randn(3, 3, *size, generator=torch.Generator().manual_seed(0))
-        for told, batch in (("sample", pixels[:1]), ("noise", noise), ("samples", pixels)):
-            yield told, {"pixels": batch.numpy()}, batch
+        for told, batch in ((one, pixels[:1]), ("noise", noise[: 3 * own]), (several, pixels)):
+            if len(batch):
+                yield told, {"pixels": batch.numpy()}, batch
         return
     noisy = np.random.default_rng(0).integers(0, 256, (3, 200, 150, 3), dtype=np.uint8)
     square = [image.resize((300, 300)) for image in samples]
-    noise_images = [Image.fromarray(each) for each in noisy]
-    for told, pictures in (("sample", samples[:1]), ("noise", noise_images), ("samples", square)):
-        # The graph resizes columns first, as Pillow does; from release 13 on not where the height shrinks much more.
-        columns_first = [image.resize((size[1], image.height), Image.Resampling.BICUBIC) for image in pictures]
-        pixels = torch.stack([to_pixels(image, size, model.mean, model.std) for image in columns_first])
-        yield told, {"image": np.stack([np.asarray(image) for image in pictures])}, pixels
+    for told, pictures in ((one, samples[:1]), ("noise", noisy[: 3 * own]), (several, square)):
+        if not len(pictures):
+            continue
+        resized = np.stack([model.resized(picture, size) for picture in pictures])
+        pixels = torch.from_numpy(normalised(resized, model.mean, model.std))
+        yield told, {"image": np.stack([np.asarray(picture) for picture in pictures])}, pixels
 
 
 def _text_encoder(model: GemModel, path: Path) -> Iterator[Comparison]:

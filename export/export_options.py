@@ -1,6 +1,7 @@
 """What can be chosen about an export. Needs neither torch nor onnx."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from gem_fast.dtypes import dtype_name
 from gem_fast.errors import ExportError
@@ -34,6 +35,8 @@ class ExportOptions:
             are float32 always, as in the engine.
         quantize: None, or `"int8"` for the image encoder's linear layers (weights ahead of time, activations at run
             time; float32 only).
+        calibrate: a folder of images like those to come: int8 whose activations are rounded by the ranges they have
+            there, not by those of each batch.
         original: a second output of the image encoder with the unchanged path's patch features.
         with_preprocess: the image encoder takes uint8 images of any size, and resizes and normalises them itself.
         check: run the graphs under ONNX Runtime and compare them with torch.
@@ -45,6 +48,7 @@ class ExportOptions:
     attention: str = "ort"
     dtype: str = "float32"
     quantize: str | None = None
+    calibrate: str | Path | None = None
     original: bool = False
     with_preprocess: bool = False
     check: bool = True
@@ -65,14 +69,19 @@ class ExportOptions:
             )
         if self.quantize not in (None, "int8"):
             raise ExportError(f"quantize must be int8 or left out, got {self.quantize!r}")
-        if self.quantize and self.dtype != "float32":
-            raise ExportError(f"quantize int8 goes with dtype float32, got {self.dtype}")
+        if self.integers and self.dtype != "float32":
+            raise ExportError(f"int8 goes with dtype float32, got {self.dtype}")
         if self.dynamic_size and self.sizes:
             raise ExportError("dynamic_size serves every size; leave out sizes, or name sizes alone")
         if self.dynamic_size and self.with_preprocess:
             raise ExportError("with_preprocess resizes to a fixed size; leave out dynamic_size")
         if len(set(self.sizes)) != len(self.sizes):
             raise ExportError(f"each size may come once, got {', '.join(size_name(s) for s in self.sizes)}")
+
+    @property
+    def integers(self) -> str | None:
+        """The kind of int8, as the manifest has it."""
+        return self.quantize if self.calibrate is None else "int8-static"
 
     @property
     def chosen_opset(self) -> int:

@@ -7,7 +7,7 @@ from gem_fast.errors import ExportError
 from gem_fast.towers.vit import Block, GemVisionTransformer
 
 from .gem_attention import distance_bias, pair_attention
-from .image_head import image_embedding, patch_embeddings
+from .image_head import Grid, image_embedding, patch_embeddings
 from .layers import Layers
 from .resampling import MATRICES
 from .rotary import Rotation, rotation, turned
@@ -56,8 +56,8 @@ class ImageEncoderWriter:
         self.vision = vision
         self.blocks: list[Block] = list(vision.blocks)  # type: ignore[arg-type]
 
-    def forward(self, pixels: str, size: tuple[int, int] | None, original: bool) -> tuple[str, str | None, str]:
-        """Tokens `[B, N, C]` of the method's path and, with `original`, the unchanged one's, and the grid's h and w."""
+    def forward(self, pixels: str, size: tuple[int, int] | None, original: bool) -> tuple[str, str | None, Grid]:
+        """Tokens `[B, N, C]` of the method's path and, with `original`, the unchanged one's, and the grid."""
         vision, method = self.vision, self.vision.method
         if self.layers.attention.packed and not method.normalize:
             raise ExportError(
@@ -66,8 +66,7 @@ class ImageEncoderWriter:
         if self.layers.attention.packed and vision.config.rotated:
             raise ExportError("the plugins take q and k as they are: leave out rotated, or use attention onnx")
         x, grid = self.embed(pixels, size)
-        h, w = self.graph.ops("Split", (grid,), 2, axis=0, num_outputs=2)
-        tables = rotation(self.layers, vision, size, h, w)
+        tables = rotation(self.layers, vision, size, grid)
         first = len(self.blocks) - method.blocks
         bias = self.bias(grid)
         g, adds = x, method.residual
@@ -100,12 +99,12 @@ class ImageEncoderWriter:
         normed = self.layers.layer_norm(x, f"{name}.ln_1", block.ln_1)
         return self.project(normed, name, block, letters), normed
 
-    def bias(self, grid: str) -> str | None:
+    def bias(self, grid: Grid) -> str | None:
         """What the method adds to the logits, for all its blocks."""
         sigma = self.vision.method.distance
         if sigma is None:
             return None
-        h, w = self.graph.ops("Split", (grid,), 2, axis=0, num_outputs=2)
+        h, w = map(self.graph.shape, grid)
         return distance_bias(self.layers, h, w, sigma, self.vision.config.class_token)
 
     def attention(self, normed: str, projections: dict[str, str], heads: int, head_width: int, bias: str | None) -> str:
@@ -125,21 +124,18 @@ class ImageEncoderWriter:
         merged = layers.wide(layers.linear(own, f"{name}.out", out.weight, out.bias))
         return merged if x is None else self.graph.op("Add", x, merged)
 
-    def embed(self, pixels: str, size: tuple[int, int] | None) -> tuple[str, str]:
-        """Tokens `[B, N, C]` before the first block, and h and w of the grid as int64 `[2]`."""
+    def embed(self, pixels: str, size: tuple[int, int] | None) -> tuple[str, Grid]:
+        """Tokens `[B, N, C]` before the first block, and the grid."""
         op, constant, vision = self.graph.op, self.graph.constant, self.vision
-        patch = constant([vision.config.patch_size])
-        sides = constant(list(size)) if size else op("Shape", pixels, start=2, end=4)
-        grid = op("Div", sides, patch)
-        h, w = self.graph.ops("Split", (grid,), 2, axis=0, num_outputs=2)
+        patch = vision.config.patch_size
+        h, w = grid = self.grid(pixels, size)
         # A convolution whose steps are its kernel is a linear layer on patches, and serves every type.
-        cut = op("Concat", constant([0, 3]), h, patch, w, patch, axis=0)
-        patches = op("Transpose", op("Reshape", pixels, cut), perm=[0, 2, 4, 1, 3, 5])  # [B, h, w, 3, patch, patch]
-        flat = op("Concat", constant([0]), op("Mul", h, w), constant([3 * vision.config.patch_size**2]), axis=0)
-        patches = self.layers.low(op("Reshape", patches, flat))
+        cut = op("Reshape", pixels, self.graph.shape(0, 3, h, patch, w, patch))
+        patches = op("Transpose", cut, perm=[0, 2, 4, 1, 3, 5])  # [B, h, w, 3, patch, patch]
+        patches = self.layers.low(op("Reshape", patches, constant([0, -1, 3 * patch**2])))
         embedding = vision.patch_embedding
         tokens = self.layers.linear(patches, "patch_embedding", embedding.weight.flatten(1), embedding.bias)
-        x = op("Add", self.layers.wide(tokens), self.positions(size, h, w))
+        x = op("Add", self.layers.wide(tokens), self.positions(size, grid))
         if vision.config.class_token:
             first = (vision.class_embedding + vision.position_embedding[0]).view(1, 1, -1)
             batch = op("Shape", pixels, start=0, end=1)
@@ -147,7 +143,17 @@ class ImageEncoderWriter:
             x = op("Concat", op("Expand", self.graph.weight("class_token", first.float()), every), x, axis=1)
         return self.layers.layer_norm(x, "ln_pre", vision.ln_pre) if vision.config.pre_norm else x, grid
 
-    def positions(self, size: tuple[int, int] | None, h: str, w: str) -> str:
+    def grid(self, pixels: str, size: tuple[int, int] | None) -> Grid:
+        """The grid of pixels of a fixed size, or of any."""
+        patch = self.vision.config.patch_size
+        if size:
+            return size[0] // patch, size[1] // patch
+        sides = self.graph.op("Shape", pixels, start=2, end=4)
+        counts = self.graph.op("Div", sides, self.graph.constant([patch]))
+        h, w = self.graph.ops("Split", (counts,), 2, axis=0, num_outputs=2)
+        return h, w
+
+    def positions(self, size: tuple[int, int] | None, grid: Grid) -> str:
         """Position embeddings of the patches, `[h*w, C]` float32: stored for a fixed size, else resampled in the graph.
 
         Bicubic resampling is separable, so it is a product with a matrix for each axis.
@@ -161,6 +167,7 @@ class ImageEncoderWriter:
         trained_h, trained_w = vision.config.grid
         image = vision.position_embedding[first:].float().view(trained_h, trained_w, -1)
         stored = self.graph.weight("positions", image.reshape(trained_h, -1))
+        h, w = map(self.graph.shape, grid)
         matrix = MATRICES[vision.config.resampling]
         rows = op("MatMul", matrix(self.graph, constant([trained_h]), h), stored)  # [h, trained_w*C]
         rows = op("Reshape", rows, constant([0, trained_w, -1]))

@@ -7,15 +7,15 @@ from gem_fast.towers.vit import GemVisionTransformer
 
 from .layers import Layers
 
+Grid = tuple[int | str, int | str]  # patches in height and width: numbers, or int64 `[1]` in a graph for any size
 
-def patch_embeddings(layers: Layers, vision: GemVisionTransformer, x: str, grid: str) -> str:
+
+def patch_embeddings(layers: Layers, vision: GemVisionTransformer, x: str, grid: Grid) -> str:
     """Tokens `[B, N, C]` float32 to L2-normalised embeddings of the patches, `[B, h, w, E]`."""
-    op, constant = layers.graph.op, layers.graph.constant
-    shape = op("Concat", constant([0]), grid, constant([-1]), axis=0)
     normed = _norm(layers, vision, _tokens(layers, x, vision.config.first_patch))
     if vision.config.pool == "attention":
         normed = _alone(layers, vision, normed)
-    return op("Reshape", _projected(layers, vision, normed), shape)
+    return layers.graph.op("Reshape", _projected(layers, vision, normed), layers.graph.shape(0, *grid, -1))
 
 
 def image_embedding(layers: Layers, vision: GemVisionTransformer, x: str) -> str:

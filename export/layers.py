@@ -13,6 +13,7 @@ from gem_fast.dtypes import dtype_name
 from gem_fast.method import Method
 
 from .builder import ELEMENT_TYPES, GraphBuilder
+from .quantization import Product
 
 _SMALLEST_NORM = 1e-12  # torch.nn.functional.normalize's
 _GELU_OPSET = 20
@@ -35,12 +36,16 @@ class Attention:
 
 @dataclass(frozen=True)
 class Layers:
-    """Nodes on one graph. Values are float32 `wide` or of the products' type, `low`; in float32 both are the same."""
+    """Nodes on one graph. Values are float32 `wide` or of the products' type, `low`; in float32 both are the same.
+
+    Attributes:
+        block_product: how the linear layers of blocks multiply, where it is not in that type.
+    """
 
     graph: GraphBuilder
     attention: Attention
     dtype: str = "float32"
-    quantize: str | None = None
+    block_product: Product | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", dtype_name(self.dtype))
@@ -70,25 +75,12 @@ class Layers:
 
     def linear(self, x: str, name: str, weight: Tensor, bias: Tensor | None = None) -> str:
         """x `[..., in]` with weight `[out, in]` and bias `[out]` to `[..., out]`, in and out of the products' type."""
-        if self.quantize and name.startswith("blocks."):
-            product = self._quantized_product(x, name, weight)
+        if self.block_product and name.startswith("blocks."):
+            product = self.block_product(self, x, name, weight)
         else:
             # Stored transposed, so that no runtime has to do it.
             product = self.graph.op("MatMul", x, self.low_weight(f"{name}.weight", weight.T))
         return product if bias is None else self.graph.op("Add", product, self.low_weight(f"{name}.bias", bias))
-
-    def _quantized_product(self, x: str, name: str, weight: Tensor) -> str:
-        """x `[..., in]` with weight `[out, in]` in int8: a scale for each output, and one for all of x at run time.
-
-        Written as ONNX Runtime's own tool writes it, so that its optimiser makes one operation of it.
-        """
-        op = self.graph.op
-        scale = (weight.abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
-        rounded = (weight / scale[:, None]).round().to(torch.int8)
-        integers, step, zero = self.graph.ops("DynamicQuantizeLinear", (x,), 3)
-        sums = op("MatMulInteger", integers, self.graph.weight(f"{name}.weight.int8", rounded.T), zero)
-        scales = op("Mul", step, self.graph.weight(f"{name}.scale", scale))
-        return op("Mul", op("Cast", sums, to=TensorProto.FLOAT), scales)
 
     def activate(self, x: str, activation: str) -> str:
         """gelu, gelu_tanh or quick_gelu."""

@@ -11,7 +11,7 @@ import torch
 
 from gem_fast.errors import ExportError
 from gem_fast.model import GemModel
-from gem_fast.runtime.facts import ExportFacts, ImageFacts, ModelFacts, ScoreFacts, Size, TextFacts
+from gem_fast.runtime.facts import ExportFacts, ImageFacts, ModelFacts, ScoreFacts, Size, TextFacts, VocabularyFacts
 from gem_fast.runtime.manifest import TOKENIZER, Manifest, size_name, write_manifest
 from gem_fast.templates import TEMPLATES
 
@@ -20,6 +20,7 @@ from .folders import whole_folder
 
 if TYPE_CHECKING:
     from .graph_files import GraphFiles
+    from .quantization import Ranges
 
 _INLINE_LIMIT = 1 << 30  # bytes of weights inside a graph; a protobuf ends at 2 GiB
 HEAD_STEPS = ("head", "cosines", "heatmaps", "labels")  # a graph each
@@ -42,12 +43,15 @@ def export_onnx(model: GemModel, out: str | Path, options: ExportOptions | None 
     options = options or ExportOptions()
     require_packages()
     check_model(model, options)
+    from .calibration import calibrated
+
+    calibration = calibrated(model, options)
     with whole_folder(Path(out)) as folder:
-        manifest = write_graphs(model, folder, options)
+        manifest = write_graphs(model, folder, options, ranges=calibration.ranges)
         if options.check:
             from .checking import check_export
 
-            manifest = replace(manifest, check=check_export(model, folder, manifest))
+            manifest = replace(manifest, check=check_export(model, folder, manifest, calibration))
         write_manifest(folder, manifest)
     return manifest
 
@@ -78,14 +82,20 @@ def require_packages() -> None:
         raise ExportError(f"an export needs {error.name}: pip install 'gem_fast[export]'") from error
 
 
-def write_graphs(model: GemModel, folder: Path, options: ExportOptions, format: str = "onnx") -> Manifest:
+def write_graphs(
+    model: GemModel,
+    folder: Path,
+    options: ExportOptions,
+    format: str = "onnx",
+    ranges: "Ranges | None" = None,
+) -> Manifest:
     """Write all graphs and the tokenizer into the folder; returns the manifest without the check's comparisons."""
     from .graph_files import GraphFiles
     from .tokenizer_file import tokenizer_json
 
     manifest = describe(model, export_facts(format, options))
     written = GraphFiles(folder, options.chosen_opset, graph_metadata(manifest))
-    beside = [_write_image_encoders(model, written, options), _write_text_encoder(model, written, options)]
+    beside = [_write_image_encoders(model, written, options, ranges), _write_text_encoder(model, written, options)]
     _write_head(model, written)
     (folder / TOKENIZER).write_text(tokenizer_json(model.text.tokenizer), encoding="utf-8")
     written.add(TOKENIZER, "tokenizer")
@@ -94,7 +104,9 @@ def write_graphs(model: GemModel, folder: Path, options: ExportOptions, format: 
     return replace(manifest, files=written.files)
 
 
-def _write_image_encoders(model: GemModel, written: "GraphFiles", options: ExportOptions) -> Path | None:
+def _write_image_encoders(
+    model: GemModel, written: "GraphFiles", options: ExportOptions, ranges: "Ranges | None"
+) -> Path | None:
     """A graph for each size, or one for any; returns the file of weights beside them."""
     from .attention import make_layers
     from .builder import GraphBuilder, Weights
@@ -102,7 +114,7 @@ def _write_image_encoders(model: GemModel, written: "GraphFiles", options: Expor
     from .pixels import write_preprocessing
 
     def write(graph: GraphBuilder, size: Size | None) -> None:
-        layers = make_layers(graph, options.attention, options.dtype, options.quantize)
+        layers = make_layers(graph, options.attention, options.dtype, options.integers, ranges)
         pixels = write_preprocessing(graph, size, model.mean, model.std) if options.with_preprocess and size else None
         beside = {"original": options.original, "feature_surgery": model.feature_surgery}
         write_image_encoder(layers, model.vision, size, **beside, pixels=pixels)
@@ -147,7 +159,7 @@ def weights_beside(path: Path, module: torch.nn.Module, shared: bool = False) ->
     return path if shared or total > _INLINE_LIMIT else None
 
 
-def describe(model: GemModel, export: ExportFacts) -> Manifest:
+def describe(model: GemModel, export: ExportFacts, vocabulary: VocabularyFacts | None = None) -> Manifest:
     """The manifest's facts about the model and the export, without files."""
     if model.logit_bias is not None:
         raise ExportError("an export's confidence is a softmax: load the model without sigmoid")
@@ -180,6 +192,7 @@ def describe(model: GemModel, export: ExportFacts) -> Manifest:
         ),
         defaults=ScoreFacts(defaults.logit_scale, defaults.threshold, defaults.heatmap_threshold),
         export=replace(export, feature_surgery=model.feature_surgery),
+        vocabulary=vocabulary,
         versions={
             package: version(package)
             for package in ("gem_fast", "torch", "open_clip_torch", "onnx", "onnxruntime", "tokenizers")
@@ -196,7 +209,7 @@ def export_facts(format: str, options: ExportOptions) -> ExportFacts:
         opset=options.chosen_opset,
         attention=options.attention,
         dtype=options.dtype,
-        quantize=options.quantize,
+        quantize=options.integers,
         original=options.original,
         with_preprocess=options.with_preprocess,
     )

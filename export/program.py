@@ -105,7 +105,7 @@ def export_packages(model: "GemModel", out: Path, options: ExportOptions, kind: 
     from .onnx_export import describe, require_packages
 
     require_packages()
-    if any((options.opset, options.dynamic_size, options.original, options.quantize, options.with_preprocess)):
+    if any((options.opset, options.dynamic_size, options.original, options.integers, options.with_preprocess)):
         raise ExportError(f"the format {kind.format} has sizes and a dtype; the other options are for graphs")
     plain = plain_torch(model.vision, options.dtype)
     sizes = options.grid_sizes(model.defaults.size, model.vision.config.patch_size)

@@ -9,6 +9,9 @@ from .builder import GraphBuilder
 
 _CUBIC = -0.5  # the coefficient of antialiased bicubic resampling in Pillow and torch
 _PLAIN_CUBIC = -0.75  # that of torch without antialias
+# torch's weights for bytes: integers of so many bits, over a power of two up to this one.
+_WEIGHT_BITS, _MOST_SHIFT = 15, 22
+_COARSE = 2.0**15
 
 
 def bilinear_matrix(graph: GraphBuilder, inputs: str, outputs: str) -> str:
@@ -29,12 +32,7 @@ def bilinear_matrix(graph: GraphBuilder, inputs: str, outputs: str) -> str:
 
 def bicubic_matrix(graph: GraphBuilder, inputs: str, outputs: str) -> str:
     """`[outputs, inputs]` float32 of bicubic resampling with antialias, as torch and Pillow do it."""
-
-    def cubic(x: str) -> str:
-        x = graph.op("Min", x, _number(graph, 2))
-        return graph.op("Where", graph.op("Less", x, _number(graph, 1)), *_cubic(graph, x, _CUBIC))
-
-    return _antialiased(graph, inputs, outputs, cubic)
+    return graph.real(_bicubic(graph, inputs, outputs))
 
 
 def smooth_bilinear_matrix(graph: GraphBuilder, inputs: str, outputs: str) -> str:
@@ -43,20 +41,59 @@ def smooth_bilinear_matrix(graph: GraphBuilder, inputs: str, outputs: str) -> st
     def triangle(x: str) -> str:
         return graph.op("Max", graph.op("Sub", _number(graph, 1), x), _number(graph, 0))
 
-    return _antialiased(graph, inputs, outputs, triangle)
+    return graph.real(_antialiased(graph, inputs, outputs, triangle))
+
+
+def byte_matrices(graph: GraphBuilder, inputs: str, outputs: str) -> tuple[str, str]:
+    """Two matrices `[outputs, inputs]` float32 whose sum is that of bicubic resampling as torch does it on bytes.
+
+    torch rounds the weights to integers over a power of two, as large a one as leaves the largest weight 15 bits. Here
+    they are multiples of 2^-15 and a rest of up to 22 binary places: a product of bytes with either is exact in float32
+    for images up to 250 times the output, so that no order of its sums, and no runtime, gives another byte.
+
+    Source: `_compute_index_ranges_int16_weights` in torch's UpSampleKernel.cpp.
+    """
+    op, number = graph.op, lambda value: _number(graph, value)
+    weights = _bicubic(graph, inputs, outputs)
+    powers = number(2.0 ** np.arange(1, _MOST_SHIFT + 1))
+    largest = op("Add", op("Mul", op("ReduceMax", weights, keepdims=0), powers), number(0.5))
+    fitting = op("Where", op("Less", largest, number(2.0**_WEIGHT_BITS)), powers, number(1))
+    scale = op("ReduceMax", fitting, keepdims=0)
+    size = op("Floor", op("Add", op("Mul", op("Abs", weights), scale), number(0.5)))  # halves away from zero
+    rounded = op("Div", op("Mul", op("Sign", weights), size), scale)
+    coarse = op("Div", op("Floor", op("Add", op("Mul", rounded, number(_COARSE)), number(0.5))), number(_COARSE))
+    return graph.real(coarse), graph.real(op("Sub", rounded, coarse))
+
+
+def _bicubic(graph: GraphBuilder, inputs: str, outputs: str) -> str:
+    """Weights `[outputs, inputs]` float64."""
+
+    def cubic(x: str) -> str:
+        return graph.op("Where", graph.op("Less", x, _number(graph, 1)), *_cubic(graph, x, _CUBIC))
+
+    return _antialiased(graph, inputs, outputs, cubic)
 
 
 def _antialiased(graph: GraphBuilder, inputs: str, outputs: str, kernel: Callable[[str], str]) -> str:
-    """Inputs have the kernel's weight of their distance in steps, a step being the larger of an input and an output
-    pixel; the weights of an output sum to 1.
+    """Weights `[outputs, inputs]` float64 by a kernel of distances up to 2.
+
+    A distance is counted in steps, a step being the larger of an input and an output pixel; the weights of an output
+    sum to 1.
     """
     op = graph.op
-    centres, step = _centres(graph, inputs, outputs)
-    wide_step = op("Max", step, _number(graph, 1))
-    middle = op("Add", _range(graph, inputs), _number(graph, 0.5))
-    weights = kernel(op("Abs", op("Div", op("Sub", middle, centres), wide_step)))
-    total = op("ReduceSum", weights, graph.constant([1]), keepdims=1)
-    return graph.real(op("Div", weights, total))
+    # Distances of centres in half pixels of both grids: integers, so that nothing is lost where float64 is float32.
+    ours = op("Mul", _odd(graph, inputs), outputs)
+    theirs = op("Unsqueeze", op("Mul", _odd(graph, outputs), inputs), graph.constant([1]))
+    step = op("Mul", op("Max", inputs, outputs), graph.constant([2]))
+    apart = op("Min", op("Abs", op("Sub", ours, theirs)), op("Mul", step, graph.constant([2])))
+    weights = kernel(op("Div", _wide(graph, apart), _wide(graph, step)))
+    return op("Div", weights, op("ReduceSum", weights, graph.constant([1]), keepdims=1))
+
+
+def _odd(graph: GraphBuilder, length: str) -> str:
+    """1, 3, … int64, as many as the length says."""
+    end = graph.op("Squeeze", graph.op("Mul", length, graph.constant([2])))
+    return graph.op("Range", graph.constant(1), end, graph.constant(2))
 
 
 def plain_bicubic_matrix(graph: GraphBuilder, inputs: str, outputs: str) -> str:
@@ -112,5 +149,5 @@ def _wide(graph: GraphBuilder, x: str) -> str:
     return graph.op("Cast", x, to=TensorProto.DOUBLE)
 
 
-def _number(graph: GraphBuilder, value: float) -> str:
+def _number(graph: GraphBuilder, value: float | np.ndarray) -> str:
     return graph.constant(value, np.float64)

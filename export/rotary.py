@@ -8,6 +8,7 @@ from onnx import TensorProto
 from gem_fast.towers.rotary import rotation_of
 from gem_fast.towers.vit import GemVisionTransformer
 
+from .image_head import Grid
 from .layers import Layers
 
 
@@ -19,22 +20,20 @@ class Rotation:
     neighbour: str
 
 
-def rotation(
-    layers: Layers, vision: GemVisionTransformer, size: tuple[int, int] | None, h: str, w: str
-) -> Rotation | None:
-    """The tables for a fixed size of pixels, or for a grid of h × w patches, int64 `[1]` each; None without rotary."""
+def rotation(layers: Layers, vision: GemVisionTransformer, size: tuple[int, int] | None, grid: Grid) -> Rotation | None:
+    """The tables for a fixed size of pixels, or for a grid of patches; None without rotary."""
     config, graph = vision.config, layers.graph
     if config.rotary is None:
         return None
     signs = torch.tensor([-1.0, 1.0]).repeat(config.width // config.heads // 2)
     if size:
-        grid = (size[0] // config.patch_size, size[1] // config.patch_size)
-        tables = rotation_of(config, *grid, vision.position_embedding.float())
+        sides = (size[0] // config.patch_size, size[1] // config.patch_size)
+        tables = rotation_of(config, *sides, vision.position_embedding.float())
         assert tables is not None
         cosine, sine = tables[0, :, :, 0], tables[1, :, :, 0] * signs
         names = (f"rotary.{kind}.{size[0]}x{size[1]}" for kind in ("cosine", "sine"))
         return Rotation(*(layers.low_weight(name, value) for name, value in zip(names, (cosine, sine), strict=True)))
-    angles = _angles(layers, vision, h, w)
+    angles = _angles(layers, vision, *map(graph.shape, grid))
     signed = graph.op("Mul", graph.op("Sin", angles), graph.weight("rotary.signs", signs))
     return Rotation(layers.low(graph.op("Cos", angles)), layers.low(signed))
 

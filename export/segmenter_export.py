@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from gem_fast.model import GemModel
 
     from .builder import GraphBuilder
+    from .calibration import Calibration
     from .graph_files import GraphFiles
+    from .quantization import Ranges
 
 _DECODED_ERROR = 1e-5  # relative; the logit scale enlarges the rounding of cosines
-_TURNED_ERROR = 1e-3  # the same where a few pixels are rounded the other way, wherever these fall
 
 
 def export_segmenter(
@@ -43,6 +44,7 @@ def export_segmenter(
     Raises:
         ExportError: an option doesn't fit, or the graph does not agree with torch.
     """
+    from .calibration import calibrated
     from .graph_files import GraphFiles
 
     options = options or ExportOptions()
@@ -50,15 +52,16 @@ def export_segmenter(
     check_model(model, options)
     if options.dynamic_size or options.original:
         raise ExportError("a segmenter has fixed sizes and one path; leave out dynamic_size and original")
-    manifest = replace(describe(model, export_facts("segmenter", options)), vocabulary=_facts(query, with_scores))
+    manifest = describe(model, export_facts("segmenter", options), _facts(query, with_scores))
+    calibration = calibrated(model, options)
     with whole_folder(Path(out)) as folder:
         written = GraphFiles(folder, options.chosen_opset, graph_metadata(manifest))
-        _write_graphs(model, written, query, options, with_scores)
+        _write_graphs(model, written, query, options, with_scores, calibration.ranges)
         manifest = replace(manifest, files=written.files)
         if options.check:
             from .comparison import agreed
 
-            manifest = replace(manifest, check=agreed(_compared(model, folder, manifest, query)))
+            manifest = replace(manifest, check=agreed(_compared(model, folder, manifest, query, calibration)))
         write_manifest(folder, manifest)
     return manifest
 
@@ -75,7 +78,12 @@ def _facts(query: Query, with_scores: bool) -> VocabularyFacts:
 
 
 def _write_graphs(
-    model: "GemModel", written: "GraphFiles", query: Query, options: ExportOptions, with_scores: bool
+    model: "GemModel",
+    written: "GraphFiles",
+    query: Query,
+    options: ExportOptions,
+    with_scores: bool,
+    ranges: "Ranges | None",
 ) -> None:
     from onnx import TensorProto
 
@@ -85,7 +93,7 @@ def _write_graphs(
     from .segmenter import write_segmenter
 
     def write(graph: "GraphBuilder", size: Size) -> None:
-        layers = make_layers(graph, options.attention, options.dtype, options.quantize)
+        layers = make_layers(graph, options.attention, options.dtype, options.integers, ranges)
         if options.with_preprocess:
             pixels = write_preprocessing(graph, size, model.mean, model.std)
         else:
@@ -104,17 +112,19 @@ def _write_graphs(
         written.add(beside.name, "weights")
 
 
-def _compared(model: "GemModel", folder: Path, manifest: Manifest, query: Query) -> Iterator[Comparison]:
+def _compared(
+    model: "GemModel", folder: Path, manifest: Manifest, query: Query, calibration: "Calibration"
+) -> Iterator[Comparison]:
     """Each graph's outputs against the engine's features and torch's decoding, as `check_export` does."""
     from .checked_session import open_session
-    from .checking import feeds, turned
+    from .checking import feeds
     from .comparison import compare
     from .plain import plain_torch
     from .segmenter import decoded
 
     made = manifest.export
     kind = made.quantize or made.dtype
-    plain = plain_torch(model.vision, kind) if kind != "float32" or made.with_preprocess else None
+    plain = plain_torch(model.vision, kind, calibration.ranges) if kind != "float32" else None
 
     @torch.inference_mode()
     def outputs(vision: Any, pixels: torch.Tensor, size: Size) -> dict[str, torch.Tensor]:
@@ -128,19 +138,17 @@ def _compared(model: "GemModel", folder: Path, manifest: Manifest, query: Query)
         labels, confidence = decoded(scores, size, query)
         return {"labels": labels, "confidence": confidence, "scores": scores[:, : len(query.classes)]}
 
-    bound = _TURNED_ERROR if made.with_preprocess else _DECODED_ERROR
     for name, entry in manifest.of_role("segmenter").items():
         session = open_session(folder / name, emulated=kind == "bfloat16")
         assert entry.size is not None
-        for told, feed, pixels in feeds(model, entry.size, made.with_preprocess):
+        for told, feed, pixels in feeds(model, entry.size, made.with_preprocess, calibration):
             results = dict(zip(entry.outputs, session.run(None, feed), strict=True))
             truth = outputs(model.vision, pixels, entry.size)
-            other = turned(model, pixels) if made.with_preprocess else pixels
-            alone = outputs(plain, other, entry.size) if plain else None
+            alone = outputs(plain, pixels, entry.size) if plain else None
             where: dict[str, Any] = {"graph": name, "size": size_name(entry.size), "batch": len(pixels), "input": told}
             labels = torch.as_tensor(results.pop("labels"))
             for output, result in results.items():
-                found = replace(compare(result, truth[output], output=output, **where), bound=bound)
+                found = replace(compare(result, truth[output], output=output, **where), bound=_DECODED_ERROR)
                 theirs = alone and compare(alone[output], truth[output], output=output, **where)
                 if output == "confidence":
                     found = replace(found, labels=_share(labels, truth["labels"]))

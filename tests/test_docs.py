@@ -21,7 +21,7 @@ NOT_RUN = {
     "docs/batch.md": 5,
     "docs/backends.md": 2,
     "docs/benchmarks.md": 3,
-    "docs/export.md": 8,
+    "docs/export.md": 7,
     "docs/methods.md": 1,
     "docs/models.md": 1,
     "docs/paper.md": 2,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gem_fast.errors import ExportError
 from gem_fast.runtime.folder import file_sha256
 from gem_fast.runtime.manifest import Manifest, write_manifest
-from gem_fast.runtime.typed_json import from_json, read_json
+from gem_fast.runtime.typed_json import from_json, read_json, shown
 
 from ..export_options import ExportOptions
 from ..folders import whole_folder
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ATTENTIONS = {"onnx": "tensorrt", "plugin": "plugin", "portable": "portable"}
 PROFILES = "tensorrt.json"
+_GRAPHS = ("image_encoder", "text_encoder")  # that engines are built of
 _TEXTS = (1, 64, 256)
 _LIMIT = 1 << 20  # bytes of the file of profiles
 
@@ -59,6 +60,7 @@ def export_tensorrt(
     Raises:
         ExportError: an option doesn't fit, TensorRT does not take a graph, or the graphs do not agree with torch.
     """
+    from ..calibration import Calibration
     from ..checking import check_export
     from ..onnx_export import require_packages, write_graphs
 
@@ -67,6 +69,10 @@ def export_tensorrt(
         raise ExportError(f"attention for tensorrt must be one of {', '.join(ATTENTIONS)}, got {options.attention!r}")
     if options.dynamic_size:
         raise ExportError("name the sizes for tensorrt, which tunes an engine for each; dynamic_size leaves them open")
+    if options.calibrate is not None:
+        raise ExportError(
+            "calibrate rounds to uint8, which TensorRT does not take: leave it out, or take another format"
+        )
     if max_batch < 1:
         raise ExportError(f"max_batch must be 1 or more, got {max_batch}")
     sizes = options.grid_sizes(model.defaults.size, model.vision.config.patch_size)
@@ -76,12 +82,12 @@ def export_tensorrt(
     )
     with whole_folder(out) as folder:
         manifest = write_graphs(model, folder, chosen, "tensorrt")
-        for name in ("image_encoder.onnx", "text_encoder.onnx"):
-            fit_for_tensorrt(folder / name)
+        for name in _GRAPHS:
+            fit_for_tensorrt(folder / f"{name}.onnx")
         files = {name: replace(entry, sha256=file_sha256(folder / name)) for name, entry in manifest.files.items()}
         manifest = replace(manifest, export=replace(manifest.export, sizes=sizes), files=files)
         if options.check:
-            manifest = replace(manifest, check=check_export(model, folder, manifest))
+            manifest = replace(manifest, check=check_export(model, folder, manifest, Calibration()))
         write_manifest(folder, manifest)
         profiles = make_profiles(sizes, max_batch, model.text.tokenizer.context_length)
         stored = {name: [{d: asdict(e) for d, e in p.items()} for p in each] for name, each in profiles.items()}
@@ -163,6 +169,8 @@ def build_engines(folder: Path, tell: Callable[[str], None] = print, names: tupl
         )
     except (OSError, ValueError) as error:
         raise ExportError(f"{folder} is no export for TensorRT: {PROFILES} can't be read ({error})") from error
+    if foreign := set(stored) - set(_GRAPHS):
+        raise ExportError(f"{folder / PROFILES} names a graph {shown(min(foreign))}; it may name {', '.join(_GRAPHS)}")
     unknown = set(names) - set(stored)
     if unknown:
         raise ExportError(f"there is no graph {', '.join(sorted(unknown))}; {folder} has {', '.join(stored)}")

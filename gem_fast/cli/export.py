@@ -78,6 +78,10 @@ def export(
         bool, typer.Option("--dynamic-size", help="One image encoder for all multiples of the patch.")
     ] = False,
     quantize: Annotated[Quantize | None, typer.Option(help="Linear layers of the image encoder in int8.")] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(help="Static int8: a folder of 8 images or more like those to come, by whose ranges it rounds."),
+    ] = None,
     original: Annotated[
         bool, typer.Option("--original", help="Also give the unchanged path's patch features.")
     ] = False,
@@ -141,6 +145,7 @@ def export(
             attention=attention and attention.value,
             dtype=dtype,
             quantize=quantize and quantize.value,
+            calibrate=calibrate,
             original=original,
             with_preprocess=with_preprocess,
             check=check,

@@ -50,7 +50,7 @@ _ENGINE_ONLY = (
 )
 _LOCAL_ONLY = ("workers", "timeout", "retries", "max_errors", "progress", "stats")
 _RAY_ONLY = ("address", "checkpoint", "actors")
-_RUNTIME_ONLY = ("provider", "engine_cache", "threads")
+_RUNTIME_ONLY = ("provider", "engine_cache", "precision", "threads")
 
 
 class Overlay(str, Enum):
@@ -192,6 +192,9 @@ def segment(
     engine_cache: Annotated[
         Path | None, typer.Option(help="With --runtime: folder that keeps TensorRT's engines and timings between runs.")
     ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="With --provider openvino: float32 (the default), float16 or accuracy.")
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="With --runtime: CPU threads (default: a core each).")
     ] = None,
@@ -241,7 +244,8 @@ def segment(
             from gem_fast.runtime import GemRuntime
 
             asked: dict[str, Any] = {"provider": provider, "cache": engine_cache, "threads": threads}
-            return GemRuntime(runtime, feature_surgery=feature_surgery or None, max_batch=batch_size, **asked)
+            asked |= {"precision": precision, "max_batch": batch_size, "feature_surgery": feature_surgery or None}
+            return GemRuntime(runtime, **asked)
         import gem_fast
 
         always: dict[str, Any] = {"method": method, "feature_surgery": feature_surgery, "text_cache": text_cache}

@@ -9,8 +9,17 @@ from ..preprocess import INTERPOLATIONS
 from .interface import TensorFacts
 from .typed_json import member, require
 
-FORMATS = ("onnx", "tensorrt", "triton-server", "pt2", "exported-program", "segmenter")
-IMAGE_ROLES = ("image_encoder", "image_encoder_pt2", "image_encoder_program", "segmenter")  # a file for each size
+# Each format with the role of what takes its images, of which there is a file for each size.
+FORMATS = {
+    "onnx": "image_encoder",
+    "tensorrt": "image_encoder",
+    "triton-server": "image_encoder",
+    "pt2": "image_encoder_pt2",
+    "exported-program": "image_encoder_program",
+    "segmenter": "segmenter",
+}
+IMAGE_ROLES = tuple(dict.fromkeys(FORMATS.values()))
+QUANTIZED = ("int8", "int8-static")
 ROLES = (*IMAGE_ROLES, "text_encoder", "head", "cosines", "heatmaps", "labels", "tokenizer", "weights")
 Size = tuple[int, int]  # height and width
 _LONGEST_SIDE = 1 << 14  # pixels
@@ -103,9 +112,7 @@ class TextFacts:
                 _within(name, getattr(self, name), 0, _LARGEST_TOKEN)
         require(self.cutting == CUTTING, "cutting", f'"{CUTTING}"', self.cutting)
         for name, texts in self.templates.items():
-            require(bool(texts), member("templates", name), "one template or more", texts)
-            for i, text in enumerate(texts):
-                require("{}" in text, f"{member('templates', name)}[{i}]", "a text with {} for the word", text)
+            _templates(member("templates", name), texts)
         for i, token in enumerate(self.known_tokens or ()):
             _within(f"known_tokens[{i}]", token, 0, _LARGEST_TOKEN)
 
@@ -119,8 +126,7 @@ class ScoreFacts:
     heatmap_threshold: float
 
     def __post_init__(self) -> None:
-        right = f"above 0 and at most {_LARGEST_SCALE:g}"
-        require(0 < self.logit_scale <= _LARGEST_SCALE, "logit_scale", right, self.logit_scale)
+        _scale("logit_scale", self.logit_scale)
         for name in ("threshold", "heatmap_threshold"):
             _within(name, getattr(self, name), 0, 1)
 
@@ -145,9 +151,14 @@ class VocabularyFacts:
 
     def __post_init__(self) -> None:
         require(bool(self.classes), "classes", "one class or more", self.classes)
+        for kind in ("classes", "background"):
+            for name, words in getattr(self, kind).items():
+                require(bool(name.strip()), member(kind, name), "a class with a name", name)
+                right = "one word or more, none of them empty"
+                require(bool(words) and all(map(str.strip, words)), member(kind, name), right, words)
+        _templates("templates", self.templates)
+        _scale("logit_scale", self.logit_scale)
         _within("threshold", self.threshold, 0, 1)
-        right = f"above 0 and at most {_LARGEST_SCALE:g}"
-        require(0 < self.logit_scale <= _LARGEST_SCALE, "logit_scale", right, self.logit_scale)
 
 
 @dataclass(frozen=True)
@@ -169,6 +180,10 @@ class ExportFacts:
     def __post_init__(self) -> None:
         require(self.format in FORMATS, "format", f"one of {', '.join(FORMATS)}", self.format)
         require(self.dtype in DTYPES, "dtype", f"one of {', '.join(DTYPES)}", self.dtype)
+        known = (None, *QUANTIZED)
+        require(self.quantize in known, "quantize", f"null or one of {', '.join(QUANTIZED)}", self.quantize)
+        if self.opset is not None:
+            _within("opset", self.opset, 1, _MOST)
         for i, size in enumerate(self.sizes):
             _size(f"sizes[{i}]", size)
 
@@ -202,6 +217,16 @@ class FileFacts:
 
 def _within(entry: str, value: float, least: float, most: float) -> None:
     require(least <= value <= most, entry, f"from {least:,} to {most:,}", value)
+
+
+def _scale(entry: str, value: float) -> None:
+    require(0 < value <= _LARGEST_SCALE, entry, f"above 0 and at most {_LARGEST_SCALE:g}", value)
+
+
+def _templates(entry: str, texts: tuple[str, ...]) -> None:
+    require(bool(texts), entry, "one template or more", texts)
+    for i, text in enumerate(texts):
+        require("{}" in text, f"{entry}[{i}]", "a text with {} for the word", text)
 
 
 def _size(entry: str, size: Size) -> None:

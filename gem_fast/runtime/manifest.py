@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import ExportError
 from .agreement import Comparison
 from .facts import (
+    FORMATS,
     IMAGE_ROLES,
     ROLES,
     ExportFacts,
@@ -53,6 +54,11 @@ class Manifest:
     files: Mapping[str, FileFacts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        worded = self.export.format == "segmenter"
+        right = "an object" if worded else "null"
+        there = self.vocabulary is not None
+        require(there == worded, "vocabulary", f"{right} in the format {self.export.format}", self.vocabulary and {})
+        require(not (worded and self.export.dynamic_size), "export.dynamic_size", "false for a segmenter", True)
         for name, entry in self.files.items():
             try:
                 self._check_file(name, entry)
@@ -82,6 +88,8 @@ class Manifest:
             there = found is not None and found.role == "weights" and "/" not in beside
             require(there, f"external_data[{i}]", right, beside)
         if entry.role in IMAGE_ROLES:
+            taken = FORMATS[self.export.format]
+            require(entry.role == taken, "role", f"{taken} in the format {self.export.format}", entry.role)
             dynamic, patch = self.export.dynamic_size, self.image.patch_size
             right = "null, as dynamic_size is true" if dynamic else f"two multiples of the patch, {patch}"
             sized = entry.size is not None and not any(side % patch for side in entry.size)

@@ -26,6 +26,8 @@ _PACKAGES = {
     PROVIDERS["openvino"]: "onnxruntime-openvino",
     PROVIDERS["directml"]: "onnxruntime-directml",
 }
+# Of OpenVINO, by its own names.
+_PRECISIONS = {"float32": "FP32", "float16": "FP16", "accuracy": "ACCURACY"}
 OPTIMIZATION = {
     "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
     "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
@@ -41,12 +43,14 @@ class RuntimeOptions:
     Attributes:
         provider: a name of `PROVIDERS`, or ONNX Runtime's own name of one. What it can't run goes to the CPU; what
             TensorRT can't run goes to CUDA first.
+        precision: of OpenVINO, which would compute in bfloat16 on CPUs that have it: `"float32"`, `"float16"`, or
+            `"accuracy"` for what the graph has. None for float32.
         device_id: which GPU.
         provider_options: more of the provider's options, as ONNX Runtime names them; they go before those set here.
         cache: folder in which TensorRT keeps its engines and timings between runs, by default none: building an
             engine takes minutes.
         max_batch: most images in one forward that TensorRT's engine is built for.
-        threads: threads within an operator; None for one a physical core.
+        threads: threads within an operator, OpenVINO's too; None for one a physical core.
         arena: keep freed memory for the next run. Without, memory falls back after each, and runs are slower.
         prepacking: keep weights in the layout of the matrix products too, for speed.
         optimization: graph optimisations, `"all"`, `"extended"`, `"basic"` or `"none"`.
@@ -57,6 +61,7 @@ class RuntimeOptions:
     provider_options: Mapping[str, Any] = field(default_factory=dict)
     cache: str | Path | None = None
     max_batch: int = 8
+    precision: str | None = None
     threads: int | None = None
     arena: bool = True
     prepacking: bool = True
@@ -67,6 +72,10 @@ class RuntimeOptions:
             raise ExportError(f"optimization must be one of {', '.join(OPTIMIZATION)}, got {self.optimization!r}")
         if self.threads is not None and self.threads < 1:
             raise ExportError(f"threads must be 1 or more, or None for one a physical core, got {self.threads}")
+        if self.precision is not None and self.provider_name != PROVIDERS["openvino"]:
+            raise ExportError(f"precision is OpenVINO's, and the provider is {self.provider}: leave it out")
+        if self.precision not in (None, *_PRECISIONS):
+            raise ExportError(f"precision must be one of {', '.join(_PRECISIONS)}, got {self.precision!r}")
         if self.max_batch < 1:
             raise ExportError(f"max_batch must be 1 or more, got {self.max_batch}")
         if self.cache is not None and Path(self.cache).exists() and not Path(self.cache).is_dir():
@@ -119,6 +128,8 @@ class RuntimeOptions:
         """
         cpu: tuple[str, dict[str, Any]] = (PROVIDERS["cpu"], {})
         own = dict(self.provider_options)
+        if self.provider_name == PROVIDERS["openvino"]:
+            return [(self.provider_name, self._openvino() | own), cpu]
         if not self.on_nvidia:
             return [cpu] if self.provider_name == cpu[0] else [(self.provider_name, own), cpu]
         # Products stay float32, as in the torch engine, and the search for a convolution is not run for each shape.
@@ -129,6 +140,10 @@ class RuntimeOptions:
         if profile is None:
             return [cuda, cpu]
         return [(PROVIDERS["tensorrt"], self._tensorrt(profile) | own), cuda, cpu]
+
+    def _openvino(self) -> dict[str, Any]:
+        chosen: dict[str, Any] = {"device_type": "CPU", "precision": _PRECISIONS[self.precision or "float32"]}
+        return chosen if self.threads is None else {**chosen, "num_of_threads": self.threads}
 
     def _tensorrt(self, profile: Mapping[str, tuple[int | None, ...]]) -> dict[str, Any]:
         chosen: dict[str, Any] = {"device_id": self.device_id}

@@ -28,7 +28,9 @@ def float16(source, target):
 def quantize_dynamic(source, target):
     from onnxruntime.quantization import quantize_dynamic
 
-    quantize_dynamic(source, target)
+    # It takes ONNX's Attention for ONNX Runtime's operator of that name.
+    operator = any(node.op_type == "Attention" for node in onnx.load(source).graph.node)
+    quantize_dynamic(source, target, op_types_to_quantize=["MatMul"] if operator else None)
 
 
 def quant_pre_process(source, target):

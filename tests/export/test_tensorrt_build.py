@@ -157,6 +157,14 @@ def test_damaged_profiles(tmp_path, content, told):
         build_engines(tmp_path, print)
 
 
+@pytest.mark.parametrize("name", ["../image_encoder", "/etc/x", "head", ""])
+def test_profiles_of_a_graph_that_is_none_of_ours(tmp_path, name):
+    """An engine would be written beside it."""
+    (tmp_path / "tensorrt.json").write_text(json.dumps({name: []}))
+    with pytest.raises(ExportError, match=rf'tensorrt\.json names a graph "{name}"; it may name image_enc'):
+        build_engines(tmp_path, print)
+
+
 def test_the_module_as_a_command(tmp_path):
     command = [sys.executable, "-m", "gem_fast.export.tensorrt", str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

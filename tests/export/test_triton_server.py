@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -19,6 +18,7 @@ from onnx import TensorProto, helper
 import gem_fast
 from gem_fast.runtime.folder import verify_files
 from gem_fast.runtime.manifest import read_manifest
+from tests.export.triton_schema import read_configs, read_schema
 
 KINDS = {TensorProto.FLOAT: "TYPE_FP32", TensorProto.INT64: "TYPE_INT64", TensorProto.INT32: "TYPE_INT32"}
 SIZE = (32, 40)
@@ -26,15 +26,10 @@ SIZE = (32, 40)
 
 @pytest.fixture(scope="module")
 def schema():
-    """The published protobuf schema, by its path: importing it as part of its package needs gRPC."""
     package = importlib.util.find_spec("tritonclient")
     if package is None:
         pytest.skip("tritonclient, which carries the schema, is not installed")
-    path = Path(package.submodule_search_locations[0], "grpc", "model_config_pb2.py")
-    spec = importlib.util.spec_from_file_location("model_config_pb2", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return read_schema(package.submodule_search_locations[0])
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +48,7 @@ def served(model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def configs(served, schema):
-    """The parsed configuration of each model, by its folder's name."""
-    folders = sorted((served / "models").iterdir())
-    return {f.name: text_format.Parse((f / "config.pbtxt").read_text(), schema.ModelConfig()) for f in folders}
+    return read_configs(served / "models", schema)
 
 
 def graph_of(served, name):

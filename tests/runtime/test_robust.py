@@ -29,6 +29,12 @@ def nvidia(monkeypatch):
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
 
 
+@pytest.fixture
+def openvino(monkeypatch):
+    """As if onnxruntime-openvino were installed."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["OpenVINOExecutionProvider", CPU])
+
+
 def edit_manifest(folder, change):
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -223,9 +229,32 @@ class TestProviders:
         assert RuntimeOptions().providers({"pixels": (None, 3, 96, 96)}) == [(CPU, {})]
 
     def test_any_other_has_the_host_behind_it(self, monkeypatch):
-        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["OpenVINOExecutionProvider", CPU])
-        options = RuntimeOptions(provider="openvino", provider_options={"device_type": "GPU"})
-        assert options.providers() == [("OpenVINOExecutionProvider", {"device_type": "GPU"}), (CPU, {})]
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CoreMLExecutionProvider", CPU])
+        options = RuntimeOptions(provider="coreml", provider_options={"ModelFormat": "MLProgram"})
+        assert options.providers() == [("CoreMLExecutionProvider", {"ModelFormat": "MLProgram"}), (CPU, {})]
+
+    @pytest.mark.parametrize(
+        ("chosen", "given"),
+        [
+            ({}, {"device_type": "CPU", "precision": "FP32"}),
+            ({"precision": "accuracy", "threads": 3}, {"precision": "ACCURACY", "num_of_threads": 3}),
+            (
+                {"provider_options": {"device_type": "GPU", "precision": "FP16"}},
+                {"device_type": "GPU", "precision": "FP16"},
+            ),
+        ],
+        ids=str,
+    )
+    def test_openvino_computes_in_float32_unless_asked(self, openvino, chosen, given):
+        (name, settings), cpu = RuntimeOptions(provider="openvino", **chosen).providers()
+        assert (name, cpu) == ("OpenVINOExecutionProvider", (CPU, {}))
+        assert settings == {"device_type": "CPU"} | given
+
+    def test_a_precision_is_openvinos(self, openvino):
+        with pytest.raises(ExportError, match="precision is OpenVINO's, and the provider is cpu: leave it out"):
+            RuntimeOptions(precision="float32")
+        with pytest.raises(ExportError, match="precision must be one of float32, float16, accuracy, got 'FP32'"):
+            RuntimeOptions(provider="openvino", precision="FP32")
 
     def test_cuda_keeps_float32(self, nvidia):
         (name, settings), cpu = RuntimeOptions(

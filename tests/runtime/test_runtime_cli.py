@@ -154,6 +154,7 @@ class TestCommand:
             (["--provider", "cuda"], "provider 'cuda' is not in this onnxruntime; available here:"),
             (["--size", "64"], "size 64 was not exported; the exported sizes are 96x96"),
             (["--threads", "0"], "--threads"),
+            (["--precision", "float16"], "precision is OpenVINO's, and the provider is cpu: leave it out"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )

@@ -187,3 +187,63 @@ KINDS = {
     "a section as a list": ("image", [], "image must be an object, got a list of 0"),
     "files as a list": ("files", ["image_encoder.onnx"], "files must be an object, got a list of 1"),
 }  # fmt: skip
+
+# The same in the manifest of a segmenter with scores for the classes cat and car, and tree behind them.
+VOCABULARY_KINDS = {
+    "none": ("vocabulary", None, "vocabulary must be an object in the format segmenter, got null"),
+    "a list": ("vocabulary", ["cat"], "vocabulary must be an object, got a list of 1"),
+    "no classes": ("vocabulary/classes", {}, "vocabulary.classes must be one class or more, got an object"),
+    "one class of two": (
+        "vocabulary/classes", {"cat": ["cat"]},
+        'files["segmenter.onnx"].outputs.scores must be float [batch, 1, 12, 12], got float [batch, 2, 12, 12]',
+    ),
+    "a class without a name": (
+        "vocabulary/classes", {" ": ["cat"], "car": ["car"]},
+        'vocabulary.classes[" "] must be a class with a name, got " "',
+    ),
+    "a class without words": ("vocabulary/classes/car", [], "vocabulary.classes.car must be one word or more"),
+    "an empty word": ("vocabulary/classes/car", ["car", ""], "vocabulary.classes.car must be one word or more"),
+    "a word as a number": ("vocabulary/classes/car", [1], "vocabulary.classes.car[0] must be a text, got 1"),
+    "words as a text": ("vocabulary/background/tree", "tree", "vocabulary.background.tree must be a list"),
+    "background without words": ("vocabulary/background/tree", [], "vocabulary.background.tree must be one word"),
+    "depth in words": ("vocabulary/classes/car", nested(400), "vocabulary.classes.car[0] must be a text, got a list"),
+    "no templates": ("vocabulary/templates", [], "vocabulary.templates must be one template or more"),
+    "a template without {}": ("vocabulary/templates", ["a"], "vocabulary.templates[0] must be a text with {}"),
+    "infinite scale": ("vocabulary/logit_scale", math.inf, "vocabulary.logit_scale must be a finite number, got Inf"),
+    "zero scale": ("vocabulary/logit_scale", 0, "vocabulary.logit_scale must be above 0"),
+    "NaN threshold": ("vocabulary/threshold", math.nan, "vocabulary.threshold must be a finite number, got NaN"),
+    "a threshold above 1": ("vocabulary/threshold", 2, "vocabulary.threshold must be from 0 to 1, got 2"),
+    "other outputs": (
+        "vocabulary/with_scores", False, 'files["segmenter.onnx"].outputs.scores is unknown; known are labels, conf',
+    ),
+    "any size": ("export/dynamic_size", True, "export.dynamic_size must be false for a segmenter, got true"),
+    "no size": (
+        "files/segmenter.onnx/size", None,
+        'files["segmenter.onnx"].size must be two multiples of the patch, 8, got null',
+    ),
+    "another size": (
+        "files/segmenter.onnx/size", [96, 64],
+        'files["segmenter.onnx"].inputs.pixels must be float [batch, 3, 96, 64]',
+    ),
+    "bytes": ("export/with_preprocess", True, 'files["segmenter.onnx"].inputs.image is missing; it must be uint8'),
+    "an encoder": (
+        "files/segmenter.onnx/role", "image_encoder",
+        'files["segmenter.onnx"].role must be segmenter in the format segmenter, got "image_encoder"',
+    ),
+    "another export": ("export/format", "onnx", "vocabulary must be null in the format onnx, got an object"),
+}  # fmt: skip
+# Wrong in every format; `file` stands for the one that takes images, and `files` for another name of it.
+COMMON_KINDS = {
+    "nested": (None, "[" * 100_000, "nested too deeply"),
+    "zero patch": ("image/patch_size", 0, "image.patch_size must be from 1 to 16,384, got 0"),
+    "two means": ("image/mean", [0.5, 0.5], "image.mean must be one for each of red, green and blue"),
+    "NaN mean": ("image/mean", [0.5, math.nan, 0.5], "image.mean[1] must be a finite number, got NaN"),
+    "zero std": ("image/std", [0.5, 0.5, 0], "image.std[2] must be from 0.001 to 1, got 0"),
+    "infinite scale": ("defaults/logit_scale", math.inf, "defaults.logit_scale must be a finite number, got Inf"),
+    "negative size": ("file/size", [-96, -96], "size[0] must be from 1 to 16,384, got -96"),
+    "negative sizes": ("export/sizes", [[-96, -96]], "export.sizes[0][0] must be from 1 to 16,384, got -96"),
+    "a parent's file": ("files", "../x", 'files["../x"] must be a path below the folder'),
+    "another format's file": ("file/role", "weights", "must be null for the role weights"),
+    "another kind of int8": ("export/quantize", "int4", "export.quantize must be null or one of int8, int8-static"),
+    "a negative opset": ("export/opset", -1, "export.opset must be from 1 to"),
+}
