@@ -35,15 +35,6 @@ def bicubic_matrix(graph: GraphBuilder, inputs: str, outputs: str) -> str:
     return graph.real(_bicubic(graph, inputs, outputs))
 
 
-def smooth_bilinear_matrix(graph: GraphBuilder, inputs: str, outputs: str) -> str:
-    """`[outputs, inputs]` float32 of bilinear resampling with antialias, as torch and Pillow do it."""
-
-    def triangle(x: str) -> str:
-        return graph.op("Max", graph.op("Sub", _number(graph, 1), x), _number(graph, 0))
-
-    return graph.real(_antialiased(graph, inputs, outputs, triangle))
-
-
 def byte_matrices(graph: GraphBuilder, inputs: str, outputs: str) -> tuple[str, str]:
     """Two matrices `[outputs, inputs]` float32 whose sum is that of bicubic resampling as torch does it on bytes.
 
@@ -74,11 +65,19 @@ def _bicubic(graph: GraphBuilder, inputs: str, outputs: str) -> str:
     return _antialiased(graph, inputs, outputs, cubic)
 
 
-def _antialiased(graph: GraphBuilder, inputs: str, outputs: str, kernel: Callable[[str], str]) -> str:
-    """Weights `[outputs, inputs]` float64 by a kernel of distances up to 2.
+def smooth_bilinear_matrix(graph: GraphBuilder, inputs: str, outputs: str) -> str:
+    """`[outputs, inputs]` float32 of bilinear resampling with antialias, as torch and Pillow do it."""
 
-    A distance is counted in steps, a step being the larger of an input and an output pixel; the weights of an output
-    sum to 1.
+    def triangle(x: str) -> str:
+        return graph.op("Max", graph.op("Sub", _number(graph, 1), x), _number(graph, 0))
+
+    return graph.real(_antialiased(graph, inputs, outputs, triangle))
+
+
+def _antialiased(graph: GraphBuilder, inputs: str, outputs: str, kernel: Callable[[str], str]) -> str:
+    """Weights `[outputs, inputs]` float64: of inputs within two steps the kernel's of their distance in steps.
+
+    A step is the larger of an input and an output pixel; the weights of an output sum to 1.
     """
     op = graph.op
     # Distances of centres in half pixels of both grids: integers, so that nothing is lost where float64 is float32.
