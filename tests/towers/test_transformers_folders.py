@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 import gem_fast
 from gem_fast import ModelError
 from gem_fast.towers.text import embed_tokens
+from tests.export.test_image_encoder import open_encoder
 from tests.towers.families import scatter, word_tokenizer
 from tests.towers.plain_families import PlainSiglip, cut
 
@@ -138,6 +139,14 @@ def test_naflex_takes_other_shapes_as_transformers_does(folder, shape):
 def test_gem_agrees_with_its_equations_in_float64(folder, name, shape):
     exact = PlainSiglip(copy.deepcopy(truth(name)).double(), pixels(shape)).features("gem")
     assert error(gem_fast.load(str(folder(name))).features(pixels(shape)).flatten(1, 2), exact) < 5e-6
+
+
+@pytest.mark.parametrize("name", ["siglip", "siglip2"])
+@pytest.mark.parametrize("shape", ["wide", "small"])
+def test_a_graph_for_all_sizes_resamples_as_the_engine_does(folder, name, shape):
+    model = gem_fast.load(str(folder(name)))
+    found = torch.tensor(open_encoder(model, None)(pixels(SHAPES[shape]))["patch_features"])
+    assert error(found, model.features(pixels(SHAPES[shape])).double()) < 1e-5
 
 
 def test_scale_and_bias_are_the_models_own(folder):
