@@ -15,14 +15,16 @@ from torch import Tensor
 
 from gem_fast.images import read_image
 from gem_fast.model import GemModel
+from gem_fast.options import Defaults
 from gem_fast.preprocess import normalised, to_pixels
 from gem_fast.runtime.agreement import Comparison
 from gem_fast.runtime.manifest import Manifest, size_name
+from gem_fast.scores import surgery_scores
 from gem_fast.towers.text import embed_tokens, sees_padding
 
 from .calibration import Calibration
 from .checked_session import open_session
-from .comparison import agreed, compare, labeller
+from .comparison import agreed, compare, encoded, labeller
 from .plain import plain_torch
 from .tokenizer_file import padding_id
 
@@ -71,23 +73,13 @@ def _image_encoders(
                 results = dict(zip(entry.outputs, session.run(None, feed), strict=True))
                 where: dict[str, Any] = {"graph": name, "size": size_name(size), "batch": len(pixels), "input": told}
                 unchanged = made.original or made.feature_surgery
-                truth = _features(model.vision, pixels, unchanged)
-                alone = plain and _features(plain, pixels, unchanged)
+                with torch.inference_mode():
+                    truth = encoded(model.vision, pixels, unchanged)
+                    alone = plain and encoded(plain, pixels, unchanged)
                 for output, result in results.items():
                     against = {"labelled": labels if output == "patch_features" else None, "output": output, **where}
                     found = compare(result, truth[output], **against)
                     yield found.loosened(compare(alone[output], truth[output], **against)) if alone else found
-
-
-@torch.inference_mode()
-def _features(vision: Any, pixels: Tensor, original: bool) -> dict[str, Tensor]:
-    features = vision(pixels, original=original)
-    every = {
-        "patch_features": features.patches,
-        "image_embedding": features.original_class,
-        "original_features": features.original_patches,
-    }
-    return {name: each for name, each in every.items() if each is not None}
 
 
 def feeds(
@@ -136,26 +128,25 @@ def _head(model: GemModel, folder: Path, words: Tensor) -> Iterator[Comparison]:
     config, defaults, size = model.vision.config, model.defaults, (61, 103)
     patches = torch.randn(2, 7, 9, config.embed_dim, generator=torch.Generator().manual_seed(0))
     patches = torch.nn.functional.normalize(patches, dim=-1)
+    images = torch.nn.functional.normalize(torch.randn(2, config.embed_dim, generator=torch.Generator().manual_seed(1)))
     cosines = torch.einsum("bhwe,te->bthw", patches, words)
-    decoded = [decode_labels(c, size, logit_scale=defaults.logit_scale, threshold=defaults.threshold) for c in cosines]
-    truth = {
-        "cosines": cosines,
-        "heatmaps": torch.stack([decode_heatmaps(c, size) for c in cosines]),
-        "labels": torch.stack([labels for labels, _ in decoded]),
-        "confidence": torch.stack([confidence for _, confidence in decoded]),
-    }
-    encoded = {"patch_features": patches.numpy(), "text_embeddings": words.numpy(), "synonyms": np.array([[-1]])}
+    steps = whole = _decoded(cosines, size, defaults)
+    features = {"patch_features": patches.numpy(), "text_embeddings": words.numpy(), "synonyms": np.array([[-1]])}
+    image = {}
+    if model.feature_surgery:
+        whole = _decoded(surgery_scores(patches, images, words, [1] * len(words)), size, defaults)
+        image = {"image_embedding": images.numpy()}
     scored = {"cosines": cosines.numpy()}
     target = {"output_size": np.array(size)}
     settings = {name: np.array(getattr(defaults, name), np.float32) for name in ("logit_scale", "threshold")}
     feeds = {
-        "cosines.onnx": encoded,
+        "cosines.onnx": features,
         "heatmaps.onnx": {**scored, **target},
         "labels.onnx": {**scored, **target, **settings},
-        "head.onnx": {**encoded, **target, **settings},
+        "head.onnx": {**features, **image, **target, **settings},
     }
     for name, feed in feeds.items():
-        session = open_session(folder / name)
+        session, truth = open_session(folder / name), whole if name == "head.onnx" else steps
         results = dict(zip([output.name for output in session.get_outputs()], session.run(None, feed), strict=True))
         labels = results.pop("labels", None)
         for output, result in results.items():
@@ -163,3 +154,15 @@ def _head(model: GemModel, folder: Path, words: Tensor) -> Iterator[Comparison]:
             if output == "confidence":
                 found = replace(found, labels=float((labels == truth["labels"].numpy()).mean()))
             yield found if output == "cosines" else replace(found, bound=_DECODED_ERROR)
+
+
+def _decoded(scores: Tensor, size: tuple[int, int], defaults: Defaults) -> dict[str, Tensor]:
+    """What the engine's decoders make of scores `[B, P, h, w]`, and these, by the outputs of the head."""
+    scale, least = defaults.logit_scale, defaults.threshold
+    decoded = [decode_labels(each, size, logit_scale=scale, threshold=least) for each in scores]
+    return {
+        "cosines": scores,
+        "heatmaps": torch.stack([decode_heatmaps(each, size) for each in scores]),
+        "labels": torch.stack([labels for labels, _ in decoded]),
+        "confidence": torch.stack([confidence for _, confidence in decoded]),
+    }

@@ -1,7 +1,7 @@
 """How far what was exported is from the engine, and how far it may be."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from gem_fast.kernels import decode_labels
@@ -12,7 +12,11 @@ from gem_fast.runtime.agreement import Comparison
 
 from .verdict import DisagreementError
 
+if TYPE_CHECKING:
+    from gem_fast.towers.vit import GemVisionTransformer
+
 Labeller = Callable[[Tensor], Tensor]
+OUTPUTS = ("patch_features", "image_embedding", "original_features")  # of the image encoder
 
 
 def agreed(comparisons: Iterable[Comparison]) -> tuple[Comparison, ...]:
@@ -38,6 +42,13 @@ def compare(result: Any, truth: Tensor, labelled: Labeller | None = None, **wher
     absolute = (ours.double() - theirs.double()).abs().max().item()
     share = None if labelled is None else (labelled(ours) == labelled(theirs)).double().mean().item()
     return Comparison(**where, absolute=absolute, relative=relative_error(result, truth), labels=share)
+
+
+def encoded(vision: "GemVisionTransformer", pixels: Tensor, original: bool) -> dict[str, Tensor]:
+    """What the engine gives for the outputs of the image encoder; all of them if the unchanged path is finished."""
+    features = vision(pixels, original=original)
+    every = (features.patches, features.original_class, features.original_patches)
+    return {name: each for name, each in zip(OUTPUTS, every, strict=True) if each is not None}
 
 
 def relative_error(result: Any, truth: Tensor) -> float:

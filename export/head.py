@@ -16,7 +16,7 @@ _COSINES: list[int | str] = ["batch", "classes", "h", "w"]
 _PIXELS: list[int | str] = ["batch", "height", "width"]
 
 
-def write_head(graph: GraphBuilder, step: str, embed_dim: int) -> None:
+def write_head(graph: GraphBuilder, step: str, embed_dim: int, feature_surgery: bool = False) -> None:
     """Add inputs, nodes and outputs of a step to the graph, which is empty.
 
     - `"cosines"`: `patch_features` `[batch, h, w, E]` and `text_embeddings` `[texts, E]` to `cosines`
@@ -27,7 +27,9 @@ def write_head(graph: GraphBuilder, step: str, embed_dim: int) -> None:
       `[batch, classes, height, width]` in 0..1, each stretched by itself.
     - `"labels"`: `cosines`, `output_size`, and the scalars `logit_scale` and `threshold`, to `labels`, int32, and
       `confidence` `[batch, height, width]`. Nothing of size classes × height × width is held.
-    - `"head"`: all of them from patch features and text embeddings.
+    - `"head"`: all of them from patch features and text embeddings. With feature surgery it takes `image_embedding`
+      `[batch, E]` too, and `cosines` are CLIP Surgery's scores; those of a single class are its cosines, for texts
+      that are the difference of two embeddings.
 
     No input has a default: most runtimes know none, and tools leave such inputs away.
     """
@@ -40,7 +42,13 @@ def write_head(graph: GraphBuilder, step: str, embed_dim: int) -> None:
         size = graph.input("output_size", _INT64, [2])
     if step in ("head", "cosines"):
         synonyms = graph.input("synonyms", _INT64, ["classes", "most"])
-        cosines = class_cosines(graph, features, texts, synonyms)
+        words = graph.op("MatMul", features, graph.op("Transpose", texts, perm=[1, 0]))  # [B, h, w, texts]
+        given = _given(graph, synonyms)
+        if feature_surgery and step == "head":
+            image = graph.input("image_embedding", _FLOAT, ["batch", embed_dim])
+            alone = graph.op("Equal", _classes(graph, texts, synonyms, given), graph.constant([1]))
+            words = graph.op("Where", alone, words, surgery(graph, words, image, texts))
+        cosines = of_classes(graph, words, synonyms, given)
         graph.output("cosines", cosines, _FLOAT, _COSINES)
     if step in ("head", "heatmaps"):
         maps = heatmaps(graph, cosines, *_resampling(graph, cosines, size))
@@ -53,15 +61,34 @@ def write_head(graph: GraphBuilder, step: str, embed_dim: int) -> None:
         graph.output("confidence", confidence, _FLOAT, _PIXELS)
 
 
-def class_cosines(graph: GraphBuilder, features: str, texts: str, synonyms: str) -> str:
-    """Cosines `[B, classes, h, w]` of patches with classes, the maximum over a class's synonyms."""
+def surgery(graph: GraphBuilder, words: str, image: str, texts: str) -> str:
+    """Cosines of words `[B, h, w, texts]` to CLIP Surgery's scores of them, as `gem_fast.scores.surgery_scores`."""
     op, constant = graph.op, graph.constant
-    words = op("MatMul", features, op("Transpose", texts, perm=[1, 0]))  # [B, h, w, texts]
+    alike = op("MatMul", image, op("Transpose", texts, perm=[1, 0]))  # [B, texts]
+    shares = op("Softmax", op("Mul", alike, graph.scalar(2.0)), axis=1)
+    weights = op("Mul", shares, graph.real(op("Shape", texts, start=0, end=1)))
+    weighted = op("Mul", words, op("Unsqueeze", weights, constant([1, 2])))
+    return op("Sub", weighted, op("ReduceMean", weighted, constant([3]), keepdims=1))
+
+
+def _given(graph: GraphBuilder, synonyms: str) -> str:
+    """Whether the synonyms name rows, or each text is a class."""
+    return graph.op("GreaterOrEqual", graph.op("ReduceMin", synonyms, keepdims=0), graph.constant(0))
+
+
+def _classes(graph: GraphBuilder, texts: str, synonyms: str, given: str) -> str:
+    """The number of classes, int64 `[1]`."""
+    grouped, every = (graph.op("Shape", each, start=0, end=1) for each in (synonyms, texts))
+    return graph.op("Where", given, grouped, every)
+
+
+def of_classes(graph: GraphBuilder, words: str, synonyms: str, given: str) -> str:
+    """Scores of words `[B, h, w, texts]` to those of classes `[B, classes, h, w]`, the maximum over the synonyms."""
+    op = graph.op
     grouped, plain = graph.body(), graph.body()
     best = grouped.op("ReduceMax", grouped.op("Gather", words, synonyms, axis=3), grouped.constant([4]), keepdims=0)
     grouped.output("largest", best, _FLOAT, ["batch", "h", "w", "classes"])
     plain.output("every", words, _FLOAT, ["batch", "h", "w", "classes"])
-    given = op("GreaterOrEqual", op("ReduceMin", synonyms, keepdims=0), constant(0))
     scores = op("If", given, then_branch=grouped.finished("synonyms"), else_branch=plain.finished("texts"))
     return op("Transpose", scores, perm=[0, 3, 1, 2])
 

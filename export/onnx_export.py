@@ -93,7 +93,7 @@ def write_graphs(
     from .graph_files import GraphFiles
     from .tokenizer_file import tokenizer_json
 
-    manifest = describe(model, replace(export_facts(format, options), feature_surgery=model.feature_surgery))
+    manifest = describe(model, export_facts(format, options))
     written = GraphFiles(folder, options.chosen_opset, graph_metadata(manifest))
     beside = [_write_image_encoders(model, written, options, ranges), _write_text_encoder(model, written, options)]
     _write_head(model, written)
@@ -148,7 +148,8 @@ def _write_head(model: GemModel, written: "GraphFiles") -> None:
     from .head import write_head
 
     for step in HEAD_STEPS:
-        write = partial(write_head, step=step, embed_dim=model.vision.config.embed_dim)
+        width = model.vision.config.embed_dim
+        write = partial(write_head, step=step, embed_dim=width, feature_surgery=model.feature_surgery)
         written.save(f"{step}.onnx", step, Weights(), write)
 
 
@@ -160,8 +161,6 @@ def weights_beside(path: Path, module: torch.nn.Module, shared: bool = False) ->
 
 def describe(model: GemModel, export: ExportFacts, vocabulary: VocabularyFacts | None = None) -> Manifest:
     """The manifest's facts about the model and the export, without files."""
-    if model.feature_surgery and not export.feature_surgery:
-        raise ExportError(f"the format {export.format} has no feature surgery: load the model without it")
     if model.logit_bias is not None:
         raise ExportError("an export's confidence is a softmax: load the model without sigmoid")
     from gem_fast.towers.text import sees_padding
@@ -192,7 +191,7 @@ def describe(model: GemModel, export: ExportFacts, vocabulary: VocabularyFacts |
             unescaped=unescapes(tokenizer),
         ),
         defaults=ScoreFacts(defaults.logit_scale, defaults.threshold, defaults.heatmap_threshold),
-        export=export,
+        export=replace(export, feature_surgery=model.feature_surgery),
         vocabulary=vocabulary,
         versions={
             package: version(package)

@@ -15,7 +15,7 @@ from gem_fast.runtime.facts import ExportFacts, FileFacts
 from gem_fast.runtime.folder import file_sha256
 from gem_fast.runtime.manifest import Manifest, size_name, write_manifest
 
-from .comparison import agreed, compare
+from .comparison import OUTPUTS, agreed, compare, encoded
 from .export_options import ExportOptions
 from .folders import whole_folder
 from .plain import plain_torch
@@ -25,17 +25,24 @@ if TYPE_CHECKING:
     from gem_fast.towers.vit import GemVisionTransformer
 
 LARGEST_BATCH = 1024
+Encoded = Tensor | tuple[Tensor, Tensor]
+Encode = Callable[[Tensor], Encoded]
 
 
 class ImageEncoder(nn.Module):
-    """Normalised pixels `[batch, 3, H, W]` to L2-normalised patch features `[batch, h, w, E]`, for one size."""
+    """Normalised pixels `[batch, 3, H, W]` to L2-normalised patch features `[batch, h, w, E]`, for one size.
 
-    def __init__(self, vision: "GemVisionTransformer", size: tuple[int, int]) -> None:
+    With feature surgery a pair: these, and CLIP's own L2-normalised image embedding `[batch, E]`.
+    """
+
+    def __init__(self, vision: "GemVisionTransformer", size: tuple[int, int], feature_surgery: bool = False) -> None:
         super().__init__()
         self.vision = at_size(vision, size)
+        self.feature_surgery = feature_surgery
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.vision(pixels).patches
+    def forward(self, pixels: Tensor) -> Encoded:
+        features = self.vision(pixels, original=self.feature_surgery)
+        return (features.patches, features.original_class) if self.feature_surgery else features.patches
 
 
 def at_size(vision: "GemVisionTransformer", size: tuple[int, int]) -> "GemVisionTransformer":
@@ -50,10 +57,12 @@ def at_size(vision: "GemVisionTransformer", size: tuple[int, int]) -> "GemVision
     return fixed
 
 
-def traced(vision: "GemVisionTransformer", size: tuple[int, int]) -> torch.export.ExportedProgram:
+def traced(
+    vision: "GemVisionTransformer", size: tuple[int, int], feature_surgery: bool = False
+) -> torch.export.ExportedProgram:
     """The program for pixels of this height and width."""
     batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
-    encoder = ImageEncoder(vision, size).eval()
+    encoder = ImageEncoder(vision, size, feature_surgery).eval()
     with torch.no_grad():
         example = example_pixels(vision, 2, size)
         return torch.export.export(encoder, (example,), dynamic_shapes={"pixels": {0: batch}})
@@ -71,14 +80,14 @@ class Package:
     Attributes:
         format: its name in the manifest.
         role: of its files in the manifest.
-        write: the model, the path and the size to a file.
-        load: the file to a function of pixels.
+        write: the model, the path, the size and whether for feature surgery to a file.
+        load: the file to a function of pixels on a device.
     """
 
     format: str
     role: str
-    write: Callable[["GemVisionTransformer", Path, tuple[int, int]], None]
-    load: Callable[[Path], Callable[[Tensor], Tensor]]
+    write: Callable[["GemVisionTransformer", Path, tuple[int, int], bool], None]
+    load: Callable[[Path, torch.device], Encode]
 
 
 def export_packages(model: "GemModel", out: Path, options: ExportOptions, kind: Package) -> Manifest:
@@ -106,7 +115,7 @@ def export_packages(model: "GemModel", out: Path, options: ExportOptions, kind: 
     with whole_folder(out) as folder:
         for size in sizes:
             name = f"image_encoder_{size_name(size)}.pt2" if len(sizes) > 1 else "image_encoder.pt2"
-            kind.write(plain, folder / name, size)
+            kind.write(plain, folder / name, size, model.feature_surgery)
             comparisons += compare_package(model, plain, kind, folder / name, size)
             files[name] = FileFacts(kind.role, file_sha256(folder / name), size)
         manifest = replace(described, files=files, check=agreed(comparisons))
@@ -118,19 +127,15 @@ def export_packages(model: "GemModel", out: Path, options: ExportOptions, kind: 
 def compare_package(
     model: "GemModel", plain: "GemVisionTransformer", kind: Package, path: Path, size: tuple[int, int]
 ) -> Iterator[Comparison]:
-    """Patch features of 1 and 3 images against the engine's; in a lower type they may lose twice what plain does."""
-    loaded = kind.load(path)
+    """Each output for 1 and 3 images against the engine's; in a lower type they may lose twice what plain does."""
+    loaded, original = kind.load(path, model.device), model.feature_surgery
     for count in (1, 3):
         pixels = example_pixels(model.vision, count, size)
-        where: dict[str, Any] = {
-            "graph": path.name,
-            "output": "patch_features",
-            "size": size_name(size),
-            "batch": count,
-        }
-        truth = model.features(pixels).cpu()
-        found = compare(loaded(pixels).cpu(), truth, input="noise", **where)
-        if plain.position_embedding.dtype == torch.float32:
-            yield found
-        else:
-            yield found.loosened(compare(plain(pixels).patches.cpu(), truth, input="noise", **where))
+        where: dict[str, Any] = {"graph": path.name, "size": size_name(size), "batch": count, "input": "noise"}
+        truth, alone = (encoded(vision, pixels, original) for vision in (model.vision, plain))
+        found = loaded(pixels)
+        for output, result in zip(OUTPUTS, found if original else [found], strict=False):
+            against = {"output": output, **where}
+            own = compare(result.cpu(), truth[output].cpu(), **against)
+            lower = plain.position_embedding.dtype != torch.float32
+            yield own.loosened(compare(alone[output].cpu(), truth[output].cpu(), **against)) if lower else own

@@ -5,7 +5,7 @@ project wherever it runs.
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from gem_fast.errors import ExportError
 from gem_fast.runtime.manifest import Manifest
 
 from .export_options import ExportOptions
-from .program import Package, example_pixels, export_packages, traced
+from .program import Encode, Package, example_pixels, export_packages, traced
 
 if TYPE_CHECKING:
     from gem_fast import GemModel
@@ -41,16 +41,20 @@ def export_pt2(model: "GemModel", out: Path, options: ExportOptions) -> Manifest
     return export_packages(model, out, options, Package("pt2", "image_encoder_pt2", compile_package, load_package))
 
 
-def compile_package(vision: "GemVisionTransformer", path: Path, size: tuple[int, int]) -> None:
+def compile_package(
+    vision: "GemVisionTransformer", path: Path, size: tuple[int, int], feature_surgery: bool = False
+) -> None:
     """Write the package of the image encoder for pixels of this height and width."""
-    program = traced(vision, size)
+    program = traced(vision, size, feature_surgery)
     with checking_inputs():
         torch._inductor.aoti_compile_and_package(program, package_path=str(path))
-    check_refusal(load_package(path), example_pixels(vision, 2, size), path)
+    pixels = example_pixels(vision, 2, size)
+    check_refusal(load_package(path, pixels.device), pixels, path)
 
 
-def load_package(path: Path) -> Callable[[Tensor], Tensor]:
-    return torch._inductor.aoti_load_package(str(path))
+def load_package(path: Path, device: torch.device) -> Encode:
+    """A function of pixels on that device, whichever GPU the package was compiled on."""
+    return torch._inductor.aoti_load_package(str(path), device_index=-1 if device.index is None else device.index)
 
 
 @contextmanager
@@ -72,7 +76,7 @@ def checking_inputs() -> Iterator[None]:
         yield
 
 
-def check_refusal(encode: Callable[[Tensor], Tensor], pixels: Tensor, path: Path) -> None:
+def check_refusal(encode: Encode, pixels: Tensor, path: Path) -> None:
     """ExportError unless the package refuses a wrong layout, the one wrong input that can be read without harm."""
     try:
         encode(pixels.contiguous(memory_format=torch.channels_last))

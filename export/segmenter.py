@@ -10,20 +10,27 @@ from gem_fast.query import Query
 from gem_fast.towers.vit import GemVisionTransformer
 
 from .builder import GraphBuilder
-from .head import heatmaps
+from .head import heatmaps, surgery
 from .image_encoder import ImageEncoderWriter
-from .image_head import patch_embeddings
+from .image_head import image_embedding, patch_embeddings
 from .layers import Layers
 
 
 def write_segmenter(
-    layers: Layers, vision: GemVisionTransformer, size: tuple[int, int], query: Query, pixels: str, with_scores: bool
+    layers: Layers,
+    vision: GemVisionTransformer,
+    size: tuple[int, int],
+    query: Query,
+    pixels: str,
+    *,
+    with_scores: bool,
+    feature_surgery: bool = False,
 ) -> None:
     """Add nodes and outputs to the layers' graph: no loop, no branch, and no shape but the batch is open.
 
     - `labels` int32 `[batch, H, W]`: 0 for background, and i + 1 for class i
     - `confidence` float32 `[batch, H, W]`, by softmax over all classes; of a class alone its heat map
-    - `scores` float32 `[batch, classes, h, w]`: cosines of the classes that have labels, where they are asked for
+    - `scores` float32 `[batch, classes, h, w]`: those of the classes that have labels, where they are asked for
 
     Args:
         layers: the graph, with what makes `pixels`.
@@ -32,10 +39,16 @@ def write_segmenter(
         query: classes, background and settings.
         pixels: normalised pixels `[B, 3, H, W]`.
         with_scores: give `scores`.
+        feature_surgery: score by CLIP Surgery's feature surgery; a query of one class has it in its words.
     """
     graph, op, constant = layers.graph, layers.graph.op, layers.graph.constant
-    tokens, _, grid = ImageEncoderWriter(layers, vision).forward(pixels, size, original=False)
-    scores = _scores(graph, patch_embeddings(layers, vision, tokens, grid), query)  # [B, P, h, w]
+    weighted = feature_surgery and len(query.groups) > 1
+    tokens, unchanged, grid = ImageEncoderWriter(layers, vision).forward(pixels, size, original=weighted)
+    words = graph.weight("words", query.words.float())
+    cosines = op("MatMul", patch_embeddings(layers, vision, tokens, grid), op("Transpose", words, perm=[1, 0]))
+    if unchanged:
+        cosines = surgery(graph, cosines, image_embedding(layers, vision, unchanged), words)
+    scores = _of_classes(graph, cosines, query.groups)  # [B, P, h, w]
     grid_size = [side // vision.config.patch_size for side in size]
     rows, columns = (_upsampling(graph, *lengths) for lengths in zip(grid_size, size, strict=True))
     named = len(query.classes)
@@ -55,18 +68,17 @@ def write_segmenter(
         graph.output("scores", own, TensorProto.FLOAT, ["batch", named, *grid_size])
 
 
-def _scores(graph: GraphBuilder, features: str, query: Query) -> str:
-    """Cosines of patch features `[B, h, w, E]` with all classes, `[B, P, h, w]`."""
+def _of_classes(graph: GraphBuilder, scores: str, groups: list[int]) -> str:
+    """Scores of words `[B, h, w, T]` to those of classes `[B, P, h, w]`, given the number of words of each."""
     op, constant = graph.op, graph.constant
-    cosines = op("MatMul", features, graph.weight("words", query.words.float().T))  # [B, h, w, T]
-    if max(query.groups) > 1:
+    if max(groups) > 1:
         start, axis, parts = 0, constant([3]), []
-        for count in query.groups:
-            own = op("Slice", cosines, constant([start]), constant([start + count]), axis)
+        for count in groups:
+            own = op("Slice", scores, constant([start]), constant([start + count]), axis)
             parts.append(op("ReduceMax", own, axis))
             start += count
-        cosines = op("Concat", *parts, axis=3)
-    return op("Transpose", cosines, perm=[0, 3, 1, 2])
+        scores = op("Concat", *parts, axis=3)
+    return op("Transpose", scores, perm=[0, 3, 1, 2])
 
 
 def _decode(graph: GraphBuilder, logits: str, rows: str, columns: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from gem_fast.query import Query
 from gem_fast.runtime.agreement import Comparison
 from gem_fast.runtime.facts import Size, VocabularyFacts
 from gem_fast.runtime.manifest import Manifest, size_name, write_manifest
-from gem_fast.scores import score_patches
+from gem_fast.scores import score_patches, surgery_scores
 
 from .export_options import ExportOptions
 from .folders import whole_folder
@@ -98,7 +98,8 @@ def _write_graphs(
             pixels = write_preprocessing(graph, size, model.mean, model.std)
         else:
             pixels = graph.input("pixels", TensorProto.FLOAT, ["batch", 3, *size])
-        write_segmenter(layers, model.vision, size, query, pixels, with_scores)
+        chosen = {"with_scores": with_scores, "feature_surgery": model.feature_surgery}
+        write_segmenter(layers, model.vision, size, query, pixels, **chosen)
 
     sizes = options.grid_sizes(model.defaults.size, model.vision.config.patch_size)
     several = len(sizes) > 1
@@ -127,7 +128,13 @@ def _compared(
 
     @torch.inference_mode()
     def outputs(vision: Any, pixels: torch.Tensor, size: Size) -> dict[str, torch.Tensor]:
-        scores = score_patches(vision(pixels).patches.float(), query.words, query.groups)
+        weighted = model.feature_surgery and len(query.groups) > 1
+        features = vision(pixels, original=weighted)
+        known = (query.words, query.groups)
+        if weighted:
+            scores = surgery_scores(features.patches.float(), features.original_class.float(), *known)
+        else:
+            scores = score_patches(features.patches.float(), *known)
         labels, confidence = decoded(scores, size, query)
         return {"labels": labels, "confidence": confidence, "scores": scores[:, : len(query.classes)]}
 

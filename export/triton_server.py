@@ -42,7 +42,7 @@ Leave out `--gpus all` to serve on the CPU. The encoders run once before the ser
 - `logit_scale` and `threshold`, float32 `[1]`: {scale:g} and {threshold:g} are the model's
 
 for `cosines`, `heatmaps`, `labels` (0 is background) and `confidence`. Ask only for the outputs that you need.
-
+{surgery}
 `request.json` is a request for embeddings of `a photo of a cat.`:
 
     curl -s -d @request.json http://localhost:8000/v2/models/gem_text_encoder/infer
@@ -67,6 +67,9 @@ and in Python `{first}` segments (pip install 'tritonclient[http]'):
     labels = http.InferRequestedOutput("labels")
     print(http.InferenceServerClient("localhost:8000").infer("{first}", inputs, outputs=[labels]).as_numpy("labels"))
 {shared}"""
+_SURGERY = """
+`cosines` are scores by CLIP Surgery's feature surgery, of two classes or more; a single class has its plain cosines.
+"""
 _SHARED = """
 The image encoders share their weights: `image_encoder.weights` is one file with a name in each of their folders (hard
 links). git, most copies and uploads make a file of each name; nothing but space is lost by that.
@@ -96,8 +99,6 @@ def export_triton_server(
     from .onnx_export import export_onnx
 
     serving = serving or Serving()
-    if model.feature_surgery:
-        raise ExportError("the server's ensemble scores by plain cosines: load the model without feature_surgery")
     if options.attention == "plugin":
         raise ExportError("attention plugin runs in TensorRT only; for triton-server take ort, onnx or portable")
     with whole_folder(out) as folder:
@@ -160,6 +161,7 @@ def _write_guide(manifest: Manifest, folder: Path) -> None:
         tokens=tokens,
         scale=manifest.defaults.logit_scale,
         threshold=manifest.defaults.threshold,
+        surgery=_SURGERY if manifest.export.feature_surgery else "",
         shared=_SHARED if manifest.of_role("weights") and len(ensembles) > 1 else "",
     )
     (folder / "README.md").write_text(text, encoding="utf-8")

@@ -33,8 +33,11 @@ class Recorder(Protocol):
     def settle(self) -> None:
         """Wait until nothing that was queued reads or writes them."""
 
-    def record(self, call: Callable[[], VisionFeatures]) -> tuple[Callable[[], None], VisionFeatures]:
-        """A function that computes again what `call` does, on the same memory, and where the results then lie."""
+    def record(self, call: Callable[[], VisionFeatures], alone: bool) -> tuple[Callable[[], None], VisionFeatures]:
+        """A function that computes again what `call` does, on the same memory, and where the results then lie.
+
+        `alone` is whether there is no other graph, whose memory it could share.
+        """
 
 
 class CudaRecorder:
@@ -49,6 +52,8 @@ class CudaRecorder:
     def turn(self, device: torch.device) -> Iterator[None]:
         require_cuda(device)
         with torch.cuda.device(device):
+            if torch.cuda.is_current_stream_capturing():
+                raise ModelError("graph=True can't run while another CUDA graph is captured: load without it")
             current = torch.cuda.current_stream()
             if self._left is not None:
                 current.wait_event(self._left)
@@ -61,10 +66,12 @@ class CudaRecorder:
         if self._left is not None:
             self._left.synchronize()
 
-    def record(self, call: Callable[[], VisionFeatures]) -> tuple[Callable[[], None], VisionFeatures]:
+    def record(self, call: Callable[[], VisionFeatures], alone: bool) -> tuple[Callable[[], None], VisionFeatures]:
         current = torch.cuda.current_stream()
         if self._stream is None or self._stream.device != current.device:
-            self._stream, self._pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+            self._stream = torch.cuda.Stream()
+        if alone:  # a pool that all graphs have left is not to be taken again
+            self._pool = torch.cuda.graph_pool_handle()
         stream = self._stream
         stream.wait_stream(current)
         with torch.cuda.stream(stream):  # kernels are compiled and workspaces made before anything is recorded
@@ -151,7 +158,7 @@ class GraphedForward:
             pixels, device=vision.position_embedding.device, memory_format=torch.contiguous_format
         )
         positions = vision.positions(*vision.grid(pixels))  # kept with the graph, which reads them
-        replay, results = self._recorder.record(lambda: vision(buffer, original))
+        replay, results = self._recorder.record(lambda: vision(buffer, original), alone=not self._graphs)
         if vision.positions(*vision.grid(pixels)) is not positions:  # others took their place meanwhile
             return self._recorded(vision, pixels, original)
         return _Graph(buffer, replay, results, positions)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from .templates import TEMPLATES
+from .text_file import read_text_file
 
 MOST_CLASSES = 65_535  # what 16-bit labels tell apart, 0 being background
 _LARGEST_FILE = 1 << 24
@@ -67,26 +68,22 @@ def read_prompt_file(path: str | os.PathLike) -> dict[str, list[str]]:
     Raises:
         ValueError: the file can't be read, is something else than such a list, or names no class.
     """
+    classes: dict[str, list[str]] = {}
+    for words in read_class_lines(path):
+        classes.setdefault(words[0], []).extend(words)
+    return classes
+
+
+def read_class_lines(path: str | os.PathLike) -> list[list[str]]:
+    """The words of each line of a prompt file, those of one class in several lines apart; errors as above."""
     name = f"prompts file {os.fspath(path)}"
     right = "write a class a line, synonyms after commas"
-    try:
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise ValueError(f"{name} is no file; {right} into one")
-        with open(path, "rb") as file:
-            content = file.read(_LARGEST_FILE + 1)
-    except OSError as error:
-        raise ValueError(f"{name} can't be read: {error.strerror}") from error
-    if len(content) > _LARGEST_FILE:
-        raise ValueError(f"{name} is larger than {_LARGEST_FILE:,} bytes, which no list of classes is; {right}")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name} can't be read as UTF-8 text: {error}") from error
+    text = read_text_file(path, name, _LARGEST_FILE, right)
     if "\0" in text:
         raise ValueError(f"{name} is no text, it holds bytes of value 0; {right}")
     if _is_json(text):
         raise ValueError(f"{name} is JSON; {right}")
-    classes: dict[str, list[str]] = {}
+    lines: list[list[str]] = []
     for number, line in enumerate(text.splitlines(), 1):
         words = [word.strip() for word in line.split(",") if word.strip()]
         if words and not line.lstrip().startswith("#"):
@@ -94,10 +91,10 @@ def read_prompt_file(path: str | os.PathLike) -> dict[str, list[str]]:
                 raise ValueError(
                     f"{name}, line {number}: a word of {len(longest):,} letters is longer than any model reads; {right}"
                 )
-            classes.setdefault(words[0], []).extend(words)
-    if not classes:
+            lines.append(words)
+    if not lines:
         raise ValueError(f"{name} names no class; {right}")
-    return classes
+    return lines
 
 
 def _is_json(text: str) -> bool:

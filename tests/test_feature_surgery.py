@@ -1,11 +1,12 @@
 """CLIP Surgery's feature surgery of scores, against its definition over features in float64."""
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
 from gem_fast.export import ExportError, ExportOptions, export_onnx
-from gem_fast.export.onnx_export import describe
+from gem_fast.export.segmenter_export import export_segmenter
 from gem_fast.export.tensorrt.tensorrt_export import export_tensorrt
 from gem_fast.export.triton_server import export_triton_server
 from typer.testing import CliRunner
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 import gem_fast
 from gem_fast.cli import app
 from gem_fast.runtime import GemRuntime
-from gem_fast.runtime.facts import ExportFacts
+from gem_fast.runtime.engine import synonym_rows
 from gem_fast.runtime.interface import TensorFacts
 from gem_fast.runtime.manifest import read_manifest
 from gem_fast.scores import surgery_scores
@@ -114,11 +115,57 @@ def test_tensorrt_takes_the_graph(model, tmp_path):
     assert made.manifest.files["image_encoder.onnx"].outputs["image_embedding"] == TensorFacts("float", ("batch", 128))
 
 
-def test_formats_that_lack_it_say_so(model, tmp_path):
-    with pytest.raises(ExportError, match="pt2 has no feature surgery: load the model without"):
-        describe(model, ExportFacts("pt2", "float32"))
-    with pytest.raises(ExportError, match="ensemble scores by plain cosines: load the model without feature_surgery"):
-        export_triton_server(model, tmp_path / "out", ExportOptions(check=False))
+PROMPTS = [["cat", ("dog", "puppy"), "car"], ["cat", "dog"], [("cat", "kitten")]]
+
+
+@pytest.mark.filterwarnings("ignore:this model's vocabulary does not hold")
+@pytest.mark.parametrize("prompts", PROMPTS, ids=str)
+def test_the_head_scores_as_the_engine(model, exported, prompts):
+    """`head.onnx`, on what the encoders give, whatever the number of words of a class."""
+    pixels = torch.randn(3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    query, features = model.query(prompts), model.features(pixels, original=True)
+    groups = query.groups
+    rows = [[-1]] if max(groups) == 1 else synonym_rows(groups)
+    feed = {
+        "patch_features": features.patches.numpy(),
+        "image_embedding": features.original_class.numpy(),
+        "text_embeddings": query.words.numpy(),
+        "synonyms": np.array(rows),
+        "output_size": np.array([61, 53]),
+        "logit_scale": np.array(15.0, np.float32),
+        "threshold": np.array(0.0, np.float32),
+    }
+    found = onnxruntime.InferenceSession(exported / "head.onnx").run(["cosines"], feed)[0]
+    assert np.abs(found - model.scores(features, range(3), query.words, groups).numpy()).max() < 1e-5
+
+
+def test_triton_servers_ensemble_scores_by_it(model, tmp_path):
+    manifest = export_triton_server(model, tmp_path / "out", ExportOptions(sizes=((64, 96),), check=False))
+    assert manifest == read_manifest(tmp_path / "out")
+    assert manifest.export.feature_surgery
+    assert "image_embedding" in manifest.files["models/gem_image_encoder/1/model.onnx"].outputs
+    assert "image_embedding" in manifest.files["models/gem_head/1/model.onnx"].inputs
+    given = 'name: "image_embedding" data_type: TYPE_FP32'
+    for name in ("gem_image_encoder", "gem_head"):
+        assert given in (tmp_path / "out" / "models" / name / "config.pbtxt").read_text()
+    ensemble = (tmp_path / "out" / "models" / "gem" / "config.pbtxt").read_text()
+    for step in ("output_map", "input_map"):
+        assert f'{step} {{ key: "image_embedding" value: "image_embedding" }}' in ensemble
+    assert given not in ensemble  # neither asked for nor given
+    assert "scores by CLIP Surgery's feature surgery" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:this model's vocabulary does not hold")
+@pytest.mark.parametrize("prompts", PROMPTS, ids=str)
+def test_a_fixed_vocabulary_is_scored_by_it(model, picture, tmp_path, prompts):
+    options = ExportOptions(sizes=((64, 96),))
+    manifest = export_segmenter(model, tmp_path / "out", model.query(prompts), options, with_scores=True)
+    assert manifest.export.feature_surgery
+    image = picture(64, 96)
+    pixels = (np.asarray(image, np.float32) / 255 - model.mean) / model.std
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "segmenter.onnx")
+    scores = session.run(["scores"], {"pixels": pixels.transpose(2, 0, 1)[None].astype(np.float32)})[0]
+    assert np.abs(scores[0] - model.segment(image, prompts, resize="exact").scores).max() < 2e-5
 
 
 def test_the_command_line_exports_and_runs_it(tmp_path, picture):

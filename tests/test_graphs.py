@@ -21,7 +21,7 @@ class FakeRecorder:
     """Results stay where they were recorded, as those of a graph do, and no two turns may overlap."""
 
     def __init__(self):
-        self.recorded, self.replayed, self.settled, self._busy = 0, 0, 0, Lock()
+        self.recorded, self.replayed, self.settled, self.alone, self._busy = 0, 0, 0, [], Lock()
 
     @contextmanager
     def turn(self, device):
@@ -34,8 +34,9 @@ class FakeRecorder:
     def settle(self):
         self.settled += 1
 
-    def record(self, call):
+    def record(self, call, alone):
         self.recorded += 1
+        self.alone.append(alone)
         results = type(found := call())(*(None if each is None else each.clone() for each in found))
 
         def replay():
@@ -119,13 +120,14 @@ def test_weights_elsewhere_are_recorded_again(vision, recorder, change):
     change(vision)
     assert same(graphed(vision, pixels), vision(pixels))
     assert (recorder.recorded, recorder.settled, len(graphed._graphs)) == (2, 2, 1)
+    assert recorder.alone == [True, True]  # the memory that both left is not taken again
 
 
 def test_the_least_recently_used_go_first(vision, recorder):
     graphed = GraphedForward(recorder, most=2)
     for count in (1, 2, 1, 3, 1, 2):
         graphed(vision, image(count, 3, 32, 32))
-    assert recorder.recorded == 4  # of 1, 2, 3, and of 2 again
+    assert recorder.alone == [True, False, False, False]  # of 1, 2, 3, and of 2 again
     assert len(graphed._graphs) == 2
 
 
@@ -141,7 +143,7 @@ def test_threads_do_not_mix(vision, recorder):
 
 def test_a_failure_is_told_and_nothing_of_it_is_kept(vision, recorder):
     class Failing(FakeRecorder):
-        def record(self, call):
+        def record(self, call, alone):
             raise RuntimeError("out of memory")
 
     graphed = GraphedForward(Failing())

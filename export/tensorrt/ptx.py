@@ -17,6 +17,9 @@ SHARED_LIMIT = 49_152  # bytes that any kernel may use without asking
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 TYPES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
 _SIZES = ("N", "padded")
+# The least PTX that has the architecture: an older driver reads it than that of the compiler's own.
+_PTX_VERSIONS = {"sm_100": 86, "sm_120": 87}
+_LEAST_PTX = 80  # which has sm_80 to sm_90a
 _ENTRY = re.compile(r"(\.visible \.entry (\w+)\()(.*?)(\n\))", re.DOTALL)
 
 
@@ -109,7 +112,8 @@ def _compile(problem: Problem, operation: str, tile: Tile) -> Compiled:
             aligned[(index,)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
     target = GPUTarget("cuda", int(problem.arch.removeprefix("sm_")), 32)
-    binary = triton.compile(source, target=target, options=tile.options)
+    version = _PTX_VERSIONS.get(problem.arch, _LEAST_PTX)
+    binary = triton.compile(source, target=target, options=tile.options | {"ptx_version": version})
     meta = binary.metadata
     if meta.global_scratch_size or meta.profile_scratch_size or meta.num_ctas != 1:
         raise ValueError(f"{operation} asks for scratch memory or clusters, which a TensorRT plugin does not get")

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
@@ -66,6 +66,7 @@ class Task:
     place: int
     attempts: int = 1
     prepared: Prepared | None = None
+    key: Any = None  # what images of one batch share
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,10 @@ class Pipeline:
                 while batch := self._batches.get():
                     start = time.perf_counter()
                     numbers, pixels, shape, sizes = batch
-                    results = scores_of(encode, np.stack(pixels), shape, sizes)
+                    del batch  # for what is large is let go before the next wait
+                    pixels = np.stack(pixels) if len(pixels) > 1 else pixels[0][None]
+                    results = scores_of(encode, pixels, shape, sizes)
+                    del pixels
                     self._events.put(Encoded(numbers, results, time.perf_counter() - start))
         except BaseException as error:  # to be raised where the run is waited for
             self._events.put(error)
@@ -208,6 +212,8 @@ class Pipeline:
             task = self._tasks.get(number)
             if task is None:
                 continue  # its worker has died meanwhile: another is at it
+            assert task.prepared is not None
+            task.prepared = replace(task.prepared, pixels=None)
             scores = result if isinstance(result, Failure) else self._memory.put(task.place, result)
             self._pool.finish(number, scores)
 
@@ -219,7 +225,8 @@ class Pipeline:
             self._preparing -= 1
             task.prepared = result
             self._bytes += result.nbytes
-            self._groups.setdefault(self._key(result), deque()).append(answer.task)
+            task.key = self._memory.get(result.pixels).shape, result.shape
+            self._groups.setdefault(task.key, deque()).append(answer.task)
             return
         self._leave(answer.task, task)
         if isinstance(result, Failure) and result.fatal:
@@ -239,15 +246,10 @@ class Pipeline:
             self._preparing -= 1
             return
         self._bytes -= task.prepared.nbytes
-        key = self._key(task.prepared)
-        if number in self._groups.get(key, ()):
-            self._groups[key].remove(number)
-            if not self._groups[key]:
-                del self._groups[key]
-
-    def _key(self, prepared: Prepared) -> Any:
-        """What images of one batch share."""
-        return self._memory.get(prepared.pixels).shape, prepared.shape
+        if number in self._groups.get(task.key, ()):
+            self._groups[task.key].remove(number)
+            if not self._groups[task.key]:
+                del self._groups[task.key]
 
 
 def scores_of(encode: Encode, pixels: np.ndarray, shape: tuple[int, int], sizes: Sizes = None) -> list[Any]:

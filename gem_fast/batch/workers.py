@@ -95,23 +95,27 @@ def serve(work: Work, memory: Memory, receive: Callable[[], Any], send: Callable
     """
     held: dict[int, Any] = {}
     while request := receive():
-        task, *rest = request
-        seconds: Seconds = {}
-        try:
-            if isinstance(rest[-1], Source):
-                place, source = rest
-                held[task], pixels, shape = work.prepare(source, seconds)
-                own = held[task]
-                result: Any = Prepared(memory.put(place, pixels), shape, own.nbytes, own.decoded_size)
-            elif isinstance(rest[0], Failure):
-                del held[task]
-                result = rest[0]
-            else:
-                result = work.finish(held.pop(task), memory.get(rest[0]), seconds)
-        except Exception as error:  # one image must never end a run
-            held.pop(task, None)
-            result = Failure(describe(error), fatal=isinstance(error, OutputError))
-        send(Answer(task, result, seconds))
+        send(_answer(work, memory, held, *request))  # nothing else keeps its pixels while this waits
+
+
+def _answer(work: Work, memory: Memory, held: dict[int, Any], task: int, *rest: Any) -> Answer:
+    """What a worker answers to a request; it holds what the images under way will need."""
+    seconds: Seconds = {}
+    try:
+        if isinstance(rest[-1], Source):
+            place, source = rest
+            held[task], pixels, shape = work.prepare(source, seconds)
+            own = held[task]
+            result: Any = Prepared(memory.put(place, pixels), shape, own.nbytes, own.decoded_size)
+        elif isinstance(rest[0], Failure):
+            del held[task]
+            result = rest[0]
+        else:
+            result = work.finish(held.pop(task), memory.get(rest[0]), seconds)
+    except Exception as error:  # one image must never end a run
+        held.pop(task, None)
+        result = Failure(describe(error), fatal=isinstance(error, OutputError))
+    return Answer(task, result, seconds)
 
 
 def describe(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..terminal import console, errors, fail
-from .dtype_option import dtype_option
+from .options import dtype_option
 
 bench = typer.Typer(short_help="Measure latency and throughput here, and compare runs.", invoke_without_command=True)
 

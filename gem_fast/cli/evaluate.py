@@ -1,6 +1,7 @@
 """`gem-fast evaluate`."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,16 +9,16 @@ import typer
 from rich.console import Console
 
 from ..terminal import console, ended_by_signals, errors, fail, say, short_warnings
-from .dtype_option import dtype_option
+from .options import Resize, Tokenizer, Weights, dtype_option
 from .progress import Style, shown
 
 if TYPE_CHECKING:
     from gem_fast.evaluation import Dataset, Evaluation, Protocol
     from gem_fast.evaluation.open_images import PointSet
+    from gem_fast.evaluation.plan import Plan
 
 _MOST_SHOWN = 5  # failures of a row
 _WIDTH = 132  # of the table where there is no terminal
-_PREFIXES = ("hf-hub:", "local-dir:")
 
 
 def evaluate(
@@ -35,12 +36,16 @@ def evaluate(
     model: Annotated[
         list[str] | None, typer.Option(help="NAME or NAME:TAG, as gem-fast models has them; repeatable.")
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Local file or folder of weights instead of a tag.")] = None,
+    weights: Weights = None,
+    tokenizer: Tokenizer = None,
     protocol: Annotated[
         str | None, typer.Option(help="gem, sclip, or own, the model's defaults (default: gem).")
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Tell what the protocol does, set by set.")] = False,
-    size: Annotated[int | None, typer.Option(min=1, help="Shorter side of the input.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Side of the input in pixels.")] = None,
+    resize: Annotated[
+        Resize | None, typer.Option(help="What --size is: the shorter side, both, or nothing (the image's own size).")
+    ] = None,
     window: Annotated[int | None, typer.Option(min=0, help="Side of sliding windows; 0 for none.")] = None,
     stride: Annotated[int | None, typer.Option(min=1, help="Pixels from a window to the next.")] = None,
     templates: Annotated[str | None, typer.Option(help="photo, imagenet, or your own with {} for the class.")] = None,
@@ -89,6 +94,7 @@ def evaluate(
         fail("--resume goes on with what --json FILE holds: name it")
     chosen = {
         "size": size,
+        "resize": resize and resize.value,
         "window": window,
         "stride": stride,
         "templates": templates,
@@ -100,12 +106,18 @@ def evaluate(
     }
     try:
         with ended_by_signals(), short_warnings():
+            from gem_fast.evaluation.plan import Plan
+
             sets = [_open(each, root, prompts_file) for each in data or fail("name at least one set with --data")]
-            steps = [_steps(each, protocol, chosen) for each in sets]
-            failed = _evaluate(
-                sets, steps, method or [], model or ["gem-tiny"], weights, dtype, device, json_file, resume,
-                batch_size, workers, progress, sweep or [], plot,
-            )  # fmt: skip
+            plan = Plan(
+                tuple((each, _steps(each, protocol, chosen)) for each in sets),
+                models=tuple(model or ["gem-tiny"]),
+                methods=tuple(method or ()),
+                sweep=tuple(sweep or ()),
+                loading={"weights": weights, "tokenizer": tokenizer, "dtype": dtype, "device": device},
+            )
+            running = {"batch_size": batch_size, "workers": workers}
+            failed = _evaluate(plan, running, progress, _Output(json_file, plot, resume))
     except KeyboardInterrupt:
         hint = f"; --resume goes on with {json_file}" if json_file else ""
         say(f"interrupted{hint}", to=errors)
@@ -128,14 +140,17 @@ def _explain(name: str) -> None:
 
 def _open(name: str, root: Path | None, prompts_file: Path | None) -> "Dataset | PointSet":
     from gem_fast.evaluation import open_data
-    from gem_fast.evaluation.datasets import POINTS
+    from gem_fast.evaluation.datasets import POINTS, read_classes
     from gem_fast.evaluation.open_images import open_points
-    from gem_fast.prompts import read_prompt_file
 
     if name == POINTS:
+        if prompts_file is not None:
+            raise ValueError(f"--prompts-file names the classes of label maps, and {POINTS} has words of its own")
         return open_points(root)
     found = open_data(name, root)
-    return found if prompts_file is None else found.with_classes(read_prompt_file(prompts_file))
+    if prompts_file is None:
+        return found
+    return found.with_classes({each.name: each.synonyms for each in read_classes(prompts_file)})
 
 
 def _steps(dataset: "Dataset | PointSet", protocol: str | None, chosen: dict[str, Any]) -> "Protocol":
@@ -147,86 +162,62 @@ def _steps(dataset: "Dataset | PointSet", protocol: str | None, chosen: dict[str
     return PROTOCOLS[name].of(dataset.name, **chosen)
 
 
-def _evaluate(
-    sets: list["Dataset | PointSet"],
-    steps: list["Protocol"],
-    methods: list[str],
-    models: list[str],
-    weights: Path | None,
-    dtype: str,
-    device: str,
-    json_file: Path | None,
-    resume: bool,
-    batch_size: int,
-    workers: int | None,
-    style: Style,
-    sweep: list[str],
-    plot: Path | None,
-) -> int:
-    """Evaluate each model, method and set; how many images could not be used."""
-    import gem_fast
+def _evaluate(plan: "Plan", running: dict[str, Any], style: Style, output: "_Output") -> int:
+    """Evaluate each case and show the table; how many images could not be used."""
     from gem_fast.batch.progress import Progress
-    from gem_fast.evaluation.open_images import PointSet, evaluate_points
-    from gem_fast.evaluation.paper import paper_figure
-    from gem_fast.evaluation.run import evaluate_variants
 
     rows: list[dict[str, Any]] = []
     figures: list[float | None] = []
     failed = 0
-    journal = None if json_file is None else json_file.with_name(f"{json_file.name}.partial")
-    if journal is not None and not resume:
-        journal.unlink(missing_ok=True)
-    everything = list(gem_fast.methods())
-    usual = everything if not sweep and all(each.name == "scenes" for each in sets) else ["gem"]
-    for name in models:
-        model, tag = _split(name)
-        for method in everything if "all" in methods else methods or usual:
-            engine = gem_fast.load(model, tag, weights=weights, dtype=dtype, device=device, method=method)
-            variants = [""]
-            if sweep:
-                if any(isinstance(each, PointSet) for each in sets):
-                    raise ValueError("a sweep is of label maps; measure points with one setting at a time")
-                from gem_fast.evaluation.sweep import swept
-
-                engine = swept(engine, sweep)
-                variants = [each.name for each in engine.variants]
-            for dataset, own in zip(sets, steps, strict=True):
-                progress = Progress()
-                settings: dict[str, Any] = {"method": method, "batch_size": batch_size, "progress": progress}
-                beside: dict[str, Any] = {"workers": workers, "journal": journal, "variants": variants}
-                say(f"{engine.name}, {method}, {dataset.name}: {len(dataset.images):,} images", to=errors)
-                with shown(progress, style):
-                    if isinstance(dataset, PointSet):
-                        done = [evaluate_points(engine, dataset, own, **settings)]
-                    else:
-                        done = evaluate_variants(engine, dataset, own, **settings, **beside)
-                failed += _tell_failures(done[0])
-                rows += [each.row for each in done]
-                figures += [None if sweep else paper_figure(dataset.name, model, tag, method)] * len(done)
-                _write(json_file, rows)
-    if journal is not None:
-        journal.unlink(missing_ok=True)
-    if plot is not None:
-        from gem_fast.evaluation.plots import draw_sweep
-
-        draw_sweep(rows, plot)
+    output.begin()
+    for case in plan.cases():
+        progress = Progress()
+        say(f"{case.model.name}, {case.method}, {case.data.name}: {len(case.data.images):,} images", to=errors)
+        with shown(progress, style):
+            done = case.evaluate(progress=progress, journal=output.journal, **running)
+        failed += _tell_failures(done[0])
+        rows += [each.row for each in done]
+        figures += [case.paper] * len(done)
+        output.write(rows)
+    output.end(rows)
     Console(width=max(console.width, _WIDTH)).print(_table(rows, figures))
     return failed
 
 
-def _split(name: str) -> tuple[str, str | None]:
-    """`NAME:TAG` to both."""
-    if name.startswith(_PREFIXES) or ":" not in name or Path(name).exists():
-        return name, None
-    model, tag = name.rsplit(":", 1)
-    return model, tag
+@dataclass(frozen=True)
+class _Output:
+    """The files of an evaluation: one for its rows, with its journal beside it, and a picture of a sweep."""
 
+    rows: Path | None
+    plot: Path | None
+    resume: bool
 
-def _write(json_file: Path | None, rows: list[dict[str, Any]]) -> None:
-    from gem_fast.writing import write_whole
+    @property
+    def journal(self) -> Path | None:
+        return None if self.rows is None else self.rows.with_name(f"{self.rows.name}.partial")
 
-    if json_file is not None:
-        write_whole(json_file, (json.dumps(rows, indent=1, ensure_ascii=False) + "\n").encode())
+    def begin(self) -> None:
+        if self.rows is None or self.journal is None:
+            return
+        if self.rows.is_dir():
+            raise ValueError(f"--json {self.rows} is a folder: name a file in it")
+        self.rows.parent.mkdir(parents=True, exist_ok=True)
+        if not self.resume:
+            self.journal.unlink(missing_ok=True)
+
+    def write(self, rows: list[dict[str, Any]]) -> None:
+        from gem_fast.writing import write_whole
+
+        if self.rows is not None:
+            write_whole(self.rows, (json.dumps(rows, indent=1, ensure_ascii=False) + "\n").encode())
+
+    def end(self, rows: list[dict[str, Any]]) -> None:
+        if self.journal is not None:
+            self.journal.unlink(missing_ok=True)
+        if self.plot is not None:
+            from gem_fast.evaluation.plots import draw_sweep
+
+            draw_sweep(rows, self.plot)
 
 
 def _tell_failures(done: "Evaluation") -> int:

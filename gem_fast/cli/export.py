@@ -7,7 +7,16 @@ from typing import Annotated, Any
 import typer
 
 from ..terminal import console, errors, fail, say
-from .dtype_option import dtype_option
+from .options import (
+    GemBlocks,
+    InverseTemperature,
+    Iterations,
+    MethodName,
+    Pretrained,
+    Tokenizer,
+    Weights,
+    dtype_option,
+)
 
 
 class Format(str, Enum):
@@ -32,11 +41,9 @@ class Quantize(str, Enum):
 def export(
     out: Annotated[Path, typer.Option(help="Output folder.")],
     model: Annotated[str, typer.Option(help="Model name; `gem-fast models` lists them.")] = "gem-tiny",
-    pretrained: Annotated[str | None, typer.Option(help="open_clip's tag of the weights.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Local file or folder of weights instead of a tag.")] = None,
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="tokenizer.json or vocab.txt, or their folder, for a model without CLIP's own.")
-    ] = None,
+    pretrained: Pretrained = None,
+    weights: Weights = None,
+    tokenizer: Tokenizer = None,
     prompt: Annotated[
         list[str] | None,
         typer.Option(help="A class of a fixed vocabulary: writes one graph, images to labels; repeat for more."),
@@ -84,17 +91,17 @@ def export(
     queue_delay: Annotated[
         int, typer.Option(min=0, help="triton-server: microseconds to wait for others to share a batch.")
     ] = 1000,
-    device: Annotated[str, typer.Option(help="pt2, exported-program: cpu or cuda, what the file is for.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="pt2, exported-program: cpu, cuda or cuda:1, what the file is for.")
+    ] = "cpu",
     check: Annotated[bool, typer.Option(help="Run the graphs under ONNX Runtime and compare them with torch.")] = True,
-    method: Annotated[
-        str, typer.Option(help="What makes the features: gem, clip, maskclip, sclip, ...; docs/methods.md has them.")
-    ] = "gem",
+    method: MethodName = "gem",
     feature_surgery: Annotated[
         bool, typer.Option("--feature-surgery", help="Score as CLIP Surgery does; the image encoder gives more for it.")
     ] = False,
-    gem_blocks: Annotated[int | None, typer.Option(help="Last blocks with a GEM path (default: the model's).")] = None,
-    iterations: Annotated[int | None, typer.Option(help="Self-self attention iterations.")] = None,
-    inverse_temperature: Annotated[float | None, typer.Option(help="Fixed 1/τ instead of the adaptive one.")] = None,
+    gem_blocks: GemBlocks = None,
+    iterations: Iterations = None,
+    inverse_temperature: InverseTemperature = None,
 ) -> None:
     """Export a model for use without torch: ONNX graphs with a tokenizer and a manifest.
 

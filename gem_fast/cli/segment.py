@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..terminal import ended_by_signals, errors, fail, say, short_warnings
-from .dtype_option import dtype_option
+from .options import (
+    GemBlocks,
+    InverseTemperature,
+    Iterations,
+    MethodName,
+    Pretrained,
+    Resize,
+    Tokenizer,
+    Weights,
+    dtype_option,
+)
 from .progress import Style, shown
 
 if TYPE_CHECKING:
@@ -57,12 +67,6 @@ class Engine(str, Enum):
     ray = "ray"
 
 
-class Resize(str, Enum):
-    shorter = "shorter"
-    squash = "squash"
-    exact = "exact"
-
-
 def segment(
     context: typer.Context,
     images: Annotated[
@@ -81,11 +85,9 @@ def segment(
         list[str] | None, typer.Option(help="What else the images may show; competes, and is labelled 0. Repeatable.")
     ] = None,
     model: Annotated[str, typer.Option(help="Name (`gem-fast models` lists them) or folder.")] = "gem-tiny",
-    pretrained: Annotated[str | None, typer.Option(help="open_clip's tag of the weights.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Local file or folder of weights instead of a tag.")] = None,
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="tokenizer.json or vocab.txt, or their folder, for a model without CLIP's own.")
-    ] = None,
+    pretrained: Pretrained = None,
+    weights: Weights = None,
+    tokenizer: Tokenizer = None,
     dtype: Annotated[str, dtype_option("Type of the vision transformer")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda (all GPUs), cuda:1, mps.")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 8,
@@ -165,15 +167,13 @@ def segment(
     ] = Style.auto,
     stats: Annotated[Path | None, typer.Option(help="JSON file for the times of each stage and the counts.")] = None,
     text_cache: Annotated[Path | None, typer.Option(help="Folder that keeps text embeddings between runs.")] = None,
-    method: Annotated[
-        str, typer.Option(help="What makes the features: gem, clip, maskclip, sclip, ...; docs/methods.md has them.")
-    ] = "gem",
+    method: MethodName = "gem",
     feature_surgery: Annotated[
         bool, typer.Option("--feature-surgery", help="Score as CLIP Surgery does (--runtime: where exported so).")
     ] = False,
-    gem_blocks: Annotated[int | None, typer.Option(help="Last blocks with a GEM path (default: the model's).")] = None,
-    iterations: Annotated[int | None, typer.Option(help="Self-self attention iterations.")] = None,
-    inverse_temperature: Annotated[float | None, typer.Option(help="Fixed 1/τ instead of the adaptive one.")] = None,
+    gem_blocks: GemBlocks = None,
+    iterations: Iterations = None,
+    inverse_temperature: InverseTemperature = None,
     runtime: Annotated[
         Path | None,
         typer.Option(help="Folder of an exported model: runs it on ONNX Runtime, without torch, in place of --model."),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..terminal import fail, say, short_warnings
+from .options import Pretrained
 
 if TYPE_CHECKING:
     from gem_fast.evaluation.studies import Study
@@ -18,7 +19,6 @@ study = typer.Typer(
 _OUT = typer.Option(help="Folder for the picture.")
 _SEED = typer.Option(help="Of the random vectors.")
 _MODEL = typer.Option(help="As gem-fast models has it.")
-_TAG = typer.Option(help="open_clip's tag of the weights.")
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def kmeans(out: Annotated[Path, _OUT] = Path("study"), seed: Annotated[int, _SEE
 @study.command()
 def lipschitz(
     model: Annotated[str, _MODEL] = "gem-tiny",
-    pretrained: Annotated[str | None, _TAG] = None,
+    pretrained: Pretrained = None,
     out: Annotated[Path, _OUT] = Path("study"),
 ) -> None:
     """Section 3.2: Lipschitz constants of a model's projections."""
@@ -68,7 +68,7 @@ def lipschitz(
 @study.command()
 def localization(
     model: Annotated[str, _MODEL] = "gem-tiny",
-    pretrained: Annotated[str | None, _TAG] = None,
+    pretrained: Pretrained = None,
     data: Annotated[str, typer.Option(help="As for gem-fast evaluate.")] = "scenes",
     root: Annotated[Path | None, typer.Option(help="What holds VOCdevkit, ...")] = None,
     images: Annotated[int, typer.Option(min=1, help="How many.")] = 100,

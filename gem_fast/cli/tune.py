@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..terminal import console, errors, fail, say
-from .dtype_option import dtype_option
+from .options import dtype_option
 
 if TYPE_CHECKING:
     from gem_fast.kernels.attention.triton.tile_search import Problem, Trial

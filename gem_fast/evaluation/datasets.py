@@ -1,6 +1,7 @@
 """Labelled data sets in the layouts of torchvision and mmsegmentation, and folders of one's own. Needs no torch."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..images import EXTENSIONS, ImageError, ImageLike
-from ..prompts import TextClass, read_prompt_file
+from ..prompts import TextClass, read_class_lines
 from .label_images import read_label_image, read_names
 from .metrics import IGNORED
 from .scenes import load_scenes
@@ -50,8 +51,8 @@ class Dataset:
         image = self.images[index]
         return str(image) if isinstance(image, str | Path) else f"{self.name} {index}"
 
-    def with_classes(self, listed: Mapping[str, list[str]]) -> "Dataset":
-        """With other words: one line for each class in the order of labels, that of the background too, or without it.
+    def with_classes(self, listed: Mapping[str, Sequence[str]]) -> "Dataset":
+        """With other words: one class for each in the order of labels, that of the background too, or without it.
 
         Raises:
             ValueError: there are more or fewer.
@@ -69,8 +70,19 @@ class Dataset:
 
 def class_list(name: str) -> tuple[TextClass, ...]:
     """A list of this package: each class's name, and the words that stand for it."""
-    listed = read_prompt_file(CLASSES / f"{name}.txt")
-    return tuple(TextClass(first, tuple(dict.fromkeys(words))) for first, words in listed.items())
+    return read_classes(CLASSES / f"{name}.txt")
+
+
+def read_classes(path: Path) -> tuple[TextClass, ...]:
+    """The classes of labels 0, 1, ..., from a file with one a line, its name first.
+
+    Raises:
+        ValueError: it is no such file, or two lines have one name, so that the labels behind would be others.
+    """
+    classes = tuple(TextClass(words[0], tuple(dict.fromkeys(words))) for words in read_class_lines(path))
+    if twice := [name for name, count in Counter(each.name for each in classes).items() if count > 1]:
+        raise ValueError(f"{path} names {', '.join(twice)} more than once: each label has a line and a name of its own")
+    return classes
 
 
 def _voc(root: Path, name: str) -> Dataset:
@@ -153,6 +165,8 @@ def _cityscapes(root: Path, name: str) -> Dataset:
     place = _there(folder / "leftImg8bit/val", name, "a folder a city with its *_leftImg8bit.png")
     labels = _there(folder / "gtFine/val", name, "a folder a city with *_gtFine_labelTrainIds.png of cityscapesscripts")
     images = sorted(place.glob("*/*_leftImg8bit.png"))
+    if not images:
+        raise ValueError(f"{name}: expected {place}/CITY/*_leftImg8bit.png, and there is none")
     pairs = [
         (each, labels / each.parent.name / each.name.replace("_leftImg8bit", "_gtFine_labelTrainIds"))
         for each in images
@@ -165,8 +179,7 @@ def _own(folder: Path) -> Dataset:
     name = folder.name
     images = _images(_there(folder / "images", name, "the photographs"), name)
     labels = _there(folder / "labels", name, "a PNG for each photograph, of its name, whose values count the classes")
-    listed = read_prompt_file(_there(folder / "classes.txt", name, "a class a line, that of label 0 first"))
-    classes = tuple(TextClass(first, tuple(dict.fromkeys(words))) for first, words in listed.items())
+    classes = read_classes(_there(folder / "classes.txt", name, "a class a line, that of label 0 first"))
     pairs = [(each, labels / f"{each.stem}.png") for each in images]
     return _dataset(name, classes, classes[0].name.casefold() == "background", pairs, _plain(len(classes)))
 
@@ -241,8 +254,6 @@ def _dataset(
     pairs: list[tuple[Path, Path]],
     read: Callable[[Path | int], np.ndarray],
 ) -> Dataset:
-    if not pairs:
-        raise ValueError(f"{name}: no image is there")
     for pair in pairs:
         for path in pair:
             if not path.is_file():
@@ -261,8 +272,10 @@ def _folder(root: Path, name: str, *inside: str) -> Path:
 
 
 def _there(path: Path, name: str, what: str) -> Path:
-    if not path.exists():
-        raise ValueError(f"{name}: expected {path} ({what}), and there is none")
+    """The path if it is there, a file if it has an ending and else a folder."""
+    if not (path.is_file() if path.suffix else path.is_dir()):
+        kind = "file" if path.suffix else "folder"
+        raise ValueError(f"{name}: expected the {kind} {path} ({what}), and there is none")
     return path
 
 
@@ -283,7 +296,3 @@ def checked_truth(dataset: Dataset, index: int, size: tuple[int, int]) -> np.nda
             f"{truth.shape[1]}×{truth.shape[0]}; they must be of one size"
         )
     return truth
-
-
-def names_of(classes: tuple[TextClass, ...]) -> Iterator[str]:
-    return (each.name for each in classes)

@@ -9,6 +9,7 @@ from PIL import Image
 from ..images import ImageError
 from ..images.formats import check_regular
 from ..images.limits import check_size
+from ..text_file import read_text_file
 
 _LARGEST_LIST = 1 << 22  # bytes
 _NAME = re.compile(r"[\w.-]+")
@@ -42,15 +43,11 @@ def read_names(path: Path) -> list[str]:
     Raises:
         ValueError: the file can't be read, or a line is no such name.
     """
-    try:
-        with open(path, "rb") as file:
-            content = file.read(_LARGEST_LIST + 1)
-    except OSError as error:
-        raise ValueError(f"{path} can't be read: {error.strerror}") from error
-    if len(content) > _LARGEST_LIST:
-        raise ValueError(f"{path} is larger than {_LARGEST_LIST:,} bytes, which no list of names is")
-    names = content.decode("utf-8", "replace").split()
+    right = "write one name of an image a line"
+    names = read_text_file(path, str(path), _LARGEST_LIST, right).split()
     for name in names:
         if not _NAME.fullmatch(name) or set(name) <= {"."}:
-            raise ValueError(f"{path} holds {name[:80]!r}, which is no name of an image; write one a line")
+            raise ValueError(f"{path} holds {name[:80]!r}, which is no name of an image; {right}")
+    if not names:
+        raise ValueError(f"{path} is empty; {right}")
     return names

@@ -2,30 +2,19 @@
 
 import csv
 import re
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ..batch.progress import Progress
-from ..images import ImageError, load_image
 from .datasets import POINTS
-from .points import Hits, hits, readings
-from .protocols import Protocol
-from .run import Evaluation, versions
-
-if TYPE_CHECKING:
-    from ..segmenter import Segmenter
 
 ANNOTATIONS, DESCRIPTIONS = "oidv7-val-annotations-point-labels.csv", "oidv7-class-descriptions.csv"
 _NEEDED = ("ImageId", "X", "Y", "Label", "EstimatedYesNo")
 _IMAGE = re.compile(r"\w{1,64}")
-_MAP_THRESHOLD = 0.5  # the paper's, of a heat map that is stretched to 0..1
 
 
 @dataclass(frozen=True)
@@ -107,71 +96,3 @@ def _points(path: Path, names: Mapping[str, str]) -> Iterator[tuple[Any, ...]]:
         if not word:
             raise ValueError(f"{path}, line {number}: {DESCRIPTIONS} has no name for {entry['Label']}")
         yield entry["ImageId"], word, x, y, entry["EstimatedYesNo"] == "yes"
-
-
-def evaluate_points(
-    model: "Segmenter",
-    dataset: PointSet,
-    steps: Protocol,
-    *,
-    method: str = "gem",
-    progress: Progress | None = None,
-    batch_size: int = 8,
-) -> Evaluation:
-    """p-mIoU of a model: each class of an image by its own heat map, stretched to 0..1, from 0.5 on.
-
-    The row's `miou` is the reading `image`, and `readings` has all four.
-    """
-    progress = progress or Progress()
-    progress.total, progress.started = len(dataset.images), time.monotonic()
-    found: list[list[Hits]] = []
-    failures: list[str] = []
-    waiting = iter(dataset.images)
-    settings: dict[str, Any] = {"size": steps.size, "window": steps.window, "stride": steps.stride}
-    while chunk := list(islice(waiting, batch_size)):
-        pictures = []
-        for each in chunk:
-            try:
-                pictures.append((each, load_image(each.path)))
-            except ImageError as error:
-                failures.append(str(error))
-                progress.count("failed", str(error))
-        asked = [list(each.points) for each, _ in pictures]
-        shown = [picture for _, picture in pictures]
-        results = model.segment(shown, asked, templates=steps.templates, batch_size=batch_size, **settings)
-        for (each, _), result in zip(pictures, results, strict=True):
-            found.append([_hits(word, result.heatmap(word), *each.points[word]) for word in each.points])
-            progress.count("ok")
-    values = readings(found)
-    by_class: dict[str, list[Hits]] = defaultdict(list)
-    for image in found:
-        for one in image:
-            by_class[one.name].append(one)
-    row = {
-        "data": POINTS,
-        "model": model.name,
-        "method": method,
-        "protocol": steps.name,
-        "settings": {**settings, "templates": steps.templates, "map_threshold": _MAP_THRESHOLD},
-        "images": len(found),
-        "miou": _known(values["image"]),
-        "pixel_accuracy": None,
-        "mean_accuracy": None,
-        "frequency_weighted_iou": None,
-        "readings": {name: _known(value) for name, value in values.items()},
-        "per_class": {name: _known(readings([each])["image"]) for name, each in sorted(by_class.items())},
-        "images_per_second": progress.images_per_second,
-        "versions": versions(),
-    }
-    return Evaluation(row, tuple(failures))
-
-
-def _hits(word: str, heatmap: np.ndarray, points: np.ndarray, yes: np.ndarray) -> Hits:
-    height, width = heatmap.shape
-    columns = np.minimum((points[:, 0] * width).astype(int), width - 1)
-    rows = np.minimum((points[:, 1] * height).astype(int), height - 1)
-    return hits(word, heatmap[rows, columns] >= _MAP_THRESHOLD, yes)
-
-
-def _known(value: float) -> float | None:
-    return None if value != value else value

@@ -30,10 +30,12 @@ def save(drawn: Any, path: Path) -> None:
 
 
 def draw_sweep(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """mIoU by setting, a line for each data set and model."""
+    """mIoU by setting, a line for each data set, model and method."""
     lines: dict[str, list[tuple[str, float]]] = defaultdict(list)
     for row in rows:
-        lines[f"{row['data']}, {row['model']}"].append((row["settings"]["sweep"], 100 * (row["miou"] or np.nan)))
+        share = np.nan if row["miou"] is None else row["miou"]
+        name = ", ".join((row["data"], row["model"], row["method"]))
+        lines[name].append((row["settings"]["sweep"], 100 * share))
     drawn, axes = figure(figsize=(7, 4))
     axis = axes[0, 0]
     for name, points in lines.items():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+MAP_THRESHOLD = 0.5  # the paper's, of a heat map that is stretched to 0..1
 READINGS = {
     "image": "per image, the points of all its classes pooled: TP / (TP + FP + FN); mean over images",
     "image-class": "the same for each class of each image; mean over all of these",

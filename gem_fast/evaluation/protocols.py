@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from ..preprocess import ResizePolicy
 from .datasets import DATA, POINTS, SCENES, Dataset, class_list
+from .points import MAP_THRESHOLD
 
 _WITH_BACKGROUND = ("voc21", "context60", "coco-object", SCENES)
 USUAL = "gem"
@@ -16,7 +18,9 @@ class Protocol:
 
     Attributes:
         name, source: what it is called, and whose it is.
-        size: shorter side of the input; None for the model's.
+        size: side of the input, as `resize` has it; None for the model's.
+        resize: what the size is: the `"shorter"` side, both (`"squash"`), or nothing (`"exact"`, the photograph's own
+            size); None for the model's.
         window, stride: sliding windows, or None.
         templates: of the prompts, by name.
         logit_scale: multiplier of the cosine before the softmax; None for the model's.
@@ -31,6 +35,7 @@ class Protocol:
     name: str
     source: str
     size: int | None = None
+    resize: ResizePolicy | None = None
     window: int | None = None
     stride: int | None = None
     templates: str = "photo"
@@ -54,11 +59,13 @@ class Protocol:
 
 
 STEPS = tuple(each.name for each in fields(Protocol) if each.name not in ("name", "source", "differently", "notes"))
+POINT_STEPS = ("size", "resize", "window", "stride", "templates")  # those that count where points are measured
 PROTOCOLS = {
     "gem": Protocol(
         "gem",
         "GEM (CVPR 2024), section 4.1",
         size=448,
+        resize="shorter",
         logit_scale=100.0,
         threshold=0.85,
         differently={SCENES: {"size": None}},
@@ -75,6 +82,7 @@ PROTOCOLS = {
         "sclip",
         "SCLIP (ECCV 2024), its published settings",
         size=336,
+        resize="shorter",
         window=224,
         stride=112,
         templates="imagenet",
@@ -125,7 +133,7 @@ def explain(name: str) -> Iterator[str]:
         steps = protocol.of(data)
         shown = {step: value for step, value in steps.settings().items() if value is not None}
         if data == POINTS:
-            shown = {"size": steps.size, "templates": steps.templates, "map_threshold": 0.5}
+            shown = {step: shown[step] for step in POINT_STEPS if step in shown} | {"map_threshold": MAP_THRESHOLD}
         elif data not in _WITH_BACKGROUND:
             shown.pop("threshold", None)
         shown.setdefault("size", "the model's")

@@ -173,7 +173,8 @@ def localization(model: "GemModel", dataset: Dataset, out: Path, images: int = 1
             for layer, paths in enumerate(found):
                 for k, path in enumerate(paths):
                     if path is not None:
-                        measured = _measured(model.vision.head(path)[0, 1:], masks, words)
+                        patches = model.vision.head(path)[0, model.vision.config.first_patch :]
+                        measured = _measured(patches, masks, words)
                         known = ~np.isnan(measured)
                         sums[layer, k, known] += measured[known]
                         counts[layer, k] += known
@@ -185,7 +186,7 @@ def localization(model: "GemModel", dataset: Dataset, out: Path, images: int = 1
         axis.set_title(title)
         axis.set_xlabel("block")
         axis.grid(alpha=0.3)
-    axes[0, 0].legend()
+    drawn.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names))
     save(drawn, out / "localization.png")
     lines = [f"after the last block, on {min(images, len(dataset.images))} images of {dataset.name}, {model.name}"]
     lines += [

@@ -16,6 +16,7 @@ from ..method import Method
 from ..model import GemModel
 from ..preprocess import normalised
 from ..scores import score_patches
+from ..towers.rotary import rotate, rotation_of
 
 if TYPE_CHECKING:
     from ..towers.vit import Block, GemVisionTransformer
@@ -94,17 +95,20 @@ def layers(
     blocks: list[Block] = list(vision.blocks)  # type: ignore[arg-type]
     views = [_as(vision, each.method) for each in variants]
     x = vision.embed(pixels, *grid).added()
+    rotation = rotation_of(vision.config, *grid, vision.position_embedding)
     paths: list[Tensor | None] = [None] * len(variants)
     found = []
     for index, block in enumerate(blocks):
         norm, width = block.ln_1, x.shape[-1] // block.heads
         y, adaptive = layer_norm_and_temperature(x, norm.weight, norm.bias, norm.eps, width, backend=vision.backend)
-        qkv = block.project(y)
+        plain = block.project(y)
+        qkv = rotate(plain, rotation)
+        read = qkv if vision.config.rotated else plain
         for k, (each, view) in enumerate(zip(variants, views, strict=True)):
             if index < len(blocks) - each.method.blocks:
                 continue
             scale = adaptive if each.method.adaptive else each.method.scale_of(width)
-            changed = block.out(view.attention(qkv, scale / each.temperature, grid))
+            changed = block.merge(view.attention(read, scale / each.temperature, grid))
             before = paths[k] if paths[k] is not None else (x if each.method.residual else None)
             paths[k] = changed if before is None else before + changed
         if original or index + 1 < len(blocks):
@@ -135,7 +139,8 @@ class SweptModel(GemModel):
         inputs = torch.from_numpy(normalised(pixels, self.mean, self.std)).to(self.device)
         with torch.inference_mode():
             paths = layers(self.vision, self.variants, inputs)[-1]
-            features = [self.vision.head(each)[:, 1:] for each in paths if each is not None]
+            first = self.vision.config.first_patch
+            features = [self.vision.head(each)[:, first:] for each in paths if each is not None]
             return torch.stack(features).unflatten(2, self.vision.grid(inputs))
 
     def scores(self, patches: Any, members: Sequence[int], words: Tensor, groups: Sequence[int]) -> Tensor:

@@ -91,8 +91,9 @@ def _images(height: int | str, width: int | str, with_preprocess: bool) -> Tenso
     return {"pixels": TensorFacts("float", ("batch", 3, height, width))}
 
 
-def head_and_text(embed_dim: int) -> dict[str, tuple[Tensors, Tensors]]:
+def head_and_text(embed_dim: int, feature_surgery: bool = False) -> dict[str, tuple[Tensors, Tensors]]:
     """Inputs and outputs of the graphs of every other role."""
+    image = {"image_embedding": TensorFacts("float", ("batch", embed_dim))} if feature_surgery else {}
     cosines = {"cosines": TensorFacts("float", ("batch", "classes", "h", "w"))}
     heatmaps = {"heatmaps": TensorFacts("float", ("batch", "classes", "height", "width"))}
     pixels = ("batch", "height", "width")
@@ -110,5 +111,5 @@ def head_and_text(embed_dim: int) -> dict[str, tuple[Tensors, Tensors]]:
         "cosines": (scored, cosines),
         "heatmaps": (cosines | size, heatmaps),
         "labels": (cosines | size | settings, decoded),
-        "head": (scored | size | settings, cosines | heatmaps | decoded),
+        "head": (scored | image | size | settings, cosines | heatmaps | decoded),
     }

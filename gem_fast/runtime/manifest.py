@@ -110,7 +110,7 @@ class Manifest:
             classes, with_scores = len(self.vocabulary.classes), self.vocabulary.with_scores
             options = {"with_preprocess": made.with_preprocess, "with_scores": with_scores}
             return segmenter(image.patch_size, entry.size, classes=classes, **options)
-        return head_and_text(image.embed_dim).get(entry.role, ({}, {}))
+        return head_and_text(image.embed_dim, made.feature_surgery).get(entry.role, ({}, {}))
 
 
 def _below(name: str) -> bool:

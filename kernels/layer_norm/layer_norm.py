@@ -60,7 +60,8 @@ def add_layer_norm(
     if front is not None and (branch is None or front.ndim != 2 or front.shape[1] != x.shape[2]):
         raise ValueError(f"front must be [n, {x.shape[2]}] and go with a branch, got {list(front.shape)}")
     shape = (x.shape[0], x.shape[1] + (0 if front is None else front.shape[0]), x.shape[2])
-    if branch is not None and branch.shape not in (shape, shape[1:]):
+    # By rank, since torch.export would else compare the batch with the tokens, and forbid one that equals them.
+    if branch is not None and (branch.ndim not in (2, 3) or branch.shape != shape[3 - branch.ndim :]):
         raise ValueError(f"branch must be {list(shape)} or {list(shape[1:])}, got {list(branch.shape)}")
     if aside is not None and any(each.shape != shape for each in aside):
         raise ValueError(f"aside must be {list(shape)} twice, got {[list(each.shape) for each in aside]}")

@@ -30,8 +30,8 @@ def test_replays_are_held_against_launches():
 
 def test_a_graph_that_does_not_run_again_is_wrong():
     class Stale(FakeRecorder):
-        def record(self, call):
-            replay, results = super().record(call)
+        def record(self, call, alone):
+            replay, results = super().record(call, alone)
             replay()
             return lambda: None, results
 

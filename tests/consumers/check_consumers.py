@@ -113,7 +113,8 @@ def check(cases, results, bounds=FLOAT32, from_bytes=None):
 
 def python(*arguments, packages=None):
     path = {"PYTHONPATH": str(HOME / packages)} if packages else {}
-    subprocess.run([sys.executable, *map(str, arguments)], check=True, env={**os.environ, **path}, timeout=120)
+    settings = {"env": {**os.environ, **path}, "cwd": HOME, "timeout": 120}  # where a tool may leave files of its own
+    subprocess.run([sys.executable, *map(str, arguments)], check=True, **settings)
 
 
 def version_of(folder, package):

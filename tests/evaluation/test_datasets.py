@@ -1,5 +1,6 @@
 """Readers of data sets: layouts, encodings, and what is said of a wrong one."""
 
+import shutil
 import struct
 import zlib
 
@@ -114,6 +115,50 @@ class TestLayouts:
         assert dataset.with_classes({"puss": ["puss"], "hound": ["hound"]}).classes[0].name == "background"
         with pytest.raises(ValueError, match="3 classes"):
             dataset.with_classes({"puss": ["puss"]})
+
+    @pytest.mark.parametrize(
+        ("name", "gone", "said"),
+        [
+            ("ade20k", "ADEChallengeData2016/annotations/validation/b.png", "the label image .*validation/b.png"),
+            ("ade20k", "ADEChallengeData2016/images/validation/b.jpg", "photographs in .*images/validation"),
+            ("coco-stuff", "coco_stuff164k/images/val2017/c.jpg", "photographs in .*val2017"),
+            ("coco-object", "nothing", r"the folder .*annotations/val2017 \(a label PNG"),
+            ("cityscapes", "cityscapes/leftImg8bit/val/ulm/d_leftImg8bit.png", r"val/CITY/\*_leftImg8bit.png"),
+            ("cityscapes", "cityscapes/gtFine/val/ulm/d_gtFine_labelTrainIds.png", "d_gtFine_labelTrainIds.png"),
+            ("context59", "VOCdevkit/VOC2010/ImageSets/SegmentationContext/val.txt", "mmsegmentation's converter"),
+        ],
+    )
+    def test_each_set_tells_what_was_expected_where(self, root, name, gone, said):
+        (root / gone).unlink(missing_ok=True)
+        with pytest.raises(ValueError, match=f"{name}: expected .*{said}"):
+            open_data(name, root)
+
+    @pytest.mark.parametrize("part", ["images", "labels", "classes.txt"])
+    def test_a_folder_of_ones_own_tells_what_it_lacks(self, tmp_path, part):
+        put(tmp_path / "own/images/x.png")
+        put(tmp_path / "own/labels/x.png", VALUES)
+        (tmp_path / "own/classes.txt").write_text("cat\ndog\n")
+        place = tmp_path / "own" / part
+        if place.is_dir():  # a file of that name is no folder either
+            shutil.rmtree(place)
+            place.write_text("")
+        else:
+            place.unlink()
+            place.mkdir()
+        with pytest.raises(ValueError, match=rf"own: expected the (file|folder) .*own/{part} \("):
+            open_data(str(tmp_path / "own"), None)
+
+    def test_two_lines_of_one_class_would_shift_the_labels(self, tmp_path):
+        put(tmp_path / "own/images/x.png")
+        put(tmp_path / "own/labels/x.png", VALUES)
+        (tmp_path / "own/classes.txt").write_text("cat\ndog\ncat, kitten\nbird\n")
+        with pytest.raises(ValueError, match=r"classes\.txt names cat more than once"):
+            open_data(str(tmp_path / "own"), None)
+
+    def test_an_empty_list_says_what_to_write(self, root):
+        (root / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").write_text("\n")
+        with pytest.raises(ValueError, match=r"val\.txt is empty; write one name of an image a line"):
+            open_data("voc20", root)
 
     def test_scenes_are_part_of_the_package(self):
         dataset = open_data("scenes", None)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ import gem_fast
 from gem_fast.cli import app
 from gem_fast.evaluation import PROTOCOLS, evaluate, open_data
 from gem_fast.evaluation.decoding import LabelRule
+from gem_fast.evaluation.journal import Journal
 from gem_fast.evaluation.paper import paper_figure
+from gem_fast.evaluation.plan import Plan
 from gem_fast.evaluation.protocols import words_of
 from gem_fast.windows import WindowDecoder, Windows
 
@@ -119,6 +122,53 @@ def test_an_evaluation_goes_on_and_ends_as_one_that_was_not_interrupted(own, tmp
     assert sum(scored) == 1
     evaluate(model, dataset, PROTOCOLS["gem"].of("own", size=72), journal=journal)
     assert sum(scored) == 4
+
+
+def test_the_command_goes_on_where_it_was_interrupted(own, tmp_path, monkeypatch):
+    options = ("--data", own, "--size", 64, "--workers", 1)
+    assert run(*options, "--json", tmp_path / "whole.json").exit_code == 0
+    asked, keep = ("--data", own, "--size", 64, "--workers", 1, "--json", tmp_path / "new" / "rows.json"), Journal.keep
+
+    def interrupted(self, index, counts):
+        keep(self, index, counts)
+        if index == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as once:
+        once.setattr(Journal, "keep", interrupted)
+        result = run(*asked)
+    assert result.exit_code == 130
+    assert "--resume goes on with" in result.output
+    kept = (tmp_path / "new" / "rows.json.partial").read_text().splitlines()
+    seen = []
+    monkeypatch.setattr(Journal, "keep", lambda self, index, counts: seen.append(index))
+    assert run(*asked, "--resume").exit_code == 0
+    assert len(kept) + len(seen) == 3
+    (row,), (whole,) = (json.loads((tmp_path / each).read_text()) for each in ("new/rows.json", "whole.json"))
+    assert row["per_class"] == whole["per_class"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["rows.json"]
+
+
+def test_the_photographs_own_size(own, tmp_path):
+    result = run("--data", own, "--resize", "exact", "--json", tmp_path / "rows.json")
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads((tmp_path / "rows.json").read_text())
+    wanted = by_hand(own, ["cat", "rocket"], resize="exact", threshold=0.85, logit_scale=100)
+    assert row["miou"] == pytest.approx(wanted, abs=1e-12)
+    assert row["settings"]["resize"] == "exact"
+
+
+def test_scenes_alone_have_all_methods_and_what_is_unknown_is_told_before_anything_runs(own, tmp_path):
+    scenes, other = ((SimpleNamespace(name=name), PROTOCOLS["gem"]) for name in ("scenes", "ade20k"))
+    assert Plan((scenes,)).chosen_methods() == tuple(gem_fast.methods())
+    assert Plan((scenes,), sweep=("iterations=0",)).chosen_methods() == ("gem",)
+    assert Plan((scenes, other)).chosen_methods() == ("gem",)
+    assert Plan((other,), methods=("all",)).chosen_methods() == tuple(gem_fast.methods())
+    result = run("--data", own, "--method", "gem", "--method", "sclop")
+    assert result.exit_code == 2
+    assert "no method is called 'sclop'; the methods are clip, maskclip" in " ".join(result.output.split())
+    assert "3 images" not in result.output
+    assert "is a folder: name a file in it" in " ".join(run("--data", own, "--json", tmp_path).output.split())
 
 
 def test_images_that_can_not_be_used_are_told(own):

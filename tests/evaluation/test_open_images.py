@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -10,7 +11,10 @@ from typer.testing import CliRunner
 import gem_fast
 from gem_fast.cli import app
 from gem_fast.demo import SAMPLES
+from gem_fast.evaluation import PROTOCOLS
 from gem_fast.evaluation.open_images import ANNOTATIONS, DESCRIPTIONS, open_points
+from gem_fast.evaluation.point_run import evaluate_points
+from gem_fast.evaluation.points import hits, readings
 
 HEADER = "ImageId,X,Y,Label,EstimatedYesNo,Source,YesVotes,NoVotes,UnsureVotes,TextLabel\n"
 
@@ -52,6 +56,73 @@ def test_the_commands_figure_is_that_by_hand(root, tmp_path):
     hit, wrong = int(dog[0]) + int(bicycle), int(dog[1])
     assert row["miou"] == pytest.approx(hit / (2 + wrong))
     assert set(row["readings"]) == {"image", "image-class", "both-sides", "class"}
+
+
+@pytest.fixture
+def several(root):
+    """Three photographs, of which the second is damaged."""
+    scene = Image.open(SAMPLES / "cat_umbrella.png").convert("RGB")
+    scene.resize((150, 100)).save(root / "validation/00cc.jpg")
+    (root / "validation/00bb.jpg").write_bytes(b"no photograph")
+    rows = "00bb,0.5,0.5,/m/1,yes,,1,0,0,\n00cc,0.3,0.5,/m/2,yes,,1,0,0,\n00cc,0.8,0.1,/m/2,no,,0,1,0,\n"
+    with open(root / ANNOTATIONS, "a") as file:
+        file.write(rows)
+    return open_points(root)
+
+
+def by_hand(model, points, **settings):
+    """Hits of each photograph that can be read, by `segment`'s heat maps."""
+    for each in points.images:
+        if each.path.name != "00bb.jpg":
+            result, found = model.segment(each.path, list(each.points), **settings), []
+            for word, (places, yes) in each.points.items():
+                at = np.minimum((places[:, ::-1] * result.size).astype(int), np.array(result.size) - 1)
+                found.append(hits(word, result.heatmap(word)[at[:, 0], at[:, 1]] >= 0.5, yes))
+            yield found
+
+
+@pytest.mark.parametrize("settings", [{"size": 96}, {"size": 96, "window": 64, "stride": 32}], ids=str)
+def test_the_four_readings_are_those_by_hand_and_a_damaged_photograph_is_told(several, settings):
+    model = gem_fast.load("gem-tiny")
+    done = evaluate_points(model, several, PROTOCOLS["gem"].of("openimages-points", **settings))
+    assert done.row["readings"] == pytest.approx(readings(by_hand(model, several, **settings)))
+    assert (done.row["images"], done.row["method"]) == (2, "gem")
+    assert len(done.failures) == 1
+    assert "00bb.jpg" in done.failures[0]
+    assert set(done.row["per_class"]) == {"Dog", "bicycle", "Cat"}
+
+
+def test_an_evaluation_of_points_goes_on(several, tmp_path, monkeypatch):
+    model, journal = gem_fast.load("gem-tiny"), tmp_path / "journal"
+    steps = PROTOCOLS["gem"].of("openimages-points", size=64)
+    whole = evaluate_points(model, several, steps, journal=journal).row
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text(lines[0] + lines[1][:20])
+    scored, score = [], type(model).score_on_host
+    monkeypatch.setattr(
+        type(model),
+        "score_on_host",
+        lambda self, pixels, *rest, **named: scored.append(len(pixels)) or score(self, pixels, *rest, **named),
+    )
+    again = evaluate_points(model, several, steps, journal=journal)
+    assert again.row["readings"] == whole["readings"]
+    assert again.row["per_class"] == whole["per_class"]
+    assert sum(scored) == 1
+    evaluate_points(model, several, PROTOCOLS["gem"].of("openimages-points", size=72), journal=journal)
+    assert sum(scored) == 3
+
+
+def test_what_points_can_not_take_is_refused(root, tmp_path):
+    model = gem_fast.load("gem-tiny", feature_surgery=True)
+    with pytest.raises(ValueError, match="without feature_surgery"):
+        evaluate_points(model, open_points(root), PROTOCOLS["gem"])
+    words = tmp_path / "words.txt"
+    words.write_text("dog\n")
+    for option, value, said in (("sweep", "iterations=0", "of label maps"), ("prompts-file", words, "has words of")):
+        given = ["--root", str(root), f"--{option}", str(value)]
+        result = CliRunner().invoke(app, ["evaluate", "--data", "openimages-points", *given])
+        assert result.exit_code == 2
+        assert said in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize(

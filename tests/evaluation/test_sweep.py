@@ -4,12 +4,15 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 import gem_fast
 from gem_fast.cli import app
 from gem_fast.evaluation.sweep import parse_sweep, swept
+from gem_fast.towers.vit import Block
+from tests.towers.families import CONFIGS, make_model, word_tokenizer, write_folder
 
 
 def scores_of(model, words, picture):
@@ -73,3 +76,31 @@ def test_the_command_has_a_row_and_a_point_for_each(tmp_path):
     rows = json.loads((tmp_path / "r.json").read_text())
     assert [row["settings"]["sweep"] for row in rows] == ["iterations=0", "iterations=1"]
     assert Image.open(tmp_path / "p.png").size[0] > 300
+
+
+def test_what_the_variants_share_is_computed_once(picture, monkeypatch):
+    calls = {"project": 0, "original": 0}
+    for name in calls:
+        own = getattr(Block, name)
+
+        def counted(*given, name=name, own=own):
+            calls[name] += 1
+            return own(*given)
+
+        monkeypatch.setattr(Block, name, counted)
+    model = swept(gem_fast.load("gem-tiny"), ["iterations=0,1,2", "projections=q,kv"])
+    assert len(model.variants) == 6
+    model.patch_features(model.pixels(picture(64, 96), (64, 96))[None], (64, 96))
+    assert calls == {"project": 7, "original": 6}
+
+
+@pytest.mark.parametrize("name", ["siglip", "eva02", "pe"])
+def test_variants_of_other_families_are_models_of_their_own(tmp_path, name):
+    """Without a class token, with rotated q and k, and with a LayerNorm behind the attention."""
+    tokenizer = word_tokenizer() if CONFIGS[name]["text_cfg"].get("hf_tokenizer_name") else None
+    folder = str(write_folder(tmp_path / name, make_model(CONFIGS[name]), CONFIGS[name], tokenizer))
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 40, 72, 3), np.uint8)
+    both = swept(gem_fast.load(folder), ["iterations=0,1"]).patch_features(pixels, (40, 72))
+    for iterations, found in enumerate(both):
+        alone = gem_fast.load(folder, iterations=iterations).patch_features(pixels, (40, 72))
+        torch.testing.assert_close(found, alone, rtol=1e-4, atol=2e-6)

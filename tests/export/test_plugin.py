@@ -19,6 +19,7 @@ TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 sys.path.insert(0, str(FOLDER))
 import fake_tensorrt  # noqa: E402
 
+PTX = {"sm_100": "8.6", "sm_120": "8.7"}  # the oldest that know the architecture; 8.0 elsewhere
 PARAMETERS = {"normalize": 4, "refine": 6, "assign": 6}  # inputs, two sizes, the output
 
 
@@ -83,6 +84,7 @@ def test_ptx_for_each_architecture(arch, tmp_path):
         assert kinds == ["u64"] * (count - 3) + ["u32", "u32", "u64"]
         target = re.search(r"\.target (\S+)", compiled.ptx)[1]
         assert target.removesuffix("a") == arch
+        assert f".version {PTX.get(arch, '8.0')}\n" in compiled.ptx
         file = tmp_path / f"{operation}.ptx"
         file.write_text(compiled.ptx)
         ptxas = TOOLS / ("ptxas-blackwell" if arch in ("sm_100", "sm_120") else "ptxas")

@@ -3,6 +3,7 @@
 import os
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from gem_fast.export.pt2 import export_pt2
 from gem_fast.export.verdict import DisagreementError
 
 import gem_fast
+from gem_fast.model import GemModel
 from gem_fast.runtime.folder import verify_files
 from gem_fast.runtime.manifest import read_manifest
 from tests.export.checked import largest_error
@@ -82,6 +84,17 @@ def encoders(compiled, saved):
         "pt2": torch._inductor.aoti_load_package(str(compiled / "image_encoder.pt2")),
         "exported-program": torch.export.load(saved / "image_encoder.pt2").module(),
     }
+
+
+def test_feature_surgery_has_the_images_embedding_as_a_second_output(model, tmp_path):
+    surgical = replace(model, feature_surgery=True)
+    manifest = export_program(surgical, tmp_path / "out", ExportOptions(sizes=(SIZE,)))
+    assert read_manifest(tmp_path / "out").export.feature_surgery
+    assert [row.output for row in manifest.check] == ["patch_features", "image_embedding"] * 2
+    patches, images = torch.export.load(tmp_path / "out" / "image_encoder.pt2").module()(batch(3))
+    truth = model.features(batch(3), original=True)
+    assert off(patches, truth.patches) <= 2e-6
+    assert off(images, truth.original_class) <= 2e-6
 
 
 def batch(count):
@@ -155,13 +168,33 @@ def packaged(model, monkeypatch):
 
     def packaged(factor, dtype="fp32"):
         engine = plain_torch(model.vision, dtype)
-        monkeypatch.setattr(pt2, "compile_package", lambda vision, path, size: path.write_bytes(b"package"))
+        monkeypatch.setattr(pt2, "compile_package", lambda vision, path, *_: path.write_bytes(b"package"))
         monkeypatch.setattr(pt2, "check_compiler", lambda: None)
-        monkeypatch.setattr(
-            torch._inductor, "aoti_load_package", lambda path: lambda pixels: factor * engine(pixels).patches
-        )
+        opened = []
+
+        def load(path, device_index):
+            opened.append(device_index)
+            return lambda pixels: factor * engine(pixels).patches
+
+        monkeypatch.setattr(torch._inductor, "aoti_load_package", load)
+        return opened
 
     return packaged
+
+
+@pytest.mark.parametrize(("device", "index"), [("cpu", -1), ("cuda:0", 0), ("cuda:1", 1)])
+def test_a_package_runs_on_the_models_own_gpu(model, tmp_path, packaged, monkeypatch, device, index):
+    """When it is tried with a wrong layout, and when it is compared."""
+    compile_package, where = pt2.compile_package, torch.device(device)
+    opened = packaged(1.0)
+    for name in ("traced", "check_refusal"):
+        monkeypatch.setattr(pt2, name, lambda *_: None)
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", lambda *_, **__: None)
+    monkeypatch.setattr(pt2, "example_pixels", lambda *_: SimpleNamespace(device=where))
+    compile_package(model.vision, tmp_path / "image_encoder.pt2", SIZE)
+    monkeypatch.setattr(GemModel, "device", where)
+    export_pt2(model, tmp_path / "out", ExportOptions(sizes=(SIZE,)))
+    assert opened == [index, index]
 
 
 @pytest.mark.parametrize("factor", [1 + 3e-6, float("nan")])
@@ -169,6 +202,24 @@ def test_a_wrong_package_is_not_kept(model, tmp_path, packaged, factor):
     packaged(factor)
     with pytest.raises(DisagreementError, match=r"2 of 2 .* patch_features of image_encoder\.pt2"):
         export_pt2(model, tmp_path / "out", ExportOptions(sizes=(SIZE,)))
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.001])
+def test_a_package_for_feature_surgery_is_compared_in_both_outputs(model, tmp_path, packaged, monkeypatch, factor):
+    packaged(1.0)
+
+    def encode(pixels):
+        features = model.features(pixels, original=True)
+        return features.patches, factor * features.original_class
+
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", lambda *_, **__: encode)
+    surgical, options = replace(model, feature_surgery=True), ExportOptions(sizes=(SIZE,))
+    if factor == 1:
+        assert export_pt2(surgical, tmp_path / "out", options).export.feature_surgery
+        return
+    with pytest.raises(DisagreementError, match=r"2 of 4 .* image_embedding of image_encoder\.pt2"):
+        export_pt2(surgical, tmp_path / "out", options)
     assert not any(tmp_path.iterdir())
 
 

@@ -204,3 +204,12 @@ def test_no_images_and_no_tokens():
         x = torch.zeros(shape, device=DEVICE)
         found = add_layer_norm(x, x, weight, bias, 1e-5, 4, (x, x), backend="triton")
         assert found.y.shape == found.tokens.shape == found.aside.shape == shape
+
+
+def test_tokens_behind_others_may_lie_as_a_convolution_leaves_them():
+    x, branch, weight, bias, _, front = summed(2, 6, 32, torch.float32, front=1)
+    across = x.transpose(1, 2).contiguous().transpose(1, 2)
+    found = add_layer_norm(across, branch, weight, bias, 1e-5, front=front, backend="triton")
+    expected = add_layer_norm(x, branch, weight, bias, 1e-5, front=front, backend="sdpa")
+    torch.testing.assert_close(found.tokens, expected.tokens, rtol=0, atol=0)
+    torch.testing.assert_close(found.y, expected.y)

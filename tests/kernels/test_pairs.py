@@ -96,6 +96,25 @@ def test_norms_of_any_size(way, size, grid):
         holds(way, make_qkv(197, size, dtype=dtype), "qq+kk", grid=grid)
 
 
+@pytest.mark.parametrize("way", paths())
+@pytest.mark.parametrize("pair", ["qq", "kk", "vv"])
+@pytest.mark.parametrize("grid", [None, (9, 15)], ids=["plain", "near"])
+def test_a_projection_with_itself_takes_the_symmetric_kernel(way, pair, grid):
+    """Whose bits are others than those of a pair of two projections of the same values; beyond its range, the same."""
+    dtype = types_of(way)[0]
+    index, other = "qkv".index(pair[0]), "k" if pair == "qq" else "q"
+    for size, symmetric in ((0.1, True), (1, True), (300, False)):
+        qkv = make_qkv(136, size, dtype=dtype)
+        qkv[:, :, 2] *= size if pair == "vv" else 1
+        twin = qkv.clone()
+        twin[:, :, "qkv".index(other)] = qkv[:, :, index]
+        own, general = (run(way, each, letters, grid=grid) for each, letters in ((qkv, pair), (twin, pair[0] + other)))
+        same = (own == general).unflatten(2, (2, 64)).all(dim=3).all(dim=1)  # of each image's head
+        assert same.logical_not().all() if symmetric else same.all()
+        truth = exact(qkv, pair, grid=grid)
+        assert error(own, truth) <= max(2 * error(run("reference", qkv, pair, grid=grid), truth), ROUNDING)
+
+
 @pytest.mark.parametrize("way", [*paths(), "sdpa"])
 def test_rows_of_zero_tiny_and_huge_norm(way):
     """Against SDPA, whose logits do not overflow in float16."""

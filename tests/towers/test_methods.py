@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from gem_fast.kernels import pair_attention
+from gem_fast.kernels.cpu_library import paths
 
 import gem_fast
 from gem_fast.method import Method, find_method
 from gem_fast.options import GemOptions
+from gem_fast.towers import vit
 from gem_fast.towers.packing import pack_vision, vision_config
 from gem_fast.towers.vit import Block
 from tests.towers import test_vit
@@ -115,6 +118,30 @@ def test_nothing_is_computed_that_the_output_does_not_need(method, monkeypatch):
     assert calls == {"original": unchanged, "after_attention": unchanged + mlps}
     assert len(projected) == 7
     assert last is None or set(projected[-1]) == set(last)
+
+
+@pytest.mark.skipif(not paths(), reason="the native kernel is not here")
+@pytest.mark.parametrize("method", ["clip-surgery", "sclip", "clearclip", "naclip"])
+def test_each_projection_with_itself_takes_the_symmetric_kernel(method, monkeypatch, picture):
+    """On a trained model's own features: its bits are not those of the kernel for two projections."""
+    seen, fast = [], pair_attention
+
+    def watched(*given, **named):
+        seen.append((given, named))
+        return fast(*given, **named)
+
+    monkeypatch.setattr(vit, "pair_attention", watched)
+    gem_fast.load("gem-tiny", method=method).segment(picture(96, 144), ["cat", "dog"])
+    assert len(seen) == gem_fast.methods()[method].blocks
+    for (qkv, scale, pairs), named in seen:
+        for own in pairs.split("+"):
+            index, other = "qkv".index(own[0]), "k" if own == "qq" else "q"
+            twin = qkv.clone()
+            twin[:, :, "qkv".index(other)] = qkv[:, :, index]
+            named["average"] = False
+            halved, general = (fast(each, scale, pair, **named) for each, pair in ((qkv, own), (twin, own[0] + other)))
+            torch.testing.assert_close(halved, general, rtol=1e-4, atol=1e-5)
+            assert (halved != general).unflatten(2, (qkv.shape[3], -1)).any(dim=3).any(dim=1).all()
 
 
 def test_changed_blocks_in_place_read_each_other():

@@ -1,0 +1,44 @@
+"""Options that several commands have."""
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..dtypes import DTYPES, dtype_name
+
+
+class Resize(str, Enum):
+    shorter = "shorter"
+    squash = "squash"
+    exact = "exact"
+
+
+Pretrained = Annotated[str | None, typer.Option(help="open_clip's tag of the weights.")]
+Weights = Annotated[Path | None, typer.Option(help="Local file or folder of weights instead of a tag.")]
+Tokenizer = Annotated[
+    Path | None, typer.Option(help="tokenizer.json or vocab.txt, or their folder, for a model without CLIP's own.")
+]
+MethodName = Annotated[
+    str, typer.Option(help="What makes the features: gem, clip, maskclip, sclip, ...; docs/methods.md has them.")
+]
+GemBlocks = Annotated[int | None, typer.Option(help="Last blocks with a GEM path (default: the model's).")]
+Iterations = Annotated[int | None, typer.Option(help="Self-self attention iterations.")]
+InverseTemperature = Annotated[float | None, typer.Option(help="Fixed 1/τ instead of the adaptive one.")]
+
+
+def dtype_option(what: str, also: tuple[str, ...] = ()) -> Any:
+    """`--dtype`, one of `DTYPES` by its name or its short name, or of the names `also`; its help says of what."""
+
+    def parse(text: str) -> str:
+        if text in also:
+            return text
+        try:
+            return dtype_name(text)
+        except ValueError as error:
+            others = f"; {', '.join(also)} is possible too" if also else ""
+            raise typer.BadParameter(f"{error}{others}") from error
+
+    told = f"{what}: {', '.join((*DTYPES, *also))}; fp32, bf16, fp16 for short."
+    return typer.Option(parser=parse, metavar="TYPE", help=told)

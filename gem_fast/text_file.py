@@ -1,0 +1,30 @@
+"""Small text files that others wrote, such as lists of classes and of names. Needs no torch."""
+
+import os
+
+
+def read_text_file(path: str | os.PathLike, name: str, most: int, right: str) -> str:
+    """The text of a file in UTF-8, of which no more than `most` bytes are read.
+
+    Args:
+        path: the file.
+        name: what it is called in errors.
+        most: bytes that such a file may have.
+        right: what to write into it, as errors say it.
+
+    Raises:
+        ValueError: it can't be read, or is too large or no text.
+    """
+    try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise ValueError(f"{name} is no file; {right} into one")
+        with open(path, "rb") as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise ValueError(f"{name} can't be read: {error.strerror}") from error
+    if len(content) > most:
+        raise ValueError(f"{name} is larger than {most:,} bytes, which no such list is; {right}")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} can't be read as UTF-8 text: {error}") from error
