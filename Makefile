@@ -9,7 +9,7 @@ TYPED := build/typed
 # TensorRT's types, without TensorRT.
 STUBS := build/stubs
 
-.PHONY: demo test test-consumers lint format bench bench-full bench-report bench-gate bench-batch authors gpu-report gpu-check roofline scaling clean
+.PHONY: demo test test-consumers test-ray lint format bench bench-full bench-report bench-gate bench-batch authors gpu-report gpu-check roofline scaling clean
 
 demo: $(ENGINE)
 	$(BIN)/gem-fast demo demo_output
@@ -34,6 +34,14 @@ $(FOREIGN): $(CONSUMERS)/%/.ready: tests/consumers/packages/%.txt | $(READY)
 $(NODE): tests/consumers/package.json
 	rm -rf $(@D) && mkdir -p $(@D) && cp $< $(@D)
 	npm install --prefix $(@D) --ignore-scripts --no-audit --no-fund --silent
+	touch $@
+
+# On a Ray of this machine, whose package is half a gigabyte.
+test-ray: .venv/.ray
+	$(BIN)/python -m pytest -m ray tests/batch/test_ray.py
+
+.venv/.ray: $(READY)
+	$(BIN)/python -m pip install --quiet -e ".[ray]"
 	touch $@
 
 lint: $(READY) $(STUBS)/tensorrt

@@ -1,13 +1,12 @@
-"""Compile a Triton kernel for a GPU that is not there, and read its resources and inner loop from the machine code.
+"""Compile a Triton kernel for a GPU that is not there, and read its resources from the machine code.
 
 Needs triton only: no driver, no GPU.
 """
 
-import collections
 import re
 import subprocess
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,39 +27,16 @@ SHARED_LIMIT = {
 WARP_LIMIT = {"sm_80": 64, "sm_86": 48, "sm_89": 48, "sm_90": 64, "sm_100": 64, "sm_120": 48}
 # Arguments by name: tensors in the type that is compiled for, those of a fixed type, and scalars. The rest are sizes
 # and strides, of which strides (`stride_n`, `value_b`, ...) are multiples of 16.
-DATA = [
-    "projections",
-    "units",
-    "refined",
-    "value",
-    "out",
-    "x",
-    "front",
-    "branch",
-    "weight",
-    "bias",
-    "total",
-    "y",
-    "aside",
-    "aside_branch",
-    "aside_total",
-]
-DATA += ["scores", "heatmaps"]
-WIDE = [
-    "inverse_temperature",
-    "temperatures",
-    "down",
-    "across",
-    "norms",
-    "embedding",
-    "logits",
-    "confidence",
-    "extremes",
-]
+DATA = (
+    "projections", "units", "refined", "value", "out", "x", "front", "branch", "weight", "bias", "total", "y", "aside",
+    "aside_branch", "aside_total", "scores", "heatmaps",
+)  # fmt: skip
+WIDE = (
+    "inverse_temperature", "temperatures", "down", "across", "norms", "embedding", "logits", "confidence", "extremes",
+)  # fmt: skip
 TYPES = dict.fromkeys(WIDE, "*fp32") | {"labels": "*i32"}
 TYPES |= dict.fromkeys(("eps", "threshold", "share", "norm_scale"), "fp32")
 TENSOR_CORE = re.compile(r"^(HMMA|HGMMA|UTCHMMA|QGMMA|v_mfma)")
-FP32_PIPE = re.compile(r"^(FADD|FMUL|FFMA|FMNMX|FSEL|FSETP|v_(pk_)?(add|sub|mul|fma|fmac|max|max3)_f32|v_cndmask)")
 
 
 @dataclass(frozen=True)
@@ -72,18 +48,12 @@ class Static:
         spills: bytes of stack or scratch of a thread.
         shared: bytes of shared memory of a program.
         tensor_core: tensor-core instructions in the whole kernel.
-        loop: mnemonics of the innermost loop that holds tensor-core instructions, or of the longest loop.
     """
 
     registers: int
     spills: int
     shared: int
     tensor_core: int
-    loop: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def loop_length(self) -> int:
-        return sum(self.loop.values())
 
     def programs(self, arch: str, warps: int) -> int | None:
         """Programs that an NVIDIA multiprocessor holds at once, by registers, shared memory and warps."""
@@ -92,10 +62,6 @@ class Static:
         by_registers = 65_536 // (-(-self.registers // 8) * 8 * 32 * warps)
         by_shared = (SHARED_LIMIT[arch] + 1024) // (self.shared + 1024)  # the driver keeps 1 KiB of each program
         return min(by_registers, by_shared, WARP_LIMIT[arch] // warps)
-
-    @property
-    def loop_fp32(self) -> int:
-        return sum(count for name, count in self.loop.items() if FP32_PIPE.match(name))
 
 
 def compile_for(arch: str, kernel: Any, constants: dict[str, Any], dtype: str, warps: int, stages: int) -> Static:
@@ -127,44 +93,27 @@ def _read_cuda(binary: Any) -> Static:
         command = [str(tool), "-res-usage", "-sass", file.name]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     usage = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
-    code = [(int(at, 16), line) for at, line in re.findall(r"/\*([0-9a-f]{4,})\*/\s+(.*?);", text)]
-    names = [(at, re.sub(r"^@!?U?P\w+\s+", "", line).split()[0].split(".")[0]) for at, line in code]
-    back = [(int(m[1], 16), at) for at, line in code if (m := re.search(r"BRA.*0x([0-9a-f]+)", line))]
+    code = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(.*?);", text)
+    names = [re.sub(r"^@!?U?P\w+\s+", "", line).split()[0].split(".")[0] for line in code]
     return Static(
         registers=usage["REG"],
         spills=usage["STACK"] + usage["LOCAL"],
         shared=binary.metadata.shared,
-        tensor_core=_tensor_core(name for _, name in names),
-        loop=_inner_loop(names, [(start, end) for start, end in back if start < end]),
+        tensor_core=_tensor_core(names),
     )
 
 
 def _read_hip(binary: Any) -> Static:
     text = binary.asm["amdgcn"]
     usage = {name: int(value) for name, value in re.findall(r"\.(\w+):\s+(\d+)", text)}
-    labels, names, back = {}, [], []
-    for at, line in enumerate(text.splitlines()):
-        if label := re.match(r"(\.LBB\w+):", line):
-            labels[label[1]] = at
-        elif instruction := re.match(r"\s+((?:v|s|ds|buffer|global|scratch)_\w+)", line):
-            names.append((at, instruction[1]))
-            if (jump := re.search(r"s_c?branch\w*\s+(\.LBB\w+)", line)) and jump[1] in labels:
-                back.append((labels[jump[1]], at))
+    names = re.findall(r"^\s+((?:v|s|ds|buffer|global|scratch)_\w+)", text, re.MULTILINE)
     return Static(
         registers=usage["vgpr_count"],
         spills=usage["private_segment_fixed_size"],
         shared=binary.metadata.shared,
-        tensor_core=_tensor_core(name for _, name in names),
-        loop=_inner_loop(names, back),
+        tensor_core=_tensor_core(names),
     )
 
 
-def _tensor_core(names: Any) -> int:
+def _tensor_core(names: list[str]) -> int:
     return sum(bool(TENSOR_CORE.match(name)) for name in names)
-
-
-def _inner_loop(names: list[tuple[int, str]], spans: list[tuple[int, int]]) -> dict[str, int]:
-    loops = [[name for at, name in names if start <= at <= end] for start, end in spans]
-    with_products = [loop for loop in loops if _tensor_core(loop)]
-    chosen = min(with_products, key=len) if with_products else max(loops, key=len, default=[])
-    return dict(collections.Counter(chosen).most_common())

@@ -5,6 +5,7 @@ The pipeline against what its cores allow, its memory, and what feeding costs wi
 
 import json
 import sys
+import tarfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -15,6 +16,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 import gem_fast
@@ -131,6 +134,24 @@ def loader(paths: Sequence[Path]) -> float:
     return timed(lambda: list(batches), len(paths))[0] * 1e3
 
 
+def archived(model: Any, folder: Path, out: Path, count: int) -> dict[str, float]:
+    """Seconds that small images take as files, read from a tar and a Parquet, and written into them."""
+    paths = photos(folder / f"small-{count}", (96, 96), count)
+    tar, table = out / "small.tar", out / "small.parquet"
+    with tarfile.open(tar, "w") as archive:
+        for path in paths:
+            archive.add(path, path.name)
+    images = {"key": [path.name for path in paths], "image": [path.read_bytes() for path in paths]}
+    pq.write_table(pa.table(images), table, row_group_size=500)
+    seconds = {}
+    written: list[Any] = [("as files", paths, "files"), ("into tar", paths, "tar"), ("into Parquet", paths, "parquet")]
+    for name, inputs, form in [*written, ("from tar", tar, "files"), ("from Parquet", table, "files")]:
+        start = time.perf_counter()
+        gem_fast.segment_files(model, inputs, WORDS, out / name, size=32, overlays=False, format=form)
+        seconds[name] = time.perf_counter() - start
+    return seconds
+
+
 def measure(folder: Path, out: Path, quick: bool, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """All of it; `keep` is called with what there is after each part."""
     tiny, large = gem_fast.load("gem-tiny"), gem_fast.load("ViT-B-16", "random", dtype="bfloat16")
@@ -153,6 +174,8 @@ def measure(folder: Path, out: Path, quick: bool, keep: Callable[[dict[str, Any]
     found["ViT-B-16"] = told = run(large, folder / f"mixed-{few}", out / "large")
     told |= {"allowed": few / len(whole) / together, "engine": engine}
     keep(found)
+    found["small"] = archived(tiny, folder, out, count)
+    keep(found)
     return found
 
 
@@ -166,6 +189,7 @@ def table(found: dict[str, Any]) -> list[str]:
     (first, last), named = found["gem-tiny"]["memory"], found["gem-tiny"]["all named"]
     rows.append(["memory after a tenth, at the end", f"{first:.0f} MB, {last:.0f} MB: {last / first - 1:+.1%}", "≤ 5%"])
     rows.append(["broken files, all named", str(named), "True"])
+    rows += [[f"small images {way}, s", f"{spent:.1f}", "≤ as files"] for way, spent in found["small"].items()]
     labels = ("labels, decoder free", "with overlays, decoder free", "all on the CPU")
     for name in GOALS:
         for label, case, goal in zip(labels, found[name]["cases"], GOALS[name], strict=True):

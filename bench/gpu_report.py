@@ -51,7 +51,6 @@ KERNELS = {
 }
 BY_ROW = ("layer_norm", "add_layer_norm", "unit_rows")
 SDPA = "scaled_dot_product_attention"
-COMPARED = Tile(128, 64, 8, 3)
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,6 @@ class Job:
     dtype: str
     precision: str
     tile: Tile
-    whole: bool = False
 
 
 def table_jobs() -> Iterator[Job]:
@@ -87,14 +85,6 @@ def table_jobs() -> Iterator[Job]:
                         yield Job(arch, operation, widest, dtype, precision, tile)
 
 
-def comparison_jobs() -> Iterator[Job]:
-    """Refinement and the flash-attention-2 style loop on one tile, the latter with its mask of the keys and without."""
-    for arch in ARCHITECTURES:
-        yield Job(arch, "refine", 64, "bf16", "ieee", COMPARED)
-        yield Job(arch, "attend", 64, "bf16", "ieee", COMPARED)
-        yield Job(arch, "attend", 64, "bf16", "ieee", COMPARED, whole=True)
-
-
 def _types(arch: str, bits: int) -> list[tuple[str, str]]:
     if bits == 16:
         return [("bf16", "ieee"), ("fp16", "ieee")]
@@ -107,7 +97,7 @@ def compile_job(job: Job) -> Static:
     kernel: Any = getattr(importlib.import_module(f"gem_fast.kernels.{module}"), name)
     main, rest = split_width(job.width)
     possible = {
-        "D": job.width, "MAIN": main, "REST": rest, "ROWS": job.tile.rows, "KEYS": job.tile.keys, "WHOLE": job.whole,
+        "D": job.width, "MAIN": main, "REST": rest, "ROWS": job.tile.rows, "KEYS": job.tile.keys, "WHOLE": False,
         "IN_PLACE": job.operation == "assign_in_place", "NEAR": job.operation == "attend_near",
         "STEEPEST": 2.0**13, "PRECISION": job.precision, "MEAN": True, "BLOCK": job.width, "NORMS": True,
         **dict.fromkeys(("FIRST", "ADDS", "ASIDE"), int(job.operation == "add_layer_norm")),
@@ -146,57 +136,28 @@ def forward_launches(activation: str) -> Counter[str]:
 
 def table_rows(jobs: list[Job], results: list[Static]) -> Iterator[str]:
     heads = "GPU, kernel, width, type, rows × keys, warps, stages, registers, spilled bytes, shared bytes, programs"
-    yield "| " + heads.replace(", ", " | ") + " | matrix | loop |"
-    yield "|---" * 13 + "|"
+    yield "| " + heads.replace(", ", " | ") + " | matrix |"
+    yield "|---" * 12 + "|"
     for job, it in zip(jobs, results, strict=True):
         kind = job.dtype if job.precision == "ieee" else job.precision
         t, programs = job.tile, it.programs(job.arch, job.tile.warps) or "–"
         keys = "–" if job.operation == "resident" or not t.keys else str(t.keys)
         yield (
             f"| {job.arch} | {job.operation} | {job.width} | {kind} | {t.rows} × {keys} | {t.warps} | {t.stages} "
-            f"| {it.registers} | {it.spills} | {it.shared:,} | {programs} | {it.tensor_core} | {it.loop_length} |"
+            f"| {it.registers} | {it.spills} | {it.shared:,} | {programs} | {it.tensor_core} |"
         )
 
 
-def comparison_rows(results: list[Static]) -> Iterator[str]:
-    yield "| GPU | refine | flash style, any N | ratio | flash style, N a multiple of 64 | ratio | fp32 pipe | ratio |"
-    yield "|---|---|---|---|---|---|---|---|"
-    for i, arch in enumerate(ARCHITECTURES):
-        ours, masked, whole = results[3 * i : 3 * i + 3]
-        loop = [it.loop_length for it in (ours, masked, whole)]
-        yield (
-            f"| {arch} | {loop[0]} | {loop[1]} | {loop[0] / loop[1]:.2f} | {loop[2]} | {loop[0] / loop[2]:.2f} "
-            f"| {ours.loop_fp32} / {masked.loop_fp32} / {whole.loop_fp32} | {ours.loop_fp32 / masked.loop_fp32:.2f} |"
-        )
-
-
-def mix_rows(results: list[Static]) -> Iterator[str]:
-    for i, arch in enumerate(ARCHITECTURES):
-        for name, it in zip(("refine", "flash style, any N"), results[3 * i : 3 * i + 2], strict=True):
-            yield f"- {arch}, {name}: " + ", ".join(f"{count} {op}" for op, count in list(it.loop.items())[:12])
-
-
-def markdown(jobs: list[Job], results: list[Static], compared: list[Static]) -> str:
+def markdown(jobs: list[Job], results: list[Static]) -> str:
     import triton
 
     intro = f"""# The Triton kernels as compiled (triton {triton.__version__})
 
 Read from machine code, compiled ahead of time with no GPU: **nothing here was timed**. Written by `make gpu-report`.
 Triton compiles no tensor-core products for compute capability 7.5, so the backend refuses such GPUs.
-
-## Inner loop of one iteration against flash-attention-2 style
-
-Instructions of a warp for one step of 128 rows × 64 keys, D = 64, bf16, 8 warps, 3 stages. The flash-attention-2 style
-loop is this repository's own kernel for rows of any norm (`attend`); it needs its mask unless N is a multiple of the
-tile (N = 785 is not). The fp32 pipe counts FADD, FMUL, FFMA, FMNMX, FSEL and FSETP: refine / any N / multiple of 64;
-its ratio is to any N. On gfx, mnemonics differ, so that column counts v_ add, mul, fma, max and cndmask of fp32.
 """
     sections = [
         intro,
-        *comparison_rows(compared),
-        "",
-        *mix_rows(compared),
-        "",
         "## Launches of a forward",
         "",
         "GEM on ViT-B/16, one image of 448², bfloat16, no CUDA graph; each operator of torch that is no view is one.",
@@ -206,7 +167,7 @@ its ratio is to any N. On gfx, mnemonics differ, so that column counts v_ add, m
         "",
         "`width` is the widest head that an entry serves, or the channels of LayerNorm.",
         "`programs` is how many a multiprocessor holds at once, by registers, shared memory and warps.",
-        "`matrix` is the number of tensor-core instructions in the kernel, `loop` the instructions of its inner loop.",
+        "`matrix` is the number of tensor-core instructions in the kernel.",
         "",
         *table_rows(jobs, results),
     ]
@@ -215,15 +176,14 @@ its ratio is to any N. On gfx, mnemonics differ, so that column counts v_ add, m
 
 def main(folder: str = "bench/reports") -> None:
     """Compile everything, write both files, and fail if an entry spills or outgrows shared memory."""
-    jobs, pairs = list(table_jobs()), list(comparison_jobs())
-    results = compile_all(jobs + pairs)
-    compared = results[len(jobs) :]
+    jobs = list(table_jobs())
+    results = compile_all(jobs)
     out = Path(folder)
     out.mkdir(parents=True, exist_ok=True)
-    records = [asdict(job) | asdict(it) for job, it in zip(jobs + pairs, results, strict=True)]
+    records = [asdict(job) | asdict(it) for job, it in zip(jobs, results, strict=True)]
     (out / "gpu_static.json").write_text("[\n" + ",\n".join(map(json.dumps, records)) + "\n]\n")
-    (out / "gpu_static.md").write_text(markdown(jobs, results[: len(jobs)], compared))
-    bad = [job for job, it in zip(jobs, results, strict=False) if it.spills or it.shared > SHARED_LIMIT[job.arch]]
+    (out / "gpu_static.md").write_text(markdown(jobs, results))
+    bad = [job for job, it in zip(jobs, results, strict=True) if it.spills or it.shared > SHARED_LIMIT[job.arch]]
     for job in bad:
         print(f"spills or outgrows shared memory: {job}")
     sys.exit(1 if bad else 0)

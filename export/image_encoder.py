@@ -9,7 +9,7 @@ from gem_fast.towers.vit import Block, GemVisionTransformer
 from .gem_attention import distance_bias, pair_attention
 from .image_head import Grid, image_embedding, patch_embeddings
 from .layers import Layers
-from .resampling import bicubic_matrix, plain_bicubic_matrix
+from .resampling import MATRICES
 from .rotary import Rotation, rotation, turned
 
 
@@ -168,7 +168,7 @@ class ImageEncoderWriter:
         image = vision.position_embedding[first:].float().view(trained_h, trained_w, -1)
         stored = self.graph.weight("positions", image.reshape(trained_h, -1))
         h, w = map(self.graph.shape, grid)
-        matrix = bicubic_matrix if vision.config.antialias else plain_bicubic_matrix
+        matrix = MATRICES[vision.config.resampling]
         rows = op("MatMul", matrix(self.graph, constant([trained_h]), h), stored)  # [h, trained_w*C]
         rows = op("Reshape", rows, constant([0, trained_w, -1]))
         columns = op("MatMul", matrix(self.graph, constant([trained_w]), w), rows)  # [h, w, C]

@@ -78,8 +78,10 @@ def _attended(layers: Layers, vision: GemVisionTransformer, x: str) -> str:
 
 
 def _finished(layers: Layers, vision: GemVisionTransformer, x: str) -> str:
-    """With the head's MLP added."""
+    """With the head's MLP added, or normalised where it has none."""
     pool = vision.pool
     normed = layers.low(layers.layer_norm(layers.wide(x), "pool.norm", pool.norm))
+    if not pool.has_mlp:
+        return normed
     inner = layers.mlp(normed, "pool", pool.mlp_in, pool.mlp_out, vision.config.pool_activation)
     return layers.graph.op("Add", x, inner)

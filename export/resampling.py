@@ -1,5 +1,7 @@
 """Resampling as products: the matrix of an axis, computed in the graph from the sizes."""
 
+from collections.abc import Callable
+
 import numpy as np
 from onnx import TensorProto
 
@@ -55,10 +57,27 @@ def byte_matrices(graph: GraphBuilder, inputs: str, outputs: str) -> tuple[str, 
 
 
 def _bicubic(graph: GraphBuilder, inputs: str, outputs: str) -> str:
-    """Weights `[outputs, inputs]` float64.
+    """Weights `[outputs, inputs]` float64."""
 
-    Every input within two steps has the cubic kernel's weight, a step being the larger of an input and an output
-    pixel; the weights of an output sum to 1.
+    def cubic(x: str) -> str:
+        return graph.op("Where", graph.op("Less", x, _number(graph, 1)), *_cubic(graph, x, _CUBIC))
+
+    return _antialiased(graph, inputs, outputs, cubic)
+
+
+def smooth_bilinear_matrix(graph: GraphBuilder, inputs: str, outputs: str) -> str:
+    """`[outputs, inputs]` float32 of bilinear resampling with antialias, as torch and Pillow do it."""
+
+    def triangle(x: str) -> str:
+        return graph.op("Max", graph.op("Sub", _number(graph, 1), x), _number(graph, 0))
+
+    return graph.real(_antialiased(graph, inputs, outputs, triangle))
+
+
+def _antialiased(graph: GraphBuilder, inputs: str, outputs: str, kernel: Callable[[str], str]) -> str:
+    """Weights `[outputs, inputs]` float64: of inputs within two steps the kernel's of their distance in steps.
+
+    A step is the larger of an input and an output pixel; the weights of an output sum to 1.
     """
     op = graph.op
     # Distances of centres in half pixels of both grids: integers, so that nothing is lost where float64 is float32.
@@ -66,8 +85,7 @@ def _bicubic(graph: GraphBuilder, inputs: str, outputs: str) -> str:
     theirs = op("Unsqueeze", op("Mul", _odd(graph, outputs), inputs), graph.constant([1]))
     step = op("Mul", op("Max", inputs, outputs), graph.constant([2]))
     apart = op("Min", op("Abs", op("Sub", ours, theirs)), op("Mul", step, graph.constant([2])))
-    x = op("Div", _wide(graph, apart), _wide(graph, step))
-    weights = op("Where", op("Less", x, _number(graph, 1)), *_cubic(graph, x, _CUBIC))
+    weights = kernel(op("Div", _wide(graph, apart), _wide(graph, step)))
     return op("Div", weights, op("ReduceSum", weights, graph.constant([1]), keepdims=1))
 
 
@@ -93,6 +111,10 @@ def plain_bicubic_matrix(graph: GraphBuilder, inputs: str, outputs: str) -> str:
     inside = op("Max", op("Min", places, _wide(graph, last)), _number(graph, 0))
     hit = op("Equal", op("Unsqueeze", inside, constant([1])), op("Unsqueeze", _range(graph, inputs), constant([0])))
     return op("Cast", op("MatMul", weights, _wide(graph, hit)), to=TensorProto.FLOAT)
+
+
+# By the resampling of a tower's position embeddings.
+MATRICES = {"bicubic": bicubic_matrix, "bilinear": smooth_bilinear_matrix, "plain": plain_bicubic_matrix}
 
 
 def _cubic(graph: GraphBuilder, x: str, a: float) -> tuple[str, str]:

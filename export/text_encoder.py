@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import numpy as np
+import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
 from gem_fast.errors import ExportError
 from gem_fast.towers.bert import BertText
-from gem_fast.towers.text import eos_of, pool_of
+from gem_fast.towers.text import eos_of, has_class_token, pool_of
 
 from .bert_encoder import write_bert
 from .layers import Layers
@@ -36,10 +38,13 @@ def write_text_encoder(layers: Layers, tower: Any) -> None:
     tokens = graph.input("token_ids", TensorProto.INT64, ["texts", "length"])
     embedded = op("Gather", graph.weight("token_embedding.weight", tower.token_embedding.weight.float()), tokens)
     positions = graph.weight("position_embedding", tower.positional_embedding.float())
-    length = op("Shape", tokens, start=1, end=2)
+    seen = None
+    if has_class_token(tower):
+        embedded, seen, causal = *_with_class_token(layers, embedded, tokens, tower), False
+    length = op("Shape", embedded, start=1, end=2)
     x = op("Add", embedded, op("Slice", positions, constant([0]), length, constant([0])))
     for index, block in enumerate(tower.transformer.resblocks):
-        x = _block(layers, x, f"blocks.{index}", block, causal)
+        x = _block(layers, x, f"blocks.{index}", block, causal, seen)
     read = layers.layer_norm(_read(layers, x, tokens, tower), "ln_final", tower.ln_final)
     weight, bias = _projection(tower)
     width = tower.ln_final.normalized_shape[0]
@@ -48,9 +53,29 @@ def write_text_encoder(layers: Layers, tower: Any) -> None:
     graph.output("text_embeddings", layers.unit(read), TensorProto.FLOAT, ["texts", width])
 
 
+def _with_class_token(layers: Layers, embedded: str, tokens: str, tower: Any) -> tuple[str, str]:
+    """CoCa's token behind each text, filled up to the context, and who sees whom, as its weights were trained.
+
+    Its mask of the padding is one token off, the first one counting for the class token.
+    """
+    graph = layers.graph
+    op, constant = graph.op, graph.constant
+    one = graph.weight("class_token", tower.cls_emb.float().view(1, 1, -1))
+    texts = op("Shape", tokens, start=0, end=1)
+    x = op("Concat", embedded, op("Expand", one, op("Concat", texts, constant([1, 1]), axis=0)), axis=1)
+    hidden = op("Cast", op("Equal", tokens, constant(tower.pad_id)), to=TensorProto.FLOAT)
+    lowest = float(np.finfo(np.float32).min) / 2  # twice that is still a number
+    hidden = op("Pad", op("Mul", hidden, graph.scalar(lowest)), constant([0, 1, 0, 0]))
+    causal = torch.full((tower.num_pos, tower.num_pos), lowest).triu(1)
+    bias = op("Add", graph.weight("causal", causal), op("Unsqueeze", hidden, constant([1, 2])))
+    return x, bias
+
+
 def _read(layers: Layers, x: str, tokens: str, tower: Any) -> str:
     """The token of each text that is read, `[texts, C]`."""
     op, constant, pool = layers.graph.op, layers.graph.constant, pool_of(tower)
+    if has_class_token(tower):
+        return op("Gather", x, constant(-1), axis=1)
     if pool in ("first", "last"):
         return op("Gather", x, constant(0 if pool == "first" else -1), axis=1)
     # Else the end-of-text token has the highest id; the first of them counts.
@@ -67,12 +92,12 @@ def _projection(tower: Any) -> tuple[Tensor | None, Tensor | None]:
     return (None if projection is None else projection.T), None
 
 
-def _block(layers: Layers, x: str, name: str, block: Any, causal: bool) -> str:
+def _block(layers: Layers, x: str, name: str, block: Any, causal: bool, bias: str | None) -> str:
     op, attn = layers.graph.op, block.attn
     normed = layers.layer_norm(x, f"{name}.ln_1", block.ln_1)
     packed = layers.linear(normed, f"{name}.qkv", attn.in_proj_weight, attn.in_proj_bias)
     q, k, v = layers.graph.ops("Split", (packed,), 3, axis=-1, num_outputs=3)
-    attended = layers.attend(q, k, v, attn.num_heads, attn.head_dim**-0.5, causal=causal)
+    attended = layers.attend(q, k, v, attn.num_heads, attn.head_dim**-0.5, causal=causal, bias=bias)
     x = op("Add", x, layers.linear(attended, f"{name}.out", *_scaled(attn.out_proj, block.ls_1)))
     normed = layers.layer_norm(x, f"{name}.ln_2", block.ln_2)
     inner = layers.linear(normed, f"{name}.mlp_in", block.mlp.c_fc.weight, block.mlp.c_fc.bias)

@@ -134,8 +134,10 @@ def _reading(checkpoint: Checkpoint, pooling: str, rotated: bool) -> VisionConfi
     config = checkpoint.vision_config
     if pooling not in POOLINGS:
         raise ModelError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
-    if pooling != "head" and config.pool != "attention":
-        raise ModelError(f"pooling={pooling!r} is for heads that attend, as SigLIP's; {checkpoint.name} has none")
+    if pooling != "head" and not config.pool_mlp_width:
+        raise ModelError(
+            f"pooling={pooling!r} is for heads that attend, with an MLP behind, as SigLIP's; {checkpoint.name} has none"
+        )
     if rotated and config.rotary is None:
         raise ModelError(f"rotated is for towers with rotary positions, as EVA02's; {checkpoint.name} has none")
     return replace(config, pooling=pooling, rotated=rotated)

@@ -85,6 +85,25 @@ class TestSegment:
             }
         ]
 
+    def test_choices_of_a_family_are_handed_on(self, run, loaded):
+        assert run("--pooling", "value", "--rotated", "--sigmoid").exit_code == 0
+        assert {"pooling": "value", "rotated": True, "sigmoid": True}.items() <= loaded[0].items()
+
+    @pytest.mark.parametrize(
+        ("option", "reason"),
+        [(["--pooling", "value"], "is for heads that attend"), (["--rotated"], "is for towers with rotary positions")],
+    )
+    @pytest.mark.parametrize("command", ["segment", "export", "evaluate"])
+    def test_each_command_has_them(self, folder, tmp_path, command, option, reason):
+        given = {
+            "segment": [folder, "--prompt", "cat", "--out", tmp_path / "out"],
+            "export": ["--out", tmp_path / "out"],
+            "evaluate": ["--data", "scenes"],
+        }
+        done = invoke(command, *given[command], *option)
+        assert done.exit_code == 2
+        assert reason in plain(done.output)
+
     def test_what_a_run_is_given(self, run, monkeypatch):
         calls, whole = [], gem_fast.batch.segment_files
 

@@ -27,7 +27,7 @@ def test_models_lists_each_with_its_tags():
         assert re.search(rf"(?m)^\W*{re.escape(name)}\s", done.stdout), name
     assert "openai" in done.stdout
     assert "(embedded)" in done.stdout
-    assert "coca_ViT-B-32: not supported, it is a CoCa model" in done.stdout
+    assert "EVA02-E-14: not supported, its image tower is EVA02-E, whose blocks" in done.stdout
     assert "RN50: not supported, its vision tower is a ResNet" in done.stdout
 
 

@@ -1,11 +1,12 @@
 """Many files on a Ray cluster: the local run's stages in Ray Data's actors. Tested with Ray 2.60.
 
-read the list (Parquet) → actors: prepare, encode, finish → write (Parquet), a row an image, failures too
+read the list (Parquet) → actors: prepare, encode, finish → write (Parquet or tar), a row an image, failures too
 """
 
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,8 +25,9 @@ from .pipeline import scores_of
 from .records import PARTIAL, Record
 from .remote import is_url
 from .run import describe, failed
-from .shard_formats import Entry, parquet_schema, row_of
+from .shard_formats import Entry, as_utf8, parquet_schema, row_of, tar_files, tar_key
 from .sources import Inputs, Listing, Source, as_list
+from .tar import members
 from .work import ImageWork
 from .workers import Failure
 from .workers import describe as told
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
     from ..query import Query
     from ..segmenter import Segmenter
 
-ROWS = "rows"  # folder of the tables that Ray writes
+ROWS = "rows"  # folder of the tables or archives that Ray writes
+FORMATS = ("parquet", "tar")
+_KEYS = {"parquet": "id", "tar": "__key__"}  # of each row, as the checkpoint knows it
 _INPUTS = "inputs"  # folder of the list that Ray reads
 _LISTED = 10_000  # images of a file of the list
 _CONTENTS = {each.__name__: each for each in (Stretch, Remote, Refused, tables.Row)}
@@ -42,7 +46,7 @@ _CONTENTS = {each.__name__: each for each in (Stretch, Remote, Refused, tables.R
 
 @dataclass(frozen=True)
 class RayOutcome:
-    """How a run ended: its rows by status, and the folder of its tables."""
+    """How a run ended: its rows by status, and the folder of its tables or archives."""
 
     done: int
     failed: int
@@ -61,10 +65,10 @@ def segment_on_ray(
     gpus: float = 0,
     **options: Any,
 ) -> RayOutcome:
-    """Segment many image files by actors of a Ray cluster, into Parquet tables.
+    """Segment many image files by actors of a Ray cluster, into Parquet tables or tar archives.
 
-    Text embeddings are made once, here; each actor loads the model once. Rows are those of `--format parquet`, in no
-    order. A cluster that Ray is connected to already is taken.
+    Text embeddings are made once, here; each actor loads the model once. Rows are those of `--format parquet` or the
+    files of `--format tar`, in no order. A cluster that Ray is connected to already is taken.
 
     Args:
         load: gives the engine, here and in each actor.
@@ -74,7 +78,7 @@ def segment_on_ray(
         checkpoint: a folder or URL that all nodes reach; rows that are in it are not computed again.
         actors: at most so many; by default as many as leave Ray two CPUs, or one a GPU.
         gpus: that each actor takes.
-        **options: fields of `BatchOptions`.
+        **options: fields of `BatchOptions`; `format` is `"parquet"` (default) or `"tar"`.
 
     Raises:
         ValueError: an argument is wrong, or the folder is another run's. OSError: the output can't be written.
@@ -83,7 +87,9 @@ def segment_on_ray(
         import ray
     except ImportError:
         raise ValueError('--engine ray needs Ray: pip install "gem_fast[ray]"') from None
-    chosen, out = parse_options({**options, "format": "parquet"}), Path(out).resolve()
+    chosen, out = parse_options({"format": "parquet", **options}), Path(out).resolve()
+    if chosen.format not in FORMATS:
+        raise ValueError(f"--engine ray writes --format {' or '.join(FORMATS)}, not {chosen.format}")
     if chosen.resume and checkpoint is None:
         raise ValueError("--resume with --engine ray goes on from a --checkpoint: give the one of the earlier run")
     out = chosen.folder(out)
@@ -138,12 +144,13 @@ def _write(out: Path, count: int, rows: list[dict[str, Any]]) -> None:
 
 
 def to_row(source: Source) -> dict[str, Any]:
-    """A source as a row: its key is its place in the list."""
+    """A source as a row: its `id` is its place in the list."""
     where: dict[str, Any] = asdict(source.content) if source.content else {}
     for name in {"file", "table"} & set(where):
         where[name] = where[name] if is_url(where[name]) else os.path.abspath(where[name])
     return {
         "id": f"{source.position:09d}",
+        "__key__": as_utf8(tar_key(source.name)),
         "path": os.fsencode(source.path.absolute()),
         "name": os.fsencode(source.name),
         "content": json.dumps(where and [type(source.content).__name__, where]),
@@ -175,9 +182,10 @@ def _compute(
     context = ray.data.DataContext.get_current()
     earlier = context.checkpoint_config
     if checkpoint is not None:
-        context.checkpoint_config = CheckpointConfig("id", str(checkpoint), delete_checkpoint_on_success=False)
+        key = _KEYS[options.format]
+        context.checkpoint_config = CheckpointConfig(key, str(checkpoint), delete_checkpoint_on_success=False)
     try:
-        ray.data.read_parquet(str(out / _INPUTS)).map_batches(
+        done = ray.data.read_parquet(str(out / _INPUTS)).map_batches(
             Actor,
             fn_constructor_kwargs={"load": load, "query": query, "options": options},
             batch_size=4 * options.batch_size,
@@ -186,7 +194,11 @@ def _compute(
             # Actors that held every CPU would leave none for reading, nor for the checkpoint's own actor.
             num_cpus=min(1.0, max(cpus - 2, cpus / 2) / most),
             num_gpus=gpus or None,
-        ).write_parquet(str(out / ROWS), mode="append", max_rows_per_file=options.shard_size)
+        )
+        if options.format == "tar":
+            done.write_webdataset(str(out / ROWS), encoder=None, mode="append")
+        else:
+            done.write_parquet(str(out / ROWS), mode="append", max_rows_per_file=options.shard_size)
     finally:
         context.checkpoint_config = earlier
 
@@ -205,7 +217,8 @@ class Actor:
         self._model, self._query = load(), query
         windows = self._model.windows(options.window, options.stride)
         self._work = ImageWork(self._model, self._query, options, _InMemory(), windows)
-        self._schema = parquet_schema(options.kinds, ["id"])
+        self._format, self._kinds = options.format, options.kinds
+        self._schema = row_schema(options)
         self._batch_size = options.batch_size
 
     def __call__(self, batch: Any) -> Any:
@@ -244,12 +257,37 @@ class Actor:
     def _row(self, source: Source, result: "Entry | Failure") -> dict[str, Any]:
         if isinstance(result, Failure):
             result = Entry(source.position, source.name, failed(source, result), {})
+        if self._format == "tar":
+            files = {ending[1:]: content for ending, content in tar_files(result, self._kinds).items()}
+            return {"__key__": as_utf8(tar_key(source.name)), **files}
         return {"id": f"{source.position:09d}", **row_of(result)}
 
 
+def row_schema(options: BatchOptions) -> Any:
+    """The columns of what an actor gives: of Parquet, or the files of a tar by their endings."""
+    import pyarrow as pa
+
+    if options.format == "parquet":
+        return parquet_schema(options.kinds, ["id"])
+    endings = [kind.ending[1:] for kind in options.kinds]
+    return pa.schema([("__key__", pa.string()), *((ending, pa.binary()) for ending in (*endings, "json"))])
+
+
 def outcome(out: Path) -> RayOutcome:
-    """What the tables in an output folder say."""
+    """What the tables or archives in an output folder say."""
     import pyarrow.dataset as ds
 
+    if archives := sorted((out / ROWS).glob("*.tar")):
+        told = Counter(status for path in archives for status in statuses(path))
+        return RayOutcome(told["ok"], told["failed"], out / ROWS)
     errors = ds.dataset(out / ROWS, format="parquet").to_table(columns=["error"])["error"]
     return RayOutcome(errors.null_count, len(errors) - errors.null_count, out / ROWS)
+
+
+def statuses(archive: Path) -> Iterator[str]:
+    """Of the images in a tar archive of a run."""
+    with archive.open("rb") as file:
+        for member in members(file):
+            if member.name.endswith(".json"):
+                file.seek(member.offset)
+                yield json.loads(file.read(member.size))["status"]

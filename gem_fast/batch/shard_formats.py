@@ -67,15 +67,20 @@ class ShardFormat:
 
 
 def _write_tar(file: BinaryIO, entries: Entries, legend: Legend, kinds: Kinds) -> None:
-    """An image after another, in webdataset's layout: its files, and its record as JSON."""
+    """An image after another, in webdataset's layout."""
     for entry in entries():
-        told = {"key": entry.key, **asdict(entry.record)}
-        del told["files"]
-        line = json.dumps(told, ensure_ascii=False).encode(errors="backslashreplace")
-        for kind in kinds if entry.contents else ():
-            _add(file, tar_key(entry.key) + kind.ending, entry.contents[kind.name])
-        _add(file, tar_key(entry.key) + ".json", line)
+        for ending, content in tar_files(entry, kinds).items():
+            _add(file, tar_key(entry.key) + ending, content)
     file.write(bytes(2 * tarfile.BLOCKSIZE))
+
+
+def tar_files(entry: Entry, kinds: Kinds) -> dict[str, bytes]:
+    """The files of an image by their endings, the last one its record as JSON."""
+    told = {"key": entry.key, **asdict(entry.record)}
+    del told["files"]
+    line = json.dumps(told, ensure_ascii=False).encode(errors="backslashreplace")
+    files = {kind.ending: entry.contents[kind.name] for kind in kinds} if entry.contents else {}
+    return {**files, ".json": line}
 
 
 def _add(file: BinaryIO, name: str, content: bytes) -> None:
@@ -130,17 +135,18 @@ def row_of(entry: Entry) -> dict[str, Any]:
     """A row of a Parquet shard."""
     record = entry.record
     return {
-        "key": _as_utf8(entry.key),
-        "path": _as_utf8(record.image),
+        "key": as_utf8(entry.key),
+        "path": as_utf8(record.image),
         "height": record.height,
         "width": record.width,
         **entry.contents,
         "areas": list(record.areas.items()),
-        "error": None if record.error is None else _as_utf8(record.error),
+        "error": None if record.error is None else as_utf8(record.error),
     }
 
 
-def _as_utf8(text: str) -> str:
+def as_utf8(text: str) -> str:
+    """The text with what is none written as escapes."""
     return text.encode(errors="backslashreplace").decode()
 
 

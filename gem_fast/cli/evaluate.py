@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from ..terminal import console, ended_by_signals, errors, fail, say, short_warnings
-from .options import Resize, Tokenizer, Weights, dtype_option
+from .options import PoolingName, Resize, Rotated, Tokenizer, Weights, chosen, dtype_option
 from .progress import Style, shown
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ def evaluate(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an evaluation into --json.")] = False,
     dtype: Annotated[str, dtype_option("Type of the vision transformer")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    pooling: PoolingName = None,
+    rotated: Rotated = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images or windows in one forward.")] = 8,
     workers: Annotated[int | None, typer.Option(min=1, help="How many read and decode beside the engine.")] = None,
     progress: Annotated[Style, typer.Option(help="bar, plain, json or none; auto.")] = Style.auto,
@@ -92,7 +94,9 @@ def evaluate(
         fail("--plot draws a sweep: name one with --sweep")
     if resume and json_file is None:
         fail("--resume goes on with what --json FILE holds: name it")
-    chosen = {
+    loading: dict[str, Any] = {"weights": weights, "dtype": dtype, "device": device}
+    loading |= chosen(tokenizer=tokenizer, pooling=pooling, rotated=rotated)
+    changed = {
         "size": size,
         "resize": resize and resize.value,
         "window": window,
@@ -110,11 +114,11 @@ def evaluate(
 
             sets = [_open(each, root, prompts_file) for each in data or fail("name at least one set with --data")]
             plan = Plan(
-                tuple((each, _steps(each, protocol, chosen)) for each in sets),
+                tuple((each, _steps(each, protocol, changed)) for each in sets),
                 models=tuple(model or ["gem-tiny"]),
                 methods=tuple(method or ()),
                 sweep=tuple(sweep or ()),
-                loading={"weights": weights, "tokenizer": tokenizer, "dtype": dtype, "device": device},
+                loading=loading,
             )
             running = {"batch_size": batch_size, "workers": workers}
             failed = _evaluate(plan, running, progress, _Output(json_file, plot, resume))
@@ -153,13 +157,13 @@ def _open(name: str, root: Path | None, prompts_file: Path | None) -> "Dataset |
     return found.with_classes({each.name: each.synonyms for each in read_classes(prompts_file)})
 
 
-def _steps(dataset: "Dataset | PointSet", protocol: str | None, chosen: dict[str, Any]) -> "Protocol":
+def _steps(dataset: "Dataset | PointSet", protocol: str | None, changed: dict[str, Any]) -> "Protocol":
     from gem_fast.evaluation.protocols import PROTOCOLS, USUAL
 
     name = protocol or USUAL
     if name not in PROTOCOLS:
         raise ValueError(f"no protocol is called {name!r}; the protocols are {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name].of(dataset.name, **chosen)
+    return PROTOCOLS[name].of(dataset.name, **changed)
 
 
 def _evaluate(plan: "Plan", running: dict[str, Any], style: Style, output: "_Output") -> int:

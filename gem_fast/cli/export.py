@@ -12,9 +12,13 @@ from .options import (
     InverseTemperature,
     Iterations,
     MethodName,
+    ModelName,
+    PoolingName,
     Pretrained,
+    Rotated,
     Tokenizer,
     Weights,
+    chosen,
     dtype_option,
 )
 
@@ -40,7 +44,7 @@ class Quantize(str, Enum):
 
 def export(
     out: Annotated[Path, typer.Option(help="Output folder.")],
-    model: Annotated[str, typer.Option(help="Model name; `gem-fast models` lists them.")] = "gem-tiny",
+    model: ModelName = "gem-tiny",
     pretrained: Pretrained = None,
     weights: Weights = None,
     tokenizer: Tokenizer = None,
@@ -102,6 +106,8 @@ def export(
     gem_blocks: GemBlocks = None,
     iterations: Iterations = None,
     inverse_temperature: InverseTemperature = None,
+    pooling: PoolingName = None,
+    rotated: Rotated = False,
 ) -> None:
     """Export a model for use without torch: ONNX graphs with a tokenizer and a manifest.
 
@@ -120,8 +126,13 @@ def export(
         "method": method,
         "feature_surgery": feature_surgery,
     }
-    gem = {"gem_blocks": gem_blocks, "iterations": iterations, "inverse_temperature": inverse_temperature}
-    loading |= {name: value for name, value in gem.items() if value is not None}
+    loading |= chosen(
+        gem_blocks=gem_blocks,
+        iterations=iterations,
+        inverse_temperature=inverse_temperature,
+        pooling=pooling,
+        rotated=rotated,
+    )
     try:
         vocabulary = read_vocabulary(prompt or (), prompts_file, background or (), with_scores)
         lines = write_export(

@@ -15,6 +15,12 @@ class Resize(str, Enum):
     exact = "exact"
 
 
+class Pooling(str, Enum):
+    head = "head"
+    value = "value"
+
+
+ModelName = Annotated[str, typer.Option(help="Name (`gem-fast models` lists them) or folder.")]
 Pretrained = Annotated[str | None, typer.Option(help="open_clip's tag of the weights.")]
 Weights = Annotated[Path | None, typer.Option(help="Local file or folder of weights instead of a tag.")]
 Tokenizer = Annotated[
@@ -26,6 +32,18 @@ MethodName = Annotated[
 GemBlocks = Annotated[int | None, typer.Option(help="Last blocks with a GEM path (default: the model's).")]
 Iterations = Annotated[int | None, typer.Option(help="Self-self attention iterations.")]
 InverseTemperature = Annotated[float | None, typer.Option(help="Fixed 1/τ instead of the adaptive one.")]
+PoolingName = Annotated[
+    Pooling | None,
+    typer.Option(help="SigLIP, PE: a patch by the model's whole head (default), or what its attention adds up."),
+]
+Rotated = Annotated[bool, typer.Option("--rotated", help="EVA02, PE: the method sees q and k turned by their places.")]
+Sigmoid = Annotated[bool, typer.Option("--sigmoid", help="SigLIP: confidences by a sigmoid instead of the softmax.")]
+
+
+def chosen(**settings: Any) -> dict[str, Any]:
+    """The arguments of `gem_fast.load` that were asked for; those left at None or False are the model's own."""
+    given = {name: value for name, value in settings.items() if value is not None and value is not False}
+    return {name: value.value if isinstance(value, Enum) else value for name, value in given.items()}
 
 
 def dtype_option(what: str, also: tuple[str, ...] = ()) -> Any:

@@ -1,30 +1,34 @@
 """`gem-fast segment`."""
 
-import json
-from collections.abc import Callable
 from enum import Enum
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..terminal import ended_by_signals, errors, fail, say, short_warnings
+from ..terminal import fail
+from .job import Job
+from .job_local import run_here
+from .job_ray import run_on_ray
 from .options import (
     GemBlocks,
     InverseTemperature,
     Iterations,
     MethodName,
+    ModelName,
+    PoolingName,
     Pretrained,
     Resize,
+    Rotated,
+    Sigmoid,
     Tokenizer,
     Weights,
+    chosen,
     dtype_option,
 )
-from .progress import Style, shown
+from .progress import Style
 
 if TYPE_CHECKING:
-    from gem_fast.batch import Outcome, Progress
     from gem_fast.segmenter import Segmenter
 
 # Options of the torch engine that say nothing about an exported model.
@@ -40,13 +44,13 @@ _ENGINE_ONLY = (
     "gem_blocks",
     "iterations",
     "inverse_temperature",
+    "pooling",
+    "rotated",
+    "sigmoid",
 )
 _LOCAL_ONLY = ("workers", "timeout", "retries", "max_errors", "progress", "stats")
 _RAY_ONLY = ("address", "checkpoint", "actors")
 _RUNTIME_ONLY = ("provider", "engine_cache", "precision", "threads")
-
-
-_MOST_SHOWN = 20  # failures on the terminal
 
 
 class Overlay(str, Enum):
@@ -84,7 +88,7 @@ def segment(
     background: Annotated[
         list[str] | None, typer.Option(help="What else the images may show; competes, and is labelled 0. Repeatable.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Name (`gem-fast models` lists them) or folder.")] = "gem-tiny",
+    model: ModelName = "gem-tiny",
     pretrained: Pretrained = None,
     weights: Weights = None,
     tokenizer: Tokenizer = None,
@@ -137,7 +141,8 @@ def segment(
         str | None, typer.Option(help="3/16 does every 16th image from the third on, into --out/part-03-of-16.")
     ] = None,
     engine: Annotated[
-        Engine, typer.Option(help="local: processes of this machine; ray: actors of a Ray cluster, --format parquet.")
+        Engine,
+        typer.Option(help="local: processes of this machine; ray: actors of a Ray cluster, --format parquet or tar."),
     ] = Engine.local,
     address: Annotated[
         str | None, typer.Option(help="With --engine ray: of the cluster, or auto (default: one on this machine).")
@@ -174,6 +179,9 @@ def segment(
     gem_blocks: GemBlocks = None,
     iterations: Iterations = None,
     inverse_temperature: InverseTemperature = None,
+    pooling: PoolingName = None,
+    rotated: Rotated = False,
+    sigmoid: Sigmoid = False,
     runtime: Annotated[
         Path | None,
         typer.Option(help="Folder of an exported model: runs it on ONNX Runtime, without torch, in place of --model."),
@@ -221,15 +229,15 @@ def segment(
         "window": window,
         "stride": stride,
     }
-    settings: dict[str, Any] = {
-        "tokenizer": tokenizer,
-        "method": method,
-        "gem_blocks": gem_blocks,
-        "iterations": iterations,
-        "inverse_temperature": inverse_temperature,
-        "feature_surgery": feature_surgery,
-    }
-    settings = {name: value for name, value in settings.items() if value is not None}
+    settings = chosen(
+        tokenizer=tokenizer,
+        gem_blocks=gem_blocks,
+        iterations=iterations,
+        inverse_temperature=inverse_temperature,
+        pooling=pooling,
+        rotated=rotated,
+        sigmoid=sigmoid,
+    )
 
     def load() -> "Segmenter":
         if runtime is not None:
@@ -240,16 +248,17 @@ def segment(
             return GemRuntime(runtime, **asked)
         import gem_fast
 
-        return gem_fast.load(
-            model, pretrained, weights=weights, device=device, dtype=dtype, text_cache=text_cache, **settings
-        )
+        always: dict[str, Any] = {"method": method, "feature_surgery": feature_surgery, "text_cache": text_cache}
+        return gem_fast.load(model, pretrained, weights=weights, device=device, dtype=dtype, **always, **settings)
 
     _check_given(context, engine)
+    job = Job(load, images, prompt or [], prompts_file, out, options)
     if engine is Engine.ray:
-        cluster = {"address": address, "checkpoint": checkpoint, "actors": actors, "gpus": int("cuda" in device)}
-        _run_on_ray(load, images, prompt or [], prompts_file, out, {**options, **cluster})
+        if not was_given(context, "format"):
+            del options["format"]  # whose default is another one there
+        run_on_ray(job, address=address, checkpoint=checkpoint, actors=actors, gpus=int("cuda" in device))
     else:
-        _run(load, images, prompt or [], prompts_file, out, options, progress, stats)
+        run_here(job, progress, stats)
 
 
 def _check_given(context: typer.Context, engine: Engine) -> None:
@@ -257,45 +266,6 @@ def _check_given(context: typer.Context, engine: Engine) -> None:
     foreign = _RAY_ONLY if engine is Engine.local else _LOCAL_ONLY
     if given := [f"--{name.replace('_', '-')}" for name in foreign if was_given(context, name)]:
         fail(f"{', '.join(given)} {'can only go' if engine is Engine.local else 'can not go'} with --engine ray")
-    if engine is Engine.ray and was_given(context, "format") and context.params["format"] is not Format.parquet:
-        fail("--engine ray writes --format parquet")
-
-
-def _run_on_ray(
-    load: Callable[[], "Segmenter"],
-    images: list[str],
-    prompts: list[str],
-    prompts_file: Path | None,
-    out: Path,
-    options: dict[str, Any],
-) -> None:
-    """Segment on a cluster, tell how it went, and leave with its status."""
-    from gem_fast.batch.ray import segment_on_ray
-
-    try:
-        with ended_by_signals(), short_warnings():
-            outcome = segment_on_ray(load, images, _classes(prompts, prompts_file), out, **options)
-    except KeyboardInterrupt:
-        say("interrupted; with --checkpoint, --resume goes on from there", to=errors)
-        raise typer.Exit(130) from None
-    except (OSError, ValueError) as error:
-        fail(str(error))
-    say(f"{outcome.done:,} image{'s' * (outcome.done != 1)} segmented into {outcome.rows}")
-    if outcome.failed:
-        say(f"{outcome.failed:,} failed: their rows have an error", "red", to=errors)
-        raise typer.Exit(1)
-
-
-def _classes(prompts: list[str], prompts_file: Path | None) -> dict[str, list[str]]:
-    """The words of each class; leave if there is none."""
-    from gem_fast.prompts import read_prompt_file
-
-    classes: dict[str, list[str]] = {name: [name] for name in prompts}
-    if prompts_file:
-        classes.update(read_prompt_file(prompts_file))
-    if not classes:
-        fail("name at least one class with --prompt or --prompts-file")
-    return classes
 
 
 def _check_engine(context: typer.Context, runtime: Path | None, images: list[str]) -> None:
@@ -308,77 +278,6 @@ def _check_engine(context: typer.Context, runtime: Path | None, images: list[str
         exports = [each for each in images if Path(each, "manifest.json").is_file()]
         hint = f"; --runtime {exports[0]} would run the export there" if exports else ""
         fail(f"--runtime takes the folder of an exported model, and there is no folder {runtime}{hint}")
-
-
-def _run(
-    load: Callable[[], "Segmenter"],
-    images: list[str],
-    prompts: list[str],
-    prompts_file: Path | None,
-    out: Path,
-    options: dict[str, Any],
-    style: Style,
-    stats: Path | None,
-) -> None:
-    """Segment, tell how it went, and leave with its status."""
-    from gem_fast.batch import BatchOptions, Progress, segment_files
-    from gem_fast.batch.folder import check_output
-    from gem_fast.batch.sources import check_inputs
-    from gem_fast.writing import write_whole
-
-    progress = Progress()
-    try:
-        with ended_by_signals(), short_warnings():
-            classes = _classes(prompts, prompts_file)
-            # What is mistyped should not cost the loading of a model.
-            folder = BatchOptions(**options).folder(out)
-            check_inputs(images)
-            check_output(folder, resume=options["resume"], overwrite=options["overwrite"])
-            model = load()
-            with shown(progress, style):
-                outcome = segment_files(model, images, classes, out, progress=progress, **options)
-    except KeyboardInterrupt:
-        say(f"interrupted; what was finished is in {out}, and --resume goes on from there", to=errors)
-        raise typer.Exit(130) from None
-    except OSError as error:
-        fail(f"{error}{_kept(out, progress)}")
-    except ValueError as error:
-        fail(str(error))
-    finally:
-        if stats and progress.started is not None:
-            write_whole(stats, (json.dumps(progress.told(), indent=1) + "\n").encode())
-    tell(outcome, progress, outcome.summary.parent)
-    if outcome.stopped or outcome.failed:
-        raise typer.Exit(1)
-
-
-def _kept(out: Path, progress: "Progress") -> str:
-    """What a run that could not go on leaves."""
-    return f"; what was finished is in {out}, and --resume goes on from there" if progress.done else ""
-
-
-def tell(outcome: "Outcome", progress: "Progress", out: Path) -> None:
-    """A run's end in lines."""
-    kept = f", {outcome.kept:,} kept from the earlier run" if outcome.kept else ""
-    done = f"{outcome.done:,} image{'s' * (outcome.done != 1)} segmented into {out}{kept}"
-    say(f"{done} ({progress.images_per_second:.2f} images/s)")
-    for line in outcome.passed_over:
-        say(line, "yellow", to=errors)
-    if outcome.stopped:
-        say(outcome.stopped, "red", to=errors)
-    if not outcome.failed:
-        return
-    from gem_fast.batch import records
-    from gem_fast.batch.records import ERRORS
-
-    shown_failures = (record.error for record in records(outcome.summary) if record.status == "failed")
-    for error in islice(shown_failures, _MOST_SHOWN):
-        say(f"failed: {error}", "red", to=errors)
-    if outcome.failed > _MOST_SHOWN:
-        for reason, count in outcome.reasons.items():
-            say(f"failed: {count:,} × {reason}", "red", to=errors)
-    total = outcome.done + outcome.failed
-    say(f"{outcome.failed:,} of {total:,} images failed; all of them are in {out / ERRORS}", "red", to=errors)
 
 
 def was_given(context: typer.Context, name: str) -> bool:

@@ -38,7 +38,7 @@ class Architecture:
 def architecture_of_config(model_cfg: dict[str, Any]) -> Architecture | None:
     """Of open_clip's config of a supported model, with open_clip's own defaults; None if a tower is not its own."""
     vision, text = model_cfg["vision_cfg"], model_cfg["text_cfg"]
-    if vision.get("timm_model_name") or text.get("hf_model_name"):
+    if vision.get("timm_model_name") or text.get("hf_model_name") or text.get("embed_cls"):
         return None
     return Architecture(
         patch=vision.get("patch_size", 16),

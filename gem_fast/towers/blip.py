@@ -95,6 +95,8 @@ def blip_config(config: dict[str, Any], label: str) -> dict[str, Any]:
         raise ModelError(f"{label}: its config.json has sizes that are no numbers")
     for part in parts:
         epsilon = part["layer_norm_eps"]
+        if part["num_hidden_layers"] > 1 << 10:
+            raise ModelError(f"{label}: its config.json asks for {part['num_hidden_layers']:,} layers")
         if part["hidden_size"] % part["num_attention_heads"] or not isinstance(epsilon, float) or not 0 < epsilon < 1:
             raise ModelError(f"{label}: its config.json has heads or a layer_norm_eps that don't fit")
     if not 0 <= text["pad_token_id"] < text["vocab_size"]:
@@ -125,7 +127,7 @@ def blip_vision(model_cfg: dict[str, Any]) -> VisionConfig:
         pre_norm=False,
         patch_bias=True,
         projection_bias=True,
-        antialias=False,
+        resampling="plain",
     )
 
 

@@ -13,11 +13,14 @@ from torch import Tensor, nn
 from ..errors import ModelError
 from .architecture import architecture_of_config, architecture_of_state, names_of, trained_size
 from .blip import BLIP, blip_scale, blip_shapes, blip_state, pack_blip_text, random_blip
-from .clip_names import check_finite, to_clip
-from .hf_text import hf_text
+from .clip_names import COCA, check_finite, to_clip
+from .hf_text import Module, TextMaker, hf_text, make_mask
+from .siglip import SIGLIP, siglip_visual
 from .weights_file import Weights
 
 _MOST_NAMES = 3  # in a message
+_MOST_LAYERS = 1 << 10
+_AT_ONCE = 1 << 21  # numbers of a tensor that are copied before the file's pages leave memory
 # What open_clip raises for settings that make no model.
 _UNFIT = (TypeError, ValueError, KeyError, ArithmeticError, AssertionError, AttributeError, RuntimeError)
 
@@ -57,19 +60,35 @@ def build_towers(name: str, model_cfg: dict[str, Any], weights: Weights | None, 
         _check_architecture(name, model_cfg, weights)
         if size := trained_size(weights.state):
             model_cfg["vision_cfg"]["image_size"] = size
-    if (model_cfg.get("text_cfg") or {}).get("hf_model_name"):
-        return _with_hf_text(name, model_cfg, weights, places)
+    _check_layers(name, model_cfg)
+    device = "cpu" if weights is None else "meta"
+    if SIGLIP in model_cfg:
+        with torch.device(device):
+            visual = siglip_visual(model_cfg)
+        return _by_parts(name, model_cfg, weights, visual, _text(name, model_cfg, device))
+    by_others = bool((model_cfg.get("text_cfg") or {}).get("hf_model_name"))
+    if by_others or COCA in model_cfg:
+        text = hf_text(name, model_cfg, places) if by_others else _text(name, model_cfg, device)
+        return _by_parts(name, model_cfg, weights, _visual(name, model_cfg, device), text)
     clip = _open_clip(name, model_cfg, meta=weights is not None)
-    text = clip.text if is_custom(model_cfg) else clip
+    tower = clip.text if is_custom(model_cfg) else clip
     if weights is not None:
-        _fill(name, clip, text, weights)
+        _fill(name, clip, tower, weights)
     vision_state = dict(clip.visual.state_dict())
     scale = bias = None
     if getattr(clip, "logit_bias", None) is not None:
         scale, bias = float(clip.logit_scale.detach().exp()), float(clip.logit_bias.detach())
-    if text is clip:
+    if tower is clip:
         del clip.visual
-    return Towers(vision_state, text.float().requires_grad_(False).eval(), scale, bias)
+    return Towers(vision_state, tower.float().requires_grad_(False).eval(), scale, bias)
+
+
+def _check_layers(name: str, model_cfg: dict[str, Any]) -> None:
+    """Refuse what would take for ever to make, even without memory for it."""
+    for tower in ("vision_cfg", "text_cfg"):
+        layers = (model_cfg.get(tower) or {}).get("layers", 12)
+        if type(layers) is not int or layers > _MOST_LAYERS:
+            raise ModelError(f"{name}: its {tower} asks for {str(layers)[:20]} layers, more than {_MOST_LAYERS:,}")
 
 
 def is_custom(model_cfg: dict[str, Any]) -> bool:
@@ -98,36 +117,53 @@ def _fill(name: str, clip: Any, text: Any, weights: Weights) -> None:
             state[key] = torch.zeros(()) if value is None else value.reshape(())
     check_fit(name, {short[key]: value.shape for key, value in clip.state_dict().items()}, state, weights)
     clip.load_state_dict({key: own(state.pop(source), weights) for key, source in short.items()}, assign=True)
-    if text.attn_mask is not None:  # what no file keeps: which tokens see each other
-        length = text.attn_mask.shape[0]
-        text.attn_mask = torch.full((length, length), float("-inf")).triu_(1)
+    make_mask(text)
 
 
 def own(value: Tensor, weights: Weights) -> Tensor:
     """A copy in float32: the file, which is mapped, may change or go away, and what was read of it leaves memory."""
-    copied = value.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-    weights.release()
+    copied = torch.empty(value.shape, dtype=torch.float32)
+    target, source = (copied, value) if value.ndim else (copied[None], value[None])
+    rows = max(1, _AT_ONCE * len(source) // max(1, source.numel()))
+    for part, read in zip(target.split(rows), source.split(rows), strict=True):
+        part.copy_(read)
+        weights.release()
     return copied
 
 
-def _with_hf_text(name: str, model_cfg: dict[str, Any], weights: Weights | None, places: tuple[Path, ...]) -> Towers:
-    """A model whose text tower is one of Hugging Face's."""
+def _visual(name: str, model_cfg: dict[str, Any], device: str) -> dict[str, Tensor]:
+    """The state of open_clip's image tower."""
+    settings = deepcopy(model_cfg["vision_cfg"])
     try:
-        with torch.device("cpu" if weights is None else "meta"):
-            visual = open_clip.model._build_vision_tower(
-                model_cfg["embed_dim"], deepcopy(model_cfg["vision_cfg"]), bool(model_cfg.get("quick_gelu"))
-            )
+        with torch.device(device):
+            build = open_clip.model._build_vision_tower
+            return dict(build(model_cfg["embed_dim"], settings, bool(model_cfg.get("quick_gelu"))).state_dict())
     except _UNFIT as error:
         raise ModelError(f"{name}: open_clip can't make a model of its config: {str(error)[:200]}") from error
-    text = hf_text(name, model_cfg, places)
+
+
+def _text(name: str, model_cfg: dict[str, Any], device: str) -> Module:
+    """open_clip's text transformer, by itself."""
+    settings, quick = deepcopy(model_cfg["text_cfg"]), bool(model_cfg.get("quick_gelu"))
+    try:
+        with torch.device(device):
+            return Module(open_clip.model._build_text_tower(model_cfg["embed_dim"], settings, quick))
+    except _UNFIT as error:
+        raise ModelError(f"{name}: open_clip can't make a model of its config: {str(error)[:200]}") from error
+
+
+def _by_parts(
+    name: str, model_cfg: dict[str, Any], weights: Weights | None, visual: dict[str, Tensor], text: TextMaker
+) -> Towers:
+    """A model whose towers are made one by one: of the image tower's names and shapes, and a text tower to be made."""
     if weights is None:
-        return Towers(dict(visual.state_dict()), text.made(text.random()))
+        return Towers(visual, text.made(text.random()))
     state = text.taken(dict(weights.state))
     numbers = [state.pop(key, None) for key in ("logit_scale", "logit_bias")]
     scale, bias = (None if value is None else float(value) for value in numbers)
     if scale is None or bias is None or "init_logit_bias" not in model_cfg:
         scale = bias = None
-    shapes = {f"visual.{key}": value.shape for key, value in visual.state_dict().items()}
+    shapes = {f"visual.{key}": tuple(value.shape) for key, value in visual.items()}
     check_fit(name, shapes | text.shapes(), state, weights)
     state = {key: own(state.pop(key), weights) for key in list(state)}
     vision = {key: state.pop(key) for key in list(state) if key.startswith("visual.")}

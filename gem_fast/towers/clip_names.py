@@ -9,8 +9,10 @@ from torch import Tensor
 
 from ..errors import ModelError
 from .known_states import kind_of_state
+from .siglip import SIGLIP, is_siglip, siglip_state
 from .weights_file import Weights
 
+COCA = "multimodal_cfg"  # the key of a model config that is CoCa's
 # Beside the weights: constants and counters.
 _IGNORED = re.compile(
     r"(.*\.)?(attn_mask|position_ids|total_ops|total_params)|input_resolution|context_length|vocab_size"
@@ -46,12 +48,16 @@ def to_clip(weights: Weights, model_cfg: dict[str, Any]) -> Weights:
         ModelError: they are of something else, which the message names, or some are NaN or infinite.
     """
     state = {name: value for name, value in weights.state.items() if not _IGNORED.fullmatch(name)}
+    if COCA in model_cfg:  # its tower for captions is left out
+        state = {name: value for name, value in state.items() if not name.startswith("text_decoder.")}
     if kind := _other_kind(state, model_cfg):
         archive = "is a TorchScript archive that " if weights.scripted else ""
         raise ModelError(f"weights: {weights.path} {archive}holds {kind}")
     check_finite(state, weights)
-    if "vision_model.embeddings.class_embedding" in state:
+    if "vision_model.embeddings.patch_embedding.weight" in state:
         state = _from_hugging_face(state)
+        if SIGLIP in model_cfg:
+            state = siglip_state(state, model_cfg)
     elif any(name.startswith("text.") for name in state):
         state = {name.removeprefix("text."): value for name, value in state.items()}
     return replace(weights, state=state)
@@ -71,7 +77,7 @@ def _other_kind(state: dict[str, Tensor], model_cfg: dict[str, Any]) -> str | No
     words = (model_cfg.get("text_cfg") or {}).get("hf_model_name") and any(
         n.startswith("text.transformer.") for n in state
     )
-    if trunk or words:
+    if trunk or words or (SIGLIP in model_cfg and is_siglip(state)):
         return None
     if kind := kind_of_state(state):
         return kind

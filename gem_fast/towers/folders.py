@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
-from .blip import blip_config
+from .blip import BLIP, blip_config
+from .hugging_face import KINDS as CLIPS
 from .hugging_face import open_clip_config
 from .preprocessing import Preprocessing, of_hugging_face, of_open_clip
+from .siglip import KINDS as SIGLIPS
+from .siglip import SIGLIP, siglip_config, siglip_images
 
 _WEIGHTS = (
     "open_clip_model.safetensors",
@@ -63,16 +66,26 @@ def read_folder(folder: Path, label: str) -> Described:
         preprocessing = of_open_clip(images if isinstance(images, dict) else {}, model_cfg, label)
         return Described(model_cfg, preprocessing, folder)
     if (folder / "config.json").is_file():
-        config = read_config(folder / "config.json", label)
-        if config.get("model_type") == "blip":
-            model_cfg = blip_config(config, label)
-        else:
-            model_cfg = open_clip_config(config, read_config(folder / "tokenizer_config.json", label), label)
+        model_cfg = _of_hugging_face(folder, label)
         images = read_config(folder / "preprocessor_config.json", label)
         newer = read_config(folder / "processor_config.json", label).get("image_processor")
         images = images or (newer if isinstance(newer, dict) else {})
+        images = siglip_images(images, model_cfg) if SIGLIP in model_cfg else images
         return Described(model_cfg, of_hugging_face(images, model_cfg, label), folder)
     raise ModelError(f"{label}: {folder} has neither open_clip_config.json nor Hugging Face's config.json")
+
+
+def _of_hugging_face(folder: Path, label: str) -> dict[str, Any]:
+    """The model config of a folder with Hugging Face's `config.json`."""
+    config = read_config(folder / "config.json", label)
+    kind = config.get("model_type")
+    if kind == BLIP:
+        return blip_config(config, label)
+    if kind not in (*CLIPS, *SIGLIPS):
+        known = ", ".join((*CLIPS, *SIGLIPS))
+        raise ModelError(f"{label}: its config.json is of a {kind!r} model; {known} and {BLIP} are known")
+    tokenizer = read_config(folder / "tokenizer_config.json", label)
+    return (open_clip_config if kind in CLIPS else siglip_config)(config, tokenizer, label)
 
 
 def _is_clip(model_cfg: dict[str, Any]) -> bool:

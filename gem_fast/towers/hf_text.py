@@ -41,7 +41,7 @@ _NO_SIZES = ("layer_norm_eps", "hidden_act")
 _EXTRAS = ("transformer.pooler.", "transformer.embeddings.position_ids", "transformer.embeddings.token_type_ids")
 
 
-class HfText(ABC):
+class TextMaker(ABC):
     """A text tower to be made: what weights it takes, under open_clip's names without `text.`."""
 
     @abstractmethod
@@ -64,7 +64,7 @@ class HfText(ABC):
         }
 
 
-def hf_text(name: str, model_cfg: dict[str, Any], places: tuple[Path, ...]) -> HfText:
+def hf_text(name: str, model_cfg: dict[str, Any], places: tuple[Path, ...]) -> TextMaker:
     """The text tower of a config with `hf_model_name`.
 
     Raises:
@@ -158,7 +158,7 @@ def _layers(projection: str | None) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class BertLike(HfText):
+class BertLike(TextMaker):
     """By our own BERT, without transformers."""
 
     config: BertConfig
@@ -178,7 +178,31 @@ class BertLike(HfText):
         return pack_bert(TowerWeights(own, "text"), self.config, self.layers[: len(self.config.projection)])
 
 
-class ByTransformers(HfText):
+class Module(TextMaker):
+    """By a module that is there, whose names the weights have."""
+
+    def __init__(self, tower: nn.Module) -> None:
+        self.tower = tower
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(value.shape) for name, value in self.tower.state_dict().items()}
+
+    def made(self, state: dict[str, Tensor]) -> nn.Module:
+        self.tower.load_state_dict(state, assign=True)
+        make_mask(self.tower)
+        return self.tower.float().requires_grad_(False).eval()
+
+    def random(self) -> dict[str, Tensor]:
+        return dict(self.tower.state_dict())
+
+
+def make_mask(text: Any) -> None:
+    """Make what no file keeps: which tokens of open_clip's text transformer see each other."""
+    if (mask := getattr(text, "attn_mask", None)) is not None:
+        text.attn_mask = torch.full(mask.shape, float("-inf")).triu_(1)
+
+
+class ByTransformers(Module):
     """open_clip's module around one of transformers'; nothing but its config is taken from the folder."""
 
     def __init__(self, name: str, model_cfg: dict[str, Any], folder: Path) -> None:
@@ -199,13 +223,3 @@ class ByTransformers(HfText):
             )
         except Exception as error:  # transformers raises many kinds
             raise ModelError(f"{name}: transformers can't make its text tower: {str(error)[:200]}") from error
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: tuple(value.shape) for name, value in self.tower.state_dict().items()}
-
-    def made(self, state: dict[str, Tensor]) -> nn.Module:
-        self.tower.load_state_dict(state, assign=True)
-        return self.tower.float().requires_grad_(False).eval()
-
-    def random(self) -> dict[str, Tensor]:
-        return dict(self.tower.state_dict())

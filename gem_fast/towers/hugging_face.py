@@ -1,4 +1,4 @@
-"""The configuration of a Hugging Face CLIP, as open_clip's.
+"""The configuration of a Hugging Face CLIP or MetaCLIP 2, as open_clip's.
 
 Defaults are those of `CLIPConfig`: saved configurations leave them out.
 """
@@ -27,6 +27,7 @@ _TEXT = {
     "vocab_size": 49408,
     "hidden_act": "quick_gelu",
     "layer_norm_eps": 1e-5,
+    "eos_token_id": 49407,
 }
 _ACTIVATIONS: dict[str, dict[str, Any]] = {
     "quick_gelu": {},
@@ -34,25 +35,26 @@ _ACTIVATIONS: dict[str, dict[str, Any]] = {
     "gelu_new": {"act_kwargs": {"approximate": "tanh"}},
     "gelu_pytorch_tanh": {"act_kwargs": {"approximate": "tanh"}},
 }
+KINDS = ("clip", "metaclip_2")
 _CLIP_WORDS = 49408  # tokens of CLIP's own tokenizer
 _TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
+_META_WORDS = {"hf_tokenizer_name": "facebook/xlm-v-base", "pool_type": "eos"}
 
 
 def open_clip_config(config: dict[str, Any], tokenizer: dict[str, Any], label: str) -> dict[str, Any]:
     """open_clip's model config of a `config.json`, given the folder's `tokenizer_config.json`, if any.
 
     Raises:
-        ModelError: it is another kind of model, or one with settings that CLIP's towers here don't have.
+        ModelError: it has settings that CLIP's towers here don't have.
     """
-    if config.get("model_type") != "clip":
-        raise ModelError(f"{label}: its config.json is of a {config.get('model_type')!r} model, not of a CLIP")
-    vision, text = (_part(config, name, known) for name, known in (("vision", _VISION), ("text", _TEXT)))
+    vision, text = (part_of(config, name, known) for name, known in (("vision", _VISION), ("text", _TEXT)))
     activation = vision["hidden_act"]
     if text["hidden_act"] != activation or activation not in _ACTIVATIONS:
         used = sorted({str(activation), str(text["hidden_act"])})
         raise ModelError(f"{label}: its activation is {' and '.join(used)}; one of {', '.join(_ACTIVATIONS)} is needed")
     words, kind = text["vocab_size"], str(tokenizer.get("tokenizer_class", "CLIPTokenizer"))
-    if words != _CLIP_WORDS or kind not in _TOKENIZERS:
+    own = config["model_type"] == "clip"
+    if own and (words != _CLIP_WORDS or kind not in _TOKENIZERS):
         raise ModelError(f"{label}: its texts are split by {kind} with {words} tokens; CLIP's own has {_CLIP_WORDS}")
     if vision["num_channels"] != 3:
         raise ModelError(f"{label}: its images have {vision['num_channels']} channels, not 3")
@@ -64,20 +66,21 @@ def open_clip_config(config: dict[str, Any], tokenizer: dict[str, Any], label: s
                 "image_size": vision["image_size"],
                 "patch_size": vision["patch_size"],
                 "head_width": vision["hidden_size"] // vision["num_attention_heads"],
-                **_shared(vision),
+                **tower_settings(vision),
             },
             "text_cfg": {
                 "context_length": text["max_position_embeddings"],
                 "vocab_size": words,
                 "heads": text["num_attention_heads"],
-                **_shared(text),
+                **tower_settings(text),
+                **({} if own else _META_WORDS | {"eos_id": text["eos_token_id"]}),
             },
         }
     except (TypeError, ZeroDivisionError) as error:
         raise ModelError(f"{label}: its config.json has sizes that are no numbers") from error
 
 
-def _part(config: dict[str, Any], name: str, known: dict[str, Any]) -> dict[str, Any]:
+def part_of(config: dict[str, Any], name: str, known: dict[str, Any]) -> dict[str, Any]:
     """A tower's settings; old files repeat some, with the last word, under another key."""
     settings = dict(known)
     for key in (f"{name}_config", f"{name}_config_dict"):
@@ -87,7 +90,8 @@ def _part(config: dict[str, Any], name: str, known: dict[str, Any]) -> dict[str,
     return settings
 
 
-def _shared(part: dict[str, Any]) -> dict[str, Any]:
+def tower_settings(part: dict[str, Any]) -> dict[str, Any]:
+    """What both towers have, as open_clip names it; quick GELU is told of the whole model there."""
     width = part["hidden_size"]
     return {
         "width": width,

@@ -5,15 +5,6 @@ from torch import Tensor
 
 from .vit import VisionConfig
 
-_TOP = {
-    "conv1.weight": "patch_embedding.weight",
-    "class_embedding": "class_embedding",
-    "positional_embedding": "position_embedding",
-    "ln_pre.weight": "ln_pre.weight",
-    "ln_pre.bias": "ln_pre.bias",
-    "ln_post.weight": "ln_post.weight",
-    "ln_post.bias": "ln_post.bias",
-}
 _BLOCK = {
     "ln_1": "ln_1",
     "attn.in_proj_": "qkv",
@@ -50,12 +41,20 @@ class TowerWeights:
 
 
 def from_open_clip(weights: TowerWeights, config: VisionConfig) -> dict[str, Tensor]:
-    """Of open_clip's own `VisionTransformer`."""
-    take, packed = weights.take, {}
-    for source, target in _TOP.items():
-        if config.pre_norm or not source.startswith("ln_pre"):
-            packed[target] = take(source)
-    packed["projection.weight"] = take("proj").T
+    """Of open_clip's own `VisionTransformer`, and of what is named like it."""
+    take, layer = weights.take, weights.layer
+    packed = {"patch_embedding.weight": take("conv1.weight"), "position_embedding": take("positional_embedding")}
+    packed |= _coca_pool(weights, config.norm_eps) if config.pool_width else layer("ln_post", "ln_post")
+    if config.patch_bias:
+        packed["patch_embedding.bias"] = take("conv1.bias")
+    if config.class_token:
+        packed["class_embedding"] = take("class_embedding")
+    if config.pre_norm:
+        packed |= layer("ln_pre", "ln_pre")
+    if config.pool == "attention" and not config.pool_width:
+        packed |= _pool(weights, "attn_pool")
+    if config.projection:
+        packed["projection.weight"] = take("proj").T
     for i in range(config.layers):
         block = f"transformer.resblocks.{i}"
         scales = {"out": weights.maybe(f"{block}.ls_1.gamma"), "mlp_out": weights.maybe(f"{block}.ls_2.gamma")}
@@ -79,7 +78,7 @@ def from_timm(weights: TowerWeights, config: VisionConfig) -> dict[str, Tensor]:
     if config.pre_norm:
         packed |= layer("trunk.norm_pre", "ln_pre")
     if config.pool == "attention":
-        packed |= _pool(weights)
+        packed |= _pool(weights, "trunk.attn_pool")
     if config.projection:
         packed |= layer("trunk.head", "projection")
     for i in range(config.layers):
@@ -120,8 +119,7 @@ def _qkv(weights: TowerWeights, place: str) -> dict[str, Tensor]:
     return {"qkv.weight": packed, "qkv.bias": bias}
 
 
-def _pool(weights: TowerWeights) -> dict[str, Tensor]:
-    place = "trunk.attn_pool"
+def _pool(weights: TowerWeights, place: str) -> dict[str, Tensor]:
     latent, query = weights.take(f"{place}.latent"), weights.layer(f"{place}.q", "q")
     both = weights.layer(f"{place}.kv", "kv")
     packed = {"pool.query": torch.nn.functional.linear(latent.flatten(), query["q.weight"], query["q.bias"])}
@@ -130,3 +128,17 @@ def _pool(weights: TowerWeights) -> dict[str, Tensor]:
     for source, target in (("proj", "out"), ("norm", "norm"), ("mlp.fc1", "mlp_in"), ("mlp.fc2", "mlp_out")):
         packed |= weights.layer(f"{place}.{source}", f"pool.{target}")
     return packed
+
+
+def _coca_pool(weights: TowerWeights, eps: float) -> dict[str, Tensor]:
+    """CoCa's: its LayerNorm of the tokens is our last one, and the last one of open_clip is what follows the pool."""
+    place, packed = "attn_pool", weights.layer("attn_pool.ln_k", "ln_post")
+    packed |= weights.layer("ln_post", "pool.norm") | weights.layer(f"{place}.attn.out_proj", "pool.out")
+    whole = weights.maybe(f"{place}.attn.in_proj_weight")
+    parts = whole.chunk(3) if whole is not None else [weights.take(f"{place}.attn.{x}_proj_weight") for x in "qkv"]
+    biases = weights.take(f"{place}.attn.in_proj_bias").chunk(3)
+    for name, weight, bias in zip(("key", "value"), parts[1:], biases[1:], strict=True):
+        packed[f"pool.{name}.weight"], packed[f"pool.{name}.bias"] = weight, bias
+    query, norm = weights.take(f"{place}.query")[0], weights.layer(f"{place}.ln_q", "norm")
+    normed = torch.nn.functional.layer_norm(query, query.shape, norm["norm.weight"], norm["norm.bias"], eps)
+    return packed | {"pool.query": torch.nn.functional.linear(normed, parts[0], biases[0])}

@@ -9,12 +9,13 @@ from ..method import Method
 from ..options import GemOptions
 from .blip import BLIP, blip_vision
 from .naming import TowerWeights, from_open_clip, from_timm
+from .siglip import SIGLIP, siglip_vision
 from .timm_trunk import is_trunk, trunk_config, why_not_trunk
 from .vit import GemVisionTransformer, VisionConfig
 
 # Settings of open_clip's towers that change the forward, with the values that ours computes.
 _VISION: dict[str, tuple[Any, ...]] = {
-    "attentional_pool": (False,),
+    "attentional_pool": (False, True),
     "pool_type": ("tok", "avg"),
     "pos_embed_type": ("learnable",),
     "block_type": (None,),
@@ -26,26 +27,20 @@ _VISION: dict[str, tuple[Any, ...]] = {
     "scale_fc": (False,),
 }
 _TEXT: dict[str, tuple[Any, ...]] = {
-    "embed_cls": (False,),
+    "embed_cls": (False, True),
     "use_pad_mask": (False,),
     "pool_type": ("argmax", "last", "first", "eos"),
     "proj_type": ("linear", "none"),
     **{name: _VISION[name] for name in ("block_type", "qk_norm", "scaled_cosine_attn", "scale_heads")},
     **{name: _VISION[name] for name in ("scale_attn_inner", "scale_attn", "scale_fc")},
 }
-_COCA = (
-    "it is a CoCa model: its image embedding is one of 256 that learnt queries gather from all patches, and no source "
-    "says what the embedding of a patch would be"
-)
 
 
 def why_unsupported(model_cfg: dict[str, Any]) -> str | None:
     """Why a model of open_clip's config can't be served, in a few words, or None if it can."""
-    if BLIP in model_cfg:
+    if BLIP in model_cfg or SIGLIP in model_cfg:
         return None
     vision, text = model_cfg["vision_cfg"], model_cfg.get("text_cfg") or {}
-    if "multimodal_cfg" in model_cfg:
-        return _COCA
     if isinstance(vision.get("layers", 12), list):
         return "its vision tower is a ResNet"
     if is_trunk(vision):
@@ -53,6 +48,8 @@ def why_unsupported(model_cfg: dict[str, Any]) -> str | None:
             return reason
     elif reason := _other_setting("vision", vision, _VISION):
         return reason
+    if vision.get("attentional_pool") and vision.get("pool_type") == "avg":
+        return "its image embedding is the mean of what all queries of its head gather, and none of a patch"
     return None if text.get("hf_model_name") else _other_setting("text", text, _TEXT)
 
 
@@ -67,6 +64,8 @@ def vision_config(model_cfg: dict[str, Any]) -> VisionConfig:
     """The shape of the vision tower of an open_clip model config."""
     if BLIP in model_cfg:
         return blip_vision(model_cfg)
+    if SIGLIP in model_cfg:
+        return siglip_vision(model_cfg)
     vision = model_cfg["vision_cfg"]
     if is_trunk(vision):
         return trunk_config(model_cfg)
@@ -75,6 +74,8 @@ def vision_config(model_cfg: dict[str, Any]) -> VisionConfig:
     height_width = (size, size) if isinstance(size, int) else tuple(size)
     approximate = (vision.get("act_kwargs") or {}).get("approximate", "none")
     activation = "gelu_tanh" if approximate == "tanh" else "gelu"
+    pool = {"avg": "mean"}.get(vision.get("pool_type", "tok"), "class")
+    attends = bool(vision.get("attentional_pool"))
     return VisionConfig(
         width=width,
         layers=vision.get("layers", 12),
@@ -86,7 +87,9 @@ def vision_config(model_cfg: dict[str, Any]) -> VisionConfig:
         activation="quick_gelu" if model_cfg.get("quick_gelu") else activation,
         norm_eps=(vision.get("norm_kwargs") or {}).get("eps", 1e-5),
         pre_norm=not vision.get("no_ln_pre", False),
-        pool="mean" if vision.get("pool_type") == "avg" else "class",
+        pool="attention" if attends else pool,
+        pool_width=model_cfg["embed_dim"] if attends else 0,
+        pool_heads=vision.get("attn_pooler_heads", 8) if attends else 0,
         norm_after_mean=bool(vision.get("final_ln_after_pool", False)),
     )
 

@@ -12,22 +12,26 @@ from torch import Tensor
 _MOST = 16  # grids that are kept
 
 
-def resampled(trained: Tensor, first: int, old: tuple[int, int], new: tuple[int, int], antialias: bool) -> Tensor:
-    """Embeddings [first + h*w, C] of another grid, bicubic; those before the first patch stay as they are."""
+def resampled(trained: Tensor, first: int, old: tuple[int, int], new: tuple[int, int], kind: str) -> Tensor:
+    """Embeddings [first + h*w, C] of another grid; those before the first patch stay as they are.
+
+    The kind is that of `VisionConfig.resampling`.
+    """
     wide = torch.promote_types(trained.dtype, torch.float32)
-    # MPS has no antialiased bicubic resampling in every torch that we support.
+    # MPS has no antialiased resampling in every torch that we support.
     place = torch.device("cpu") if trained.device.type == "mps" else trained.device
     image = trained[first:].to(place, wide).unflatten(0, old)
-    rows, columns = (_weights(image.new_empty(n), m, antialias) for n, m in zip(old, new, strict=True))
+    rows, columns = (_weights(image.new_empty(n), m, kind) for n, m in zip(old, new, strict=True))
     patches = torch.einsum("hi,ijc,wj->hwc", rows, image, columns)
     return torch.cat([trained[:first], patches.flatten(0, 1).to(trained)])
 
 
-def _weights(like: Tensor, length: int, antialias: bool) -> Tensor:
-    """Weights [length, n] that resample an axis as long as `like` [n], bicubic."""
+def _weights(like: Tensor, length: int, kind: str) -> Tensor:
+    """Weights [length, n] that resample an axis as long as `like` [n]."""
     # Only the last axis of the identity changes: torch resamples rows wrongly where an output is one column wide.
     identity = torch.eye(len(like), dtype=like.dtype, device=like.device)[None, None]
-    return F.interpolate(identity, size=(len(like), length), mode="bicubic", antialias=antialias)[0, 0].T
+    mode = "bilinear" if kind == "bilinear" else "bicubic"
+    return F.interpolate(identity, size=(len(like), length), mode=mode, antialias=kind != "plain")[0, 0].T
 
 
 @dataclass(frozen=True)
@@ -59,17 +63,17 @@ class KeptPositions:
         with self._lock:
             self._entries.clear()
 
-    def table(self, trained: Tensor, first: int, old: tuple[int, int], new: tuple[int, int], antialias: bool) -> Tensor:
+    def table(self, trained: Tensor, first: int, old: tuple[int, int], new: tuple[int, int], kind: str) -> Tensor:
         """`resampled`, from memory where it was made before of this very embedding; not while a program is traced."""
         if torch.compiler.is_compiling() or (trained.requires_grad and torch.is_grad_enabled()):
-            return resampled(trained, first, old, new, antialias)
+            return resampled(trained, first, old, new, kind)
         with self._lock:
             entry = self._entries.get(new)
             if entry is not None and entry.holds_for(trained):
                 self._entries.move_to_end(new)
                 return _in_use(entry.table)
         with torch.inference_mode(False), torch.no_grad():  # a tensor that any mode can take
-            table = resampled(trained, first, old, new, antialias)
+            table = resampled(trained, first, old, new, kind)
         if type(table) is not Tensor or not _settled(table):
             return table
         with self._lock:

@@ -75,10 +75,11 @@ def embed_tokens(tower: Any, tokens: Tensor) -> Tensor:
     """Unit embeddings of token ids: [n, context] -> [n, E], as open_clip's `encode_text`, but without the padding.
 
     Where text attention is causal, what lies behind the longest text of the chunk changes nothing: short prompts cost
-    an eighth. A tower that is none of open_clip's own embeds its tokens itself.
+    an eighth. A tower that is none of open_clip's own, or CoCa's, embeds its tokens itself.
     """
-    if not hasattr(tower, "token_embedding"):
-        return F.normalize(tower(tokens), dim=-1)
+    if not hasattr(tower, "token_embedding") or has_class_token(tower):
+        found = tower(tokens)
+        return F.normalize(found[0] if isinstance(found, tuple) else found, dim=-1)
     end = end_of_text(tower, tokens)
     mask = tower.attn_mask
     length = int(end.max()) + 1 if mask is not None else tokens.shape[1]
@@ -114,9 +115,14 @@ def eos_of(tower: Any) -> int:
     return int(eos)
 
 
+def has_class_token(tower: Any) -> bool:
+    """Whether a token of its own behind the texts is read (CoCa)."""
+    return getattr(tower, "cls_emb", None) is not None
+
+
 def sees_padding(tower: Any) -> bool:
     """Whether a text's embedding depends on what lies behind it, so that all are filled up to the context."""
-    return hasattr(tower, "token_embedding") and tower.attn_mask is None
+    return hasattr(tower, "token_embedding") and (tower.attn_mask is None or has_class_token(tower))
 
 
 class DiskCache:

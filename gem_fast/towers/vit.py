@@ -33,12 +33,14 @@ class VisionConfig:
     Attributes:
         class_token: a token before those of the patches.
         patch_bias, projection_bias: with a bias, where CLIP has none.
-        antialias: how position embeddings are resampled for another grid.
+        resampling: of position embeddings for another grid: `"bicubic"` or `"bilinear"` with antialias, `"plain"` for
+            bicubic without.
         projection: a linear layer behind the head; without, its width is that of the embedding.
         pool: of what the image embedding is made: the `"class"` token, the `"mean"` of the patches, or `"attention"`
             over all tokens.
         norm_after_mean: the last LayerNorm is that of the mean (CLIPA).
-        pool_heads, pool_mlp_width, pool_activation: of the attention.
+        pool_width, pool_heads, pool_mlp_width, pool_activation: of the attention; its width is 0 for that of the
+            tokens, and that of its MLP 0 for a LayerNorm alone (CoCa).
         pooling: a patch's embedding where `pool` is `"attention"`: that of an image of this token alone (`"head"`), or
             what the attention adds up (`"value"`).
         rotary: rotary positions of q and k, if any; `rotated` is whether the method's attention sees them too.
@@ -59,10 +61,11 @@ class VisionConfig:
     class_token: bool = True
     patch_bias: bool = False
     projection_bias: bool = False
-    antialias: bool = True
+    resampling: str = "bicubic"
     projection: bool = True
     pool: str = "class"
     norm_after_mean: bool = False
+    pool_width: int = 0
     pool_heads: int = 0
     pool_mlp_width: int = 0
     pool_activation: str = "gelu"
@@ -196,11 +199,12 @@ class GemVisionTransformer(nn.Module):
         self.ln_pre = nn.LayerNorm(width, config.norm_eps) if config.pre_norm else nn.Identity()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.ln_post = nn.LayerNorm(width, config.norm_eps)
+        inner = config.pool_width or width
         if config.pool == "attention":
             mlp = (config.pool_mlp_width, config.pool_activation)
-            self.pool = AttentionPool(width, config.pool_heads, *mlp, config.norm_eps)
+            self.pool = AttentionPool(width, inner, config.pool_heads, *mlp, config.norm_eps)
         embed_dim, bias = config.embed_dim, config.projection_bias
-        self.projection = Linear(width, embed_dim, bias) if config.projection else nn.Identity()
+        self.projection = Linear(inner, embed_dim, bias) if config.projection else nn.Identity()
         self.requires_grad_(False)
 
     def forward(self, pixels: Tensor, original: bool = False) -> VisionFeatures:
@@ -304,11 +308,11 @@ class GemVisionTransformer(nn.Module):
         return linear(unfolded(pixels, self.config.patch_size, dtype), layer.weight.flatten(1), layer.bias)
 
     def positions(self, h: int, w: int) -> Tensor:
-        """Position embedding [N, C], resampled bicubic for another grid than that of training."""
+        """Position embedding [N, C], resampled for another grid than that of training."""
         config = self.config
         if (h, w) == config.grid:
             return self.position_embedding
-        return self._kept.table(self.position_embedding, config.first_patch, config.grid, (h, w), config.antialias)
+        return self._kept.table(self.position_embedding, config.first_patch, config.grid, (h, w), config.resampling)
 
     @property
     def weights_in_use(self) -> tuple[int, int]:

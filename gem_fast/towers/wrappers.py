@@ -13,7 +13,7 @@ _AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 # Components that wrappers of modules put into names, wherever they stand.
 _TRANSPARENT = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 # A name of each kind of CLIP: what stands before it is the place of the model inside another module.
-_ANCHORS = ("visual.conv1.weight", "visual.trunk.pos_embed", "vision_model.embeddings.class_embedding")
+_ANCHORS = ("visual.conv1.weight", "visual.trunk.pos_embed", "vision_model.embeddings.patch_embedding.weight")
 _PREFIXES = {"model", "clip", "clip_model", "net", "network", "backbone"}  # taken off where no anchor is found
 _DEEPEST = 64
 _MOST_NAMES = 100_000

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import signal
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -45,6 +46,25 @@ def made(small_model, photos, tmp_path_factory):
         return folders[format]
 
     return make
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A function: of a size in bytes, a folder on a file system of so many, and a function that gives it more."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def mount(options):
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+
+    def make(size):
+        mount(f"size={size}")
+        return place / "out", lambda: mount("remount,size=64m")
+
+    yield make
+    subprocess.run(["umount", place], capture_output=True)
 
 
 def run(model, images, out, format, **options):
@@ -151,6 +171,16 @@ class TestEveryFormat:
         assert not [path for path in out.rglob("*") if path.name.startswith(".")]
         run(small_model, photos, out, format, resume=True)
         assert content(out) == content(made(format))
+
+    def test_a_small_file_system_that_grows(self, small_model, photos, made, small_disk, format):
+        truth = content(made(format))
+        pages = sum(len(each) // 4096 + 1 for each in truth.values())
+        out, grow = small_disk(pages // 2 * 4096)
+        with pytest.raises(OSError, match=r"No space left on device.*out/"):
+            run(small_model, photos, out, format)
+        grow()
+        run(small_model, photos, out, format, resume=True)
+        assert content(out) == truth
 
     @pytest.mark.parametrize("damage", ["shard cut", "shard gone", "statistics", "summary", "another name"])
     def test_a_shard_that_is_not_whole_is_made_again(self, small_model, photos, made, tmp_path, format, damage):

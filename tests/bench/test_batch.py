@@ -4,6 +4,7 @@ import pytest
 import torch
 from gem_fast.bench import batch
 
+import gem_fast
 from gem_fast.demo import SAMPLES
 
 
@@ -35,3 +36,10 @@ def test_the_engine_alone_and_a_run_of_the_pipeline(small_model, tmp_path):
     assert told["stats"]["done"] == 1
     assert told["failed"] == [str(folder / "broken.png")]
     assert len(told["memory"]) == 1
+
+
+def test_small_images_as_files_and_in_archives(small_model, tmp_path):
+    told = batch.archived(small_model, tmp_path, tmp_path, 3)
+    assert set(told) == {"as files", "into tar", "into Parquet", "from tar", "from Parquet"}
+    for name in told:
+        assert [record.status for record in gem_fast.records(tmp_path / name)] == ["ok"] * 3

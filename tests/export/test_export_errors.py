@@ -74,7 +74,7 @@ def test_a_wrong_graph_is_found_and_leaves_nothing(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(
         Layers,
         "attend",
-        lambda self, q, k, v, heads, scale, causal=False: true_attend(self, q, k, v, heads, 0.9 * scale),
+        lambda self, q, k, v, heads, scale, causal=False, bias=None: true_attend(self, q, k, v, heads, 0.9 * scale),
     )
     with pytest.raises(DisagreementError, match=r"5 of 11 .* differ from torch .* patch_features of image"):
         export_onnx(tiny, tmp_path / "out", ExportOptions(sizes=((48, 48),)))

@@ -1,6 +1,7 @@
 """Graphs of other families' towers under ONNX Runtime against torch."""
 
 import functools
+import itertools
 
 import pytest
 import torch
@@ -53,12 +54,24 @@ def test_image_encoders_agree_with_torch(load, name, size):
         ("eva02", {"rotated": True}),
         ("eva02", {"method": "sclip"}),
         ("pe-bare", {"method": "clip"}),
+        ("coca", {"method": "clearclip"}),
     ],
 )
 def test_choices_and_methods(load, name, options, attention):
     model = load(name, **options)
     encode = open_encoder(model, None, opset=23 if attention == "onnx" else 18, attention=attention)
     assert relative_error(encode(pixels(48, 40))["patch_features"], model.features(pixels(48, 40))) < 1e-5
+
+
+# Each method on a family, and each family with a method.
+PAIRS = list(zip(CONFIGS, itertools.cycle(name for name in gem_fast.methods() if name != "gem"), strict=False))
+
+
+@pytest.mark.parametrize(("name", "method"), PAIRS)
+def test_methods_agree_with_torch(load, name, method):
+    model = load(name, method=method)
+    found = open_encoder(model, (40, 72))(pixels(40, 72))["patch_features"]
+    assert relative_error(found, model.features(pixels(40, 72))) < 1e-5
 
 
 TEXTS = ["cat", "a photo of the red car.", "The_dog & bus!!", "Tom &amp; Jerry", "tree " * 30, "cafés 猫"]
@@ -76,7 +89,7 @@ def test_blips_image_encoder_agrees_with_torch(blip, size):
 
 
 @pytest.mark.filterwarnings("ignore:.* is cut")
-@pytest.mark.parametrize("name", ["siglip", "clipa", "metaclip2", "mobileclip2", "blip"])
+@pytest.mark.parametrize("name", ["siglip", "clipa", "metaclip2", "mobileclip2", "coca", "blip"])
 def test_runtime_gives_the_engines_labels(load, name, tmp_path, picture, request):
     if name == "clipa":
         model = load(name, tokenizer=write_vocabulary(tmp_path / "words"))

@@ -132,6 +132,14 @@ CONFIGS = {
         "text_cfg": _TEXT,
     },
     "eva02": {"embed_dim": 24, "custom_text": True, "vision_cfg": _trunk("gem_test_eva02"), "text_cfg": _TEXT},
+    "coca": {
+        "embed_dim": 24,
+        "custom_text": True,
+        "vision_cfg": _PLAIN
+        | {"attentional_pool": True, "attn_pooler_queries": 5, "attn_pooler_heads": 3, "output_tokens": True},
+        "text_cfg": _TEXT | {"embed_cls": True, "output_tokens": True, "vocab_size": 49408},
+        "multimodal_cfg": {"context_length": 12, "vocab_size": 64, "width": 24, "heads": 2, "layers": 1},
+    },
     "eva01": {"embed_dim": 24, "custom_text": True, "vision_cfg": _trunk("gem_test_eva01"), "text_cfg": _TEXT},
 }
 
@@ -141,6 +149,7 @@ def make_model(config):
     torch.manual_seed(3)
     copied = json.loads(json.dumps(config))
     kind = open_clip.CustomTextCLIP if copied.pop("custom_text", False) else open_clip.CLIP
+    kind = open_clip.CoCa if "multimodal_cfg" in copied else kind
     model = kind(**copied).eval()
     scatter(model)
     return model

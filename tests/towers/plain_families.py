@@ -97,6 +97,17 @@ class PlainTrunk(PlainFamily):
         return F.normalize(self.trunk.head(x), dim=-1)
 
 
+class PlainCoca(PlainFamily):
+    """The image tower of open_clip's CoCa, whose own pooler is given each token alone."""
+
+    norms = ("ln_1", "ln_2")
+
+    def finish(self, g):
+        visual = self.visual
+        alone = visual.attn_pool(g.flatten(0, 1)[:, None])[:, 0].unflatten(0, g.shape[:2])
+        return F.normalize(visual.ln_post(alone)[:, 1:] @ visual.proj, dim=-1)
+
+
 class PlainBlip(PlainFamily):
     """The image tower of transformers' BLIP."""
 
@@ -123,3 +134,53 @@ class PlainBlip(PlainFamily):
 
     def finish(self, g):
         return F.normalize(self.model.vision_proj(self.model.vision_model.post_layernorm(g))[:, 1:], dim=-1)
+
+
+class PlainSiglip(PlainFamily):
+    """The image tower of transformers' SigLIP, or of its NaFlex SigLIP 2."""
+
+    first = 0
+    norms = ("layer_norm1", "layer_norm2")
+
+    def __init__(self, model, pixels):
+        self.tower, self.pixels = model.vision_model, pixels.to(model.logit_scale.dtype)
+        self.patch = model.config.vision_config.patch_size
+        self.blocks = list(self.tower.encoder.layers)
+        self.grid = [side // self.patch for side in pixels.shape[2:]]
+
+    def tokens(self):
+        place = self.tower.embeddings
+        positions = place.position_embedding.weight
+        side = round(len(positions) ** 0.5)
+        image = positions.T.view(1, -1, side, side)
+        kind = "bilinear" if isinstance(place.patch_embedding, torch.nn.Linear) else "bicubic"
+        # An axis at a time: torch resamples rows wrongly where an output is one column wide.
+        for size in ((self.grid[0], side), self.grid):
+            image = F.interpolate(image, size, mode=kind, antialias=True)
+        resampled = image.flatten(2).transpose(1, 2)
+        if kind == "bilinear":
+            return place.patch_embedding(cut(self.pixels, self.patch)) + resampled
+        return place.patch_embedding(self.pixels).flatten(2).transpose(1, 2) + resampled
+
+    def step(self, block, x):
+        result = block(x, attention_mask=None)
+        return result[0] if isinstance(result, tuple) else result
+
+    def projections(self, block, x):
+        attn, y = block.self_attn, block.layer_norm1(x)
+        parts = [layer(y) for layer in (attn.q_proj, attn.k_proj, attn.v_proj)]
+        return [p.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for p in parts]
+
+    def out(self, block, heads):
+        return block.self_attn.out_proj(heads.transpose(1, 2).flatten(2))
+
+    def finish(self, g):
+        x = self.tower.post_layernorm(g)
+        return F.normalize(self.tower.head(x.flatten(0, 1)[:, None]).unflatten(0, x.shape[:2]), dim=-1)
+
+
+def cut(pixels, patch):
+    """Pixels [B, 3, H, W] as NaFlex takes them: a row of patch·patch·3 numbers a patch."""
+    B, _, H, W = pixels.shape
+    rows = pixels.view(B, 3, H // patch, patch, W // patch, patch).permute(0, 2, 4, 3, 5, 1)
+    return rows.reshape(B, -1, patch * patch * 3)

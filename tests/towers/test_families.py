@@ -9,11 +9,11 @@ import torch
 
 import gem_fast
 from gem_fast import ModelError
-from gem_fast.towers.packing import vision_config, why_unsupported
+from gem_fast.towers.packing import pack_vision, vision_config, why_unsupported
 from gem_fast.towers.text import embed_tokens
 from tests.towers import families
 from tests.towers.families import CONFIGS, WORDS, make_model, word_tokenizer, write_folder
-from tests.towers.plain_families import PlainTrunk
+from tests.towers.plain_families import PlainCoca, PlainTrunk
 from tests.towers.plain_methods import Plain
 
 TRUNKS = [name for name, config in CONFIGS.items() if "timm_model_name" in config["vision_cfg"]]
@@ -68,7 +68,7 @@ def plain(name, shape, **options):
     clip = copy.deepcopy(truth(name)).double()
     if name in TRUNKS:
         return PlainTrunk(clip.visual.trunk, pixels(shape).double(), **options)
-    return Plain(clip.visual, pixels(shape).double())
+    return (PlainCoca if name == "coca" else Plain)(clip.visual, pixels(shape).double())
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -79,9 +79,16 @@ def test_gem_agrees_with_its_equations_in_float64(folder, name, shape):
     assert error(patches.flatten(1, 2), plain(name, shape).features("gem")) < 5e-6
 
 
-@pytest.mark.parametrize("name", ["siglip-wide", "pe", "eva02"])
-@pytest.mark.parametrize("method", [name for name in gem_fast.methods() if name != "gem"])
-@pytest.mark.parametrize("backend", [None, "reference"])
+METHODS = [name for name in gem_fast.methods() if name != "gem"]
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "backend"),
+    [
+        *((name, method, None) for name in CONFIGS for method in METHODS),
+        *((name, method, "reference") for name in ("siglip-wide", "pe", "eva02") for method in METHODS),
+    ],
+)
 def test_every_method_agrees_with_its_equations(folder, name, method, backend):
     shape = SHAPES["wide"]
     patches = gem_fast.load(folder(name), method=method, backend=backend).features(pixels(shape))
@@ -113,13 +120,29 @@ def test_low_precision_is_near(folder, name, dtype):
 
 def test_choices_that_a_family_does_not_have_are_refused(folder):
     for arguments, reason in (
-        ({"pooling": "value"}, "is for heads that attend"),
+        ({"pooling": "value"}, "is for heads that attend, with an MLP behind"),
         ({"rotated": True}, "is for towers with rotary positions"),
         ({"sigmoid": True}, "trained with one, as SigLIP"),
         ({"pooling": "mean"}, "pooling must be one of head, value"),
     ):
-        with pytest.raises(ModelError, match=reason):
-            gem_fast.load(folder("clipa"), **arguments)
+        for name in ("clipa", "coca"):
+            with pytest.raises(ModelError, match=reason):
+                gem_fast.load(folder(name), **arguments)
+
+
+def test_cocas_head_has_no_mean_of_all_queries():
+    vision = CONFIGS["coca"]["vision_cfg"] | {"pool_type": "avg"}
+    assert "the mean of what all queries" in why_unsupported(CONFIGS["coca"] | {"vision_cfg": vision})
+
+
+def test_one_tower_where_coca_packs_q_k_and_v():
+    """Where the tokens are as wide as the embedding, torch keeps them in one matrix."""
+    config = CONFIGS["coca"] | {"embed_dim": 64, "multimodal_cfg": CONFIGS["coca"]["multimodal_cfg"] | {"width": 64}}
+    config |= {"vision_cfg": config["vision_cfg"] | {"attn_pooler_heads": 4}}
+    clip = make_model(config)
+    vision = pack_vision(dict(clip.visual.state_dict()), vision_config(config), gem_fast.methods()["gem"])
+    found = vision(pixels(SHAPES["trained"]), original=True).original_class
+    assert error(found, clip.encode_image(pixels(SHAPES["trained"]), normalize=True)) < 1e-5
 
 
 class TestSigmoid:
@@ -167,6 +190,8 @@ def test_weights_of_another_model_are_refused(folder, tmp_path):
         ("EVA02-B-16", 64),
         ("EVA01-g-14", 88),
         ("MobileCLIP2-L-14", 64),
+        ("coca_ViT-L-14", 64),
+        ("coca_base", 64),
     ],
 )
 def test_towers_that_are_listed_without_being_built_are_read_when_loaded(name, head_width):

@@ -81,9 +81,14 @@ class TestLocalDir:
             ("{}", "has no model_cfg of a CLIP"),
             ('{"model_cfg": {"embed_dim": 8}}', "has no model_cfg of a CLIP"),
             (json.dumps({"model_cfg": {**TINY, "colour": 1}}), "open_clip can't make a model of its config"),
-            (json.dumps({"model_cfg": {**TINY, "custom_text": {"a": 1}, "multimodal_cfg": {}}}), "it is a CoCa model"),
             (
-                json.dumps({"model_cfg": {**TINY, "text_cfg": {**TINY["text_cfg"], "embed_cls": True}}}),
+                json.dumps(
+                    {"model_cfg": {**TINY, "vision_cfg": {"attentional_pool": "cascade"}, "multimodal_cfg": {}}}
+                ),
+                "its vision tower has attentional_pool='cascade'",
+            ),
+            (
+                json.dumps({"model_cfg": {**TINY, "text_cfg": {**TINY["text_cfg"], "use_pad_mask": True}}}),
                 "is not supported: its text tower",
             ),
             (json.dumps({"model_cfg": TINY, "preprocess_cfg": {"mean": [0.5]}}), "mean and std must be three numbers"),
@@ -209,7 +214,7 @@ class TestHuggingFaceFolder:
     @pytest.mark.parametrize(
         ("changed", "reason"),
         [
-            ({"model_type": "siglip"}, "is of a 'siglip' model, not of a CLIP"),
+            ({"model_type": "align"}, "is of a 'align' model; clip, metaclip_2, siglip, siglip2 and blip are known"),
             ({"model_type": "clip_vision_model"}, "is of a 'clip_vision_model' model"),
             (
                 {"text_config": {**CONFIG["text_config"], "hidden_act": "quick_gelu"}},

@@ -1,0 +1,78 @@
+"""`gem-fast segment` on this machine."""
+
+import json
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ..terminal import ended_by_signals, errors, fail, say, short_warnings
+from .job import Job
+from .progress import Style, shown
+
+if TYPE_CHECKING:
+    from gem_fast.batch import Outcome, Progress
+
+_MOST_SHOWN = 20  # failures on the terminal
+
+
+def run_here(job: Job, style: Style, stats: Path | None) -> None:
+    """Segment, tell how it went, and leave with its status."""
+    from gem_fast.batch import BatchOptions, Progress, segment_files
+    from gem_fast.batch.folder import check_output
+    from gem_fast.batch.sources import check_inputs
+    from gem_fast.writing import write_whole
+
+    progress = Progress()
+    try:
+        with ended_by_signals(), short_warnings():
+            classes, options = job.classes(), BatchOptions(**job.options)
+            # What is mistyped should not cost the loading of a model.
+            check_inputs(job.images)
+            check_output(options.folder(job.out), resume=options.resume, overwrite=options.overwrite)
+            model = job.load()
+            with shown(progress, style):
+                outcome = segment_files(model, job.images, classes, job.out, progress=progress, **job.options)
+    except KeyboardInterrupt:
+        say(f"interrupted; what was finished is in {job.out}, and --resume goes on from there", to=errors)
+        raise typer.Exit(130) from None
+    except OSError as error:
+        fail(f"{error}{_kept(job.out, progress)}")
+    except ValueError as error:
+        fail(str(error))
+    finally:
+        if stats and progress.started is not None:
+            write_whole(stats, (json.dumps(progress.told(), indent=1) + "\n").encode())
+    tell(outcome, progress, outcome.summary.parent)
+    if outcome.stopped or outcome.failed:
+        raise typer.Exit(1)
+
+
+def _kept(out: Path, progress: "Progress") -> str:
+    """What a run that could not go on leaves."""
+    return f"; what was finished is in {out}, and --resume goes on from there" if progress.done else ""
+
+
+def tell(outcome: "Outcome", progress: "Progress", out: Path) -> None:
+    """A run's end in lines."""
+    kept = f", {outcome.kept:,} kept from the earlier run" if outcome.kept else ""
+    done = f"{outcome.done:,} image{'s' * (outcome.done != 1)} segmented into {out}{kept}"
+    say(f"{done} ({progress.images_per_second:.2f} images/s)")
+    for line in outcome.passed_over:
+        say(line, "yellow", to=errors)
+    if outcome.stopped:
+        say(outcome.stopped, "red", to=errors)
+    if not outcome.failed:
+        return
+    from gem_fast.batch import records
+    from gem_fast.batch.records import ERRORS
+
+    shown_failures = (record.error for record in records(outcome.summary) if record.status == "failed")
+    for error in islice(shown_failures, _MOST_SHOWN):
+        say(f"failed: {error}", "red", to=errors)
+    if outcome.failed > _MOST_SHOWN:
+        for reason, count in outcome.reasons.items():
+            say(f"failed: {count:,} × {reason}", "red", to=errors)
+    total = outcome.done + outcome.failed
+    say(f"{outcome.failed:,} of {total:,} images failed; all of them are in {out / ERRORS}", "red", to=errors)
