@@ -31,10 +31,10 @@ class Way:
 WAYS = (
     Way("a laptop", "2 cores", "2 cores"),
     Way("one big machine", "16 cores", "16 cores"),
-    Way("several GPUs", "4 H100, 16 cores each", "16 cores + H100 that decodes", 4),
+    Way("several GPUs", "4 H200, 16 cores each", "16 cores + H200 that decodes", 4),
     Way("Slurm", "an array of 16, 16 cores each", "16 cores", 16),
-    Way("Slurm with GPUs", "an array of 16, 16 cores and an H100 each", "16 cores + H100 that decodes", 16),
-    Way("Ray", "8 nodes, 16 cores and an H100 each", "16 cores + H100 that decodes", 8),
+    Way("Slurm with GPUs", "an array of 16, 16 cores and an H200 each", "16 cores + H200 that decodes", 16),
+    Way("Ray", "8 nodes, 16 cores and an H200 each", "16 cores + H200 that decodes", 8),
 )
 
 

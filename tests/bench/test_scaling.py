@@ -28,8 +28,8 @@ def test_an_image_by_hand(asked, rate):
 def test_rows_are_of_the_pipelines_statistics():
     rows = {(row[0], row[1]): row[2:] for row in scaling.rows(FOUND)}
     assert rows["web, labels", "2 cores"] == ["9.00", "67% decode scores", "9.57", "29.0", ""]
-    assert rows["web, labels", "16 cores + H100 that decodes"][0] == "3.00"
-    assert rows["web, labels", "16 cores + H100"][-1] == "17"  # 9 ms of feeding in each 0.54 ms
+    assert rows["web, labels", "16 cores + H200 that decodes"][0] == "3.00"
+    assert rows["web, labels", "16 cores + H200"][-1] == "17"  # 9 ms of feeding in each 0.54 ms
 
 
 def test_the_stored_page_is_that_of_the_stored_statistics(tmp_path):
