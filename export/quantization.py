@@ -1,5 +1,6 @@
 """Linear layers in int8 as ONNX nodes: inputs rounded by what they hold at run time, or by ranges found before."""
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -38,7 +39,7 @@ def _dynamic(layers: "Layers", x: str, name: str, weight: Tensor) -> str:
 def _static(ranges: Ranges, layers: "Layers", x: str, name: str, weight: Tensor) -> str:
     """A float product of what was rounded and widened again (QDQ), of which runtimes make one of integers."""
     graph = layers.graph
-    step, zero = affine(*map(torch.tensor, ranges[name]))
+    step, zero = affine(*map(torch.tensor, ranges[_layer(name)]))
     grid = graph.scalar(step.item()), graph.constant(zero.item(), np.uint8)
     widened = graph.op("DequantizeLinear", graph.op("QuantizeLinear", x, *grid), *grid)
     return graph.op("MatMul", widened, graph.op("DequantizeLinear", *_rounded(layers, name, weight), axis=1))
@@ -51,6 +52,11 @@ def _rounded(layers: "Layers", name: str, weight: Tensor) -> tuple[str, str]:
     return layers.graph.weight(f"{name}.weight.int8", rounded.T), layers.graph.weight(f"{name}.scale", scale)
 
 
+def _layer(name: str) -> str:
+    """The layer of a name: some of its projections alone are of the same input."""
+    return re.sub(r"\.qkv_[qkv]+$", ".qkv", name)
+
+
 def observing(names: list[str]) -> Product:
     """The product in float32; for each layer its name is added, and an output `range.I` that has both ends."""
 
@@ -58,7 +64,7 @@ def observing(names: list[str]) -> Product:
         graph = layers.graph
         ends = [graph.op("Reshape", graph.op(kind, x, keepdims=0), graph.constant([1])) for kind in _ENDS]
         graph.output(f"range.{len(names)}", graph.op("Concat", *ends, axis=0), TensorProto.FLOAT, [2])
-        names.append(name)
+        names.append(_layer(name))
         return graph.op("MatMul", x, graph.weight(f"{name}.weight", weight.T))
 
     return product

@@ -104,15 +104,12 @@ class Manifest:
         if entry.role == "image_encoder":
             options = {name: getattr(made, name) for name in ("original", "with_preprocess", "feature_surgery")}
             return image_encoder(image.embed_dim, image.patch_size, entry.size, **options)
-        if entry.role == "segmenter" and entry.size and self.vocabulary:
-            known = self.vocabulary
-            return segmenter(
-                image.patch_size,
-                entry.size,
-                classes=len(known.classes),
-                with_preprocess=made.with_preprocess,
-                with_scores=known.with_scores,
-            )
+        if entry.role == "segmenter":
+            assert entry.size is not None
+            assert self.vocabulary is not None
+            classes, with_scores = len(self.vocabulary.classes), self.vocabulary.with_scores
+            options = {"with_preprocess": made.with_preprocess, "with_scores": with_scores}
+            return segmenter(image.patch_size, entry.size, classes=classes, **options)
         return head_and_text(image.embed_dim, made.feature_surgery).get(entry.role, ({}, {}))
 
 
