@@ -81,9 +81,9 @@ def test_the_models_backend_decodes_too(monkeypatch, picture):
     """Named for the attention, it is named for LayerNorm and the scores; and fails loudly where it can't serve."""
     asked = []
     monkeypatch.setattr("gem_fast.kernels.backends.os.environ", {})
-    for name in ("layer_norm_and_temperature", "decode_labels", "decode_heatmaps"):
+    for name in ("add_layer_norm", "decode_labels", "decode_heatmaps"):
         plain = getattr(gem_fast.kernels, name)
-        place = "gem_fast.towers.vit" if name.startswith("layer") else "gem_fast.kernels"
+        place = "gem_fast.kernels" if name.startswith("decode") else "gem_fast.towers.vit"
 
         def record(*a, plain=plain, **k):
             asked.append(k["backend"])
@@ -92,7 +92,8 @@ def test_the_models_backend_decodes_too(monkeypatch, picture):
         monkeypatch.setattr(f"{place}.{name}", record)
     seg = gem_fast.load("ViT-S-32-alt", "random", backend="sdpa").segment(picture(), ["cat", "dog"], size=64)
     assert (seg.labels.shape, seg.heatmaps.shape) == ((48, 64), (2, 48, 64))
-    assert asked == ["sdpa"] * 8  # six blocks, the labels, the heat maps
+    # Before the blocks, twice in each but for what the last needs not, and behind them; the labels, the heat maps.
+    assert asked == ["sdpa"] * (1 + 12 + 11 + 1 + 2)
     with pytest.raises(ValueError, match=r"'triton' can't serve: x is on cpu"):
         gem_fast.load("ViT-S-32-alt", "random", backend="triton").segment(picture(), "cat", size=64)
 

@@ -21,6 +21,7 @@ class Rival(str, Enum):
     authors = "authors"
     eager = "eager"
     compiled = "compiled"
+    graph = "graph"
     onnx_ort = "onnx-ort"
     onnx_onnx = "onnx-onnx"
     onnx_portable = "onnx-portable"
