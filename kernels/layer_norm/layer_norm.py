@@ -1,30 +1,12 @@
 """The entries to LayerNorm with the sum before it and the adaptive temperature (GEM, Eq. 4), and their plain form."""
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from gem_fast.kernels.backends import Backend, operation
 from torch import Tensor
 
+from .normed import Normed
 from .triton_layer_norm import fused_layer_norm, pays, why_not
-
-
-class Normed(NamedTuple):
-    """What one pass over the tokens gives.
-
-    Attributes:
-        tokens: the sum of x, with what is in front of it, and branch, `[B, N, C]`.
-        y: their LayerNorm, `[B, N, C]`.
-        scale: of each image, `[B]`, the inverse temperature `mean_n |y_n| / sqrt(head_width)`, float32 or wider; from
-            Triton of each token, `[B, N]`, of which the attention takes the mean. None if not asked for.
-        aside: the sum of `aside`, or None.
-    """
-
-    tokens: Tensor
-    y: Tensor
-    scale: Tensor | None = None
-    aside: Tensor | None = None
 
 
 def add_layer_norm(
@@ -113,26 +95,9 @@ def _plain(
     return Normed(tokens, y, norms.mean(-1) * head_width**-0.5, total)
 
 
-def _triton(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    branch: Tensor | None = None,
-    head_width: int | None = None,
-    aside: tuple[Tensor, Tensor] | None = None,
-    front: Tensor | None = None,
-) -> Normed:
-    norm_scale = None if head_width is None else head_width**-0.5
-    found = list(fused_layer_norm(x, weight, bias, eps, branch, norm_scale, aside, front))
-    tokens = x if branch is None else found.pop(0)
-    y = found.pop(0)
-    return Normed(tokens, y, None if head_width is None else found.pop(0), found.pop() if found else None)
-
-
 OPERATION = operation(
     "layer_norm_and_temperature",
-    Backend("triton", _triton, why_not, pays),
+    Backend("triton", fused_layer_norm, why_not, pays),
     Backend("sdpa", _plain),
     example=lambda dtype, device: (
         torch.empty(1, 785, 768, dtype=dtype, device=device),

@@ -5,6 +5,8 @@ from gem_fast.kernels.operators import register
 from gem_fast.kernels.triton_host import is_compiled_for, on_device, why_no_triton
 from torch import Tensor
 
+from .normed import Normed
+
 WIDEST = 8192  # channels that one program holds in registers
 
 
@@ -56,8 +58,9 @@ def triton_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tu
     reason = why_not(x, weight, bias)
     if reason:
         raise ValueError(f"Triton can't serve this: {reason}")
-    y, norms = fused_layer_norm(x, weight, bias, eps, norm_scale=1.0)
-    return y, norms
+    found = fused_layer_norm(x, weight, bias, eps, head_width=1)
+    assert found.scale is not None
+    return found.y, found.scale
 
 
 def fused_layer_norm(
@@ -66,20 +69,31 @@ def fused_layer_norm(
     bias: Tensor,
     eps: float,
     branch: Tensor | None = None,
-    norm_scale: float | None = None,
+    head_width: int | None = None,
     aside: tuple[Tensor, Tensor] | None = None,
     front: Tensor | None = None,
-) -> list[Tensor]:
-    """In one launch what is asked for, in this order: the sum with `branch`, LayerNorm of it, norms of that `[B, N]` in
-    float32 times `norm_scale`, and the sum of `aside`; where `why_not` is None."""
-    one, other = aside or (None, None)
-    found: list[Tensor] = _OPERATOR(x, weight, bias, eps, branch, norm_scale, one, other, front)
-    return found
+) -> Normed:
+    """`add_layer_norm` in one launch, where `why_not` is None."""
+    scale = None if head_width is None else head_width**-0.5
+    found: list[Tensor] = list(_OPERATOR(x, weight, bias, eps, branch, scale, *(aside or (None, None)), front))
+    tokens = x if branch is None else found.pop(0)
+    y = found.pop(0)
+    return Normed(tokens, y, None if scale is None else found.pop(0), found.pop() if found else None)
 
 
 def _outputs(
-    x: Tensor, branch: Tensor | None, norm_scale: float | None, aside: Tensor | None, front: Tensor | None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    branch: Tensor | None,
+    norm_scale: float | None,
+    aside: Tensor | None,
+    aside_branch: Tensor | None,
+    front: Tensor | None,
 ) -> list[Tensor]:
+    """Memory for what is asked for, in this order: the sum with `branch`, LayerNorm of it, norms of that `[B, N]` in
+    float32 times `norm_scale`, and the sum of `aside`."""
     B, N, C = x.shape
     N = N if front is None else N + len(front)
     found = [torch.empty((B, N, C), dtype=x.dtype, device=x.device) for _ in range(1 if branch is None else 2)]
@@ -103,7 +117,7 @@ def _layer_norm(
 ) -> list[Tensor]:
     from .kernel import layer_norm_kernel
 
-    found = _outputs(x, branch, norm_scale, aside, front)
+    found = _outputs(x, weight, bias, eps, branch, norm_scale, aside, aside_branch, front)
     total, y, *rest = found if branch is not None else (None, *found)
     assert y is not None
     norms = None if norm_scale is None else rest.pop(0)
@@ -132,23 +146,9 @@ def contiguous(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
 
 
-def _fake(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    branch: Tensor | None,
-    norm_scale: float | None,
-    aside: Tensor | None,
-    aside_branch: Tensor | None,
-    front: Tensor | None,
-) -> list[Tensor]:
-    return _outputs(x, branch, norm_scale, aside, front)
-
-
 _OPERATOR = register(
     "layer_norm_triton(Tensor x, Tensor weight, Tensor bias, float eps, Tensor? branch, float? norm_scale,"
     " Tensor? aside, Tensor? aside_branch, Tensor? front) -> Tensor[]",
     _layer_norm,
-    _fake,
+    _outputs,
 )
