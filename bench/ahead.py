@@ -1,4 +1,4 @@
-"""Compile a Triton kernel for a GPU that is not there, and read its resources from the machine code.
+"""What a Triton kernel takes of a GPU that is not there, read from the machine code.
 
 Needs triton only: no driver, no GPU.
 """
@@ -9,6 +9,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from gem_fast.kernels.ahead_of_time import compile_ahead
 
 # Bytes of shared memory that one program may use: CUDA programming guide, "Technical Specifications per Compute
 # Capability"; CDNA ISA documents for LDS.
@@ -25,17 +27,6 @@ SHARED_LIMIT = {
 }
 # Warps that a multiprocessor holds at most: the same table.
 WARP_LIMIT = {"sm_80": 64, "sm_86": 48, "sm_89": 48, "sm_90": 64, "sm_100": 64, "sm_120": 48}
-# Arguments by name: tensors in the type that is compiled for, those of a fixed type, and scalars. The rest are sizes
-# and strides, of which strides (`stride_n`, `value_b`, ...) are multiples of 16.
-DATA = (
-    "projections", "units", "refined", "value", "out", "x", "front", "branch", "weight", "bias", "total", "y", "aside",
-    "aside_branch", "aside_total", "scores", "heatmaps",
-)  # fmt: skip
-WIDE = (
-    "inverse_temperature", "temperatures", "down", "across", "norms", "embedding", "logits", "confidence", "extremes",
-)  # fmt: skip
-TYPES = dict.fromkeys(WIDE, "*fp32") | {"labels": "*i32"}
-TYPES |= dict.fromkeys(("eps", "threshold", "share", "norm_scale"), "fp32")
 TENSOR_CORE = re.compile(r"^(HMMA|HGMMA|UTCHMMA|QGMMA|v_mfma)")
 
 
@@ -65,22 +56,9 @@ class Static:
 
 
 def compile_for(arch: str, kernel: Any, constants: dict[str, Any], dtype: str, warps: int, stages: int) -> Static:
-    """Compile with pointers and strides aligned to 16, as for any packed qkv; `dtype` is Triton's, such as `bf16`."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    signature, aligned = {}, {}
-    for index, name in enumerate(kernel.arg_names):
-        signature[name] = "constexpr" if name in constants else TYPES.get(name, "*{}" if name in DATA else "i32")
-        signature[name] = signature[name].format(dtype)
-        if signature[name].startswith("*") or name == "padded" or ("_" in name and signature[name] == "i32"):
-            aligned[(index,)] = [["tt.divisibility", 16]]
-    cuda = arch.startswith("sm_")
-    target = GPUTarget("cuda", int(arch[3:]), 32) if cuda else GPUTarget("hip", arch, 64)
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
-    binary = triton.compile(source, target=target, options={"num_warps": warps, "num_stages": stages})
-    return _read_cuda(binary) if cuda else _read_hip(binary)
+    """`compile_ahead`, and what it says; `dtype` is Triton's, such as `bf16`."""
+    binary = compile_ahead(arch, kernel, constants, dtype, {"num_warps": warps, "num_stages": stages})
+    return _read_cuda(binary) if arch.startswith("sm_") else _read_hip(binary)
 
 
 def _read_cuda(binary: Any) -> Static:

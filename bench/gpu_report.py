@@ -1,7 +1,6 @@
 """What the Triton kernels compile to on GPUs that are not there: `python -m gem_fast.bench.gpu_report [folder]`.
 
-Writes `gpu_static.json` and `gpu_static.md`. Nothing here was timed: instruction counts say what a multiprocessor has
-to issue, not how long it takes.
+Writes `gpu_static.json` and `gpu_static.md`. Nothing here was timed.
 """
 
 import importlib

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from gem_fast.kernels.ahead_of_time import compile_ahead
 from gem_fast.kernels.attention.triton.tiles import Device, Tile, split_width, steepest, tile_for
 
 SHARED_LIMIT = 49_152  # bytes that any kernel may use without asking
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 TYPES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
-_SIZES = ("N", "padded")
 # The least PTX that has the architecture: an older driver reads it than that of the compiler's own.
 _PTX_VERSIONS = {"sm_100": 86, "sm_120": 87}
 _LEAST_PTX = 80  # which has sm_80 to sm_90a
@@ -96,28 +96,16 @@ def _shrinking(tile: Tile) -> Iterator[Tile]:
 
 
 def _compile(problem: Problem, operation: str, tile: Tile) -> Compiled:
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
     from . import kernels
 
     kernel = getattr(kernels, f"gem_{operation}")
     constants = problem.constants(kernel, tile)
-    signature, aligned = {}, {}
-    for index, name in enumerate(kernel.arg_names):
-        data = "*fp32" if name == "inverse_temperature" else f"*{TYPES[problem.dtype]}"
-        signature[name] = "constexpr" if name in constants else "i32" if name in _SIZES else data
-        if signature[name].startswith("*") or name == "padded":
-            aligned[(index,)] = [["tt.divisibility", 16]]
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
-    target = GPUTarget("cuda", int(problem.arch.removeprefix("sm_")), 32)
-    version = _PTX_VERSIONS.get(problem.arch, _LEAST_PTX)
-    binary = triton.compile(source, target=target, options=tile.options | {"ptx_version": version})
+    options = tile.options | {"ptx_version": _PTX_VERSIONS.get(problem.arch, _LEAST_PTX)}
+    binary = compile_ahead(problem.arch, kernel, constants, TYPES[problem.dtype], options)
     meta = binary.metadata
     if meta.global_scratch_size or meta.profile_scratch_size or meta.num_ctas != 1:
         raise ValueError(f"{operation} asks for scratch memory or clusters, which a TensorRT plugin does not get")
-    count = sum(kind != "constexpr" for kind in signature.values())
+    count = len(kernel.arg_names) - len(constants)
     return Compiled(meta.name, without_scratch(binary.asm["ptx"], count), 32 * meta.num_warps, meta.shared, tile)
 
 
