@@ -145,19 +145,9 @@ class GemModel(Segmenter):
         torch.cuda.synchronize(self.device)  # weights and words are there
         return torch.cuda.stream(torch.cuda.Stream(self.device))
 
-    def score_on_host(
-        self,
-        pixels: np.ndarray,
-        shape: tuple[int, int],
-        query: Query,
-        windows: Windows | None = None,
-        batch_size: int = 8,
-        sizes: Sizes = None,
-    ) -> list[np.ndarray]:
+    def to_host(self, scores: Tensor, query: Query, sizes: Sizes) -> list[np.ndarray]:
         if not (sizes and self.decodes):
-            return super().score_on_host(pixels, shape, query, windows, batch_size)
-        patches = self.patch_features(pixels, shape)
-        scores = self.scores(patches, range(len(pixels)), query.words, query.groups)
+            return super().to_host(scores, query, sizes)
         decoder = self._decoder(self.vision.backend)
         return decoder.label_maps(scores, len(query.classes), sizes, query.logit_scale, query.threshold)
 

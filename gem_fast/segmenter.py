@@ -398,7 +398,10 @@ class Segmenter(ABC):
         if layout is not None and len(layout) > 1:
             return [own for own, _ in self.windowed_scores(((each, layout, query) for each in pixels), batch_size)]
         patches = self.patch_features(pixels, shape)
-        scores = self.scores(patches, range(len(pixels)), query.words, query.groups)
+        return self.to_host(self.scores(patches, range(len(pixels)), query.words, query.groups), query, sizes)
+
+    def to_host(self, scores: Any, query: Query, sizes: Sizes) -> list[np.ndarray]:
+        """Scores of a batch as arrays on the host; where sizes are named, an engine that `decodes` gives labels."""
         return list(self.decoder.scores(scores))
 
 

@@ -174,9 +174,8 @@ class Pipeline:
                 del self._groups[key]
             self._encoding += 1
             ready = [self._prepared(number) for number in batch]
-            sizes = [each.label_size for each in ready if each.label_size is not None]
             pixels = [self._memory.get(each.pixels) for each in ready]
-            self._batches.put((batch, pixels, key[1], sizes if len(sizes) == len(ready) else None))
+            self._batches.put((batch, pixels, key[1], decoded_sizes(ready)))
 
     def _prepared(self, number: int) -> Prepared:
         prepared = self._tasks[number].prepared
@@ -250,6 +249,12 @@ class Pipeline:
             self._groups[task.key].remove(number)
             if not self._groups[task.key]:
                 del self._groups[task.key]
+
+
+def decoded_sizes(batch: Iterable[Any]) -> Sizes:
+    """`decoded_size` of each image of a batch, or None where the engine is to give scores."""
+    sizes = [each.decoded_size for each in batch]
+    return None if None in sizes else sizes
 
 
 def scores_of(encode: Encode, pixels: np.ndarray, shape: tuple[int, int], sizes: Sizes = None) -> list[Any]:

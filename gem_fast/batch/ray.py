@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..outputs import legend_bytes
+from ..segmenter import encoder
 from ..writing import whole_file, write_whole
 from . import tables
 from .contents import Refused, Remote, Stretch
 from .folder import LEGEND, RunError, check_output, enter, hold
 from .lists import standard_input
 from .options import BatchOptions, parse_options
-from .pipeline import scores_of
+from .pipeline import decoded_sizes, scores_of
 from .records import PARTIAL, Record
 from .remote import is_url
 from .run import describe, failed
@@ -214,9 +215,10 @@ class Actor:
     """An engine in a Ray actor: a table of sources to a table of their rows."""
 
     def __init__(self, load: "Callable[[], Segmenter]", query: "Query", options: BatchOptions) -> None:
-        self._model, self._query = load(), query
-        windows = self._model.windows(options.window, options.stride)
-        self._work = ImageWork(self._model, self._query, options, _InMemory(), windows)
+        model = load()
+        windows = model.windows(options.window, options.stride)
+        self._work = ImageWork(model, query, options, _InMemory(), windows)
+        self._encode = encoder(model, query, windows, options.batch_size)
         self._format, self._kinds = options.format, options.kinds
         self._schema = row_schema(options)
         self._batch_size = options.batch_size
@@ -243,11 +245,8 @@ class Actor:
             yield from self._encoded(group, shape)
 
     def _encoded(self, group: list[tuple[Source, Any, np.ndarray]], shape: tuple[int, int]) -> Iterator[dict[str, Any]]:
-        def encode(pixels: np.ndarray, shape: tuple[int, int], sizes: Any) -> Any:
-            return self._model.score_on_host(pixels, shape, self._query, sizes=sizes)
-
-        sizes = [held.label_size for _, held, _ in group] if all(held.decoded for _, held, _ in group) else None
-        scores = scores_of(encode, np.stack([pixels for *_, pixels in group]), shape, sizes)
+        sizes = decoded_sizes(held for _, held, _ in group)
+        scores = scores_of(self._encode, np.stack([pixels for *_, pixels in group]), shape, sizes)
         for (source, held, _), each in zip(group, scores, strict=True):
             try:
                 yield self._row(source, each if isinstance(each, Failure) else self._work.finish(held, each, {}))

@@ -75,7 +75,7 @@ class Prepared:
     pixels: Any  # as `Memory.put` gives it
     shape: tuple[int, int]
     nbytes: int
-    label_size: tuple[int, int] | None = None
+    decoded_size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
