@@ -25,7 +25,8 @@ from gem_fast.kernels.launches import Launches
 from gem_fast.kernels.quick_gelu import triton_quick_gelu
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from gem_fast.towers.vit import GemVisionTransformer, VisionConfig
+from gem_fast.towers.vision_config import VisionConfig
+from gem_fast.towers.vit import GemVisionTransformer
 
 from .ahead import SHARED_LIMIT, Static, compile_for
 

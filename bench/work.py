@@ -14,7 +14,7 @@ import torch
 
 from gem_fast.method import Method, as_method
 from gem_fast.options import GemOptions
-from gem_fast.towers.vit import VisionConfig
+from gem_fast.towers.vision_config import VisionConfig
 
 _ATTENTION = ("q·k attention", "iterations", "assignment")
 _DECODING = ("scores", "labels")

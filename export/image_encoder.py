@@ -4,7 +4,8 @@ import torch
 from onnx import TensorProto
 
 from gem_fast.errors import ExportError
-from gem_fast.towers.vit import Block, GemVisionTransformer
+from gem_fast.towers.block import Block
+from gem_fast.towers.vit import GemVisionTransformer
 
 from .gem_attention import distance_bias, pair_attention
 from .image_head import Grid, image_embedding, patch_embeddings

@@ -23,7 +23,7 @@ from .towers.attention_pool import POOLINGS
 from .towers.checkpoint import Checkpoint, read_checkpoint
 from .towers.packing import pack_vision
 from .towers.text import TextEncoder
-from .towers.vit import VisionConfig
+from .towers.vision_config import VisionConfig
 
 
 def load(

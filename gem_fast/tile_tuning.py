@@ -17,7 +17,7 @@ from .errors import ModelError
 from .towers.checkpoint import supported_models
 from .towers.configs import find_config
 from .towers.packing import vision_config, why_unsupported
-from .towers.vit import VisionConfig
+from .towers.vision_config import VisionConfig
 from .writing import write_whole
 
 

@@ -20,6 +20,16 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _own_compilations():
+    """Dynamo limits the recompilations of all tests of a process together: each leaves none behind."""
+    yield
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    if dynamo is not None and dynamo.counters["stats"]:
+        torch._dynamo.reset()
+        dynamo.counters.clear()
+
+
 @pytest.fixture(scope="session")
 def small_model():
     """The cheapest model that open_clip names, with seeded random weights; segment with size=64 or 96."""

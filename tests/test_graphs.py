@@ -14,7 +14,8 @@ import gem_fast
 from gem_fast.errors import ModelError
 from gem_fast.graphs import CudaRecorder, GraphedForward
 from gem_fast.options import GemOptions
-from gem_fast.towers.vit import GemVisionTransformer, VisionConfig
+from gem_fast.towers.vision_config import VisionConfig
+from gem_fast.towers.vit import GemVisionTransformer
 
 
 class FakeRecorder:

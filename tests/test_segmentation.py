@@ -83,13 +83,14 @@ def test_the_models_backend_decodes_too(monkeypatch, picture):
     monkeypatch.setattr("gem_fast.kernels.backends.os.environ", {})
     for name in ("add_layer_norm", "decode_labels", "decode_heatmaps"):
         plain = getattr(gem_fast.kernels, name)
-        place = "gem_fast.kernels" if name.startswith("decode") else "gem_fast.towers.vit"
+        places = ["gem_fast.kernels"] if name.startswith("decode") else ["gem_fast.towers.vit", "gem_fast.towers.block"]
 
         def record(*a, plain=plain, **k):
             asked.append(k["backend"])
             return plain(*a, **k)
 
-        monkeypatch.setattr(f"{place}.{name}", record)
+        for place in places:
+            monkeypatch.setattr(f"{place}.{name}", record)
     seg = gem_fast.load("ViT-S-32-alt", "random", backend="sdpa").segment(picture(), ["cat", "dog"], size=64)
     assert (seg.labels.shape, seg.heatmaps.shape) == ((48, 64), (2, 48, 64))
     # Before the blocks, twice in each but for what the last needs not, and behind them; the labels, the heat maps.

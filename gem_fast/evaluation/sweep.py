@@ -19,7 +19,8 @@ from ..scores import score_patches
 from ..towers.rotary import rotate, rotation_of
 
 if TYPE_CHECKING:
-    from ..towers.vit import Block, GemVisionTransformer
+    from ..towers.block import Block
+    from ..towers.vit import GemVisionTransformer
 
 SWEPT = ("iterations", "projections", "normalize", "temperature")
 

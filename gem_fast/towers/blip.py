@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import ModelError
 from .bert import BertConfig, BertText, bert_shapes, pack_bert
 from .naming import TowerWeights
-from .vit import VisionConfig
+from .vision_config import VisionConfig
 from .weights_file import Weights
 
 BLIP = "blip"  # the key of a model config that is BLIP's

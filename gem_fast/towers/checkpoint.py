@@ -20,7 +20,7 @@ from .model_tokenizer import tokenizer_of
 from .packing import vision_config, why_unsupported
 from .quick_gelu import tells_activation, warn_of_other_activation
 from .sources import Source, described_model, describes_itself, local_weights, pretrained_weights, usual_images
-from .vit import VisionConfig
+from .vision_config import VisionConfig
 from .weights_file import read_weights
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .vit import VisionConfig
+from .vision_config import VisionConfig
 
 _BLOCK = {
     "ln_1": "ln_1",

@@ -11,7 +11,8 @@ from .blip import BLIP, blip_vision
 from .naming import TowerWeights, from_open_clip, from_timm
 from .siglip import SIGLIP, siglip_vision
 from .timm_trunk import is_trunk, trunk_config, why_not_trunk
-from .vit import GemVisionTransformer, VisionConfig
+from .vision_config import VisionConfig
+from .vit import GemVisionTransformer
 
 # Settings of open_clip's towers that change the forward, with the values that ours computes.
 _VISION: dict[str, tuple[Any, ...]] = {

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .vit import VisionConfig
+    from .vision_config import VisionConfig
 
 
 @dataclass(frozen=True)

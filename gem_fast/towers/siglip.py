@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import ModelError
 from .hugging_face import part_of, tower_settings
 from .preprocessing import HALVED_IMAGES
-from .vit import VisionConfig
+from .vision_config import VisionConfig
 
 SIGLIP = "siglip"  # the key of a model config that is of such a folder
 KINDS = ("siglip", "siglip2")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from .rotary import Rotary
-from .vit import VisionConfig
+from .vision_config import VisionConfig
 
 # Towers of open_clip's names by timm's: those that are served, and by a part those that are no vision transformers.
 # None of them is built to know; others are.

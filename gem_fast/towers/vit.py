@@ -1,18 +1,15 @@
 """The vision transformer of CLIP with a method's changed blocks, over packed weights."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gem_fast.kernels import (
     add_layer_norm,
     linear,
     pair_attention,
-    query_key_attention,
     self_self_attention,
     unit_rows,
 )
@@ -21,64 +18,11 @@ from gem_fast.kernels.layer_norm import Normed
 from ..method import Method, as_method
 from ..options import GemOptions
 from .attention_pool import AttentionPool
+from .block import Block, Sum, normed
 from .layer import Linear
 from .positions import KeptPositions, written
-from .rotary import Rotary, rotate, rotation_of
-
-
-@dataclass(frozen=True)
-class VisionConfig:
-    """Shape of a vision transformer, and in what its family differs from CLIP's.
-
-    Attributes:
-        class_token: a token before those of the patches.
-        patch_bias, projection_bias: with a bias, where CLIP has none.
-        resampling: of position embeddings for another grid: `"bicubic"` or `"bilinear"` with antialias, `"plain"` for
-            bicubic without.
-        projection: a linear layer behind the head; without, its width is that of the embedding.
-        pool: of what the image embedding is made: the `"class"` token, the `"mean"` of the patches, or `"attention"`
-            over all tokens.
-        norm_after_mean: the last LayerNorm is that of the mean (CLIPA).
-        pool_width, pool_heads, pool_mlp_width, pool_activation: of the attention; its width is 0 for that of the
-            tokens, and that of its MLP 0 for a LayerNorm alone (CoCa).
-        pooling: a patch's embedding where `pool` is `"attention"`: that of an image of this token alone (`"head"`), or
-            what the attention adds up (`"value"`).
-        rotary: rotary positions of q and k, if any; `rotated` is whether the method's attention sees them too.
-        attention_norm: a LayerNorm between attention and `out` (EVA02).
-        gated: an MLP of two branches, one through SiLU, and a LayerNorm behind their product (EVA02).
-    """
-
-    width: int
-    layers: int
-    heads: int
-    mlp_width: int
-    patch_size: int
-    grid: tuple[int, int]  # patches of the training image, height and width
-    embed_dim: int
-    activation: str = "gelu"  # gelu, gelu_tanh or quick_gelu
-    norm_eps: float = 1e-5
-    pre_norm: bool = True
-    class_token: bool = True
-    patch_bias: bool = False
-    projection_bias: bool = False
-    resampling: str = "bicubic"
-    projection: bool = True
-    pool: str = "class"
-    norm_after_mean: bool = False
-    pool_width: int = 0
-    pool_heads: int = 0
-    pool_mlp_width: int = 0
-    pool_activation: str = "gelu"
-    pooling: str = "head"
-    rotary: Rotary | None = None
-    rotated: bool = False
-    attention_norm: bool = False
-    gated: bool = False
-
-    @property
-    def first_patch(self) -> int:
-        """The place of the first patch among the tokens."""
-        return int(self.class_token)
+from .rotary import rotate, rotation_of
+from .vision_config import VisionConfig
 
 
 class VisionFeatures(NamedTuple):
@@ -93,78 +37,6 @@ class VisionFeatures(NamedTuple):
     patches: Tensor
     original_patches: Tensor | None = None
     original_class: Tensor | None = None
-
-
-class Sum(NamedTuple):
-    """Tokens `[B, N, C]` that are yet to be added up, which the next LayerNorm does: x, and a branch of the same shape
-    or for all images `[N, C]`."""
-
-    x: Tensor
-    branch: Tensor | None = None
-
-    def added(self) -> Tensor:
-        return self.x if self.branch is None else self.x + self.branch
-
-
-def normed(
-    norm: nn.LayerNorm,
-    tokens: Sum,
-    head_width: int | None = None,
-    aside: Sum | None = None,
-    backend: str | None = None,
-) -> Normed:
-    """Tokens added up and normalised, and with it another sum; arguments as in `add_layer_norm`."""
-    pair = None if aside is None or aside.branch is None else (aside.x, aside.branch)
-    found = add_layer_norm(*tokens, norm.weight, norm.bias, norm.eps, head_width, pair, backend=backend)
-    return found if aside is None or pair else found._replace(aside=aside.x)
-
-
-class Block(nn.Module):
-    """A transformer block; LayerScale is folded into `out` and `mlp_out` when weights are packed."""
-
-    def __init__(self, config: VisionConfig) -> None:
-        super().__init__()
-        width, eps = config.width, config.norm_eps
-        self.heads = config.heads
-        self.ln_1 = nn.LayerNorm(width, eps)
-        self.qkv = Linear(width, 3 * width)
-        self.attention_norm = nn.LayerNorm(width, eps) if config.attention_norm else nn.Identity()
-        self.out = Linear(width, width)
-        self.ln_2 = nn.LayerNorm(width, eps)
-        self.gated = config.gated
-        self.mlp_in = Linear(width, config.mlp_width, activation=None if config.gated else config.activation)
-        if config.gated:
-            self.mlp_gate = Linear(width, config.mlp_width)
-            self.mlp_norm = nn.LayerNorm(config.mlp_width, eps)
-        self.mlp_out = Linear(config.mlp_width, width)
-
-    def project(self, y: Tensor, wanted: str = "qkv") -> Tensor:
-        """Packed projections of normalised tokens: [B, N, C] -> [B, N, 3, H, D]; those not wanted stay unset."""
-        B, N, C = y.shape
-        if set(wanted) == set("qkv"):
-            return self.qkv(y).view(B, N, 3, self.heads, -1)
-        packed = y.new_empty(B, N, 3, C)
-        for letter in wanted:
-            index = "qkv".index(letter)
-            rows = slice(index * C, (index + 1) * C)
-            packed[:, :, index] = linear(y, self.qkv.weight[rows], self.qkv.bias[rows])
-        return packed.view(B, N, 3, self.heads, -1)
-
-    def original(self, x: Tensor, qkv: Tensor, backend: str | None = None) -> Sum:
-        """The unchanged block of tokens [B, N, C], given its projections, rotated where it rotates them."""
-        return self.after_attention(Sum(x, self.merge(query_key_attention(qkv, backend))), backend)
-
-    def merge(self, attended: Tensor) -> Tensor:
-        """What the heads' results [B, N, C] add to the tokens, [B, N, C]."""
-        return self.out(self.attention_norm(attended))
-
-    def after_attention(self, tokens: Sum, backend: str | None = None) -> Sum:
-        """The block's second half."""
-        x, y, *_ = normed(self.ln_2, tokens, backend=backend)
-        inner = self.mlp_in(y, backend)
-        if self.gated:
-            inner = self.mlp_norm(F.silu(self.mlp_gate(y)) * inner)
-        return Sum(x, self.mlp_out(inner))
 
 
 class GemVisionTransformer(nn.Module):

@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gem_fast.options import GemOptions
 from gem_fast.towers.packing import vision_config
-from gem_fast.towers.vit import GemVisionTransformer, VisionConfig
+from gem_fast.towers.vision_config import VisionConfig
+from gem_fast.towers.vit import GemVisionTransformer
 
 
 @pytest.mark.parametrize("name", ["ViT-B-16", "ViT-L-14", "ViT-H-14"])

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import gem_fast
 from gem_fast.cli import app
 from gem_fast.evaluation.sweep import parse_sweep, swept
-from gem_fast.towers.vit import Block
+from gem_fast.towers.block import Block
 from tests.towers.families import CONFIGS, make_model, word_tokenizer, write_folder
 
 

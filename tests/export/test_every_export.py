@@ -10,7 +10,8 @@ from gem_fast.export.export_options import ATTENTIONS, OPSETS
 from gem_fast.export.program import traced
 
 import gem_fast
-from gem_fast.towers.vit import GemVisionTransformer, VisionConfig
+from gem_fast.towers.vision_config import VisionConfig
+from gem_fast.towers.vit import GemVisionTransformer
 from tests.export.test_image_encoder import open_encoder, pixels
 
 # Of those that ONNX Runtime runs as they are written.

@@ -26,7 +26,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gem_fast.options import GemOptions
-from gem_fast.towers.vit import GemVisionTransformer, VisionConfig
+from gem_fast.towers.vision_config import VisionConfig
+from gem_fast.towers.vit import GemVisionTransformer
 
 LOW = (torch.float16, torch.bfloat16)
 layer_norm = sys.modules["gem_fast.kernels.layer_norm.layer_norm"]
