@@ -44,10 +44,8 @@ def export_graph(provider: Provider, subject: Subject) -> None:
     write_graph(vision, graph_path(provider, subject), options)
 
 
-def write_graph(
-    vision: "GemVisionTransformer", path: Path, options: "ExportOptions", size: tuple[int, int] | None = None
-) -> None:
-    """The image encoder for one size of the pixels, or for every multiple of the patch; whole or not at all."""
+def write_graph(vision: "GemVisionTransformer", path: Path, options: "ExportOptions") -> None:
+    """The image encoder for every multiple of the patch; whole or not at all."""
     from gem_fast.export.attention import make_layers
     from gem_fast.export.builder import GraphBuilder, Weights
     from gem_fast.export.image_encoder import write_image_encoder
@@ -57,7 +55,7 @@ def write_graph(
 
     graph = GraphBuilder(options.chosen_opset, Weights(weights_beside(path.with_suffix(".weights"), vision)))
     layers = make_layers(graph, options.attention, options.dtype, options.quantize)
-    write_image_encoder(layers, vision, size, original=False)
+    write_image_encoder(layers, vision, None, original=False)
     write_whole(path, graph.model("image_encoder", {}).SerializeToString())
 
 

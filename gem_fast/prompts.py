@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from .templates import TEMPLATES
 from .text_file import read_text_file
@@ -109,6 +109,18 @@ def _is_json(text: str) -> bool:
     except ValueError:
         return text.strip() in ("{", "[") or text.lstrip()[1:].lstrip()[:1] in ('"', "{", "[")
     return True
+
+
+def prompts_for_each(prompts: Any, count: int) -> list[tuple[TextClass, ...]]:
+    """Classes of each of `count` images: a list of lists or mappings is one for each, anything else is for all."""
+    if isinstance(prompts, list | tuple) and prompts and all(isinstance(p, list | dict) for p in prompts):
+        if len(prompts) != count:
+            raise ValueError(
+                f"prompts has {len(prompts)} lists for {count} images; give one for each image, "
+                "or a flat list for all (synonyms of a class go into a tuple)"
+            )
+        return [parse_classes(each) for each in prompts]
+    return [parse_classes(prompts)] * count
 
 
 def parse_templates(templates: str | Sequence[str]) -> tuple[str, ...]:

@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from .decoding import Decoder, is_alone
-from .images import MAX_PIXELS, MAX_WINDOWED_PIXELS, ImageError, ImageLike, is_tensor, load_image
+from .images import MAX_PIXELS, MAX_WINDOWED_PIXELS, ImageError, ImageLike, as_batch, load_image
 from .options import Defaults
 from .preprocess import Picture, ResizePolicy, resized
-from .prompts import Prompts, TextClass, parse_classes, parse_templates
+from .prompts import Prompts, TextClass, parse_classes, parse_templates, prompts_for_each
 from .query import Query, check_scores
 from .segmentation import Segmentation
 from .streaming import stream
@@ -408,24 +408,3 @@ class Segmenter(ABC):
 def encoder(segmenter: Segmenter, query: Query, windows: Windows | None, batch_size: int) -> Encode:
     """`score_on_host` of a query."""
     return lambda pixels, shape, sizes: segmenter.score_on_host(pixels, shape, query, windows, batch_size, sizes)
-
-
-def as_batch(images: Any) -> tuple[list[ImageLike], bool]:
-    """The images as a list, and whether a single one was given."""
-    if (isinstance(images, np.ndarray) or is_tensor(images)) and images.ndim == 4:
-        return list(images), False
-    if isinstance(images, list | tuple):
-        return list(images), False
-    return [images], True
-
-
-def prompts_for_each(prompts: Any, count: int) -> list[tuple[TextClass, ...]]:
-    """Classes of each of `count` images: a list of lists or mappings is one for each, anything else is for all."""
-    if isinstance(prompts, list | tuple) and prompts and all(isinstance(p, list | dict) for p in prompts):
-        if len(prompts) != count:
-            raise ValueError(
-                f"prompts has {len(prompts)} lists for {count} images; give one for each image, "
-                "or a flat list for all (synonyms of a class go into a tuple)"
-            )
-        return [parse_classes(each) for each in prompts]
-    return [parse_classes(prompts)] * count

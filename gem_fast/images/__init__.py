@@ -3,7 +3,7 @@
 from ..errors import ImageError
 from .formats import EXTENSIONS, sniff
 from .limits import MAX_PIXELS, MAX_WINDOWED_PIXELS
-from .reading import ImageLike, decode_image, decode_pixels, is_tensor, load_image, load_pixels, read_image
+from .reading import ImageLike, as_batch, decode_image, decode_pixels, is_tensor, load_image, load_pixels, read_image
 
 __all__ = [
     "EXTENSIONS",
@@ -11,6 +11,7 @@ __all__ = [
     "MAX_WINDOWED_PIXELS",
     "ImageError",
     "ImageLike",
+    "as_batch",
     "decode_image",
     "decode_pixels",
     "is_tensor",

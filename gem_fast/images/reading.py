@@ -182,3 +182,12 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.dtype != np.uint8:
         raise ImageError(f"an image must be bool, uint8, uint16 or floating in 0..1, got {array.dtype}")
     return to_rgb(Image.fromarray(np.ascontiguousarray(array)))
+
+
+def as_batch(images: Any) -> tuple[list[ImageLike], bool]:
+    """The images as a list, and whether a single one was given."""
+    if (isinstance(images, np.ndarray) or is_tensor(images)) and images.ndim == 4:
+        return list(images), False
+    if isinstance(images, list | tuple):
+        return list(images), False
+    return [images], True
