@@ -177,9 +177,10 @@ def measure(folder: Path, out: Path, counts: tuple[int, int], keep: Callable[[di
         found[name] = {"cases": cases, "loader": loader(paths)}
     keep(found)
     whole, broken = generated(folder / f"mixed-{count}", count)
-    sample = whole[:: max(1, len(whole) // 200)]
+    sample, tenth = whole[:: max(1, len(whole) // 200)], count // 10
+    marks = (*range(tenth // 10, tenth, tenth // 10), *range(tenth, count + 1, tenth))
     before = alone(tiny, sample, out / "alone", 1)
-    found["gem-tiny"] = told = run(tiny, folder / f"mixed-{count}", out / "tiny", (count // 10, count))
+    found["gem-tiny"] = told = run(tiny, folder / f"mixed-{count}", out / "tiny", marks)
     # A core's speed drifts: what it does alone is measured on both sides of the run.
     after = alone(tiny, sample, out / "alone after", 1)
     found |= {"feed": (before[0] + after[0]) / 2, "engine": (before[1] + after[1]) / 2}
@@ -204,8 +205,11 @@ def table(found: dict[str, Any]) -> list[str]:
         rate, allowed = found[name]["stats"]["images_per_second"], found[name]["allowed"]
         share, busy = f"{rate:.2f} of {allowed:.2f}: {rate / allowed:.1%}", f"{found[name]['busy']:.1%}"
         rows += [[f"{name}: images/s, of those allowed", share, "≥ 95%"], [f"{name}: cores busy", busy, ""]]
-    (first, last), named = found["gem-tiny"]["memory"], found["gem-tiny"]["all named"]
-    rows.append(["memory after a tenth, at the end", f"{first:.0f} MB, {last:.0f} MB: {last / first - 1:+.1%}", "≤ 5%"])
+    sizes, named = found["gem-tiny"]["memory"], found["gem-tiny"]["all named"]
+    first, most = max(sizes[:10]), max(sizes)
+    rows.append(
+        ["most memory in the first tenth, in all", f"{first:.0f} MB, {most:.0f} MB: {most / first - 1:+.1%}", "≤ 5%"]
+    )
     rows.append(["broken files, all named", str(named), "True"])
     rows += [[f"small images {way}, s", f"{spent:.1f}", "≤ as files"] for way, spent in found["small"].items()]
     labels = ("labels, decoder free", "with overlays, decoder free", "all on the CPU")
