@@ -21,6 +21,7 @@ from .model import GemModel
 from .options import GemOptions
 from .towers.attention_pool import POOLINGS
 from .towers.checkpoint import Checkpoint, read_checkpoint
+from .towers.layer import prepack
 from .towers.packing import pack_vision
 from .towers.text import TextEncoder
 from .towers.vision_config import VisionConfig
@@ -102,7 +103,7 @@ def load(
         chosen_method = find_method(method, GemOptions(**checkpoint.options), options)
     except ValueError as error:
         raise ModelError(str(error)) from error
-    vision = pack_vision(checkpoint.vision_state, config, chosen_method, backend).to(where, chosen)
+    vision = prepack(pack_vision(checkpoint.vision_state, config, chosen_method, backend).to(where, chosen))
     text = TextEncoder(
         checkpoint.text.to(where), checkpoint.tokenizer, known_tokens=checkpoint.known_tokens, cache=text_cache
     )
