@@ -78,7 +78,8 @@ def dtype_of(provider: Provider) -> torch.dtype:
 def _vision(provider: Provider, subject: Subject, device: str) -> Any:
     from gem_fast.method import find_method
     from gem_fast.options import GemOptions
-    from gem_fast.towers.packing import pack_vision, vision_config
+    from gem_fast.towers.packing import pack_vision
+    from gem_fast.towers.served import vision_config
 
     method = find_method(provider.method, GemOptions(**subject.options), {})
     packed = pack_vision(load_weights(subject), vision_config(subject.model_cfg), method, provider.backend)
