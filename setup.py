@@ -24,7 +24,7 @@ def extensions() -> list[Extension]:
     """The native CPU kernels, a plain C library; where it can't be built, the installation goes on without it."""
     if not sys.platform.startswith("linux") or platform.machine() not in ("x86_64", "AMD64"):
         return []
-    natives = [Path("kernels", *parts, "native") for parts in ((), ("attention",), ("decoding",))]
+    natives = [Path("kernels", *parts, "native") for parts in ((), ("attention",), ("decoding",), ("int8",))]
     kernels = Extension(
         "gem_fast.kernels.cpu_native",
         sources=sorted(str(source) for native in natives for source in native.glob("*.cpp")),

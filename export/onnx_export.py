@@ -17,6 +17,7 @@ from gem_fast.templates import TEMPLATES
 
 from .export_options import ExportOptions
 from .folders import whole_folder
+from .plain import require_float
 
 if TYPE_CHECKING:
     from .graph_files import GraphFiles
@@ -60,6 +61,7 @@ def check_model(model: GemModel, options: ExportOptions) -> None:
     """ExportError unless the graphs can be written of it and compared with it."""
     if model.dtype != torch.float32 or model.device.type != "cpu":
         raise ExportError("load the model in float32 on the CPU; the type of the export is its option dtype")
+    require_float(model.vision)
     if model.interpolation != "bicubic" and options.with_preprocess:
         raise ExportError(
             f"with_preprocess resizes images bicubically, and {model.name} takes them {model.interpolation}: "
