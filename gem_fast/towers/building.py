@@ -16,14 +16,13 @@ from .blip_config import BLIP
 from .clip_names import check_finite, to_clip
 from .hf_text import hf_text
 from .settings import check_config, is_own_vision
-from .shapes import vision_shapes
+from .shapes import Shapes, vision_shapes
 from .text_config import text_config
 from .text_maker import OwnText, TextMaker
 from .untrained import untrained
 from .weights_file import Weights
 
 _MOST_NAMES = 3  # in a message
-_BIAS = "init_logit_bias"
 _FIRST_SCALE = log(1 / 0.07)  # with which training begins
 _AT_ONCE = 1 << 21  # numbers of a tensor that are copied before the file's pages leave memory
 # What open_clip raises for settings that make no model.
@@ -68,10 +67,7 @@ def build_towers(name: str, model_cfg: dict[str, Any], weights: Weights | None, 
     check_config(name, model_cfg)
     by_others = bool((model_cfg.get("text_cfg") or {}).get("hf_model_name"))
     text = hf_text(name, model_cfg, places) if by_others else OwnText(text_config(model_cfg))
-    try:
-        return _by_parts(name, model_cfg, weights, _visual(name, model_cfg, "meta" if weights else "cpu"), text)
-    except RuntimeError as error:  # of torch, for sizes that no memory holds
-        raise ModelError(f"{name}: no model can be made of its config: {str(error)[:200]}") from error
+    return _random(name, model_cfg, text) if weights is None else _trained(name, model_cfg, weights, text)
 
 
 def own(value: Tensor, weights: Weights) -> Tensor:
@@ -85,36 +81,40 @@ def own(value: Tensor, weights: Weights) -> Tensor:
     return copied
 
 
-def _visual(name: str, model_cfg: dict[str, Any], device: str) -> dict[str, Tensor]:
-    """Untrained weights of the image tower, or on the meta device their names and shapes."""
-    if is_own_vision(model_cfg):
-        with torch.device(device):
-            return untrained(vision_shapes(model_cfg))
-    import open_clip  # which alone can build timm's towers and CoCa's head
+def _random(name: str, model_cfg: dict[str, Any], text: TextMaker) -> Towers:
+    """A model that was not trained."""
+    first = model_cfg.get("init_logit_scale", _FIRST_SCALE), model_cfg.get("init_logit_bias")
+    try:
+        visual = untrained(vision_shapes(model_cfg)) if is_own_vision(model_cfg) else _open_clips(name, model_cfg)
+        return Towers(visual, text.made(text.random()), *_scale_and_bias(model_cfg, *first))
+    except RuntimeError as error:  # of torch, for sizes that no memory holds
+        raise ModelError(f"{name}: no model can be made of its config: {str(error)[:200]}") from error
+
+
+def _open_clips(name: str, model_cfg: dict[str, Any]) -> dict[str, Tensor]:
+    """The untrained image tower that open_clip makes on torch's default device: it alone can make timm's and CoCa's."""
+    import open_clip
 
     settings = deepcopy(model_cfg["vision_cfg"])
     try:
-        with torch.device(device):
-            build = open_clip.model._build_vision_tower
-            return dict(build(model_cfg["embed_dim"], settings, bool(model_cfg.get("quick_gelu"))).state_dict())
+        build = open_clip.model._build_vision_tower
+        return dict(build(model_cfg["embed_dim"], settings, bool(model_cfg.get("quick_gelu"))).state_dict())
     except _UNFIT as error:
         raise ModelError(f"{name}: open_clip can't make a model of its config: {str(error)[:200]}") from error
 
 
-def _by_parts(
-    name: str, model_cfg: dict[str, Any], weights: Weights | None, visual: dict[str, Tensor], text: TextMaker
-) -> Towers:
-    """A model whose towers are made one by one: of the image tower's names and shapes, and a text tower to be made."""
-    if weights is None:
-        return Towers(
-            visual,
-            text.made(text.random()),
-            *_scale_and_bias(model_cfg, model_cfg.get("init_logit_scale", _FIRST_SCALE), model_cfg.get(_BIAS)),
-        )
+def _vision_shapes(name: str, model_cfg: dict[str, Any]) -> Shapes:
+    if is_own_vision(model_cfg):
+        return vision_shapes(model_cfg)
+    with torch.device("meta"):
+        return {key: tuple(value.shape) for key, value in _open_clips(name, model_cfg).items()}
+
+
+def _trained(name: str, model_cfg: dict[str, Any], weights: Weights, text: TextMaker) -> Towers:
     state = text.taken(dict(weights.state))
     told = [state.pop(key, None) for key in ("logit_scale", "logit_bias")]
     scale_and_bias = _scale_and_bias(model_cfg, *(None if value is None else float(value) for value in told))
-    shapes = {f"visual.{key}": tuple(value.shape) for key, value in visual.items()}
+    shapes = {f"visual.{key}": shape for key, shape in _vision_shapes(name, model_cfg).items()}
     check_fit(name, shapes | text.shapes(), state, weights)
     state = {key: own(state.pop(key), weights) for key in list(state)}
     vision = {key: state.pop(key) for key in list(state) if key.startswith("visual.")}
@@ -126,7 +126,7 @@ def _scale_and_bias(
     model_cfg: dict[str, Any], scale: float | None, bias: float | None
 ) -> tuple[float | None, float | None]:
     """Those of the sigmoid in training, of the logarithm of the scale; neither for a model that had none."""
-    if scale is None or bias is None or _BIAS not in model_cfg:
+    if scale is None or bias is None or "init_logit_bias" not in model_cfg:
         return None, None
     return exp(scale), bias
 
