@@ -22,6 +22,7 @@ from .options import GemOptions
 from .towers.attention_pool import POOLINGS
 from .towers.checkpoint import Checkpoint, read_checkpoint
 from .towers.int8 import quantize_blocks
+from .towers.layer import prepack
 from .towers.packing import pack_vision
 from .towers.text import TextEncoder
 from .towers.vision_config import VisionConfig
@@ -113,7 +114,7 @@ def load(
     return GemModel(
         name=checkpoint.name,
         source=checkpoint.source,
-        vision=vision,
+        vision=prepack(vision),
         text=text,
         defaults=checkpoint.defaults,
         mean=checkpoint.mean,

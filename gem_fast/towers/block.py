@@ -65,7 +65,7 @@ class Block(nn.Module):
         if set(wanted) == set("qkv"):
             return self.qkv(y).view(B, N, 3, self.heads, -1)
         packed = y.new_empty(B, N, 3, C)
-        for letter in wanted:
+        for letter in wanted:  # by parts of a plain weight, which this layer has from here on
             index = "qkv".index(letter)
             rows = slice(index * C, (index + 1) * C)
             packed[:, :, index] = linear(y, self.qkv.weight[rows], self.qkv.bias[rows])
