@@ -78,11 +78,12 @@ def dtype_of(provider: Provider) -> torch.dtype:
 def _vision(provider: Provider, subject: Subject, device: str) -> Any:
     from gem_fast.method import find_method
     from gem_fast.options import GemOptions
+    from gem_fast.towers.layer import prepack
     from gem_fast.towers.packing import pack_vision, vision_config
 
     method = find_method(provider.method, GemOptions(**subject.options), {})
     packed = pack_vision(load_weights(subject), vision_config(subject.model_cfg), method, provider.backend)
-    return packed.to(device, dtype_of(provider))
+    return prepack(packed.to(device, dtype_of(provider)))
 
 
 def _engine(provider: Provider, subject: Subject, device: str) -> Forward:
