@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from .decoding import Decoder, KernelDecoder, SigmoidDecoder
-from .dtypes import dtype_name
+from .dtypes import INT8, dtype_name
 from .graphs import GraphedForward
 from .options import Defaults
 from .preprocess import Picture, ResizePolicy, input_size, normalised, normalised_tensor, resized_by_torch
 from .query import Query
 from .scores import score_patches, surgery_scores
 from .segmenter import Encode, Replica, Segmenter, Sizes, encoder
+from .towers.int8 import in_int8
 from .towers.layer import prepack
 from .towers.text import TextEncoder
 from .towers.vit import GemVisionTransformer, VisionFeatures
@@ -115,7 +116,7 @@ class GemModel(Segmenter):
             "method": asdict(self.vision.method)
             | self.reading
             | ({"feature_surgery": True} if self.feature_surgery else {}),
-            "dtype": dtype_name(self.dtype),
+            "dtype": INT8 if in_int8(self.vision) else dtype_name(self.dtype),
         }
 
     @cached_property

@@ -1,5 +1,6 @@
 """A block of the vision transformer, and tokens whose sum waits for the LayerNorm after it."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -54,6 +55,9 @@ class Block(nn.Module):
             self.mlp_gate = Linear(width, config.mlp_width)
             self.mlp_norm = nn.LayerNorm(config.mlp_width, eps)
         self.mlp_out = Linear(config.mlp_width, width)
+
+    def check_move(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Raise ModelError if its weights can't be cast or moved as `fn` does it."""
 
     def project(self, y: Tensor, wanted: str = "qkv") -> Tensor:
         """Packed projections of normalised tokens: [B, N, C] -> [B, N, 3, H, D]; those not wanted stay unset."""
