@@ -41,7 +41,8 @@ def extensions() -> list[Extension]:
 
 
 NAMES, FOLDERS = packages()
-ENGINE = ["torch>=2.4", "open_clip_torch>=3.0", "safetensors>=0.4"]
+# ftfy, regex and huggingface_hub are open_clip's too.
+ENGINE = ["torch>=2.4", "open_clip_torch>=3.0", "safetensors>=0.4", "ftfy", "regex", "huggingface_hub"]
 RUNTIME = ["onnxruntime>=1.20", "tokenizers>=0.20"]
 EXPORT = [*ENGINE, *RUNTIME, "onnx>=1.18"]
 TRANSFORMERS = ["transformers>=4.40", "tokenizers>=0.20"]

@@ -150,7 +150,7 @@ def _run(
     outcome: Outcome,
     tell: Callable[[Row], None],
 ) -> None:
-    from gem_fast.towers.packing import vision_config
+    from gem_fast.towers.served import vision_config
 
     config, dtypes = vision_config(subject.model_cfg), sorted({p.dtype for p in providers} - {INT8})
     for _, size in cases:

@@ -82,7 +82,8 @@ def _vision(provider: Provider, subject: Subject, device: str) -> Any:
     from gem_fast.method import find_method
     from gem_fast.options import GemOptions
     from gem_fast.towers.int8 import quantize_blocks
-    from gem_fast.towers.packing import pack_vision, vision_config
+    from gem_fast.towers.packing import pack_vision
+    from gem_fast.towers.served import vision_config
 
     method = find_method(provider.method, GemOptions(**subject.options), {})
     packed = pack_vision(load_weights(subject), vision_config(subject.model_cfg), method, provider.backend)

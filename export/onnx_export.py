@@ -165,7 +165,7 @@ def describe(model: GemModel, export: ExportFacts, vocabulary: VocabularyFacts |
     """The manifest's facts about the model and the export, without files."""
     if model.logit_bias is not None:
         raise ExportError("an export's confidence is a softmax: load the model without sigmoid")
-    from gem_fast.towers.text import sees_padding
+    from gem_fast.towers.text import reads_padding
 
     from .tokenizer_file import around_texts, padding_id, unescapes
 
@@ -189,7 +189,7 @@ def describe(model: GemModel, export: ExportFacts, vocabulary: VocabularyFacts |
             start_token=start,
             end_token=end,
             padding_token=padding_id(tokenizer),
-            filled=sees_padding(model.text.tower),
+            filled=reads_padding(model.text.tower),
             unescaped=unescapes(tokenizer),
         ),
         defaults=ScoreFacts(defaults.logit_scale, defaults.threshold, defaults.heatmap_threshold),

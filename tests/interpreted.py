@@ -19,13 +19,13 @@ def python(*arguments: str, cwd: Path, **variables: str) -> subprocess.Completed
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
-def run_cases(file: Path, folder: Path) -> None:
-    """Run a file of tests; the interpreter is chosen before anything imports Triton."""
+def run_cases(folder: Path, *files: Path) -> None:
+    """Run files of tests in one process in a folder; the interpreter is chosen before anything imports Triton."""
     pytest.importorskip("triton")
     variables = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # the interpreter's products are small
     if not torch.cuda.is_available():
         variables["TRITON_INTERPRET"] = "1"
-    options = ["-c", str(SETTINGS), "-o", "pythonpath=", "-p", "no:cacheprovider"]
-    run = python("-m", "pytest", str(file), *options, cwd=folder, **variables)
+    options = ["-c", str(SETTINGS), "-o", "pythonpath=", "-p", "no:cacheprovider", "-p", "tests.quick_interpreter"]
+    run = python("-m", "pytest", *map(str, files), *options, cwd=folder, **variables)
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
     assert " passed" in run.stdout

@@ -46,11 +46,11 @@ class Rules:
     timer: Timer | None
 
 
-def all_cases(device: torch.device, quick: bool, flex: bool = False) -> Iterable[Case]:
+def all_cases(device: torch.device, quick: bool) -> Iterable[Case]:
     """Every kernel in every type; TF32 where there is one, for what has matrix products."""
     kinds, has_tf32 = KINDS[:3], FAMILIES.get(device_of(device).arch) in ("mma", "wgmma", "tcgen05")
     products = KINDS if has_tf32 else kinds
-    yield from attention_cases(products, quick, flex)
+    yield from attention_cases(products, quick)
     yield from layer_norm_cases(kinds, quick)
     yield from decoding_cases(kinds, quick)
     yield from forward_cases(products, quick)
@@ -135,7 +135,6 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=KERNELS, help="only this kernel; repeatable")
     parser.add_argument("--kind", action="append", choices=KINDS, help="only this arithmetic; repeatable")
     parser.add_argument("--no-times", action="store_true", help="verify alone")
-    parser.add_argument("--flex", action="store_true", help="FlexAttention as a rival, compiled for each case")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1 (%(default)s)")
     parser.add_argument("--json", type=Path, default=Path("gpu_check.json"), help="file to write (%(default)s)")
     chosen = parser.parse_args(given)
@@ -171,7 +170,7 @@ def main(given: Sequence[str] | None = None) -> int:
         return 2
     device = torch.device(chosen.device)
     kernels, kinds = chosen.only or KERNELS, chosen.kind or KINDS
-    found = all_cases(device, chosen.quick, chosen.flex)
+    found = all_cases(device, chosen.quick)
     cases = [case for case in found if case.kernel in kernels and case.kind in kinds]
     turns = Turns(budget=0.05) if chosen.quick else Turns()
     timer = None if chosen.no_times else lambda calls: times_on_gpu(calls, device, turns)

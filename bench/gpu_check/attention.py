@@ -22,7 +22,6 @@ from gem_fast.method import Method, methods
 
 from .cases import Call, Case, Outputs, Problem
 from .fences import fenced
-from .flex import flex_self_self
 
 Shape: TypeAlias = tuple[int, int, int, int]  # images, tokens, heads, channels of a head
 TOWERS: dict[str, Shape] = {
@@ -73,7 +72,7 @@ HUGE: dict[str, Shape] = {"more than 2³¹ elements": (1200, 785, 12, 64), "70,0
 ANY_NORM = (Setting(0, (2,), normalize=False), Setting(1, (0, 1, 2), normalize=False))
 
 
-def attention_cases(kinds: tuple[str, ...], quick: bool, flex: bool = False) -> Iterator[Case]:
+def attention_cases(kinds: tuple[str, ...], quick: bool) -> Iterator[Case]:
     """`self_self` over towers, widths, iterations and subsets of projections, and odd `layouts` and sizes;
     `any_norm` (normalize=False); `pairs` of the other methods."""
     shapes = {name: TOWERS[name] for name in QUICK} if quick else TOWERS | WIDTHS
@@ -81,10 +80,10 @@ def attention_cases(kinds: tuple[str, ...], quick: bool, flex: bool = False) -> 
         for name, shape in shapes.items():
             subsets = SUBSETS if name in QUICK[:2] and not quick else ()
             for setting in EVERY_NUMBER + subsets:
-                yield _case("self_self", name, shape, kind, setting, flex=flex)
+                yield _case("self_self", name, shape, kind, setting)
         for name in QUICK:
             for setting in ANY_NORM:
-                yield _case("any_norm", name, TOWERS[name], kind, setting, flex=flex)
+                yield _case("any_norm", name, TOWERS[name], kind, setting)
             for method, row in PAIRS.items():
                 yield Case(
                     "pairs", f"{name}, {method}", kind, functools.partial(pairs_problem, TOWERS[name], kind, row)
@@ -107,7 +106,7 @@ def _case(kernel: str, name: str, shape: Shape, kind: str, setting: Setting, **o
 
 
 def attention_problem(
-    shape: Shape, kind: str, setting: Setting, device: torch.device, layout: str = "packed", flex: bool = False
+    shape: Shape, kind: str, setting: Setting, device: torch.device, layout: str = "packed"
 ) -> Problem:
     """Random projections, a temperature for each image.
 
@@ -123,7 +122,6 @@ def attention_problem(
     reason = why_not(qkv, c)
     if reason:
         raise ValueError(f"Triton can't serve this: {reason}")
-    backends = {"sdpa": sdpa, "eager": reference} | ({"flex_attention": flex_self_self(True)} if flex else {})
 
     def plain(projections: Tensor) -> Outputs:
         if layout == _ZERO:  # of which eager code in float16 makes NaN
@@ -138,7 +136,9 @@ def attention_problem(
         ours["automatic"] = functools.partial(self_self_attention, qkv, c, **setting.public)
     return Problem(
         ours=ours,
-        rivals={name: functools.partial(attention, qkv, c, **options) for name, attention in backends.items()},
+        rivals={
+            name: functools.partial(way, qkv, c, **options) for name, way in (("sdpa", sdpa), ("eager", reference))
+        },
         truth=lambda: head_by_head(qkv.double(), c.double(), options),
         plain=lambda: plain(as_plain(qkv, kind)),
     )

@@ -26,7 +26,8 @@ import gem_fast
 from gem_fast.cli import app
 from gem_fast.cli.bench import Rival
 from gem_fast.options import GemOptions
-from gem_fast.towers.packing import pack_vision, vision_config
+from gem_fast.towers.packing import pack_vision
+from gem_fast.towers.served import vision_config
 from gem_fast.towers.vision_config import VisionConfig
 
 SMALL = VisionConfig(width=64, layers=4, heads=2, mlp_width=128, patch_size=8, grid=(6, 6), embed_dim=32)

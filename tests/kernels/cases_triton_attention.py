@@ -23,19 +23,21 @@ pytestmark = pytest.mark.usefixtures("surroundings")
 
 
 @TILED_AND_RESIDENT
-@pytest.mark.parametrize("N", [1, 2, 63, 65])
-@pytest.mark.parametrize("iterations", [0, 1, 2])
+@pytest.mark.parametrize(("N", "iterations"), [(1, 0), (1, 2), (2, 1), (63, 2), (65, 0), (65, 1)])
 def test_awkward_lengths(choose, resident, N, iterations):
     choose(resident)
     assert relative_error(make_qkv(1, N, 2, 32), [3.5], iterations, (0, 2)) < 1e-6
 
 
-@TILED_AND_RESIDENT
-@pytest.mark.parametrize(("N", "iterations", "normalize"), [(1, 1, True), (65, 1, True), (300, 0, True), (5, 1, False)])
+@pytest.mark.parametrize(
+    ("resident", "N", "iterations", "normalize"),
+    [(False, 1, 1, True), (True, 35, 1, True), (False, 65, 0, True), (False, 257, 0, True), (False, 5, 1, False)],
+)
 def test_temperatures_of_tokens_are_averaged(choose, resident, N, iterations, normalize):
+    """A program takes the mean of 256 tokens at a time."""
     choose(resident)
-    qkv = make_qkv(3, N, 2, 16)
-    temperatures = torch.linspace(1, 6, 3 * N, device=DEVICE).view(3, N)
+    qkv = make_qkv(2, N, 1 if N > 256 else 2, 16)
+    temperatures = torch.linspace(1, 6, 2 * N, device=DEVICE).view(2, N)
     options = {"iterations": iterations, "projections": "qv", "normalize": normalize}
     found = self_self_attention(qkv, temperatures, **options, backend="triton")
     expected = self_self_attention(qkv, temperatures.mean(-1), **options, backend="triton")
@@ -44,8 +46,10 @@ def test_temperatures_of_tokens_are_averaged(choose, resident, N, iterations, no
     assert (found - truth).norm() < 1e-5 * truth.norm()
 
 
-@TILED_AND_RESIDENT
-@pytest.mark.parametrize("D", [8, 32, 64, 72, 80, 88, 96, 104, 112, 128])
+WIDTHS = [8, 32, 64, 72, 80, 88, 96, 104, 112, 128]
+
+
+@pytest.mark.parametrize(("resident", "D"), [(D in (8, 64, 80, 104, 128), D) for D in WIDTHS] + [(False, 80)])
 def test_widths(choose, resident, D):
     choose(resident)
     assert relative_error(make_qkv(1, 37, 1, D), [3.5]) < 1e-6
@@ -58,38 +62,38 @@ def large_tiles(monkeypatch):
         monkeypatch.setattr(launch, "chosen_tile", lambda *_: Tile(256, 256, 4, 1))
 
 
-@pytest.mark.parametrize("D", [32, 64, 80, 88, 96, 104, 128])
-@pytest.mark.parametrize("iterations", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("D", "iterations"), [(32, 2), (64, 0), (64, 1), (80, 0), (80, 2), (88, 1), (96, 2), (104, 0), (128, 1)]
+)
 def test_every_tower_at_224_pixels(large_tiles, D, iterations):
     assert relative_error(make_qkv(1, 257, 1, D), [3.5], iterations, (1, 2)) < 1e-6
 
 
-@pytest.mark.parametrize(("N", "D"), [(197, 64), (785, 64), (785, 80), (1025, 88), (2049, 64)])
-@pytest.mark.parametrize("iterations", [0, 1])
+@pytest.mark.parametrize(("N", "D", "iterations"), [(197, 64, 1), (785, 80, 0), (1025, 88, 1), (2049, 64, 0)])
 def test_lengths_of_real_models(large_tiles, N, D, iterations):
     assert relative_error(make_qkv(1, N, 1, D), [3.5], iterations, (0, 2) if N < 1000 else (1,)) < 1e-6
 
 
 def test_a_long_sequence_in_the_tiles_of_the_table():
-    """13 tiles of rows, 25 of keys."""
-    assert relative_error(make_qkv(1, 785, 1, 64), [3.5], projections=(1,)) < 1e-6
+    """7 tiles of rows, 13 of keys."""
+    assert relative_error(make_qkv(1, 391, 1, 64), [3.5], projections=(1,)) < 1e-6
 
 
-def test_the_longest_sequence(monkeypatch):
-    """Of 16,385 tokens a few, in float64; p¹ of all of them is torch's."""
+def test_a_long_sequence(monkeypatch):
+    """Of 5,121 tokens a few, in float64; p¹ of all of them is torch's. `gpu_check` has 70,001 of them."""
     if DEVICE == "cpu":
         monkeypatch.setattr(launch, "chosen_tile", lambda *_: Tile(1024, 1024, 4, 1))
-    qkv, c = make_qkv(1, 16_385, 1, 16), torch.tensor([3.5], device=DEVICE)
+    qkv, c = make_qkv(1, 5121, 1, 16), torch.tensor([3.5], device=DEVICE)
     result = triton_attention(qkv, c, iterations=1, projections=(0,), normalize=True)
     query, value = F.normalize(qkv[0, :, 0, 0], dim=-1)[None, None], qkv[0, :, 2, 0].double()
     refined = F.scaled_dot_product_attention(query * c, query, query, scale=1.0)[0, 0].double()
     refined = F.normalize(refined, dim=-1)
-    some = [0, 1, 1023, 1024, 9000, 16_383, 16_384]
+    some = [0, 1, 1023, 1024, 3000, 5119, 5120]
     truth = torch.softmax(c.double() * refined[some] @ refined.T, dim=-1) @ value
     assert (result[0, some] - truth).norm() < 2e-6 * truth.norm()
 
 
-@pytest.mark.parametrize(("N", "D"), [(197, 32), (257, 80), (785, 64)])
+@pytest.mark.parametrize(("N", "D"), [(197, 32), (257, 80)])
 def test_rows_of_any_norm_of_real_models(large_tiles, N, D):
     qkv = make_qkv(1, N, 1, D)
     assert relative_error(qkv, [D**-0.5], 0, (2,), normalize=False) < 1e-6
@@ -97,16 +101,14 @@ def test_rows_of_any_norm_of_real_models(large_tiles, N, D):
 
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="not every GPU has room for it")
-@pytest.mark.parametrize("N", [65, 100, 128])
-@pytest.mark.parametrize("D", [32, 64])
+@pytest.mark.parametrize(("N", "D"), [(65, 32), (100, 64), (128, 32)])
 def test_a_head_of_up_to_128_tokens_is_resident(monkeypatch, N, D):
     monkeypatch.setattr(launch, "is_resident", lambda *_: True)
     monkeypatch.setattr(launch, "chosen_tile", lambda *_: Tile(128, 128, 8, 1))
     assert relative_error(make_qkv(1, N, 2, D), [3.5], 2, (0, 2)) < 1e-6
 
 
-@pytest.mark.parametrize("iterations", [0, 1])
-@pytest.mark.parametrize("N", [257, 785])
+@pytest.mark.parametrize(("N", "iterations"), [(257, 1), (321, 0)])
 def test_slices_zero_rows_and_temperatures_of_real_lengths(large_tiles, N, iterations):
     """Every second token and one head of a wider buffer, tokens of zero, a temperature for each image."""
     wide = make_qkv(2, 2 * N, 2, 48)
@@ -114,8 +116,10 @@ def test_slices_zero_rows_and_temperatures_of_real_lengths(large_tiles, N, itera
     assert relative_error(wide[:, ::2, :, 1:, 8:40], [0.5, 20.0], iterations, (0, 2)) < 1e-6
 
 
-@TILED_AND_RESIDENT
-@pytest.mark.parametrize("projections", [(0,), (1,), (2,), (0, 1), (1, 2), (2, 0), (0, 1, 2)])
+@pytest.mark.parametrize(
+    ("resident", "projections"),
+    [(False, (0,)), (True, (1,)), (True, (2,)), (False, (0, 1)), (False, (1, 2)), (True, (2, 0)), (False, (0, 1, 2))],
+)
 def test_unwanted_projections_are_never_read(choose, resident, projections):
     choose(resident)
     qkv = make_qkv(2, 40, 1, 32)
@@ -135,16 +139,15 @@ def test_strided_and_sliced_input(choose, resident):
     assert relative_error(wide[:, ::2, :, 1:3, 8:40], [2.0, 3.0]) < 1e-6
 
 
-@pytest.mark.parametrize("iterations", [0, 2])
-@pytest.mark.parametrize("N", [1, 64, 65])
-def test_rows_of_any_norm(iterations, N):
+@pytest.mark.parametrize(("N", "iterations"), [(1, 0), (64, 2), (65, 0), (65, 2)])
+def test_rows_of_any_norm(N, iterations):
     """`normalize=False`; CLIP Surgery's value-value attention is its case without iterations."""
     qkv = make_qkv(2, N, 1, 24)
     assert relative_error(qkv, [0.125, 1.0], 0, (2,), normalize=False) < 1e-6
     assert relative_error(qkv, [0.125, 1.0], iterations, (0, 1), normalize=False) < 1e-5
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     B=st.integers(1, 3),
     N=st.integers(1, 70),

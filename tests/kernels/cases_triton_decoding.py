@@ -53,33 +53,56 @@ def labels_agree(scores, size, threshold=0.0):
 
 @pytest.mark.parametrize(("grid", "size"), SIZES, ids=str)
 def test_labels_and_confidences(grid, size):
-    labels_agree(make(33, *grid), size)
+    labels_agree(make(9, *grid), size)
 
 
-@pytest.mark.parametrize("P", [1, 2, 32, 150])
+@pytest.mark.parametrize("P", [1, 2, 4, 5, 64])
 def test_any_number_of_classes(P):
-    labels_agree(make(P, 5, 3), (6, 37))
+    labels_agree(make(P, 5, 3), (6, 67) if P < 5 else (3, 2))
+
+
+def test_of_classes_that_tie_the_first_is_taken():
+    """In groups of their own, and side by side."""
+    scores = make(1, 3, 4).expand(11, 3, 4).clone()
+    scores[:2] -= 0.1
+    labels, confidence = decode_labels(scores, (5, 7), backend="triton")
+    assert (labels == 3).all()
+    torch.testing.assert_close(confidence, torch.full((5, 7), 1 / 9, device=DEVICE), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_where_a_score_is_not_finite_there_is_no_label(value):
+    """At least where plain torch has no confidence, also where no class at all has a finite score."""
+    for patches, classes in (((2, 3), [0]), ((slice(None), slice(None)), [0, 1, 2, 3, 4])):
+        scores = make(5, 4, 5)
+        for each in classes:
+            scores[(each, *patches)] = value
+        labels, confidence = decode_labels(scores, (6, 9), backend="triton")
+        _, plain = labels_reference(scores, (6, 9), logit_scale=100.0, threshold=0.0)
+        assert plain.isnan().any()
+        assert confidence[plain.isnan()].isnan().all()
+        assert (labels[confidence.isnan()] == 0).all()
 
 
 def test_a_pixel_below_the_threshold_is_background():
-    scores = make(20, 4, 4)
+    scores = make(10, 4, 4)
     labels_agree(scores, (9, 11), threshold=0.4)
     labels, confidence = decode_labels(scores, (9, 11), threshold=0.4, backend="triton")
     assert ((labels == 0) == (confidence < 0.4)).all()
     assert 0 < (labels == 0).sum() < labels.numel()
 
 
-def test_labels_of_thousands_of_classes():
-    labels_agree(make(6001, 3, 2), (3, 2))
+def test_labels_of_a_thousand_classes():
+    labels_agree(make(1001, 2, 1), (1, 2))
 
 
 def test_labels_of_float16_scores_are_interpolated_in_float32():
-    labels_agree(make(40, 5, 5, torch.float16), (20, 20))
+    labels_agree(make(10, 5, 5, torch.float16), (9, 20))
 
 
 def test_labels_of_large_logits_stay_finite():
     """A logit scale of 1,000 over scores of 50: only the running maximum keeps the sum within float32."""
-    scores = make(70, 3, 3) * 200
+    scores = make(30, 3, 3) * 200
     _, confidence = decode_labels(scores, (5, 5), logit_scale=1000.0, backend="triton")
     assert torch.isfinite(confidence).all()
     assert confidence.min() > 0
@@ -108,7 +131,7 @@ def test_heatmaps(grid, size):
 
 
 @settings(
-    max_examples=10,
+    max_examples=6,
     deadline=None,
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -124,7 +147,7 @@ def test_heatmaps_of_float16_scores():
 
 
 def test_heatmaps_take_a_slice_of_the_scores():
-    scores = make(6, 10, 12)[1::2, 2:7, ::3]
+    scores = make(4, 10, 12)[1::2, 2:7, ::3]
     heatmaps_agree(scores, (17, 19))
     torch.testing.assert_close(
         decode_heatmaps(scores, (17, 19), backend="triton"),
@@ -134,9 +157,9 @@ def test_heatmaps_take_a_slice_of_the_scores():
     )
 
 
-@pytest.mark.parametrize("value", [0.0, 0.1, -0.3])
+@pytest.mark.parametrize("value", [0.0, -0.3])
 def test_a_heatmap_without_contrast_is_zero(value):
-    maps = decode_heatmaps(torch.full((2, 3, 5), value, device=DEVICE), (20, 33), backend="triton")
+    maps = decode_heatmaps(torch.full((1, 3, 5), value, device=DEVICE), (9, 33), backend="triton")
     assert maps.abs().max() == 0
 
 

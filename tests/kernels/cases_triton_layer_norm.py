@@ -23,8 +23,7 @@ def poisoned(monkeypatch, nearest_bfloat16):
     monkeypatch.setattr(torch, "empty", lambda *a, **k: empty(*a, **k).fill_(torch.nan))
 
 
-@pytest.mark.parametrize("C", [1, 32, 384, 768, 1000, 1664])
-@pytest.mark.parametrize("N", [1, 5])
+@pytest.mark.parametrize(("N", "C"), [(1, 1), (5, 1), (1, 32), (3, 768), (1, 1000), (5, 1664)])
 def test_widths_and_lengths(N, C):
     x, weight, bias = make(2, N, C)
     y, norms = triton_layer_norm(x, weight, bias, 1e-5)
@@ -53,7 +52,7 @@ def test_strided_tokens_with_a_large_common_offset():
 
 
 def test_float32_is_as_exact_as_torch():
-    x, weight, bias = make(3, 20, 768)
+    x, weight, bias = make(3, 7, 768)
     y, c = layer_norm_and_temperature(x, weight, bias, 1e-5, 64, backend="triton")
     plain, plain_c = layer_norm_and_temperature(x, weight, bias, 1e-5, 64, backend="sdpa")
     truth, exact_c = layer_norm_and_temperature(x.double(), weight.double(), bias.double(), 1e-5, 64)

@@ -28,9 +28,20 @@ def holds(qkv, pairs, scale=0.125, near=None, average=False):
     assert error(result.cpu(), truth) <= max(2 * error(plain.cpu(), truth), 3e-7)
 
 
-@pytest.mark.parametrize("pairs", ["qq", "kk", "vv", "qk", "kq", "qq+kk", "vv+qk+kq", "qq+qk+qv+kq+kk+kv+vq+vk+vv"])
-@pytest.mark.parametrize("average", [False, True])
-@pytest.mark.parametrize("near", [None, (4, 7)], ids=["plain", "near"])
+@pytest.mark.parametrize(
+    ("pairs", "average", "near"),
+    [
+        ("qq", False, (4, 7)),
+        ("kk", True, None),
+        ("vv", False, None),
+        ("qk", True, (4, 7)),
+        ("kq", False, (4, 7)),
+        ("qq+kk", True, (4, 7)),
+        ("vv+qk+kq", False, None),
+        ("qq+qk+qv+kq+kk+kv+vq+vk+vv", False, (4, 7)),
+        ("qq+qk+qv+kq+kk+kv+vq+vk+vv", True, None),
+    ],
+)
 def test_every_pair(pairs, average, near):
     holds(make_qkv(2, 29, 2, 16), pairs, 0.5, near, average)
 
@@ -40,7 +51,7 @@ def test_widths(D):
     holds(make_qkv(1, 36, 1, D), "qq+kk", D**-0.5, (5, 7))
 
 
-@pytest.mark.parametrize("near", [(1, 1), (1, 62), (63, 1), (8, 8), (7, 13), (14, 14)], ids=str)
+@pytest.mark.parametrize("near", [(1, 1), (1, 62), (63, 1), (8, 8), (7, 13)], ids=str)
 def test_every_edge_of_a_tile_and_grid(near):
     qkv = make_qkv(1, 1 + near[0] * near[1], 1, 16)
     holds(qkv, "kk", 0.25, near)
@@ -50,7 +61,7 @@ def test_every_edge_of_a_tile_and_grid(near):
 @pytest.mark.skipif(DEVICE == "cuda", reason="no GPU has room for the tile")
 def test_a_real_length(monkeypatch):
     monkeypatch.setattr(launch, "chosen_tile", lambda *_: Tile(256, 256, 4, 1))
-    holds(make_qkv(1, 785, 1, 64), "kk", 0.125, (28, 28))
+    holds(make_qkv(1, 577, 1, 64), "kk", 0.125, (24, 24))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])

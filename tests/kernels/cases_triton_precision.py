@@ -54,8 +54,7 @@ def tensor_cores(monkeypatch, nearest_bfloat16):
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="a GPU has them")
 @TILED_AND_RESIDENT
-@pytest.mark.parametrize("iterations", [0, 1, 3])
-@pytest.mark.parametrize(("D", "c"), [(64, 8.0), (80, 2.0)])
+@pytest.mark.parametrize(("iterations", "D", "c"), [(0, 80, 2.0), (1, 64, 8.0), (3, 80, 2.0)])
 def test_bfloat16_is_as_exact_as_plain_torch(choose, tensor_cores, resident, iterations, D, c):
     choose(resident)
     assert_as_exact_as_plain_torch(make_qkv(1, 64, 2, D, torch.bfloat16), c, iterations)
@@ -74,8 +73,7 @@ def round_products_of_torch(monkeypatch):
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="a GPU has them")
 @EVERY_KERNEL
-@pytest.mark.parametrize("mean", [0.0, 1.0])
-@pytest.mark.parametrize(("iterations", "D"), [(0, 64), (1, 80), (3, 64)])
+@pytest.mark.parametrize(("iterations", "D", "mean"), [(0, 64, 1.0), (1, 80, 1.0), (3, 64, 0.0)])
 def test_tf32_is_as_exact_as_plain_torch(monkeypatch, choose, tensor_cores, resident, normalize, iterations, D, mean):
     """Plain torch's factors are rounded; ours reach tensor cores that cut, which errs to one side and adds up."""
     choose(resident)
@@ -107,8 +105,7 @@ def test_pairs_are_as_exact_as_plain_torch(monkeypatch, tensor_cores, kind, near
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="a GPU has them")
 @EVERY_KERNEL
-@pytest.mark.parametrize("iterations", [0, 1])
-@pytest.mark.parametrize("part", [0, 2], ids=["query", "value"])
+@pytest.mark.parametrize(("iterations", "part"), [(0, 0), (1, 0), (1, 2)])
 def test_rounding_to_tf32_keeps_nan(monkeypatch, choose, tensor_cores, resident, normalize, iterations, part):
     """Also where the exponential's NaN is the one that the rounding would carry to zero."""
     choose(resident)
@@ -136,16 +133,14 @@ def test_zero_tokens_attend_uniformly_in_tf32(monkeypatch, choose, tensor_cores,
 
 
 @TILED_AND_RESIDENT
-@pytest.mark.parametrize("iterations", [0, 1, 3])
-@pytest.mark.parametrize("D", [64, 80])
+@pytest.mark.parametrize(("iterations", "D"), [(0, 64), (1, 80), (3, 64)])
 def test_float16_is_as_exact_as_plain_torch(choose, resident, iterations, D):
     choose(resident)
     assert_as_exact_as_plain_torch(make_qkv(1, 65, 2, D, torch.float16), 4.0, iterations)
 
 
 @TILED_AND_RESIDENT
-@pytest.mark.parametrize("c", [1e-4, 1e4])
-@pytest.mark.parametrize("iterations", [0, 1])
+@pytest.mark.parametrize(("c", "iterations"), [(1e-4, 1), (1e4, 0), (1e4, 1)])
 def test_extreme_temperatures(choose, resident, c, iterations):
     """At 1e4 a logit of float32 carries an error of 1e-3, which the exponential passes on."""
     choose(resident)
@@ -153,8 +148,7 @@ def test_extreme_temperatures(choose, resident, c, iterations):
 
 
 @TILED_AND_RESIDENT
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
-@pytest.mark.parametrize("c", [1e4, 1e30])
+@pytest.mark.parametrize(("c", "dtype"), [(1e4, torch.float16), (1e30, torch.float16), (1e30, torch.float32)], ids=str)
 def test_a_temperature_beyond_any_precision_stays_finite(choose, resident, dtype, c):
     choose(resident)
     options = {"iterations": 1, "projections": (0, 1, 2), "normalize": True}
@@ -163,8 +157,7 @@ def test_a_temperature_beyond_any_precision_stays_finite(choose, resident, dtype
 
 
 @TILED_AND_RESIDENT
-@pytest.mark.parametrize("c", [3.0, 1e4])
-@pytest.mark.parametrize("iterations", [0, 1])
+@pytest.mark.parametrize(("c", "iterations"), [(3.0, 0), (3.0, 1), (1e4, 1)])
 def test_zero_tokens_attend_uniformly(choose, resident, c, iterations):
     choose(resident)
     qkv = make_qkv(1, 33, 1, 32)

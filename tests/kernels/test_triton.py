@@ -6,13 +6,14 @@ import pytest
 
 from tests.interpreted import python, run_cases
 
-OPERATIONS = ["attention", "pairs", "precision", "decoding", "tile_search", "layer_norm", "elementwise"]
+# In two processes, since each takes seconds to start.
+OPERATIONS = (("attention", "tile_search"), ("pairs", "precision", "decoding", "layer_norm", "elementwise"))
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
-def test_numerics(operation, tmp_path):
+@pytest.mark.parametrize("operations", OPERATIONS, ids=", ".join)
+def test_numerics(operations, tmp_path):
     """In a process of its own: without a GPU it needs Triton's interpreter, chosen before anything imports Triton."""
-    run_cases(Path(__file__).parent / f"cases_triton_{operation}.py", tmp_path)
+    run_cases(tmp_path, *(Path(__file__).parent / f"cases_triton_{operation}.py" for operation in operations))
 
 
 def test_importing_needs_no_kernel_and_no_driver(tmp_path):

@@ -20,7 +20,8 @@ from gem_fast.loading import require_int8
 from gem_fast.method import methods
 from gem_fast.preprocess import to_pixels
 from gem_fast.towers.int8 import in_int8, quantize_blocks
-from gem_fast.towers.packing import pack_vision, vision_config
+from gem_fast.towers.packing import pack_vision
+from gem_fast.towers.served import vision_config
 from tests.towers.families import CONFIGS, make_model
 
 BACKEND = "sdpa" if why_no_vnni() else None
