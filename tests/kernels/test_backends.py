@@ -436,6 +436,8 @@ def test_every_operation_has_plain_torch_and_ends_with_what_serves_all():
         "layer_norm_and_temperature": ("triton", "sdpa"),
         "quick_gelu": ("triton", "sdpa"),
         "unit_rows": ("triton", "sdpa"),
+        "int8_linear": ("cpu", "sdpa"),
+        "int8_mlp": ("cpu", "sdpa"),
         "decode_labels": ("cpu", "triton", "sdpa"),
         "decode_heatmaps": ("cpu", "triton", "sdpa"),
     }
