@@ -1,7 +1,7 @@
 """Triton's interpreter without what it repeats: a plugin of pytest for the processes that `interpreted.py` starts.
 
-For each call of each device function it looks through all members of its modules for what it has to replace, which takes
-a third of its time. Here the names are looked for once a module; what is replaced, and by what, is as it was.
+For each call of each device function it looks through all members of its modules for what it has to replace, which is a
+third of its time. Here the names are looked for once a module; what is replaced, and by what, is as it was.
 """
 
 import functools
