@@ -114,7 +114,7 @@ bench-batch: $(READY)
 	$(BIN)/python -m gem_fast.bench.batch $(ARGS)
 
 scaling: $(READY)
-	$(BIN)/python -m gem_fast.bench.scaling bench/reports
+	$(BIN)/python -m tools.scaling
 
 # `make gpu-check ARGS=--quick`; ARGS=--help lists the others.
 gpu-check: $(READY)

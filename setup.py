@@ -24,7 +24,7 @@ def extensions() -> list[Extension]:
     """The native CPU kernels, a plain C library; where it can't be built, the installation goes on without it."""
     if not sys.platform.startswith("linux") or platform.machine() not in ("x86_64", "AMD64"):
         return []
-    natives = [Path("kernels", *parts, "native") for parts in ((), ("attention",), ("decoding",))]
+    natives = [Path("kernels", *parts, "native") for parts in ((), ("attention",), ("decoding",), ("int8",))]
     kernels = Extension(
         "gem_fast.kernels.cpu_native",
         sources=sorted(str(source) for native in natives for source in native.glob("*.cpp")),
@@ -41,7 +41,8 @@ def extensions() -> list[Extension]:
 
 
 NAMES, FOLDERS = packages()
-ENGINE = ["torch>=2.4", "open_clip_torch>=3.0", "safetensors>=0.4"]
+# ftfy, regex and huggingface_hub are open_clip's too.
+ENGINE = ["torch>=2.4", "open_clip_torch>=3.0", "safetensors>=0.4", "ftfy", "regex", "huggingface_hub"]
 RUNTIME = ["onnxruntime>=1.20", "tokenizers>=0.20"]
 EXPORT = [*ENGINE, *RUNTIME, "onnx>=1.18"]
 TRANSFORMERS = ["transformers>=4.40", "tokenizers>=0.20"]

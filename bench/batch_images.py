@@ -42,10 +42,11 @@ def photos(folder: Path, size: tuple[int, int], count: int) -> list[Path]:
 
 
 def memory(pid: str = "self") -> float:
-    """MB of a process and those that it started, pages that they share counted once."""
+    """MB of a process and those that it started, what they share counted once; libraries, which others map, are not."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().split()
         below = [each for path in Path(f"/proc/{pid}").glob("task/*/children") for each in path.read_text().split()]
     except OSError:  # it has ended meanwhile
         return 0.0
-    return next(int(size) for name, size in pairwise(lines) if name == "Pss:") / 1024 + sum(map(memory, below))
+    own = sum(int(size) for name, size in pairwise(lines) if name in ("Pss_Anon:", "Pss_Shmem:"))
+    return own / 1024 + sum(map(memory, below))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .processes import ProviderError, ProviderProcess
-from .providers import GRAPH_TOLERANCE, Provider
+from .providers import ENGINE_TOLERANCE, Provider
 
 LONG = 30.0  # seconds of a forward that is not repeated to warm up
 FIRST_AND_LAST = [0, -1]
@@ -136,7 +136,7 @@ def check(
     provider: Provider, features: np.ndarray, reference: np.ndarray, allowed: float | None = None
 ) -> tuple[float, str | None]:
     """The features' distance from the reference, and what is wrong if that is beyond `allowed` (None: their type's)."""
-    off, allowed = distance(features, reference), GRAPH_TOLERANCE[provider.dtype] if allowed is None else allowed
+    off, allowed = distance(features, reference), ENGINE_TOLERANCE[provider.dtype] if allowed is None else allowed
     return off, None if off <= allowed else f"wrong output: off by {off:.1e}, and {allowed:.0e} is allowed"
 
 

@@ -30,7 +30,8 @@ def export_graph(provider: Provider, subject: Subject) -> None:
     from gem_fast.export.onnx_export import require_packages
 
     from gem_fast.options import GemOptions
-    from gem_fast.towers.packing import pack_vision, vision_config
+    from gem_fast.towers.packing import pack_vision
+    from gem_fast.towers.served import vision_config
 
     from .torch_provider import load_weights
 

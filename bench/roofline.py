@@ -12,7 +12,7 @@ from typing import Any
 
 import open_clip
 
-from gem_fast.towers.packing import vision_config
+from gem_fast.towers.served import vision_config
 from gem_fast.writing import write_whole
 
 from .tables import markdown_table

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gem_fast.dtypes import dtype_name
+from gem_fast.dtypes import DTYPES, INT8, dtype_name
 from gem_fast.method import find_method
 from gem_fast.options import GemOptions
 
@@ -69,7 +69,7 @@ class Sweep:
         for name in ("models", "dtypes", "methods"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must name at least one")
-        object.__setattr__(self, "dtypes", tuple(dtype_name(dtype) for dtype in self.dtypes))
+        object.__setattr__(self, "dtypes", tuple(dtype_name(dtype, also=(INT8,)) for dtype in self.dtypes))
 
     def providers(self) -> list[Provider]:
         """Rivals first, the authors' package before all, then the engine in each type, on each backend, GEM first."""
@@ -95,11 +95,12 @@ def rival(name: str, dtype: str) -> Provider:
 
 def _types(name: str, dtypes: Sequence[str]) -> Sequence[str]:
     """Those of the types that a rival computes, or float32."""
-    if name in ("eager", "compiled", "graph"):
-        return dtypes
     if name == "onnx-int8":
-        return ["int8"]
-    able = GRAPH_DTYPES if name in GRAPHS else ("float32",)
+        return [INT8]
+    if name in ("eager", "compiled", "graph"):
+        able: tuple[str, ...] = DTYPES
+    else:
+        able = GRAPH_DTYPES if name in GRAPHS else ("float32",)
     return [dtype for dtype in dtypes if dtype in able] or ["float32"]
 
 
@@ -149,9 +150,9 @@ def _run(
     outcome: Outcome,
     tell: Callable[[Row], None],
 ) -> None:
-    from gem_fast.towers.packing import vision_config
+    from gem_fast.towers.served import vision_config
 
-    config, dtypes = vision_config(subject.model_cfg), sorted({p.dtype for p in providers} - {"int8"})
+    config, dtypes = vision_config(subject.model_cfg), sorted({p.dtype for p in providers} - {INT8})
     for _, size in cases:
         if size % config.patch_size:
             raise ValueError(f"size {size} is no multiple of {subject.name}'s patch, {config.patch_size}")

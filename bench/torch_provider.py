@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gem_fast.dtypes import INT8
+
 from . import memory
 from .providers import Loaded, Provider, Subject
 
@@ -76,12 +78,18 @@ def dtype_of(provider: Provider) -> torch.dtype:
 
 
 def _vision(provider: Provider, subject: Subject, device: str) -> Any:
+    from gem_fast.loading import require_int8
     from gem_fast.method import find_method
     from gem_fast.options import GemOptions
-    from gem_fast.towers.packing import pack_vision, vision_config
+    from gem_fast.towers.int8 import quantize_blocks
+    from gem_fast.towers.packing import pack_vision
+    from gem_fast.towers.served import vision_config
 
     method = find_method(provider.method, GemOptions(**subject.options), {})
     packed = pack_vision(load_weights(subject), vision_config(subject.model_cfg), method, provider.backend)
+    if provider.dtype == INT8:
+        require_int8(torch.device(device), provider.backend)
+        return quantize_blocks(packed)
     return packed.to(device, dtype_of(provider))
 
 

@@ -20,7 +20,7 @@ from gem_fast.preprocess import normalised, to_pixels
 from gem_fast.runtime.agreement import Comparison
 from gem_fast.runtime.manifest import Manifest, size_name
 from gem_fast.scores import surgery_scores
-from gem_fast.towers.text import embed_tokens, sees_padding
+from gem_fast.towers.text import embed_tokens, reads_padding
 
 from .calibration import Calibration
 from .checked_session import open_session
@@ -116,7 +116,7 @@ def _text_encoder(model: GemModel, path: Path) -> Iterator[Comparison]:
         truth = embed_tokens(model.text.tower, tokens)
     session = open_session(path)
     written = (tokens[: len(texts)] != padding_id(model.text.tokenizer)).any(0).nonzero()
-    longest = tokens.shape[1] if sees_padding(model.text.tower) else int(written.max()) + 1
+    longest = tokens.shape[1] if reads_padding(model.text.tower) else int(written.max()) + 1
     for told, ids in (("texts", tokens), ("cut texts", tokens[: len(texts), :longest])):
         result = session.run(None, {"token_ids": ids.numpy()})[0]
         where: dict[str, Any] = {"graph": path.name, "output": "text_embeddings", "size": None}

@@ -3,9 +3,8 @@
 import string
 from typing import Any
 
-from open_clip.tokenizer import _clean_canonicalize, _clean_lower, _clean_whitespace
-
 from gem_fast.errors import ExportError
+from gem_fast.towers.cleaning import CLEANINGS, canonicalize, whitespace
 from gem_fast.towers.tokenizers import FileTokenizer
 
 from .text_cleaning import CLEANING, FINAL_SIGMA
@@ -40,17 +39,17 @@ def file_tokenizer_json(tokenizer: FileTokenizer) -> str:
 
 
 def _cleaning(clean: Any) -> list[Any]:
-    """open_clip's cleaning of texts as normalizers."""
+    """The cleaning of texts as normalizers."""
     from tokenizers import Regex, normalizers
 
     if clean is str:
         return []
-    if clean not in (_clean_whitespace, _clean_lower, _clean_canonicalize):
+    if clean not in CLEANINGS.values():
         raise ExportError("the texts of this model are cleaned in a way that can't be exported")
     replace = normalizers.Replace
     steps: list[Any] = [replace(Regex(pattern), text) for pattern, text in CLEANING] + [normalizers.NFC()]
-    if clean is _clean_canonicalize:
+    if clean is canonicalize:
         steps += [replace("_", " "), replace(Regex(_PUNCTUATION), "")]
-    if clean is not _clean_whitespace:
+    if clean is not whitespace:
         steps += [replace(Regex(FINAL_SIGMA), "ς"), normalizers.Lowercase()]
     return [*steps, replace(Regex(r"\s+"), " "), normalizers.Strip()]

@@ -17,6 +17,7 @@ from gem_fast.templates import TEMPLATES
 
 from .export_options import ExportOptions
 from .folders import whole_folder
+from .plain import require_float
 
 if TYPE_CHECKING:
     from .graph_files import GraphFiles
@@ -60,6 +61,7 @@ def check_model(model: GemModel, options: ExportOptions) -> None:
     """ExportError unless the graphs can be written of it and compared with it."""
     if model.dtype != torch.float32 or model.device.type != "cpu":
         raise ExportError("load the model in float32 on the CPU; the type of the export is its option dtype")
+    require_float(model.vision)
     if model.interpolation != "bicubic" and options.with_preprocess:
         raise ExportError(
             f"with_preprocess resizes images bicubically, and {model.name} takes them {model.interpolation}: "
@@ -163,7 +165,7 @@ def describe(model: GemModel, export: ExportFacts, vocabulary: VocabularyFacts |
     """The manifest's facts about the model and the export, without files."""
     if model.logit_bias is not None:
         raise ExportError("an export's confidence is a softmax: load the model without sigmoid")
-    from gem_fast.towers.text import sees_padding
+    from gem_fast.towers.text import reads_padding
 
     from .tokenizer_file import around_texts, padding_id, unescapes
 
@@ -187,7 +189,7 @@ def describe(model: GemModel, export: ExportFacts, vocabulary: VocabularyFacts |
             start_token=start,
             end_token=end,
             padding_token=padding_id(tokenizer),
-            filled=sees_padding(model.text.tower),
+            filled=reads_padding(model.text.tower),
             unescaped=unescapes(tokenizer),
         ),
         defaults=ScoreFacts(defaults.logit_scale, defaults.threshold, defaults.heatmap_threshold),

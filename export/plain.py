@@ -9,7 +9,9 @@ from gem_fast.kernels.linear import activate
 from torch import Tensor, nn
 
 from gem_fast.dtypes import dtype_name
+from gem_fast.errors import ExportError
 from gem_fast.runtime.facts import QUANTIZED
+from gem_fast.towers.int8 import in_int8
 from gem_fast.towers.layer import Linear
 from gem_fast.towers.vit import GemVisionTransformer
 
@@ -54,6 +56,12 @@ def affine(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return scale, (-low / scale).round().clamp(0, 255).to(torch.int32)
 
 
+def require_float(vision: GemVisionTransformer) -> None:
+    """ExportError if the model was loaded in int8, whose weights are rounded for this CPU's kernel."""
+    if in_int8(vision):
+        raise ExportError("load the model in float32 on the CPU; int8 is the export's option quantize, or calibrate")
+
+
 def plain_torch(
     vision: GemVisionTransformer, kind: str, ranges: Mapping[str, tuple[float, float]] | None = None
 ) -> GemVisionTransformer:
@@ -61,6 +69,7 @@ def plain_torch(
 
     `ranges` are those of layers in static int8, by their names.
     """
+    require_float(vision)
     plain = copy.deepcopy(vision)
     plain.backend = "sdpa"
     if kind not in QUANTIZED:

@@ -1,16 +1,15 @@
-"""CLIP's tokenizer in the format of Hugging Face's `tokenizers`, equal to open_clip's byte-pair encoding."""
+"""CLIP's tokenizer in the format of Hugging Face's `tokenizers`, equal to its byte-pair encoding."""
 
 from typing import Any
 
-from open_clip.tokenizer import SimpleTokenizer, _clean_lower
-
 from gem_fast.errors import ExportError
+from gem_fast.towers.cleaning import lower
+from gem_fast.towers.clip_tokenizer import END, START, ClipTokenizer
 from gem_fast.towers.tokenizers import FileTokenizer
 
 from .file_tokenizer import file_tokenizer_json
 from .text_cleaning import CLEANING, FINAL_SIGMA
 
-_START, _END = "<start_of_text>", "<end_of_text>"
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
@@ -22,7 +21,7 @@ def padding_id(tokenizer: Any) -> int:
 def around_texts(tokenizer: Any) -> tuple[int | None, int | None]:
     """The ids before and behind every text; None where there is none."""
     if not isinstance(tokenizer, FileTokenizer):
-        return tokenizer.sot_token_id, tokenizer.eot_token_id
+        return tokenizer.start, tokenizer.end
     first, *rest = tokenizer([""])[0].tolist()
     behind = rest[0] if rest else None
     padding = padding_id(tokenizer)
@@ -42,13 +41,12 @@ def tokenizer_json(tokenizer: Any) -> str:
     """
     if isinstance(tokenizer, FileTokenizer):
         return file_tokenizer_json(tokenizer)
-    usual = isinstance(tokenizer, SimpleTokenizer) and tokenizer.clean_fn is _clean_lower
-    if not usual or tokenizer.reduction_fn is not None or len(tokenizer.all_special_ids) != 2:
+    if not isinstance(tokenizer, ClipTokenizer) or tokenizer.clean_fn is not lower:
         raise ExportError(f"the tokenizer {type(tokenizer).__name__} of this model is not CLIP's; it can't be exported")
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-    merges = [pair for pair, _ in sorted(tokenizer.bpe_ranks.items(), key=lambda item: item[1]) if len(pair) == 2]
-    made = Tokenizer(models.BPE(vocab=tokenizer.encoder, merges=merges, end_of_word_suffix="</w>", fuse_unk=False))
+    merges = [(left, right) for left, right in (pair.split(" ") for pair in tokenizer.ranks)]
+    made = Tokenizer(models.BPE(vocab=tokenizer.ids, merges=merges, end_of_word_suffix="</w>", fuse_unk=False))
     made.normalizer = normalizers.Sequence(
         [normalizers.Replace(Regex(pattern), text) for pattern, text in CLEANING]
         + [
@@ -66,10 +64,10 @@ def tokenizer_json(tokenizer: Any) -> str:
         ]
     )
     made.decoder = decoders.ByteLevel()
-    made.add_special_tokens([AddedToken(text, normalized=True, special=True) for text in (_START, _END)])
+    made.add_special_tokens([AddedToken(text, normalized=True, special=True) for text in (START, END)])
     made.post_processor = processors.TemplateProcessing(
-        single=f"{_START} $A {_END}",
-        special_tokens=[(_START, tokenizer.sot_token_id), (_END, tokenizer.eot_token_id)],
+        single=f"{START} $A {END}",
+        special_tokens=[(START, tokenizer.start), (END, tokenizer.end)],
     )
     made.enable_truncation(tokenizer.context_length)
     made.enable_padding(length=tokenizer.context_length, pad_id=0, pad_token="!")

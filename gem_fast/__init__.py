@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .model import GemModel
     from .options import Defaults, GemOptions
     from .segmentation import Segmentation
-    from .towers.checkpoint import pretrained_tags, supported_models, unsupported_models
+    from .towers.configs import pretrained_tags, supported_models, unsupported_models
 
 __version__ = _version("gem_fast")
 __all__ = [
@@ -51,11 +51,11 @@ _HOMES = {
     "Segmentation": "segmentation",
     "load": "loading",
     "methods": "method",
-    "pretrained_tags": "towers.checkpoint",
+    "pretrained_tags": "towers.configs",
     "records": "batch",
     "segment_files": "batch",
-    "supported_models": "towers.checkpoint",
-    "unsupported_models": "towers.checkpoint",
+    "supported_models": "towers.configs",
+    "unsupported_models": "towers.configs",
 }
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from gem_fast.kernels.backends import VARIABLE, check_name
-from gem_fast.kernels.cpu_library import why_missing
+from gem_fast.kernels.backends import EVERYWHERE, VARIABLE, check_name
+from gem_fast.kernels.cpu_library import why_missing, why_no_vnni
 
-from .dtypes import dtype_name
+from .dtypes import INT8, dtype_name
 from .errors import ModelError, warn_caller
 from .graphs import GraphedForward, require_cuda
 from .method import Method, find_method
@@ -21,6 +21,8 @@ from .model import GemModel
 from .options import GemOptions
 from .towers.attention_pool import POOLINGS
 from .towers.checkpoint import Checkpoint, read_checkpoint
+from .towers.int8 import quantize_blocks
+from .towers.layer import prepack
 from .towers.packing import pack_vision
 from .towers.text import TextEncoder
 from .towers.vision_config import VisionConfig
@@ -58,8 +60,8 @@ def load(
             CLIP's own; by default the folder of the weights, then the hub.
         device: where to run, such as `"cpu"`, `"cuda"`, `"cuda:1"` or `"mps"`; of `"cuda"` `segment_files` takes all
             GPUs, what else there is the first.
-        dtype: float32, bfloat16 or float16 of the vision transformer, by torch's type, its name or its short name;
-            text is encoded in float32.
+        dtype: float32, bfloat16 or float16 of the vision transformer, by torch's type, its name or its short name, or
+            int8 of its blocks' linear layers, on CPUs with AVX-512 VNNI; text is encoded in float32.
         backend: `"cpu"`, `"triton"`, `"sdpa"` or `"reference"` for the attention, LayerNorm and the decoding of
             scores; what has no kernels of that name takes plain torch. None is what the environment variable
             `GEM_FAST_BACKEND` names, else the fastest that serves.
@@ -81,12 +83,14 @@ def load(
         ModelError: the model, weights, device, dtype, backend or method can't be used; the message says what can.
     """
     try:
-        chosen: torch.dtype = getattr(torch, dtype_name(dtype))
+        named = dtype_name(dtype, also=(INT8,))
         if backend is not None:
             check_name(backend)
     except ValueError as error:
         raise ModelError(str(error)) from error
     where = usable_device(device)
+    if named == INT8:
+        require_int8(where, backend)
     if graph:
         require_cuda(where)
     if where.type == "cpu" and not (backend or os.environ.get(VARIABLE)):
@@ -102,7 +106,8 @@ def load(
         chosen_method = find_method(method, GemOptions(**checkpoint.options), options)
     except ValueError as error:
         raise ModelError(str(error)) from error
-    vision = pack_vision(checkpoint.vision_state, config, chosen_method, backend).to(where, chosen)
+    vision = pack_vision(checkpoint.vision_state, config, chosen_method, backend)
+    vision = prepack(quantize_blocks(vision) if named == INT8 else vision.to(where, getattr(torch, named)))
     text = TextEncoder(
         checkpoint.text.to(where), checkpoint.tokenizer, known_tokens=checkpoint.known_tokens, cache=text_cache
     )
@@ -151,6 +156,15 @@ def usable_device(device: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(f"device {str(device)!r} can't be used here: {str(error).splitlines()[0]}") from error
     return where
+
+
+def require_int8(device: torch.device, backend: str | None) -> None:
+    """Raise ModelError where linear layers in int8 can't run, or only by torch and unasked."""
+    if device.type != "cpu":
+        raise ModelError(f"dtype int8 is for the CPU, and the device is {device}: take float16 or bfloat16 there")
+    reason = why_no_vnni()
+    if reason and (backend or os.environ.get(VARIABLE)) not in EVERYWHERE:
+        raise ModelError(f"dtype int8 can't run here: {reason}. Take float32 or bfloat16")
 
 
 @cache

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 from .decoding import Decoder, KernelDecoder, SigmoidDecoder
-from .dtypes import dtype_name
+from .dtypes import INT8, dtype_name
 from .graphs import GraphedForward
 from .options import Defaults
 from .preprocess import Picture, ResizePolicy, input_size, normalised, normalised_tensor, resized_by_torch
 from .query import Query
 from .scores import score_patches, surgery_scores
 from .segmenter import Encode, Replica, Segmenter, Sizes, encoder
+from .towers.int8 import in_int8
+from .towers.layer import prepack
 from .towers.text import TextEncoder
 from .towers.vit import GemVisionTransformer, VisionFeatures
 from .windows import Windows
@@ -114,7 +116,7 @@ class GemModel(Segmenter):
             "method": asdict(self.vision.method)
             | self.reading
             | ({"feature_surgery": True} if self.feature_surgery else {}),
-            "dtype": dtype_name(self.dtype),
+            "dtype": INT8 if in_int8(self.vision) else dtype_name(self.dtype),
         }
 
     @cached_property
@@ -122,9 +124,9 @@ class GemModel(Segmenter):
         """Of names and values of both towers' weights, in the order of their names."""
         digest = hashlib.sha256()
         for tower in (self.vision, self.text.tower):
-            for name, value in sorted(tower.state_dict().items()):
+            for name, value in sorted(tower.state_dict(keep_vars=True).items()):  # none is held twice
                 digest.update(name.encode())
-                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+                digest.update(value.detach().to_dense().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
 
     @property
@@ -204,4 +206,5 @@ def scorer(content: bytes, device: str, threads: int) -> Encode:
     """What a `GemModel.replica` makes: the scores of pixels, for its query."""
     torch.set_num_threads(threads)
     model, (query, windows, batch_size) = torch.load(io.BytesIO(content), map_location=device, weights_only=False)
+    prepack(model.vision)
     return encoder(model, query, windows, batch_size)

@@ -14,9 +14,8 @@ from gem_fast.kernels.attention.triton.tiles import FAMILIES
 
 from .dtypes import dtype_name
 from .errors import ModelError
-from .towers.checkpoint import supported_models
-from .towers.configs import find_config
-from .towers.packing import vision_config, why_unsupported
+from .towers.configs import find_config, supported_models
+from .towers.served import vision_config, why_unsupported
 from .towers.vision_config import VisionConfig
 from .writing import write_whole
 

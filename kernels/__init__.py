@@ -6,7 +6,7 @@ Nothing here knows of models or files. Importing this package never touches a de
 from .attention import pair_attention, query_key_attention, self_self_attention
 from .decoding import decode_heatmaps, decode_labels
 from .layer_norm import add_layer_norm, layer_norm_and_temperature
-from .linear import linear
+from .linear import linear, prepacked
 from .quick_gelu import quick_gelu
 from .unit_rows import unit_rows
 
@@ -17,6 +17,7 @@ __all__ = [
     "layer_norm_and_temperature",
     "linear",
     "pair_attention",
+    "prepacked",
     "query_key_attention",
     "quick_gelu",
     "self_self_attention",

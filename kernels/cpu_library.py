@@ -8,7 +8,8 @@ from typing import Any
 import torch  # its OpenMP runtime is what the library's undefined GOMP_parallel resolves to
 
 PATHS = ("avx512_bf16", "avx512", "avx2")  # as the library numbers them, the fastest first
-_INTERFACE = 3  # of the library, as `gem_fast_interface` tells it
+_VNNI, _FAST_BFLOAT16 = 3, 4  # as `gem_fast_supports` numbers them
+_INTERFACE = 4  # of the library, as `gem_fast_interface` tells it
 
 
 def _load() -> tuple[ctypes.CDLL | None, str | None]:
@@ -41,6 +42,19 @@ def why_missing() -> str | None:
     if _MISSING is None and not _RUNNABLE:
         return "this CPU has no AVX2 with FMA and F16C"
     return _MISSING
+
+
+def why_no_vnni() -> str | None:
+    """Why no native int8 product can run on this machine, or None."""
+    if _LIBRARY is None or _LIBRARY.gem_fast_supports(_VNNI):
+        return _MISSING
+    return "this CPU has no AVX-512 VNNI, the instructions that add up products of 8 bits without saturating"
+
+
+def faster_dtype() -> torch.dtype:
+    """bfloat16 where its products are faster than those of float32, else float32."""
+    fast = _LIBRARY is not None and _LIBRARY.gem_fast_supports(_FAST_BFLOAT16)
+    return torch.bfloat16 if fast else torch.float32
 
 
 def choose_path(usable: Sequence[str], asked: str | None = None) -> str:

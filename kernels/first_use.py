@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .triton_host import constant
 from .user_cache import user_file
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def not_known_wrong(operation: "Operation", row: "Backend", tensor: Tensor) -> b
     return tensor.device.type != "cuda" or not _known_wrong(operation.name, tensor.dtype, tensor.device.index or 0)
 
 
-@torch.compiler.assume_constant_result
+@constant
 def _known_wrong(name: str, dtype: torch.dtype, index: int) -> bool:
     known = _found.get((name, dtype, index))
     return bool(Records(index).verdicts.get(_key(name, dtype)) if known is None else known)

@@ -15,6 +15,7 @@ from torch import Tensor
 # oneDNN's name and variant of an activation; it has none for quick_gelu.
 _FUSED = {None: ("none", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh")}
 _LEAST = 2**22  # multiplications of an image below which the call may cost more than it saves: about 15 µs there
+_ROWS = 785  # that a weight is prepacked for; any number is right
 
 
 def linear(
@@ -28,21 +29,38 @@ def linear(
 
     Args:
         x: `[..., I]`, of weight's type.
-        weight, bias: `[O, I]` and `[O]` or None.
+        weight, bias: `[O, I]`, plain or `prepacked`, and `[O]` or None.
         activation: None, `gelu`, `gelu_tanh` or `quick_gelu`.
         backend: of `quick_gelu`, by name; None for what serves.
 
     Returns:
         `[..., O]`.
     """
+    if weight.is_mkldnn:
+        x = x.contiguous()
     if _serves(x, weight, bias):
         fused, variant = _FUSED.get(activation, _FUSED[None])
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, fused, [], variant)
         return y if activation in _FUSED else activate(y, activation, backend)
+    if weight.is_mkldnn:  # for a gradient, say
+        weight = weight.to_dense()
     if x.device.type == "cpu" and x.ndim == 3 and not torch.compiler.is_compiling() and len(x) > 1:
         # MKL's bits depend on the number of rows: small images are taken one by one.
         return torch.stack([activate(F.linear(image, weight, bias), activation, backend) for image in x])
     return activate(F.linear(x, weight, bias), activation, backend)
+
+
+def prepacked(weight: Tensor) -> Tensor:
+    """A weight `[O, I]` as oneDNN's product reads it, which `linear` takes too; itself where oneDNN serves it not.
+
+    Plain weights are laid out so in each call. Such a tensor is opaque: it has no storage, and little but `linear` and
+    `to_dense`, which gives the same numbers back, takes it. Bits of a product are those with the plain weight, but for
+    a single row, which has those of a row among others.
+    """
+    if weight.device.type != "cpu" or weight.is_mkldnn or weight.requires_grad or not _onednn(weight.dtype):
+        return weight
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _ROWS)
+    return packed
 
 
 def activate(x: Tensor, activation: str | None, backend: str | None = None) -> Tensor:
@@ -57,7 +75,7 @@ def activate(x: Tensor, activation: str | None, backend: str | None = None) -> T
 
 
 def _serves(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether oneDNN's product takes these: large, on an x86-64 CPU, and nothing has to see inside.
+    """Whether oneDNN's product takes these: large or prepacked, on an x86-64 CPU, and nothing has to see inside.
 
     Its bits are those of any batch, and MKL's are not.
     """
@@ -65,12 +83,17 @@ def _serves(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     return (
         x.device.type == "cpu"
         and not torch.compiler.is_compiling()  # first: a size that a traced program compares is fixed in it
-        and (x[:1] if x.ndim > 2 else x).numel() * weight.shape[0] >= _LEAST  # its bits may not depend on its batch
+        and (weight.is_mkldnn or _is_large(x, weight))
         and x.is_contiguous()
         and all(t.dtype == x.dtype for t in tensors)
         and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
         and _onednn(x.dtype)
     )
+
+
+def _is_large(x: Tensor, weight: Tensor) -> bool:
+    """By one image of a batch: the bits of each may not depend on the others."""
+    return (x[:1] if x.ndim > 2 else x).numel() * weight.shape[0] >= _LEAST
 
 
 def _onednn(dtype: torch.dtype) -> bool:

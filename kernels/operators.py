@@ -11,7 +11,8 @@ _LIBRARY = torch.library.Library("gem_fast", "FRAGMENT")
 def register(schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> Callable[..., Any]:
     """Register `gem_fast::NAME` of a schema `NAME(...) -> ...`, without a backward; returns what calls it.
 
-    `torch.library.custom_op` would do the same, but its layers in Python take longer than a launch.
+    `torch.library.custom_op` would do the same, but its layers in Python take longer than a launch, and its first call
+    imports Dynamo.
 
     Args:
         run: computes it, on any device.

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from gem_fast.graphs import GraphedForward
 from gem_fast.options import GemOptions
-from gem_fast.towers.packing import pack_vision, vision_config
+from gem_fast.towers.packing import pack_vision
+from gem_fast.towers.served import vision_config
 
 from .cases import Case, Outputs, Problem
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 INSTALL = "pip install tensorrt (10.14 or newer, on a machine with an NVIDIA GPU)"
 OLDEST = (10, 14)  # the first whose parser takes the Attention operator
 TIMING_CACHE = "timing.cache"
+_LARGEST_CACHE = 1 << 30  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,16 @@ class Extent:
 # The dimensions of a graph by name: what one optimisation profile says.
 Profile = dict[str, Extent]
 Shapes = dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
+
+
+def stored_timings(folder: Path) -> bytes:
+    """What an earlier build measured, or nothing; ExportError if it is too large to have come of one."""
+    path = folder / TIMING_CACHE
+    if not path.exists():
+        return b""
+    if path.stat().st_size > _LARGEST_CACHE:
+        raise ExportError(f"{path} has more than {_LARGEST_CACHE:,} bytes, which no timing cache has: delete it")
+    return path.read_bytes()
 
 
 def input_shapes(model: "ModelProto", profile: Profile) -> Shapes:
@@ -124,7 +135,7 @@ def build_engine(onnx: Path, engine: Path, profiles: list[Profile]) -> dict[str,
             profile.set_shape(name, *(trt.Dims(list(dims)) for dims in (least, usual, most)))
         config.add_optimization_profile(profile)
     stored = engine.parent / TIMING_CACHE
-    cache = config.create_timing_cache(stored.read_bytes() if stored.exists() else b"")
+    cache = config.create_timing_cache(stored_timings(engine.parent))
     if not config.set_timing_cache(cache, ignore_mismatch=False):  # it is of another GPU or version
         config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
     plan = builder.build_serialized_network(network, config)

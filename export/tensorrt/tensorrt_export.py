@@ -13,7 +13,16 @@ from gem_fast.runtime.typed_json import from_json, read_json, shown
 
 from ..export_options import ExportOptions
 from ..folders import whole_folder
-from .build import TIMING_CACHE, Extent, Profile, build_engine, input_shapes, trtexec_line, why_not_here
+from .build import (
+    TIMING_CACHE,
+    Extent,
+    Profile,
+    build_engine,
+    input_shapes,
+    stored_timings,
+    trtexec_line,
+    why_not_here,
+)
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -97,8 +106,8 @@ def export_tensorrt(
             "\n".join(["#!/bin/sh", "set -e", 'cd "$(dirname "$0")"', *commands, ""])
         )
         missing = why_not_here()
-        if not missing and (out / TIMING_CACHE).exists():
-            (folder / TIMING_CACHE).write_bytes((out / TIMING_CACHE).read_bytes())
+        if not missing and (timings := stored_timings(out)):
+            (folder / TIMING_CACHE).write_bytes(timings)
         engines = () if missing else tuple(build_engines(folder, tell))
     return TensorRTExport(manifest, engines, missing, commands)
 

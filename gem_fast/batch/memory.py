@@ -1,5 +1,6 @@
 """Memory that the run and its processes share, so that arrays need not travel."""
 
+import math
 import mmap
 import os
 from typing import Any
@@ -34,4 +35,4 @@ class Memory:
         if isinstance(reference, np.ndarray):
             return reference
         offset, shape, kind = reference
-        return np.frombuffer(self._map, kind, int(np.prod(shape)), offset).reshape(shape)
+        return np.frombuffer(self._map, kind, math.prod(shape), offset).reshape(shape)

@@ -6,7 +6,7 @@ import re
 import threading
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from ..writing import told_of, write_whole
@@ -29,7 +29,7 @@ class Record:
     files: dict[str, str] = field(default_factory=dict)  # by kind, relative to the output folder
 
     def line(self) -> bytes:
-        return (json.dumps(asdict(self), ensure_ascii=False) + "\n").encode(errors="backslashreplace")
+        return (json.dumps(vars(self), ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 
 
 def parse_record(line: bytes | str) -> Record | None:

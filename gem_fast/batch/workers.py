@@ -15,6 +15,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +27,7 @@ from .sources import Source
 
 _PR_SET_PDEATHSIG = 1  # Linux
 _NICENESS = 5  # the engine goes first where they share its cores
+_TRIMMED = 64  # requests after which what the C library keeps of freed memory goes back: pictures differ in size
 FORKS = hasattr(os, "fork") and sys.platform.startswith("linux")
 Seconds = dict[str, float]  # how long each stage took
 
@@ -94,8 +96,19 @@ def serve(work: Work, memory: Memory, receive: Callable[[], Any], send: Callable
     drop it.
     """
     held: dict[int, Any] = {}
-    while request := receive():
+    for served in count(1):
+        request = receive()
+        if not request:
+            return
         send(_answer(work, memory, held, *request))  # nothing else keeps its pixels while this waits
+        del request
+        if served % _TRIMMED == 0:
+            _trim()
+
+
+def _trim() -> None:
+    with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _answer(work: Work, memory: Memory, held: dict[int, Any], task: int, *rest: Any) -> Answer:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..dtypes import INT8
 from ..terminal import console, errors, fail
 from .options import dtype_option
 
@@ -34,7 +35,7 @@ def measure(
     model: Annotated[list[str], typer.Option(help="Model; repeatable, as are the next four.")] = ["ViT-B-16"],  # noqa: B006
     size: Annotated[list[int], typer.Option(min=1, help="Side of the input in pixels.")] = [448],  # noqa: B006
     batch_size: Annotated[list[int], typer.Option(min=1, help="Images in one forward.")] = [1],  # noqa: B006
-    dtype: Annotated[list[str], dtype_option("Type of the vision transformer")] = ["float32"],  # noqa: B006
+    dtype: Annotated[list[str], dtype_option("Type of the vision transformer", also=(INT8,))] = ["float32"],  # noqa: B006
     backend: Annotated[list[str], typer.Option(help="Attention backend, or auto.")] = ["auto"],  # noqa: B006
     method: Annotated[list[str], typer.Option(help="gem, clip, sclip, ...; repeatable.")] = ["gem"],  # noqa: B006
     against: Annotated[

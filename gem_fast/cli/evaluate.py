@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from ..dtypes import INT8
 from ..terminal import console, ended_by_signals, errors, fail, say, short_warnings
 from .options import PoolingName, Resize, Rotated, Tokenizer, Weights, chosen, dtype_option
 from .progress import Style, shown
@@ -75,7 +76,7 @@ def evaluate(
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="File for the rows, with IoU by class.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an evaluation into --json.")] = False,
-    dtype: Annotated[str, dtype_option("Type of the vision transformer")] = "float32",
+    dtype: Annotated[str, dtype_option("Type of the vision transformer", also=(INT8,))] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     pooling: PoolingName = None,
     rotated: Rotated = False,

@@ -22,6 +22,8 @@ from .options import (
     dtype_option,
 )
 
+_INT8 = "; int8 is --quantize int8, or --calibrate"
+
 
 class Format(str, Enum):
     onnx = "onnx"
@@ -70,7 +72,9 @@ def export(
             "Runtime's own, fastest; the default elsewhere) or plugin (the fused kernels in a TensorRT engine)."
         ),
     ] = None,
-    dtype: Annotated[str, dtype_option("Type of the image encoder, of which what needs it stays float32")] = "float32",
+    dtype: Annotated[
+        str, dtype_option("Type of the image encoder, of which what needs it stays float32", elsewhere=_INT8)
+    ] = "float32",
     size: Annotated[
         list[str] | None, typer.Option(help="Input size, as 448 or 448x640 (height x width); repeatable.")
     ] = None,

@@ -14,28 +14,29 @@ def models(name: Annotated[str | None, typer.Argument(help="Tell of this model a
     Of one model: its input and defaults, and its tags, or, of an embedded one, the words that it knows, as
     --prompts-file takes them.
     """
-    import gem_fast
+    from gem_fast.errors import ModelError
 
     try:
-        supported_models = gem_fast.supported_models
-    except gem_fast.ModelError as error:  # without torch there is none
-        fail(str(error))
-    if name is not None:
-        for line in told(name):
+        for line in listed() if name is None else told(name):
             say(line)
-        return
+    except ModelError as error:  # without open_clip's files only the embedded model is known
+        fail(str(error))
+
+
+def listed() -> Iterator[str]:
+    """A line for each model, whatever the width, so that grep finds the tags with the name."""
+    from gem_fast.towers.configs import supported_models, unsupported_models
+
     names = supported_models()
-    for each in names:
-        # A line each, whatever the width, so that grep finds the tags with the name.
-        say(f"{each:{max(map(len, names))}}  {', '.join(tags(each)) or '(embedded)'}")
-    for each, reason in gem_fast.unsupported_models().items():
-        say(f"{each}: not supported, {reason}")
+    for name in names:
+        yield f"{name:{max(map(len, names))}}  {', '.join(tags(name)) or '(embedded)'}"
+    for name, reason in unsupported_models().items():
+        yield f"{name}: not supported, {reason}"
 
 
 def tags(name: str) -> list[str]:
     """What `--pretrained` takes of a model that does not bring its weights."""
-    from gem_fast import pretrained_tags
-    from gem_fast.towers.configs import EMBEDDED
+    from gem_fast.towers.configs import EMBEDDED, pretrained_tags
 
     return [] if name in EMBEDDED else pretrained_tags(name) or ["random"]
 
@@ -45,7 +46,7 @@ def told(name: str) -> Iterator[str]:
     from gem_fast.options import Defaults
     from gem_fast.towers.configs import find_config
     from gem_fast.towers.model_tokenizer import tokenizer_source
-    from gem_fast.towers.packing import vision_config, why_unsupported
+    from gem_fast.towers.served import vision_config, why_unsupported
 
     config = find_config(name)
     if config is None:

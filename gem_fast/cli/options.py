@@ -46,17 +46,15 @@ def chosen(**settings: Any) -> dict[str, Any]:
     return {name: value.value if isinstance(value, Enum) else value for name, value in given.items()}
 
 
-def dtype_option(what: str, also: tuple[str, ...] = ()) -> Any:
-    """`--dtype`, one of `DTYPES` by its name or its short name, or of the names `also`; its help says of what."""
+def dtype_option(what: str, also: tuple[str, ...] = (), elsewhere: str = "") -> Any:
+    """`--dtype`, one of `DTYPES` by its name or its short name, or of the names `also`; its help says of what, and
+    `elsewhere` what another option is for."""
 
     def parse(text: str) -> str:
-        if text in also:
-            return text
         try:
-            return dtype_name(text)
+            return dtype_name(text, also)
         except ValueError as error:
-            others = f"; {', '.join(also)} is possible too" if also else ""
-            raise typer.BadParameter(f"{error}{others}") from error
+            raise typer.BadParameter(f"{error}{elsewhere}") from error
 
-    told = f"{what}: {', '.join((*DTYPES, *also))}; fp32, bf16, fp16 for short."
+    told = f"{what}: {', '.join((*DTYPES, *also))}; fp32, bf16, fp16 for short{elsewhere}."
     return typer.Option(parser=parse, metavar="TYPE", help=told)

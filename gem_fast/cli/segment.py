@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..dtypes import INT8
 from ..terminal import fail
 from .job import Job
 from .job_local import run_here
@@ -92,7 +93,7 @@ def segment(
     pretrained: Pretrained = None,
     weights: Weights = None,
     tokenizer: Tokenizer = None,
-    dtype: Annotated[str, dtype_option("Type of the vision transformer")] = "float32",
+    dtype: Annotated[str, dtype_option("Type of the vision transformer", also=(INT8,))] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda (all GPUs), cuda:1, mps.")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 8,
     size: Annotated[

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from math import isqrt
 from typing import Any
 
-import open_clip
 from torch import Tensor
 
-from .packing import why_unsupported
+from .open_clip_files import model_config, model_names
+from .served import why_unsupported
 
 _SIZES = {384: "S", 512: "M", 768: "B", 1024: "L", 1280: "H", 1408: "g", 1664: "bigG"}
 
@@ -78,11 +78,12 @@ def trained_size(state: dict[str, Tensor]) -> int | None:
 
 def names_of(found: Architecture, size: int | None, quick_gelu: bool) -> list[str]:
     """open_clip's names of supported models with that architecture; of that size only, if there are any."""
-    configs = {name: open_clip.get_model_config(name) for name in open_clip.list_models()}
+    configs = {name: model_config(name) for name in model_names()}
     fitting = {
         name: config["vision_cfg"].get("image_size", 224)
         for name, config in configs.items()
-        if not why_unsupported(config)
+        if config is not None
+        and not why_unsupported(config)
         and bool(config.get("quick_gelu")) is quick_gelu
         and architecture_of_config(config) == found
     }

@@ -1,44 +1,12 @@
 """BERT as a text tower: BLIP's, and those of the CLIPs with RoBERTa and XLM-RoBERTa."""
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layer import Linear
 from .naming import TowerWeights
-
-
-@dataclass(frozen=True)
-class BertConfig:
-    """Shape of the tower.
-
-    Attributes:
-        context: the most tokens of a text.
-        padding: id of the tokens behind a text, which nothing attends to.
-        pool: what is read: the `"first"` token, or the `"mean"` of those that are no padding.
-        projection: widths behind the tower, a linear layer each with GELU between them; none for the tower's own.
-        projection_bias: whether these have one.
-        skipped_positions: rows of the position embedding before that of the first token (RoBERTa).
-        token_types: rows of an embedding of which the first is added to each token; 0 for none (BLIP).
-    """
-
-    width: int
-    layers: int
-    heads: int
-    mlp_width: int
-    vocabulary: int
-    positions: int
-    context: int
-    padding: int = 0
-    pool: str = "first"
-    projection: tuple[int, ...] = ()
-    projection_bias: bool = False
-    activation: str = "gelu"
-    norm_eps: float = 1e-12
-    skipped_positions: int = 0
-    token_types: int = 0
+from .text_config import BertConfig
 
 
 class BertBlock(nn.Module):

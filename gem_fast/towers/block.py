@@ -1,5 +1,6 @@
 """A block of the vision transformer, and tokens whose sum waits for the LayerNorm after it."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -55,13 +56,16 @@ class Block(nn.Module):
             self.mlp_norm = nn.LayerNorm(config.mlp_width, eps)
         self.mlp_out = Linear(config.mlp_width, width)
 
+    def check_move(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Raise ModelError if its weights can't be cast or moved as `fn` does it."""
+
     def project(self, y: Tensor, wanted: str = "qkv") -> Tensor:
         """Packed projections of normalised tokens: [B, N, C] -> [B, N, 3, H, D]; those not wanted stay unset."""
         B, N, C = y.shape
         if set(wanted) == set("qkv"):
             return self.qkv(y).view(B, N, 3, self.heads, -1)
         packed = y.new_empty(B, N, 3, C)
-        for letter in wanted:
+        for letter in wanted:  # by parts of a plain weight, which this layer has from here on
             index = "qkv".index(letter)
             rows = slice(index * C, (index + 1) * C)
             packed[:, :, index] = linear(y, self.qkv.weight[rows], self.qkv.bias[rows])

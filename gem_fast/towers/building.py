@@ -2,24 +2,28 @@
 
 from copy import deepcopy
 from dataclasses import dataclass
-from math import exp
+from math import exp, log
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
 from .architecture import architecture_of_config, architecture_of_state, names_of, trained_size
-from .blip import BLIP, blip_scale, blip_shapes, blip_state, pack_blip_text, random_blip
-from .clip_names import COCA, check_finite, to_clip
-from .hf_text import Module, TextMaker, hf_text, make_mask
-from .siglip import SIGLIP, siglip_visual
+from .blip import blip_scale, blip_shapes, blip_state, pack_blip_text
+from .blip_config import BLIP
+from .clip_names import check_finite, to_clip
+from .hf_text import hf_text
+from .settings import check_config, is_own_vision
+from .shapes import Shapes, vision_shapes
+from .text_config import text_config
+from .text_maker import OwnText, TextMaker
+from .untrained import untrained
 from .weights_file import Weights
 
 _MOST_NAMES = 3  # in a message
-_MOST_LAYERS = 1 << 10
+_FIRST_SCALE = log(1 / 0.07)  # with which training begins
 _AT_ONCE = 1 << 21  # numbers of a tensor that are copied before the file's pages leave memory
 # What open_clip raises for settings that make no model.
 _UNFIT = (TypeError, ValueError, KeyError, ArithmeticError, AssertionError, AttributeError, RuntimeError)
@@ -60,64 +64,10 @@ def build_towers(name: str, model_cfg: dict[str, Any], weights: Weights | None, 
         _check_architecture(name, model_cfg, weights)
         if size := trained_size(weights.state):
             model_cfg["vision_cfg"]["image_size"] = size
-    _check_layers(name, model_cfg)
-    device = "cpu" if weights is None else "meta"
-    if SIGLIP in model_cfg:
-        with torch.device(device):
-            visual = siglip_visual(model_cfg)
-        return _by_parts(name, model_cfg, weights, visual, _text(name, model_cfg, device))
+    check_config(name, model_cfg)
     by_others = bool((model_cfg.get("text_cfg") or {}).get("hf_model_name"))
-    if by_others or COCA in model_cfg:
-        text = hf_text(name, model_cfg, places) if by_others else _text(name, model_cfg, device)
-        return _by_parts(name, model_cfg, weights, _visual(name, model_cfg, device), text)
-    clip = _open_clip(name, model_cfg, meta=weights is not None)
-    tower = clip.text if is_custom(model_cfg) else clip
-    if weights is not None:
-        _fill(name, clip, tower, weights)
-    vision_state = dict(clip.visual.state_dict())
-    scale = bias = None
-    if getattr(clip, "logit_bias", None) is not None:
-        scale, bias = float(clip.logit_scale.detach().exp()), float(clip.logit_bias.detach())
-    if tower is clip:
-        del clip.visual
-    return Towers(vision_state, tower.float().requires_grad_(False).eval(), scale, bias)
-
-
-def _check_layers(name: str, model_cfg: dict[str, Any]) -> None:
-    """Refuse what would take for ever to make, even without memory for it."""
-    for tower in ("vision_cfg", "text_cfg"):
-        layers = (model_cfg.get(tower) or {}).get("layers", 12)
-        if type(layers) is not int or layers > _MOST_LAYERS:
-            raise ModelError(f"{name}: its {tower} asks for {str(layers)[:20]} layers, more than {_MOST_LAYERS:,}")
-
-
-def is_custom(model_cfg: dict[str, Any]) -> bool:
-    """Whether open_clip keeps the text tower of such a model in a module of its own."""
-    return bool(model_cfg.get("custom_text") or (model_cfg.get("text_cfg") or {}).get("hf_model_name"))
-
-
-def _open_clip(name: str, model_cfg: dict[str, Any], meta: bool) -> Any:
-    """open_clip's model; on the meta device nothing is initialised that weights replace."""
-    config = deepcopy(model_cfg)
-    kind = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
-    try:
-        with torch.device("meta" if meta else "cpu"):
-            return kind(**config)
-    except _UNFIT as error:
-        raise ModelError(f"{name}: open_clip can't make a model of its config: {str(error)[:200]}") from error
-
-
-def _fill(name: str, clip: Any, text: Any, weights: Weights) -> None:
-    """Give both towers their weights; those of the text tower are named without a prefix."""
-    state = dict(weights.state)
-    short = {key: key if text is clip else key.removeprefix("text.") for key in clip.state_dict()}
-    for key in ("logit_scale", "logit_bias"):
-        value = state.pop(key, None)
-        if key in short:
-            state[key] = torch.zeros(()) if value is None else value.reshape(())
-    check_fit(name, {short[key]: value.shape for key, value in clip.state_dict().items()}, state, weights)
-    clip.load_state_dict({key: own(state.pop(source), weights) for key, source in short.items()}, assign=True)
-    make_mask(text)
+    text = hf_text(name, model_cfg, places) if by_others else OwnText(text_config(model_cfg))
+    return _random(name, model_cfg, text) if weights is None else _trained(name, model_cfg, weights, text)
 
 
 def own(value: Tensor, weights: Weights) -> Tensor:
@@ -131,49 +81,59 @@ def own(value: Tensor, weights: Weights) -> Tensor:
     return copied
 
 
-def _visual(name: str, model_cfg: dict[str, Any], device: str) -> dict[str, Tensor]:
-    """The state of open_clip's image tower."""
+def _random(name: str, model_cfg: dict[str, Any], text: TextMaker) -> Towers:
+    """A model that was not trained."""
+    first = model_cfg.get("init_logit_scale", _FIRST_SCALE), model_cfg.get("init_logit_bias")
+    try:
+        visual = untrained(vision_shapes(model_cfg)) if is_own_vision(model_cfg) else _open_clips(name, model_cfg)
+        return Towers(visual, text.made(text.random()), *_scale_and_bias(model_cfg, *first))
+    except RuntimeError as error:  # of torch, for sizes that no memory holds
+        raise ModelError(f"{name}: no model can be made of its config: {str(error)[:200]}") from error
+
+
+def _open_clips(name: str, model_cfg: dict[str, Any]) -> dict[str, Tensor]:
+    """The untrained image tower that open_clip makes on torch's default device: it alone can make timm's and CoCa's."""
+    import open_clip
+
     settings = deepcopy(model_cfg["vision_cfg"])
     try:
-        with torch.device(device):
-            build = open_clip.model._build_vision_tower
-            return dict(build(model_cfg["embed_dim"], settings, bool(model_cfg.get("quick_gelu"))).state_dict())
+        build = open_clip.model._build_vision_tower
+        return dict(build(model_cfg["embed_dim"], settings, bool(model_cfg.get("quick_gelu"))).state_dict())
     except _UNFIT as error:
         raise ModelError(f"{name}: open_clip can't make a model of its config: {str(error)[:200]}") from error
 
 
-def _text(name: str, model_cfg: dict[str, Any], device: str) -> Module:
-    """open_clip's text transformer, by itself."""
-    settings, quick = deepcopy(model_cfg["text_cfg"]), bool(model_cfg.get("quick_gelu"))
-    try:
-        with torch.device(device):
-            return Module(open_clip.model._build_text_tower(model_cfg["embed_dim"], settings, quick))
-    except _UNFIT as error:
-        raise ModelError(f"{name}: open_clip can't make a model of its config: {str(error)[:200]}") from error
+def _vision_shapes(name: str, model_cfg: dict[str, Any]) -> Shapes:
+    if is_own_vision(model_cfg):
+        return vision_shapes(model_cfg)
+    with torch.device("meta"):
+        return {key: tuple(value.shape) for key, value in _open_clips(name, model_cfg).items()}
 
 
-def _by_parts(
-    name: str, model_cfg: dict[str, Any], weights: Weights | None, visual: dict[str, Tensor], text: TextMaker
-) -> Towers:
-    """A model whose towers are made one by one: of the image tower's names and shapes, and a text tower to be made."""
-    if weights is None:
-        return Towers(visual, text.made(text.random()))
+def _trained(name: str, model_cfg: dict[str, Any], weights: Weights, text: TextMaker) -> Towers:
     state = text.taken(dict(weights.state))
-    numbers = [state.pop(key, None) for key in ("logit_scale", "logit_bias")]
-    scale, bias = (None if value is None else float(value) for value in numbers)
-    if scale is None or bias is None or "init_logit_bias" not in model_cfg:
-        scale = bias = None
-    shapes = {f"visual.{key}": tuple(value.shape) for key, value in visual.items()}
+    told = [state.pop(key, None) for key in ("logit_scale", "logit_bias")]
+    scale_and_bias = _scale_and_bias(model_cfg, *(None if value is None else float(value) for value in told))
+    shapes = {f"visual.{key}": shape for key, shape in _vision_shapes(name, model_cfg).items()}
     check_fit(name, shapes | text.shapes(), state, weights)
     state = {key: own(state.pop(key), weights) for key in list(state)}
     vision = {key: state.pop(key) for key in list(state) if key.startswith("visual.")}
     visual_state = {key.removeprefix("visual."): value for key, value in vision.items()}
-    return Towers(visual_state, text.made(state), None if scale is None else exp(scale), bias)
+    return Towers(visual_state, text.made(state), *scale_and_bias)
+
+
+def _scale_and_bias(
+    model_cfg: dict[str, Any], scale: float | None, bias: float | None
+) -> tuple[float | None, float | None]:
+    """Those of the sigmoid in training, of the logarithm of the scale; neither for a model that had none."""
+    if scale is None or bias is None or "init_logit_bias" not in model_cfg:
+        return None, None
+    return exp(scale), bias
 
 
 def _blip(name: str, model_cfg: dict[str, Any], weights: Weights | None) -> Towers:
     if weights is None:
-        state = random_blip(model_cfg)
+        state = untrained(blip_shapes(model_cfg))
     else:
         state = blip_state(weights)
         if "trunk.pos_embed" not in state or "text_proj.weight" not in state:

@@ -6,20 +6,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import ModelError
 from ..options import Defaults
-from .blip import BLIP, blip_names
+from .blip_config import BLIP
 from .building import build_towers
-from .configs import EMBEDDED, embedded_folder, find_config
+from .configs import EMBEDDED, embedded_folder, find_config, pretrained_tags, supported_models
 from .model_tokenizer import tokenizer_of
-from .packing import vision_config, why_unsupported
 from .quick_gelu import tells_activation, warn_of_other_activation
+from .served import vision_config, why_unsupported
 from .sources import Source, described_model, describes_itself, local_weights, pretrained_weights, usual_images
+from .text_config import text_config
+from .text_tower import pack_text
 from .vision_config import VisionConfig
 from .weights_file import read_weights
 
@@ -41,23 +42,6 @@ class Checkpoint:
     options: dict[str, Any] = field(default_factory=dict)  # the model's own GemOptions, where not the paper's
     known_tokens: Tensor | None = None  # ids the text tower has rows for, or None for all
     logit_bias: float | None = None  # of a model that was trained with a sigmoid
-
-
-def supported_models() -> list[str]:
-    """Names that `load` takes, the embedded ones first."""
-    others = (n for n in open_clip.list_models() if not why_unsupported(open_clip.get_model_config(n)))
-    return [*EMBEDDED, *blip_names(), *others]
-
-
-def unsupported_models() -> dict[str, str]:
-    """open_clip's other names, and why each is not served."""
-    reasons = {name: why_unsupported(open_clip.get_model_config(name)) for name in open_clip.list_models()}
-    return {name: reason for name, reason in reasons.items() if reason}
-
-
-def pretrained_tags(name: str) -> list[str]:
-    """open_clip's pretrained tags of a model; none for an embedded one, which brings its weights."""
-    return [] if name in (*EMBEDDED, *blip_names()) else list(open_clip.list_pretrained_tags_by_model(name))
 
 
 def read_checkpoint(
@@ -159,12 +143,6 @@ def _config_of(name: str) -> dict[str, Any]:
     return config.model_cfg
 
 
-def _text_tower(clip: Any) -> nn.Module:
-    """The model without its vision tower, which our own forward replaces."""
-    del clip.visual
-    return clip.float().requires_grad_(False).eval()
-
-
 def _read_embedded(name: str) -> Checkpoint:
     config = find_config(name)
     assert config is not None
@@ -173,14 +151,13 @@ def _read_embedded(name: str) -> Checkpoint:
     model_cfg = config.model_cfg
     embedding = torch.zeros(model_cfg["text_cfg"]["vocab_size"], model_cfg["text_cfg"]["width"])
     embedding[rows] = state.pop("token_embedding.values")
-    clip = open_clip.CLIP(**model_cfg)
-    clip.load_state_dict({**state, "token_embedding.weight": embedding})
+    vision = {key: state.pop(key) for key in list(state) if key.startswith("visual.")}
     return Checkpoint(
         name=name,
         source="embedded",
         vision_config=vision_config(model_cfg),
-        vision_state=dict(clip.visual.state_dict()),
-        text=_text_tower(clip),
+        vision_state={key.removeprefix("visual."): value for key, value in vision.items()},
+        text=pack_text(state | {"token_embedding.weight": embedding}, text_config(model_cfg)),
         tokenizer=tokenizer_of(name, model_cfg),
         mean=tuple(config.preprocess["mean"]),
         std=tuple(config.preprocess["std"]),

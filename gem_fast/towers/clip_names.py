@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..errors import ModelError
 from .known_states import kind_of_state
-from .siglip import SIGLIP, is_siglip, siglip_state
+from .siglip import is_siglip, siglip_state
+from .siglip_config import SIGLIP
 from .weights_file import Weights
 
 COCA = "multimodal_cfg"  # the key of a model config that is CoCa's

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
-from .blip import BLIP, blip_config
+from .blip_config import BLIP, blip_config
 from .hugging_face import KINDS as CLIPS
 from .hugging_face import open_clip_config
 from .preprocessing import Preprocessing, of_hugging_face, of_open_clip
-from .siglip import KINDS as SIGLIPS
-from .siglip import SIGLIP, siglip_config, siglip_images
+from .siglip_config import KINDS as SIGLIPS
+from .siglip_config import SIGLIP, siglip_config, siglip_images
 
 _WEIGHTS = (
     "open_clip_model.safetensors",

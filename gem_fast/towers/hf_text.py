@@ -1,18 +1,17 @@
 """Hugging Face's models as text towers: RoBERTa and XLM-RoBERTa by our own BERT, others by transformers."""
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError, missing_extra
-from .bert import BertConfig, bert_shapes, pack_bert
+from .bert import bert_shapes, pack_bert
 from .folders import named_folders, read_config
-from .hub import fetch
 from .naming import TowerWeights
+from .text_config import BertConfig
+from .text_maker import TextMaker
 
 _BERTS = ("bert", "roberta", "xlm-roberta")
 _OTHERS = ("mt5", "t5", "m2m_100")
@@ -39,29 +38,6 @@ _DEFAULTS: dict[str, Any] = {  # of transformers' configurations, which saved on
 _ROBERTA = {"pad_token_id": 1, "vocab_size": 50265}
 _NO_SIZES = ("layer_norm_eps", "hidden_act")
 _EXTRAS = ("transformer.pooler.", "transformer.embeddings.position_ids", "transformer.embeddings.token_type_ids")
-
-
-class TextMaker(ABC):
-    """A text tower to be made: what weights it takes, under open_clip's names without `text.`."""
-
-    @abstractmethod
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of its weights."""
-
-    @abstractmethod
-    def made(self, state: dict[str, Tensor]) -> nn.Module:
-        """The tower with these weights, which are float32."""
-
-    def taken(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The state without what the tower does not use."""
-        return state
-
-    def random(self) -> dict[str, Tensor]:
-        """Untrained weights."""
-        return {
-            name: torch.randn(shape) * 0.02 if len(shape) > 1 else torch.full(shape, float(name.endswith("weight")))
-            for name, shape in self.shapes().items()
-        }
 
 
 def hf_text(name: str, model_cfg: dict[str, Any], places: tuple[Path, ...]) -> TextMaker:
@@ -93,6 +69,8 @@ def _folder(model: str, places: tuple[Path, ...]) -> Path | None:
             return folder
     if model in _KNOWN:
         return None
+    from .hub import fetch  # whose client is slow to import
+
     try:
         return fetch(model, ("config.json",)).parent
     except ModelError as error:
@@ -178,31 +156,7 @@ class BertLike(TextMaker):
         return pack_bert(TowerWeights(own, "text"), self.config, self.layers[: len(self.config.projection)])
 
 
-class Module(TextMaker):
-    """By a module that is there, whose names the weights have."""
-
-    def __init__(self, tower: nn.Module) -> None:
-        self.tower = tower
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: tuple(value.shape) for name, value in self.tower.state_dict().items()}
-
-    def made(self, state: dict[str, Tensor]) -> nn.Module:
-        self.tower.load_state_dict(state, assign=True)
-        make_mask(self.tower)
-        return self.tower.float().requires_grad_(False).eval()
-
-    def random(self) -> dict[str, Tensor]:
-        return dict(self.tower.state_dict())
-
-
-def make_mask(text: Any) -> None:
-    """Make what no file keeps: which tokens of open_clip's text transformer see each other."""
-    if (mask := getattr(text, "attn_mask", None)) is not None:
-        text.attn_mask = torch.full(mask.shape, float("-inf")).triu_(1)
-
-
-class ByTransformers(Module):
+class ByTransformers(TextMaker):
     """open_clip's module around one of transformers'; nothing but its config is taken from the folder."""
 
     def __init__(self, name: str, model_cfg: dict[str, Any], folder: Path) -> None:
@@ -223,3 +177,13 @@ class ByTransformers(Module):
             )
         except Exception as error:  # transformers raises many kinds
             raise ModelError(f"{name}: transformers can't make its text tower: {str(error)[:200]}") from error
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(value.shape) for name, value in self.tower.state_dict().items()}
+
+    def made(self, state: dict[str, Tensor]) -> nn.Module:
+        self.tower.load_state_dict(state, assign=True)
+        return self.tower.float().requires_grad_(False).eval()
+
+    def random(self) -> dict[str, Tensor]:
+        return dict(self.tower.state_dict())

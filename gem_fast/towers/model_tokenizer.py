@@ -1,22 +1,24 @@
-"""The tokenizer of a model: CLIP's own, which open_clip brings, or the files of another."""
+"""The tokenizer of a model: CLIP's own, whose merges open_clip brings, or the files of another."""
 
 from pathlib import Path
-from typing import Any
-
-import open_clip
-from open_clip.tokenizer import get_clean_fn
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
-from .blip import BLIP, blip_text
+from .blip_config import BLIP, blip_text
+from .cleaning import CLEANINGS
 from .folders import named_folders
-from .hub import fetch, fetch_if_there
-from .tokenizers import NAMES, FileTokenizer, file_tokenizer, find_tokenizer
+
+if TYPE_CHECKING:
+    from .clip_tokenizer import ClipTokenizer
+    from .tokenizers import FileTokenizer
 
 _CLEANING = ("clean", "strip_sep_token")
 _BLIP_WORDS = "bert-base-uncased"
 
 
-def tokenizer_of(name: str, model_cfg: dict[str, Any], given: Path | None = None, places: tuple[Path, ...] = ()) -> Any:
+def tokenizer_of(
+    name: str, model_cfg: dict[str, Any], given: Path | None = None, places: tuple[Path, ...] = ()
+) -> "ClipTokenizer | FileTokenizer":
     """Texts to token ids `[n, context]`, with the context of the model.
 
     Args:
@@ -28,18 +30,26 @@ def tokenizer_of(name: str, model_cfg: dict[str, Any], given: Path | None = None
     Raises:
         ModelError: it is not at hand, or can't be used; the message says where it comes from.
     """
+    from .tokenizers import file_tokenizer
+
     if BLIP in model_cfg:
         text = blip_text(model_cfg)
         path = given or _find(name, _BLIP_WORDS, places)
         return file_tokenizer(path, text.context, vocabulary=text.vocabulary)
     text_cfg = model_cfg.get("text_cfg") or {}
-    words, settings = text_cfg.get("hf_tokenizer_name"), dict(text_cfg.get("tokenizer_kwargs") or {})
-    context = text_cfg.get("context_length", 77)
-    if not words:
-        if given is not None:
-            raise ModelError(f"{name} has CLIP's own tokenizer, which open_clip brings; leave out tokenizer")
-        return open_clip.SimpleTokenizer(context_length=context, **settings)
-    return _from_files(name, given or _find(name, str(words), places), context, settings, text_cfg)
+    words, context = text_cfg.get("hf_tokenizer_name"), text_cfg.get("context_length", 77)
+    clean, strips = _cleaning(name, text_cfg)
+    if words:
+        vocabulary = None if text_cfg.get("hf_model_name") else text_cfg.get("vocab_size", 49408)
+        found = given or _find(name, str(words), places)
+        return file_tokenizer(found, context, CLEANINGS[clean], vocabulary, strips)
+    if given is not None:
+        raise ModelError(f"{name} has CLIP's own tokenizer, which open_clip brings; leave out tokenizer")
+    if type(context) is not int or not 2 <= context < 1 << 24:
+        raise ModelError(f"{name}: its texts have a context_length of {str(context)[:20]}; CLIP's tokenizer needs 2")
+    from .clip_tokenizer import ClipTokenizer
+
+    return ClipTokenizer(context, clean)
 
 
 def tokenizer_source(model_cfg: dict[str, Any]) -> str | None:
@@ -49,23 +59,27 @@ def tokenizer_source(model_cfg: dict[str, Any]) -> str | None:
     return (model_cfg.get("text_cfg") or {}).get("hf_tokenizer_name")
 
 
-def _from_files(
-    name: str, path: Path, context: int, settings: dict[str, Any], text_cfg: dict[str, Any]
-) -> FileTokenizer:
-    if unknown := [setting for setting in settings if setting not in _CLEANING]:
+def _cleaning(name: str, text_cfg: dict[str, Any]) -> tuple[str, bool]:
+    """How texts are cleaned, and whether BERT's `[SEP]` is dropped."""
+    usual, known = ("whitespace", _CLEANING) if text_cfg.get("hf_tokenizer_name") else ("lower", _CLEANING[:1])
+    settings = dict(text_cfg.get("tokenizer_kwargs") or {})
+    if unknown := [setting for setting in settings if setting not in known]:
         raise ModelError(f"{name}: its tokenizer has the settings {', '.join(unknown)}, which are not known here")
-    clean = settings.get("clean", "whitespace")
-    if clean not in ("whitespace", "lower", "canonicalize"):
-        raise ModelError(f"{name}: its tokenizer has clean={clean!r}, not whitespace, lower or canonicalize")
-    vocabulary = None if text_cfg.get("hf_model_name") else text_cfg.get("vocab_size", 49408)
-    return file_tokenizer(path, context, get_clean_fn(clean), vocabulary, bool(settings.get("strip_sep_token")))
+    clean = settings.get("clean", usual)
+    if clean not in CLEANINGS:
+        raise ModelError(f"{name}: its tokenizer has clean={clean!r}, not {', '.join(CLEANINGS)}")
+    return clean, bool(settings.get("strip_sep_token"))
 
 
 def _find(name: str, words: str, places: tuple[Path, ...]) -> Path:
     """Beside the weights, in a folder there that the config names, or on the hub."""
+    from .tokenizers import NAMES, find_tokenizer
+
     for place in named_folders(words, places):
         if found := find_tokenizer(place):
             return found
+    from .hub import fetch, fetch_if_there
+
     try:
         repository, own = words, name.removeprefix("hf-hub:")
         path = fetch_if_there(own, NAMES) if own != name else None

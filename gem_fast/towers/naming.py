@@ -1,4 +1,4 @@
-"""Names of image towers' weights, open_clip's and timm's, to those of our forward."""
+"""Names of towers' weights, open_clip's and timm's, to those of our forwards."""
 
 import torch
 from torch import Tensor
@@ -55,13 +55,19 @@ def from_open_clip(weights: TowerWeights, config: VisionConfig) -> dict[str, Ten
         packed |= _pool(weights, "attn_pool")
     if config.projection:
         packed["projection.weight"] = take("proj").T
-    for i in range(config.layers):
+    return packed | blocks_from_open_clip(weights, config.layers)
+
+
+def blocks_from_open_clip(weights: TowerWeights, layers: int) -> dict[str, Tensor]:
+    """The blocks of open_clip's transformers, of images and of texts."""
+    packed: dict[str, Tensor] = {}
+    for i in range(layers):
         block = f"transformer.resblocks.{i}"
         scales = {"out": weights.maybe(f"{block}.ls_1.gamma"), "mlp_out": weights.maybe(f"{block}.ls_2.gamma")}
         for source, target in _BLOCK.items():
             for kind in _KINDS:
                 name = f"{block}.{source}{kind}" if source.endswith("_") else f"{block}.{source}.{kind}"
-                packed[f"blocks.{i}.{target}.{kind}"] = take(name, scales.get(target))
+                packed[f"blocks.{i}.{target}.{kind}"] = weights.take(name, scales.get(target))
     return packed
 
 

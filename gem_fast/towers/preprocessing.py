@@ -4,17 +4,19 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-
 from ..errors import ModelError
+
+# Of CLIP's images, as OpenAI published them.
+_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
 class Preprocessing:
     """Of images in training: normalisation of pixels in 0..1, the shorter side if it is known, and the resampling."""
 
-    mean: tuple[float, ...] = OPENAI_DATASET_MEAN
-    std: tuple[float, ...] = OPENAI_DATASET_STD
+    mean: tuple[float, ...] = _MEAN
+    std: tuple[float, ...] = _STD
     size: int | None = None
     interpolation: str = "bicubic"
 
@@ -54,8 +56,8 @@ def _interpolation(kind: Any, label: str) -> str:
 
 def _checked(mean: Any, std: Any, size: Any, model_cfg: dict[str, Any], label: str) -> Preprocessing:
     try:
-        means = OPENAI_DATASET_MEAN if mean is None else tuple(map(float, mean))
-        deviations = OPENAI_DATASET_STD if std is None else tuple(map(float, std))
+        means = _MEAN if mean is None else tuple(map(float, mean))
+        deviations = _STD if std is None else tuple(map(float, std))
         side = _side(size if size is not None else model_cfg["vision_cfg"].get("image_size", 224))
     except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise ModelError(f"{label}: its mean, std or size are no numbers") from error

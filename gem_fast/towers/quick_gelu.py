@@ -6,9 +6,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import open_clip
-
 from ..errors import ModelError
+from .open_clip_files import model_names
 from .weights_file import Weights
 
 _OPENAI_SETTINGS = {"input_resolution", "context_length", "vocab_size"}
@@ -87,4 +86,4 @@ def _quick_gelu_trace(weights: Weights) -> str | None:
 def _sibling(name: str, quick: bool) -> str | None:
     """The model's name with the other activation, if open_clip has one."""
     other = f"{name}-quickgelu" if quick else name.removesuffix("-quickgelu")
-    return other if other in open_clip.list_models() else None
+    return other if other in model_names() else None

@@ -1,30 +1,9 @@
 """Rotary positions of EVA02 and PE: q and k of a patch are turned by angles of its row and its column."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .vision_config import VisionConfig
-
-
-@dataclass(frozen=True)
-class Rotary:
-    """As timm's `RotaryEmbeddingCat` counts, with pairs of neighbouring channels.
-
-    Attributes:
-        reference: height and width of the grid that every other one is stretched to, or None.
-        offset: of rows and columns.
-        columns_first: the first half of the channels is turned by the column.
-        temperature: base of the frequencies.
-    """
-
-    reference: tuple[int, int] | None = None
-    offset: float = 0.0
-    columns_first: bool = False
-    temperature: float = 10000.0
+from .vision_config import VisionConfig
 
 
 def rotation_of(config: "VisionConfig", h: int, w: int, like: Tensor) -> Tensor | None:

@@ -4,12 +4,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import open_clip
-
 from ..errors import ModelError
-from .blip import BLIP
+from .blip_config import BLIP
 from .folders import describes_a_model, find_weights, read_folder
-from .hub import fetch, fetch_folder
+from .open_clip_files import pretrained_table
 from .preprocessing import CLIP_IMAGES, HALVED_IMAGES, PE_IMAGES, Preprocessing, of_open_clip
 from .quick_gelu import require_activation
 
@@ -39,7 +37,7 @@ class Source:
 
 def pretrained_weights(name: str, model_cfg: dict[str, Any], tag: str) -> Source:
     """Of a tag of open_clip, fetched. The tag knows the activation; the plain config of that name may not."""
-    settings = open_clip.get_pretrained_cfg(name, tag)
+    settings = pretrained_table()[name][tag]
     try:
         path = _download(settings)
     except Exception as error:  # clients raise many kinds; the first line is what helps
@@ -53,8 +51,12 @@ def pretrained_weights(name: str, model_cfg: dict[str, Any], tag: str) -> Source
 
 def _download(settings: dict[str, Any]) -> Path:
     """The file of a tag: from the hub where it is there, else from its address."""
+    from .hub import fetch
+
     repository, _, file = settings.get("hf_hub", "").rpartition("/")
     if not repository:
+        import open_clip
+
         return Path(open_clip.download_pretrained_from_url(settings["url"]))
     if not file:
         return fetch(repository, ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"))
@@ -102,7 +104,7 @@ def described_model(name: str, pretrained: str | None, weights: str | Path | Non
         raise ModelError(f"{name} brings its own weights: leave out pretrained, or let it be random")
     hub = name.startswith("hf-hub:")
     place = Path(name.removeprefix("local-dir:")).expanduser()
-    folder = fetch_folder(name.removeprefix("hf-hub:")) if hub else place
+    folder = _fetched(name.removeprefix("hf-hub:")) if hub else place
     described = read_folder(folder, name)
     short = name if hub else place.resolve().name
     if pretrained:
@@ -110,3 +112,9 @@ def described_model(name: str, pretrained: str | None, weights: str | Path | Non
     path = find_weights(folder, name) if weights is None else Path(weights)
     label = name if hub and weights is None else str(path)
     return Source(label, described.model_cfg, path, described.preprocessing, weights is None, short, folder)
+
+
+def _fetched(repository: str) -> Path:
+    from .hub import fetch_folder  # whose client is slow to import
+
+    return fetch_folder(repository)

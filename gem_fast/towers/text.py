@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..word_encoder import WordEncoder
 from ..writing import write_whole
+from .text_tower import TextTower
 
 _CHUNK = 64  # texts a pass: of full length, 77 tokens, they took a ViT-B's text tower 120 MB
 
@@ -57,72 +58,37 @@ class TextEncoder(WordEncoder[Tensor]):
     def averaged(self, words: list[str], templates: tuple[str, ...]) -> Tensor:
         """Unit means over the templates, [len(words), E] float32."""
         device = next(self.tower.parameters()).device
-        count = len(words) * len(templates)
-        sums = None
-        for start in range(0, count, _CHUNK):
-            places = range(start, min(start + _CHUNK, count))
-            texts = [templates[i % len(templates)].replace("{}", words[i // len(templates)]) for i in places]
-            embeddings = embed_tokens(self.tower, self.tokenizer(texts).to(device))
-            if sums is None:
-                sums = embeddings.new_zeros(len(words), embeddings.shape[1])
-            owner = torch.tensor([i // len(templates) for i in places], device=device)
-            sums.index_add_(0, owner, embeddings)
+        sums: Tensor | None = None
+        # Many words go under one template at a time, whose first tokens they share.
+        together = max(1, _CHUNK // len(words))
+        for start in range(0, len(templates), together):
+            some = templates[start : start + together]
+            tokens = self.tokenizer([template.replace("{}", word) for template in some for word in words])
+            order = _written(tokens).argsort(stable=True)  # texts of one length need no padding
+            for part in order.split(_CHUNK):
+                embeddings = embed_tokens(self.tower, tokens[part].to(device))
+                if sums is None:
+                    sums = embeddings.new_zeros(len(words), embeddings.shape[1])
+                sums.index_add_(0, (part % len(words)).to(device), embeddings)
         assert sums is not None
         return F.normalize(sums, dim=-1).float()
 
 
-def embed_tokens(tower: Any, tokens: Tensor) -> Tensor:
-    """Unit embeddings of token ids: [n, context] -> [n, E], as open_clip's `encode_text`, but without the padding.
-
-    Where text attention is causal, what lies behind the longest text of the chunk changes nothing: short prompts cost
-    an eighth. A tower that is none of open_clip's own, or CoCa's, embeds its tokens itself.
-    """
-    if not hasattr(tower, "token_embedding") or has_class_token(tower):
-        found = tower(tokens)
-        return F.normalize(found[0] if isinstance(found, tuple) else found, dim=-1)
-    end = end_of_text(tower, tokens)
-    mask = tower.attn_mask
-    length = int(end.max()) + 1 if mask is not None else tokens.shape[1]
-    x = tower.token_embedding(tokens[:, :length]) + tower.positional_embedding[:length]
-    x = tower.transformer(x, attn_mask=None if mask is None else mask[:length, :length])
-    x = tower.ln_final(x[torch.arange(len(x), device=x.device), end])
-    projection = tower.text_projection
-    if projection is not None:
-        x = projection(x) if isinstance(projection, nn.Module) else x @ projection
-    return F.normalize(x, dim=-1)
+def _written(tokens: Tensor) -> Tensor:
+    """The lengths [n] of texts [n, context] without what fills them up, less one."""
+    return ((tokens != tokens[:, -1:]) * torch.arange(tokens.shape[1])).amax(1)
 
 
-def pool_of(tower: Any) -> str:
-    """Which token of open_clip's text tower is read: `argmax`, `last`, `first` or `eos`."""
-    return str(getattr(tower, "text_pool_type", None) or getattr(tower, "pool_type", "argmax"))
+def embed_tokens(tower: nn.Module, tokens: Tensor) -> Tensor:
+    """Unit embeddings of token ids, [n, context] -> [n, E], float32 or wider."""
+    found = tower(tokens)
+    found = found[0] if isinstance(found, tuple) else found  # of transformers' models
+    return F.normalize(found.to(torch.promote_types(found.dtype, torch.float32)), dim=-1)
 
 
-def end_of_text(tower: Any, tokens: Tensor) -> Tensor:
-    """Places [n] of the tokens that are read, of ids [n, context]."""
-    pool = pool_of(tower)
-    if pool == "first":
-        return torch.zeros_like(tokens[:, 0])
-    if pool == "last":
-        return torch.full_like(tokens[:, 0], tokens.shape[1] - 1)
-    if pool == "eos":
-        return (tokens == eos_of(tower)).int().argmax(dim=-1)
-    return tokens.argmax(dim=-1)
-
-
-def eos_of(tower: Any) -> int:
-    """The id of the end of text, where the tower looks for it."""
-    eos: Any = getattr(tower, "text_eos_id", None) or getattr(tower, "eos_id", 2)
-    return int(eos)
-
-
-def has_class_token(tower: Any) -> bool:
-    """Whether a token of its own behind the texts is read (CoCa)."""
-    return getattr(tower, "cls_emb", None) is not None
-
-
-def sees_padding(tower: Any) -> bool:
-    """Whether a text's embedding depends on what lies behind it, so that all are filled up to the context."""
-    return hasattr(tower, "token_embedding") and (tower.attn_mask is None or has_class_token(tower))
+def reads_padding(tower: nn.Module) -> bool:
+    """Whether what lies behind a text is part of what is computed, so that all are filled up to the context."""
+    return isinstance(tower, TextTower) and tower.config.reads_padding
 
 
 class DiskCache:
@@ -136,7 +102,7 @@ class DiskCache:
         digest.update(repr(tower).encode())  # the activation is no weight
         for name, value in sorted(tower.state_dict().items()):
             digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         self.model = digest.hexdigest()
 
     def path(self, templates: tuple[str, ...]) -> Path:

@@ -1,8 +1,23 @@
-"""What a family's vision transformer is made of."""
+"""What a family's vision transformer is made of. Needs no torch."""
 
 from dataclasses import dataclass
 
-from .rotary import Rotary
+
+@dataclass(frozen=True)
+class Rotary:
+    """As timm's `RotaryEmbeddingCat` counts, with pairs of neighbouring channels.
+
+    Attributes:
+        reference: height and width of the grid that every other one is stretched to, or None.
+        offset: of rows and columns.
+        columns_first: the first half of the channels is turned by the column.
+        temperature: base of the frequencies.
+    """
+
+    reference: tuple[int, int] | None = None
+    offset: float = 0.0
+    columns_first: bool = False
+    temperature: float = 10000.0
 
 
 @dataclass(frozen=True)

@@ -192,6 +192,8 @@ class GemVisionTransformer(nn.Module):
         return self._moved, written(self.position_embedding)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "GemVisionTransformer":
+        for block in self.blocks:
+            block.check_move(fn)  # type: ignore[operator]  # before anything has moved
         self._kept.clear()
         self._moved += 1
         return super()._apply(fn, recurse)

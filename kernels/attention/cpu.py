@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from gem_fast.kernels.cpu_library import PATHS, call, choose_path, int64s, pointer, why_missing
+from gem_fast.kernels.operators import register
 from torch import Tensor
 
 from .distance import why_not_factors
@@ -66,12 +67,12 @@ def cpu(
     bfloat16. `path` is one of `paths()`; None is the fastest for the type.
     """
     path = path_for(qkv.dtype, path)
-    return torch.ops.gem_fast.self_self_attention_cpu(qkv, inverse_temperature, iterations, projections, path)
+    return _SELF_SELF_ATTENTION(qkv, inverse_temperature, iterations, projections, path)
 
 
 def query_key_cpu(qkv: Tensor, *, path: str | None = None) -> Tensor:
     """softmax(q kᵀ/√D) v of qkv [B, N, 3, H, D] to [B, N, H*D], where `why_not_tokens` is None."""
-    return torch.ops.gem_fast.query_key_attention_cpu(qkv, path_for(qkv.dtype, path))
+    return _QUERY_KEY_ATTENTION(qkv, path_for(qkv.dtype, path))
 
 
 def why_not_pairs(
@@ -93,7 +94,7 @@ def pairs_cpu(
     """`Σ softmax(scale · a bᵀ + bias) v` over pairs, where `why_not_pairs` is None; arguments as in `pairs.py`."""
     down, across = (None, None) if factors is None else (_table(factors[0], LOG2_E), _table(factors[1], 1.0))
     indices = [index for pair in pairs for index in pair]
-    return torch.ops.gem_fast.pair_attention_cpu(qkv, scale, indices, average, down, across, path_for(qkv.dtype, path))
+    return _PAIR_ATTENTION(qkv, scale, indices, average, down, across, path_for(qkv.dtype, path))
 
 
 def _table(factor: Tensor, times: float) -> Tensor:
@@ -101,12 +102,6 @@ def _table(factor: Tensor, times: float) -> Tensor:
     return torch.nn.functional.pad(factor.to(torch.float32) * times, (0, -factor.shape[1] % BLOCK, 0, 1))
 
 
-@torch.library.custom_op(
-    "gem_fast::pair_attention_cpu",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor qkv, Tensor scale, int[] pairs, bool average, Tensor? down, Tensor? across, str path) -> Tensor",
-)
 def _pair(
     qkv: Tensor,
     scale: Tensor,
@@ -119,24 +114,12 @@ def _pair(
     return _call(_PAIRS, qkv, scale, path, pairs=pairs, average=average, tables=(down, across))
 
 
-@torch.library.custom_op(
-    "gem_fast::self_self_attention_cpu",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor qkv, Tensor inverse_temperature, int iterations, int[] projections, str path) -> Tensor",
-)
 def _self_self(
     qkv: Tensor, inverse_temperature: Tensor, iterations: int, projections: Sequence[int], path: str
 ) -> Tensor:
     return _call(_SELF_SELF, qkv, inverse_temperature, path, projections=projections, iterations=iterations)
 
 
-@torch.library.custom_op(
-    "gem_fast::query_key_attention_cpu",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor qkv, str path) -> Tensor",
-)
 def _query_key(qkv: Tensor, path: str) -> Tensor:
     B, _, _, _, D = qkv.shape
     return _call(_QUERY_KEY, qkv, torch.full((B,), D**-0.5), path)
@@ -196,9 +179,21 @@ def _parts(heads: int, choices: Iterable[int]) -> int:
     return min(choices, key=lambda parts: -(-heads * parts // threads) * (1 / parts + _REPEATED))
 
 
-@_self_self.register_fake
-@_pair.register_fake
-@_query_key.register_fake
 def _result(qkv: Tensor, *_arguments: Any) -> Tensor:
     B, N, _, H, D = qkv.shape
     return qkv.new_empty(B, N, H * D)
+
+
+_SELF_SELF_ATTENTION = register(
+    "self_self_attention_cpu(Tensor qkv, Tensor inverse_temperature, int iterations, int[] projections, str path)"
+    " -> Tensor",
+    _self_self,
+    _result,
+)
+_QUERY_KEY_ATTENTION = register("query_key_attention_cpu(Tensor qkv, str path) -> Tensor", _query_key, _result)
+_PAIR_ATTENTION = register(
+    "pair_attention_cpu(Tensor qkv, Tensor scale, int[] pairs, bool average, Tensor? down, Tensor? across, str path)"
+    " -> Tensor",
+    _pair,
+    _result,
+)

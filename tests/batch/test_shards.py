@@ -172,16 +172,6 @@ class TestEveryFormat:
         run(small_model, photos, out, format, resume=True)
         assert content(out) == content(made(format))
 
-    def test_a_small_file_system_that_grows(self, small_model, photos, made, small_disk, format):
-        truth = content(made(format))
-        pages = sum(len(each) // 4096 + 1 for each in truth.values())
-        out, grow = small_disk(pages // 2 * 4096)
-        with pytest.raises(OSError, match=r"No space left on device.*out/"):
-            run(small_model, photos, out, format)
-        grow()
-        run(small_model, photos, out, format, resume=True)
-        assert content(out) == truth
-
     @pytest.mark.parametrize("damage", ["shard cut", "shard gone", "statistics", "summary", "another name"])
     def test_a_shard_that_is_not_whole_is_made_again(self, small_model, photos, made, tmp_path, format, damage):
         before = content(made(format))
@@ -236,6 +226,18 @@ class TestEveryFormat:
         if format != "coco":
             with pytest.raises(ValueError, match=r"no images found \(passed over .* that a run wrote"):
                 run(small_model, [shard(made(format), format)], made(format).with_name("again"), format)
+
+
+@pytest.mark.parametrize("format", ["files", *SHARDS])
+def test_a_small_file_system_that_grows(small_model, photos, made, small_disk, format):
+    truth = content(made(format))
+    pages = sum(len(each) // 4096 + 1 for each in truth.values())
+    out, grow = small_disk(pages // 2 * 4096)
+    with pytest.raises(OSError, match=r"No space left on device.*out/"):
+        run(small_model, photos, out, format)
+    grow()
+    run(small_model, photos, out, format, resume=True)
+    assert content(out) == truth
 
 
 class TestContents:

@@ -1,5 +1,7 @@
 """The parts of `make bench-batch` on the samples: nothing here is timed for its figure."""
 
+from itertools import product
+
 import pytest
 import torch
 from gem_fast.bench import batch
@@ -36,10 +38,12 @@ def test_the_engine_alone_and_a_run_of_the_pipeline(small_model, tmp_path):
     assert told["stats"]["done"] == 1
     assert told["failed"] == [str(folder / "broken.png")]
     assert len(told["memory"]) == 1
+    assert told["busy"] > 0
 
 
-def test_small_images_as_files_and_in_archives(small_model, tmp_path):
+def test_small_images_as_files_and_in_archives(small_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "TURNS", 2)
     told = batch.archived(small_model, tmp_path, tmp_path, 3)
     assert set(told) == {"as files", "into tar", "into Parquet", "from tar", "from Parquet"}
-    for name in told:
-        assert [record.status for record in gem_fast.records(tmp_path / name)] == ["ok"] * 3
+    for name, turn in product(told, range(2)):
+        assert [record.status for record in gem_fast.records(tmp_path / f"{name} {turn}")] == ["ok"] * 3

@@ -96,7 +96,7 @@ def test_a_provider_that_is_not_one_is_refused():
     with pytest.raises(ValueError, match="unknown kind of provider 'tensorflow'; known are engine"):
         Provider("x", "tensorflow")
     with pytest.raises(ValueError, match="dtype must be one of float32"):
-        Provider("x", "engine", "int8")
+        Provider("x", "eager", "int8")
 
 
 def test_threads_sleep_and_the_authors_packages_come_first(monkeypatch, tmp_path):

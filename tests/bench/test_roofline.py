@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from gem_fast.options import GemOptions
-from gem_fast.towers.packing import vision_config
+from gem_fast.towers.served import vision_config
 from gem_fast.towers.vision_config import VisionConfig
 from gem_fast.towers.vit import GemVisionTransformer
 

@@ -13,7 +13,7 @@ from gem_fast.bench import authors, sweep
 from gem_fast.bench.measure import Plan, check
 from gem_fast.bench.onnx_provider import export_graph
 from gem_fast.bench.processes import ProviderError, ProviderProcess
-from gem_fast.bench.providers import GRAPH_TOLERANCE, Provider, Subject
+from gem_fast.bench.providers import ENGINE_TOLERANCE, Provider, Subject
 from gem_fast.bench.subjects import make_subject, random_pixels
 from gem_fast.bench.sweep import Sweep
 from gem_fast.bench.torch_provider import build
@@ -26,7 +26,8 @@ import gem_fast
 from gem_fast.cli import app
 from gem_fast.cli.bench import Rival
 from gem_fast.options import GemOptions
-from gem_fast.towers.packing import pack_vision, vision_config
+from gem_fast.towers.packing import pack_vision
+from gem_fast.towers.served import vision_config
 from gem_fast.towers.vision_config import VisionConfig
 
 SMALL = VisionConfig(width=64, layers=4, heads=2, mlp_width=128, patch_size=8, grid=(6, 6), embed_dim=32)
@@ -111,7 +112,7 @@ def test_graphs_run_where_torch_cannot_be_imported(monkeypatch, tmp_path, gem_ti
         for batch, size in ((3, 64), (1, 96)):
             features = process.forward(random_pixels(batch, size), answer=True).features
             assert check(provider, features[[0, -1]], truth(batch, size)) == (
-                pytest.approx(0, abs=GRAPH_TOLERANCE[dtype]),
+                pytest.approx(0, abs=ENGINE_TOLERANCE[dtype]),
                 None,
             )
     if provider == sweep.rival("onnx-ort", "float32"):
@@ -174,7 +175,7 @@ def test_what_no_case_could_be_made_of_is_refused():
         ({"sizes": ()}, "sizes must name"),
         ({"batches": (0,)}, "batches must name"),
         ({"dtypes": ()}, "dtypes must name at least one"),
-        ({"dtypes": ("int8",)}, "dtype must be one of float32, bfloat16, float16"),
+        ({"dtypes": ("int4",)}, "dtype must be one of float32, bfloat16, float16, int8"),
     ):
         with pytest.raises(ValueError, match=message):
             Sweep(**settings)

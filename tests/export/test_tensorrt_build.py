@@ -93,6 +93,10 @@ def test_the_engine_the_sidecar_and_the_timing_cache(graph, monkeypatch):
     assert recorder.cache == b""
     assert (graph.parent / "timing.cache").read_bytes() == b"newer timings"
     assert graph.with_suffix(".engine").read_bytes() == b"plan"
+    with open(graph.parent / "timing.cache", "wb") as file:
+        file.truncate((1 << 30) + 1)  # takes no room
+    with pytest.raises(ExportError, match=r"timing\.cache has more than 1,073,741,824 bytes"):
+        build_engine(graph, graph.with_suffix(".engine"), [{"batch": Extent(1, 2, 8)}])
     facts = json.loads((graph.parent / "image_encoder.engine.json").read_text())
     assert (facts["tensorrt"], facts["arch"], facts["plugins"]) == ("10.15.1", "sm_90", False)
     assert facts["profiles"] == [{"batch": {"least": 1, "usual": 2, "most": 8}}]

@@ -6,7 +6,8 @@ from unittest import mock
 import pytest
 import torch
 import torch.nn.functional as F
-from gem_fast.kernels import linear
+from gem_fast.kernels import linear, prepacked
+from gem_fast.kernels.linear import activate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -104,6 +105,48 @@ class TestWhatOnednnTakes:
             linear(*operands(197, 160, 640, torch.float32))
         assert plain.called
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+    @pytest.mark.parametrize("activation", ACTIVATIONS)
+    @pytest.mark.parametrize("shape", [(2, 7, 5), (7, 160, 640), (197, 160, 640), (50, 768, 3072)], ids=str)
+    def test_a_prepacked_weight_gives_the_same_bits(self, plain, shape, activation, dtype):
+        """Of each row as well, alone or among others."""
+        x, weight, bias = operands(*shape, dtype)
+        packed = prepacked(weight)
+        assert packed.is_mkldnn
+        assert torch.equal(packed.to_dense(), weight)
+        found = linear(x, packed, bias, activation)
+        assert not plain.called
+        fused, variant = {"gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh")}.get(activation, ("none", ""))
+        expected = torch.ops.mkldnn._linear_pointwise(x, weight, bias, fused, [], variant)
+        assert torch.equal(found, activate(expected, activation) if fused == "none" else expected)
+        assert torch.equal(found[:1], linear(x[:1], packed, bias, activation))
+        assert torch.equal(found, linear(x[:, None], packed, bias, activation)[:, 0])
+
+    def test_a_prepacked_weight_takes_strided_and_empty_inputs(self, plain):
+        x, weight, bias = operands(394, 160, 640, torch.float32)
+        assert torch.equal(linear(x[::2], prepacked(weight), bias), linear(x[::2].contiguous(), weight, bias))
+        assert linear(x[:0], prepacked(weight), bias).shape == (0, 640)
+        assert not plain.called
+
+    def test_a_gradient_flows_past_a_prepacked_weight(self):
+        x, weight, bias = operands(197, 160, 640, torch.float32)
+        x.requires_grad_()
+        linear(x, prepacked(weight), bias, "gelu").sum().backward()
+        (expected,) = torch.autograd.grad(F.gelu(F.linear(x, weight, bias)).sum(), x)
+        torch.testing.assert_close(x.grad, expected)
+
+    def test_a_prepacked_weight_with_onednn_switched_off(self, plain):
+        x, weight, bias = operands(197, 160, 640, torch.float32)
+        packed = prepacked(weight)
+        with torch.backends.mkldnn.flags(enabled=False):
+            assert torch.equal(linear(x, packed, bias), F.linear(x, weight, bias))
+            assert prepacked(weight) is weight
+
+    def test_a_prepacked_weight_of_another_type_is_refused_as_a_plain_one_is(self):
+        x, weight, bias = operands(197, 160, 640, torch.float32)
+        with pytest.raises(RuntimeError, match="dtype"):
+            linear(x.bfloat16(), prepacked(weight), bias)
+
     def test_exported_programs_hold_torchs_operators_alone(self):
         class Layer(torch.nn.Module):
             def forward(self, x, weight, bias):
@@ -114,6 +157,13 @@ class TestWhatOnednnTakes:
         names = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
         assert names == {"aten.linear.default", "aten.gelu.default"}
         torch.testing.assert_close(program.module()(*arguments), linear(*arguments, "gelu"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=str)
+def test_weights_that_onednn_does_not_serve_stay_plain(dtype):
+    weight = torch.ones(8, 8, dtype=dtype)
+    assert prepacked(weight) is weight
+    assert prepacked(trained := torch.ones(8, 8, requires_grad=True)) is trained
 
 
 def test_leading_dimensions_stay():

@@ -8,7 +8,7 @@ import torch
 
 import gem_fast
 from gem_fast import ModelError
-from gem_fast.towers import blip
+from gem_fast.towers import blip_config, configs
 from gem_fast.towers.text import embed_tokens
 from tests.command_line import invoke, plain
 from tests.towers.blip_models import (
@@ -37,7 +37,7 @@ def folder(model, tmp_path_factory):
 def small_names(monkeypatch, folder):
     """`blip-base` as small as the model: its own numbers are those of the configuration that it is tested with."""
     config = json.loads((folder / "config.json").read_text())
-    monkeypatch.setattr(blip, "named_config", lambda name: blip.blip_config(config, name))
+    monkeypatch.setattr(configs, "named_config", lambda name: blip_config.blip_config(config, name))
 
 
 def pixels(B, H, W):
@@ -120,10 +120,10 @@ class TestSalesforce:
         assert (tmp_path / "out" / "a.labels.png").exists()
 
     def test_real_sizes(self):
-        base, large = (blip.blip_vision(blip.named_config(name)) for name in blip.blip_names())
+        base, large = (blip_config.blip_vision(blip_config.named_config(name)) for name in blip_config.blip_names())
         assert (base.width, base.layers, base.heads, base.patch_size, base.norm_eps) == (768, 12, 12, 16, 1e-6)
         assert (large.width, large.layers, large.heads, large.patch_size, large.grid) == (1024, 24, 16, 16, (24, 24))
-        text = blip.blip_text(blip.named_config("blip-large"))
+        text = blip_config.blip_text(blip_config.named_config("blip-large"))
         assert (text.heads, text.vocabulary, text.norm_eps, text.context) == (12, 30524, 1e-12, 35)
 
 

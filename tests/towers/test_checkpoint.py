@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 import gem_fast
 from gem_fast import GemOptions, ModelError, pretrained_tags, supported_models
 from gem_fast.method import as_method
-from gem_fast.towers.checkpoint import read_checkpoint, unsupported_models
-from gem_fast.towers.configs import EMBEDDED
+from gem_fast.towers.checkpoint import read_checkpoint
+from gem_fast.towers.configs import EMBEDDED, unsupported_models
 
 SMALL = "ViT-S-32-alt"
 

@@ -9,7 +9,8 @@ import torch
 
 import gem_fast
 from gem_fast import ModelError
-from gem_fast.towers.packing import pack_vision, vision_config, why_unsupported
+from gem_fast.towers.packing import pack_vision
+from gem_fast.towers.served import vision_config, why_unsupported
 from gem_fast.towers.text import embed_tokens
 from tests.towers import families
 from tests.towers.families import CONFIGS, WORDS, make_model, word_tokenizer, write_folder

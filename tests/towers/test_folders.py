@@ -19,6 +19,7 @@ from gem_fast.errors import ExportError
 from gem_fast.preprocess import resized
 from gem_fast.runtime import GemRuntime
 from gem_fast.towers.checkpoint import read_checkpoint
+from gem_fast.towers.open_clip_files import pretrained_table
 from tests.towers.clip_files import (
     CONFIG,
     TINY,
@@ -80,7 +81,10 @@ class TestLocalDir:
             ("[]", "its open_clip_config.json can't be read: it is no JSON object"),
             ("{}", "has no model_cfg of a CLIP"),
             ('{"model_cfg": {"embed_dim": 8}}', "has no model_cfg of a CLIP"),
-            (json.dumps({"model_cfg": {**TINY, "colour": 1}}), "open_clip can't make a model of its config"),
+            (
+                json.dumps({"model_cfg": {**TINY, "colour": 1}}),
+                "its model config has settings that are not known here: colour",
+            ),
             (
                 json.dumps(
                     {"model_cfg": {**TINY, "vision_cfg": {"attentional_pool": "cascade"}, "multimodal_cfg": {}}}
@@ -101,6 +105,30 @@ class TestLocalDir:
         (folder / "open_clip_config.json").write_text(config)
         with pytest.raises(ModelError, match=rf"local-dir:.*ld.*{re.escape(reason)}"):
             read_checkpoint(f"local-dir:{folder}")
+
+    @pytest.mark.parametrize(
+        ("tower", "settings", "reason"),
+        [
+            ("text", {"width": "wide"}, "width is wide, not a whole number above 0"),
+            ("text", {"layers": 10**9}, "it asks for 1000000000 layers, of at most 1,024"),
+            ("text", {"heads": 7}, "its heads do not share a width of 64"),
+            ("text", {"mlp_ratio": float("inf")}, "mlp_ratio=inf"),
+            ("text", {"norm_kwargs": {"bias": False}}, "norm_kwargs={'bias': False}"),
+            ("text", {"act_kwargs": {"approximate": 3}}, "act_kwargs={'approximate': 3}"),
+            ("text", {"tokenizer_kwargs": {"bpe_path": "/etc/hosts"}}, "its tokenizer has the settings bpe_path"),
+            ("text", {"context_length": 0}, "its texts have a context_length of 0"),
+            ("text", {"ls_init_value": "large"}, "ls_init_value='large'"),
+            ("vision", {"patch_size": 0}, "patch_size is 0, not a whole number above 0"),
+            ("vision", {"head_width": 40}, "its heads do not share a width of 128"),
+            ("vision", {"width": 2**23, "patch_size": 2**23}, "no model can be made of its config"),
+        ],
+        ids=str,
+    )
+    def test_settings_of_which_no_model_can_be_made(self, tmp_path, clip, tower, settings, reason):
+        config = {**TINY, f"{tower}_cfg": {**TINY[f"{tower}_cfg"], **settings}}
+        folder = write_open_clip(tmp_path / "ld", clip, config, weights=None)
+        with pytest.raises(ModelError, match=rf"local-dir:.*ld.*{re.escape(reason)}"):
+            read_checkpoint(f"local-dir:{folder}", "random")
 
     def test_a_config_that_asks_for_more_than_its_weights(self, tmp_path, clip):
         """Refused before anything of that size is made."""
@@ -326,7 +354,7 @@ class TestHub:
         save_state(small.state_dict(), folder / "open_clip_model.safetensors")
         self.put(cache, folder, "someone/tag")
         tag = {"url": "", "hf_hub": "someone/tag/", "mean": HALVES, "std": (0.1, 0.2, 0.3), "quick_gelu": True}
-        monkeypatch.setitem(open_clip.pretrained._PRETRAINED, name, {"theirs": tag})
+        monkeypatch.setitem(pretrained_table(), name, {"theirs": tag})
         model = gem_fast.load(name, "theirs")
         assert (model.mean, model.std, model.source) == (HALVES, (0.1, 0.2, 0.3), "theirs")
         assert model.defaults.size == 448

@@ -14,7 +14,8 @@ from gem_fast.method import Method, find_method
 from gem_fast.options import GemOptions
 from gem_fast.towers import vit
 from gem_fast.towers.block import Block
-from gem_fast.towers.packing import pack_vision, vision_config
+from gem_fast.towers.packing import pack_vision
+from gem_fast.towers.served import vision_config
 from tests.towers import test_vit
 from tests.towers.plain_methods import Plain
 from tests.towers.test_vit import MODELS, error, open_clip_visual, pixels

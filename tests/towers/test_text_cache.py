@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from gem_fast.templates import TEMPLATES
 from gem_fast.towers.text import TextEncoder
-from tests.towers.text_tower import Letters, letters, tiny_clip
+from tests.towers.text_tower import Letters, letters, own_tower, tiny_clip
 
 PHOTO = TEMPLATES["photo"]
 
@@ -17,7 +17,7 @@ class TestDiskCache:
     def encode(self, folder, words, templates=PHOTO, tower=None):
         """Rows by a new encoder on the folder, and the number of texts that it had to encode."""
         tokenizer = Letters()
-        rows = TextEncoder(tower or tiny_clip(), tokenizer, cache=folder).encode(words, templates)
+        rows = TextEncoder(own_tower(tower or tiny_clip()), tokenizer, cache=folder).encode(words, templates)
         return rows, sum(map(len, tokenizer.seen))
 
     def test_is_used_by_the_next_encoder(self, tmp_path):
@@ -90,7 +90,7 @@ class TestDiskCache:
 
 
 def test_cache_metadata_is_json(tmp_path):
-    TextEncoder(tiny_clip(), letters, cache=tmp_path).encode(["猫"], PHOTO)
+    TextEncoder(own_tower(tiny_clip()), letters, cache=tmp_path).encode(["猫"], PHOTO)
     (path,) = tmp_path.iterdir()
     header = path.read_bytes()
     size = int.from_bytes(header[:8], "little")

@@ -14,7 +14,8 @@ from gem_fast.kernels.cpu_library import why_missing
 from gem_fast.options import GemOptions
 from gem_fast.towers.block import Block
 from gem_fast.towers.eager import eager_gem
-from gem_fast.towers.packing import pack_vision, vision_config
+from gem_fast.towers.packing import pack_vision
+from gem_fast.towers.served import vision_config
 from gem_fast.towers.vit import GemVisionTransformer, unfolded
 
 needs_cpu = pytest.mark.skipif(why_missing() is not None, reason=f"cpu can't serve: {why_missing()}")

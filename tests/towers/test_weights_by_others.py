@@ -12,6 +12,7 @@ from PIL import Image
 import gem_fast
 from gem_fast import ModelError
 from gem_fast.towers.checkpoint import read_checkpoint
+from gem_fast.towers.text_tower import pack_text
 from tests.command_line import invoke, plain
 from tests.towers.clip_files import (
     OpenAIClip,
@@ -21,6 +22,7 @@ from tests.towers.clip_files import (
     write_hugging_face,
     write_open_clip,
 )
+from tests.towers.text_tower import text_state
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore::torch.jit.TracerWarning")
 
@@ -37,11 +39,12 @@ def folder(tmp_path_factory, clip):
 
 def check_same(checkpoint, clip):
     """Bit for bit the model's weights, in both towers."""
-    ours, text = checkpoint.vision_state, checkpoint.text.state_dict()
-    for name, value in clip.state_dict().items():
-        found = ours[name.removeprefix("visual.")] if name.startswith("visual.") else text[name]
-        assert torch.equal(found, value), name
-    assert torch.equal(checkpoint.text.attn_mask, clip.attn_mask)
+    for name, value in clip.visual.state_dict().items():
+        assert torch.equal(checkpoint.vision_state[name], value), name
+    text = pack_text(text_state(clip), checkpoint.text.config).state_dict()
+    assert checkpoint.text.state_dict().keys() == text.keys()
+    for name, value in checkpoint.text.state_dict().items():
+        assert torch.equal(value, text[name]), name
 
 
 def prefixed(prefix, state):

@@ -3,6 +3,9 @@
 import open_clip
 import torch
 
+from gem_fast.towers.text_config import text_config
+from gem_fast.towers.text_tower import pack_text
+
 TINY = {"context_length": 32, "vocab_size": 64, "width": 64, "heads": 1, "layers": 2}
 
 
@@ -14,6 +17,25 @@ def tiny_clip(seed=0, quick_gelu=False):
         torch.nn.init.normal_(parameter, std=0.2)
     del clip.visual
     return clip.requires_grad_(False).eval()
+
+
+def own_tower(clip):
+    """Our tower with the weights of open_clip's."""
+    config = text_config({"embed_dim": 8, "text_cfg": TINY, "quick_gelu": _is_quick(clip)})
+    return pack_text(text_state(clip), config)
+
+
+def text_state(clip):
+    """open_clip's weights of the text tower, as copies."""
+    return {
+        name: value.detach().clone()
+        for name, value in clip.state_dict().items()
+        if not name.startswith(("visual.", "logit_"))
+    }
+
+
+def _is_quick(clip):
+    return type(clip.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
 
 
 class Letters:

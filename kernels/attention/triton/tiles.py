@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
-from gem_fast.kernels.triton_host import triton_version
+from gem_fast.kernels.triton_host import constant, triton_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +182,7 @@ def precision(device: Device, dtype: torch.dtype) -> str:
     return "tf32" if tf32_is_allowed() else "ieee"
 
 
-@torch.compiler.assume_constant_result
+@constant
 def tf32_is_allowed() -> bool:
     """Whether torch may multiply float32 in TF32; its older switch can't be read once the newer one was used."""
     matmul = torch.backends.cuda.matmul

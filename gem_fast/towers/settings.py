@@ -1,0 +1,107 @@
+"""What configs of open_clip's models may hold: the settings it knows, and sizes of which a model can be made."""
+
+from math import isfinite
+from types import NoneType
+from typing import Any
+
+from ..errors import ModelError
+from .siglip_config import SIGLIP
+from .timm_trunk import is_trunk
+
+_MODEL = {
+    *("embed_dim", "vision_cfg", "text_cfg", "multimodal_cfg", "custom_text", "quick_gelu"),
+    *("init_logit_scale", "init_logit_bias", "nonscalar_logit_scale", SIGLIP),
+}
+_BOTH = {
+    *("width", "layers", "mlp_ratio", "ls_init_value", "pool_type", "output_tokens", "act_kwargs", "norm_kwargs"),
+    *("final_ln_after_pool", "block_type", "qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner"),
+    *("scale_attn", "scale_fc"),
+}
+_VISION = _BOTH | {
+    *("head_width", "patch_size", "image_size", "patch_dropout", "attentional_pool", "attn_pooler_queries"),
+    *("attn_pooler_heads", "no_ln_pre", "pos_embed_type"),
+    *(f"timm_{name}" for name in ("model_name", "model_pretrained", "pool", "proj", "proj_bias", "drop", "drop_path")),
+}
+_TEXT = _BOTH | {
+    *("context_length", "vocab_size", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs", "heads", "embed_cls"),
+    *("pad_id", "eos_id", "no_causal_mask", "proj_bias", "proj_type"),
+    *(f"hf_{name}" for name in ("model_name", "model_pretrained", "proj_type", "pooler_type")),
+}
+_MOST_LAYERS = 1 << 10  # more would take for ever to make, even without memory for them
+_LARGEST = 1 << 24
+
+
+def is_own_vision(model_cfg: dict[str, Any]) -> bool:
+    """Whether the image tower is open_clip's own transformer, without CoCa's head, or that of a SigLIP's folder."""
+    vision = model_cfg["vision_cfg"]
+    return not is_trunk(vision) and not vision.get("attentional_pool")
+
+
+def check_config(name: str, model_cfg: dict[str, Any]) -> None:
+    """Raise ModelError, which begins with the name, unless our towers can be made of the config."""
+    vision, text = model_cfg["vision_cfg"], model_cfg["text_cfg"]
+    for where, config, known in (("model", model_cfg, _MODEL), ("vision", vision, _VISION), ("text", text, _TEXT)):
+        if unknown := [str(setting)[:40] for setting in config if setting not in known]:
+            raise ModelError(f"{name}: its {where} config has settings that are not known here: {', '.join(unknown)}")
+    faults = [*_whole({"embed_dim": model_cfg["embed_dim"]})]
+    if is_own_vision(model_cfg):
+        faults += _vision_faults(vision, SIGLIP in model_cfg) or _tower_faults(vision, model_cfg)
+    if not text.get("hf_model_name"):
+        faults += _text_faults(text) or _tower_faults(text, model_cfg)
+    if faults:
+        raise ModelError(f"{name}: no model can be made of its config: {'; '.join(faults)}")
+
+
+def _vision_faults(vision: dict[str, Any], any_heads: bool) -> list[str]:
+    image, width, head_width = vision.get("image_size", 224), vision.get("width", 768), vision.get("head_width", 64)
+    sides = dict(zip(("image_size", "image width"), image, strict=False)) if isinstance(image, (list, tuple)) else {}
+    sizes = {"width": width, "head_width": head_width, "patch_size": vision.get("patch_size", 16)}
+    sizes |= {"image_size": image} if len(sides) != 2 else sides
+    faults = [*_whole(sizes), *_layers(vision)]
+    return faults or ([] if any_heads or not width % (width // head_width or width + 1) else [_heads(width)])
+
+
+def _text_faults(text: dict[str, Any]) -> list[str]:
+    width, heads = text.get("width", 512), text.get("heads", 8)
+    words, context = text.get("vocab_size", 49408), text.get("context_length", 77)
+    faults = [*_whole({"width": width, "heads": heads, "vocab_size": words, "context_length": context}), *_layers(text)]
+    return faults or ([_heads(width)] if width % heads else [])
+
+
+def _heads(width: int) -> str:
+    return f"its heads do not share a width of {width}"
+
+
+def _tower_faults(config: dict[str, Any], model_cfg: dict[str, Any]) -> list[str]:
+    """In what both towers may be wrong beside their sizes."""
+    ratio, norm, activation = config.get("mlp_ratio", 4.0), config.get("norm_kwargs"), config.get("act_kwargs")
+    epsilon = (norm or {"eps": 1e-5}) if isinstance(norm, (dict, NoneType)) else {}
+    approximate = (activation or {}) if isinstance(activation, (dict, NoneType)) else {"": ""}
+    scale = config.get("ls_init_value")
+    faults = {
+        f"mlp_ratio={ratio!r}": not _positive(ratio),
+        f"ls_init_value={scale!r}": scale is not None and type(scale) not in (int, float),
+        f"norm_kwargs={norm!r}": epsilon.keys() != {"eps"} or not _positive(epsilon["eps"]),
+        f"act_kwargs={activation!r}": not approximate.keys() <= {"approximate"}
+        or approximate.get("approximate", "none") not in ("none", "tanh")
+        or bool(approximate and model_cfg.get("quick_gelu")),
+    }
+    return [fault[:100] for fault, present in faults.items() if present]
+
+
+def _layers(config: dict[str, Any]) -> list[str]:
+    layers = config.get("layers", 12)
+    fits = type(layers) is int and 0 < layers <= _MOST_LAYERS
+    return [] if fits else [f"it asks for {str(layers)[:20]} layers, of at most {_MOST_LAYERS:,}"]
+
+
+def _whole(sizes: dict[str, Any]) -> list[str]:
+    return [
+        f"{name} is {str(size)[:40]}, not a whole number above 0"
+        for name, size in sizes.items()
+        if type(size) is not int or not 0 < size < _LARGEST
+    ]
+
+
+def _positive(number: Any) -> bool:
+    return type(number) in (int, float) and isfinite(number) and number > 0
