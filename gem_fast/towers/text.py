@@ -100,9 +100,9 @@ class DiskCache:
         self.folder = folder
         digest = hashlib.sha256()
         digest.update(repr(tower).encode())  # the activation is no weight
-        for name, value in sorted(tower.state_dict().items()):
+        for name, value in sorted(tower.state_dict(keep_vars=True).items()):  # none is held twice
             digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            digest.update(value.detach().to_dense().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         self.model = digest.hexdigest()
 
     def path(self, templates: tuple[str, ...]) -> Path:
