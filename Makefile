@@ -80,15 +80,21 @@ bench-full: $(READY) authors
 
 # The report of the reference machine: under half an hour on 2 cores, and for nothing but it.
 RUNS := build/reference
-bench-report: $(READY) authors
+bench-report: .venv/.bench authors
 	mkdir -p $(RUNS)
 	$(BOTH) --batch-size 1 --batch-size 4 --backend auto --backend sdpa \
-	    --against authors --against eager --against onnx-ort --waterfall --rounds 7 --budget 30 --json $(RUNS)/448.json
-	$(BOTH) --size 1024 --against authors --against onnx-ort --rounds 3 --budget 30 --json $(RUNS)/1024.json
+	    --against authors --against eager --against onnx-ort --against openvino --waterfall --rounds 7 --budget 30 \
+	    --json $(RUNS)/448.json
+	$(BOTH) --size 1024 --against authors --against onnx-ort --against openvino --rounds 3 --budget 30 \
+	    --json $(RUNS)/1024.json
 	$(BOTH) $(foreach side,224 336 672 896 1344 1792,--size $(side)) --rounds 5 --budget 20 --json $(RUNS)/sizes.json
 	$(BIN)/gem-fast bench report $(RUNS)/448.json $(RUNS)/1024.json $(RUNS)/sizes.json --json bench/reports/reference.json \
 	    --markdown bench/reports/reference.md --plots $(RUNS)
 	cp $(RUNS)/waterfall.png docs/bench.png
+
+.venv/.bench: $(READY)
+	$(BIN)/python -m pip install --quiet -e ".[bench]"
+	touch $@
 
 # BASE: commit, branch or tag that the working tree must not be slower than.
 bench-gate: $(READY)

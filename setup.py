@@ -88,7 +88,7 @@ setup(
         "parquet": PARQUET,
         "coco": COCO,
         "ray": ["ray[data]>=2.60,<2.61"],  # what was tested: checkpoints are beta there
-        "bench": [*EXPORT, *PARQUET, "pytest>=8", "pytest-benchmark>=4", "matplotlib>=3.8"],
+        "bench": [*EXPORT, *PARQUET, "pytest>=8", "pytest-benchmark>=4", "matplotlib>=3.8", "openvino>=2025.3"],
         "dev": [
             *EXPORT,
             *TRANSFORMERS,  # what other families are held against

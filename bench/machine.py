@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 _FLAGS = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "asimd", "sve")
-_PACKAGES = ("gem_fast", "torch", "triton", "open_clip_torch", "numpy", "pillow", "onnxruntime")
+_PACKAGES = ("gem_fast", "torch", "triton", "open_clip_torch", "numpy", "pillow", "onnxruntime", "openvino")
 
 
 def machine(threads: int | None = None) -> dict[str, Any]:

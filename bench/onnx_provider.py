@@ -1,6 +1,7 @@
 """Our ONNX graph as a provider: written by the process that measures, and run by the runtime without torch."""
 
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,18 +15,23 @@ if TYPE_CHECKING:
 
     from gem_fast.towers.vit import GemVisionTransformer
 
+_WRITING = Lock()
 GRAPH_DTYPES = ("float32", "float16")  # those that ONNX Runtime's CPU kernels compute
 
 
 def graph_path(provider: Provider, subject: Subject) -> Path:
     """Where the provider's graph lies, beside the subject's weights."""
-    return Path(subject.weights).with_suffix(f".{provider.backend}.{provider.dtype}.onnx")
+    return Path(subject.weights).with_suffix(f".{provider.backend}.{provider.graph_dtype}.onnx")
 
 
 def export_graph(provider: Provider, subject: Subject) -> None:
-    """Write the provider's graph unless it is there."""
-    if graph_path(provider, subject).exists():
-        return
+    """Write the provider's graph unless it is there; one at a time, since providers may share one."""
+    with _WRITING:
+        if not graph_path(provider, subject).exists():
+            _export(provider, subject)
+
+
+def _export(provider: Provider, subject: Subject) -> None:
     from gem_fast.export.export_options import ExportOptions
     from gem_fast.export.onnx_export import require_packages
 
@@ -36,11 +42,8 @@ def export_graph(provider: Provider, subject: Subject) -> None:
     from .torch_provider import load_weights
 
     require_packages()
-    attention = str(provider.backend)
-    if provider.dtype == "int8":
-        options = ExportOptions(attention=attention, quantize="int8")
-    else:
-        options = ExportOptions(attention=attention, dtype=provider.dtype)
+    kind = "quantize" if provider.dtype == "int8" else "dtype"
+    options = ExportOptions(attention=str(provider.backend), **{kind: provider.graph_dtype})  # type: ignore[arg-type]
     vision = pack_vision(load_weights(subject), vision_config(subject.model_cfg), GemOptions(**subject.options))
     write_graph(vision, graph_path(provider, subject), options)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from . import memory
 
-KINDS = ("engine", "graph", "eager", "compiled", "authors", "onnx", "checkout")
+KINDS = ("engine", "graph", "eager", "compiled", "authors", "onnx", "openvino", "checkout")
 # Types, and the largest relative distance of their features from float32's: twice what eager code showed on ViT-B/16.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 3e-3}
 ENGINE_TOLERANCE = {**TOLERANCE, "int8": 2e-2}  # with what the engine and graphs compute beside
@@ -21,8 +21,8 @@ class Provider:
     Attributes:
         name: what tables call it.
         kind: `engine`, `graph` (the engine by CUDA graphs), `eager`, `compiled` (eager under torch.compile), `authors`,
-            `onnx` (our exported graph), or `checkout` (one side of the regression gate, which computes operations of
-            the engine).
+            `onnx` (our exported graph on ONNX Runtime), `openvino` (the same on OpenVINO), or `checkout` (one side of
+            the regression gate, which computes operations of the engine).
         dtype: float32, bfloat16 or float16; of the engine and a graph also int8, their linear layers'.
         backend: of the engine's attention, None for its own choice; of a graph, the export's `attention`.
         finish_original: the engine also computes what only the unchanged path needs, as eager code does.
@@ -42,6 +42,11 @@ class Provider:
         known = ENGINE_TOLERANCE if self.kind in ("engine", "onnx") else TOLERANCE
         if self.dtype not in known:
             raise ValueError(f"dtype must be one of {', '.join(known)}, got {self.dtype!r}")
+
+    @property
+    def graph_dtype(self) -> str | None:
+        """Type of our exported graph, if it runs one; OpenVINO casts by itself."""
+        return {"onnx": self.dtype, "openvino": "float32"}.get(self.kind)
 
     @property
     def key(self) -> str:

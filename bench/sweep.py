@@ -17,6 +17,7 @@ from gem_fast.options import GemOptions
 from . import authors
 from .measure import Figure, Plan, check, measure
 from .onnx_provider import GRAPH_DTYPES, export_graph
+from .openvino_provider import OPENVINO_DTYPES
 from .processes import ProviderError, ProviderProcess
 from .providers import Provider, Subject
 from .records import Row, row_of
@@ -24,7 +25,7 @@ from .subjects import make_subject, random_pixels
 from .work import forward_work
 
 # The export's `attention`.
-GRAPHS = {f"onnx-{attention}": attention for attention in ("ort", "onnx", "portable")} | {"onnx-int8": "ort"}
+GRAPHS = {f"onnx-{each}": each for each in ("ort", "onnx", "portable")} | {"onnx-int8": "ort", "openvino": "onnx"}
 RIVALS = ("authors", "eager", "compiled", "graph", *GRAPHS)
 EAGER_LIMIT = 1700  # tokens up to which eager code is the reference; beyond, its attention matrices take gigabytes
 
@@ -90,17 +91,18 @@ def engine(method: str, dtype: str, backend: str) -> Provider:
 
 def rival(name: str, dtype: str) -> Provider:
     """The provider of a name of `RIVALS`."""
-    return Provider(name, "onnx", dtype, GRAPHS[name]) if name in GRAPHS else Provider(name, name, dtype)
+    kind = "onnx" if name.startswith("onnx-") else name
+    return Provider(name, kind, dtype, GRAPHS.get(name))
 
 
 def _types(name: str, dtypes: Sequence[str]) -> Sequence[str]:
     """Those of the types that a rival computes, or float32."""
     if name == "onnx-int8":
         return [INT8]
-    if name in ("eager", "compiled", "graph"):
-        able: tuple[str, ...] = DTYPES
+    if name in GRAPHS:
+        able = tuple(OPENVINO_DTYPES) if name == "openvino" else GRAPH_DTYPES
     else:
-        able = GRAPH_DTYPES if name in GRAPHS else ("float32",)
+        able = ("float32",) if name == "authors" else DTYPES
     return [dtype for dtype in dtypes if dtype in able] or ["float32"]
 
 
@@ -163,7 +165,7 @@ def _run(
             for case in cases
         }
         started, refused = start(stack, providers, subject, sweep.device, sweep.threads)
-        by_torch = [process for process in started if process.provider.kind != "onnx"]
+        by_torch = [process for process in started if not process.provider.graph_dtype]
         for dtype in dtypes:
             if by_torch and dtype not in outcome.ceilings:
                 outcome.ceilings[dtype] = by_torch[-1].ask({"command": "ceiling", "dtype": dtype})[0]
@@ -186,7 +188,7 @@ def start(
     import torch
 
     def load(provider: Provider) -> ProviderProcess | str:
-        if provider.kind == "onnx":
+        if provider.graph_dtype:
             try:
                 export_graph(provider, subject)
             except Exception as error:  # a package that is missing, or whatever the export meets

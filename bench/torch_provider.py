@@ -82,6 +82,7 @@ def _vision(provider: Provider, subject: Subject, device: str) -> Any:
     from gem_fast.method import find_method
     from gem_fast.options import GemOptions
     from gem_fast.towers.int8 import quantize_blocks
+    from gem_fast.towers.layer import prepack
     from gem_fast.towers.packing import pack_vision
     from gem_fast.towers.served import vision_config
 
@@ -89,8 +90,8 @@ def _vision(provider: Provider, subject: Subject, device: str) -> Any:
     packed = pack_vision(load_weights(subject), vision_config(subject.model_cfg), method, provider.backend)
     if provider.dtype == INT8:
         require_int8(torch.device(device), provider.backend)
-        return quantize_blocks(packed)
-    return packed.to(device, dtype_of(provider))
+        return prepack(quantize_blocks(packed))
+    return prepack(packed.to(device, dtype_of(provider)))
 
 
 def _engine(provider: Provider, subject: Subject, device: str) -> Forward:

@@ -20,6 +20,10 @@ def load(provider: Provider, subject: Subject, device: str, threads: int | None)
         from .onnx_provider import OnnxForward
 
         loaded = OnnxForward(provider, subject, device, threads)
+    elif provider.kind == "openvino":
+        from .openvino_provider import OpenVinoForward
+
+        loaded = OpenVinoForward(provider, subject, device, threads)
     else:
         from .torch_provider import TorchForward, build
 

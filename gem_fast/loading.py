@@ -110,13 +110,13 @@ def load(
     except ValueError as error:
         raise ModelError(str(error)) from error
     vision = pack_vision(checkpoint.vision_state, config, chosen_method, backend)
-    vision = prepack(quantize_blocks(vision) if named == INT8 else vision.to(where, getattr(torch, named)))
+    vision = quantize_blocks(vision) if named == INT8 else vision.to(where, getattr(torch, named))
     tower = prepack(checkpoint.text.to(where, getattr(torch, text_named)))
     text = TextEncoder(tower, checkpoint.tokenizer, known_tokens=checkpoint.known_tokens, cache=text_cache)
     return GemModel(
         name=checkpoint.name,
         source=checkpoint.source,
-        vision=vision,
+        vision=prepack(vision),
         text=text,
         defaults=checkpoint.defaults,
         mean=checkpoint.mean,

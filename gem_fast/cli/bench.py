@@ -27,6 +27,7 @@ class Rival(str, Enum):
     onnx_onnx = "onnx-onnx"
     onnx_portable = "onnx-portable"
     onnx_int8 = "onnx-int8"
+    openvino = "openvino"
 
 
 @bench.callback()
@@ -43,7 +44,7 @@ def measure(
         typer.Option(
             help="Besides: the authors' package, eager code, the same under torch.compile, the engine by CUDA graphs, "
             "our ONNX graph on ONNX Runtime with one kind of attention of `gem-fast export`, or with linear layers in "
-            "int8. Repeatable."
+            "int8, or on OpenVINO. Repeatable."
         ),
     ] = [],  # noqa: B006
     mode: Annotated[Mode, typer.Option(help="Forwards one by one, or several in a row.")] = Mode.latency,

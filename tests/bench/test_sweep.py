@@ -30,6 +30,7 @@ from gem_fast.towers.packing import pack_vision
 from gem_fast.towers.served import vision_config
 from gem_fast.towers.vision_config import VisionConfig
 
+needs_openvino = pytest.mark.skipif(not find_spec("openvino"), reason="OpenVINO is not installed here")
 SMALL = VisionConfig(width=64, layers=4, heads=2, mlp_width=128, patch_size=8, grid=(6, 6), embed_dim=32)
 
 
@@ -100,7 +101,8 @@ def test_steps_of_the_waterfall_are_measured_besides():
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [(name, dtype) for name in ("onnx-ort", "onnx-onnx", "onnx-portable") for dtype in ("float32", "float16")]
-    + [("onnx-int8", "int8")],
+    + [("onnx-int8", "int8")]
+    + [pytest.param("openvino", dtype, marks=needs_openvino) for dtype in ("float32", "bfloat16")],
 )
 def test_graphs_run_where_torch_cannot_be_imported(monkeypatch, tmp_path, gem_tiny, name, dtype):
     subject, truth = gem_tiny
@@ -120,6 +122,14 @@ def test_graphs_run_where_torch_cannot_be_imported(monkeypatch, tmp_path, gem_ti
             ProviderProcess(Provider("engine", "engine"), subject)
 
 
+def test_openvino_that_is_missing_is_told_with_its_extra(monkeypatch, tmp_path, gem_tiny):
+    (tmp_path / "openvino.py").write_text("raise ImportError('none', name='openvino')")
+    monkeypatch.syspath_prepend(tmp_path)
+    started, ((_, reason),) = sweep.start(ExitStack(), [sweep.rival("openvino", "float32")], gem_tiny[0], threads=1)
+    assert not started
+    assert 'needs openvino, which is not installed: pip install "gem_fast[bench]"' in reason
+
+
 def test_the_command_takes_every_rival():
     assert tuple(each.value for each in Rival) == sweep.RIVALS
 
@@ -131,6 +141,11 @@ def test_rivals_compute_the_types_that_they_have():
         "onnx-ort float16",
         "eager bfloat16",
         "eager float16",
+        "engine bfloat16",
+        "engine float16",
+    ]
+    assert [p.key for p in Sweep(dtypes=("bfloat16", "float16"), against=("openvino",)).providers()] == [
+        "openvino bfloat16",
         "engine bfloat16",
         "engine float16",
     ]
