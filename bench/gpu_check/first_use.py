@@ -9,7 +9,7 @@ from gem_fast.kernels.backends import OPERATIONS
 from gem_fast.kernels.first_use import why_wrong
 from torch import Tensor
 
-from .cases import Case, Problem
+from .cases import Call, Case, Problem
 
 
 def first_use_cases(kinds: tuple[str, ...]) -> Iterator[Case]:
@@ -27,5 +27,5 @@ def first_use_problem(kind: str, device: torch.device) -> Problem:
         return torch.zeros(1, 1)
 
     zero = {"out": torch.zeros(1, 1, dtype=torch.float64)}
-    ours = {name: functools.partial(verdict, name) for name in OPERATIONS}
+    ours: dict[str, Call] = {name: functools.partial(verdict, name) for name in OPERATIONS}
     return Problem(ours, {}, lambda: zero, lambda: zero, otherwise=False)

@@ -114,12 +114,12 @@ TABLE: dict[str, dict[int, Entries]] = {
 }
 
 
-# With Triton before 3.5, whose code takes more registers, in place of the entries above of which some spill there.
-BEFORE = (3, 5)
+# With Triton before 3.6, whose code takes more registers, in place of the entries above of which some spill there.
+BEFORE = (3, 6)
 OLDER: dict[str, dict[int, Entries]] = {
     "mma": {
         16: {
-            "refine": ((80, Tile(128, 64, 4, 3)), (128, _L)),
+            "refine": ((64, Tile(128, 64, 4, 3)), (128, _L)),
             "assign": ((64, _L), (96, _S), (128, Tile(64, 32, 8, 2))),
             "assign_in_place": ((80, _S), (128, Tile(32, 32, 8, 2))),
             "attend": ((64, _L), (96, _S), (128, Tile(64, 32, 8, 2))),
@@ -136,6 +136,13 @@ OLDER: dict[str, dict[int, Entries]] = {
             "resident": ((64, Tile(128, 128, 8, 1)),),
         },
         32: {"attend": ((128, Tile(16, 16, 4, 1)),)},
+    },
+    "tcgen05": {
+        16: {
+            "assign_in_place": ((96, _L), (128, Tile(64, 32, 8, 2))),
+            "resident": ((64, Tile(64, 64, 8, 1)),),
+        },
+        32: {"assign": ((128, Tile(32, 32, 8, 2)),), "attend": ((128, Tile(16, 16, 4, 1)),)},
     },
 }
 
