@@ -5,6 +5,8 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from gem_fast.kernels.triton_host import constant
 from safetensors.torch import save_file
 
 from gem_fast.demo import SAMPLES
@@ -67,3 +69,13 @@ def test_commands_that_compute_nothing(command):
 
 def test_info():
     assert imported(_COMMAND.format(["gem-fast", "info"]), SLOW) == "\n"
+
+
+def test_what_dynamo_takes_for_constant_is_marked_as_torch_marks_it():
+    """Without importing Dynamo, which torch's own decorator does."""
+
+    def ask():
+        pass
+
+    torch.compiler.assume_constant_result(ask)
+    assert vars(ask) == vars(constant(lambda: None))

@@ -67,7 +67,8 @@ class TextBlock(nn.Module):
         gathered = F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).flatten(2).flatten(0, 1)
         if last or not shared:
             return gathered
-        alone = F.scaled_dot_product_attention(*_heads(front[:1]), is_causal=True)  # [1, H, shared, D]
+        first = _heads(front[:1])
+        alone = F.scaled_dot_product_attention(first[0], first[1], first[2], is_causal=True)  # [1, H, shared, D]
         return torch.cat([alone[0].transpose(0, 1).flatten(1), gathered])
 
 

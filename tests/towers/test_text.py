@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import gem_fast
 from gem_fast.templates import TEMPLATES
 from gem_fast.towers import text as text_module
 from gem_fast.towers.clip_tokenizer import ClipTokenizer
@@ -133,6 +134,30 @@ def test_ten_thousand_words_take_one_vector_each(encoder, monkeypatch):
     assert len(passes) < 130
     storages = {row.untyped_storage().data_ptr(): row.untyped_storage().nbytes() for row in encoder.memory.values()}
     assert sum(storages.values()) == 10_000 * 512 * 4
+
+
+def test_a_tower_in_bfloat16(tmp_path):
+    """Its embeddings are float32 and near; a cache and a run that goes on know it from that in float32."""
+    models = []
+    for text_dtype in ("float32", "bf16"):
+        torch.manual_seed(0)
+        models.append(gem_fast.load("ViT-S-32-alt", "random", text_dtype=text_dtype, text_cache=tmp_path))
+    exact, low = (model.encode_text(["cat", "a red car"]) for model in models)
+    assert low.dtype == torch.float32
+    assert 1e-4 < error(low, exact) < 0.02
+    assert len(list(tmp_path.iterdir())) == 2
+    assert models[0].identity() != models[1].identity()
+    with pytest.raises(gem_fast.ModelError, match="float32, bfloat16, float16"):
+        gem_fast.load("gem-tiny", text_dtype="int8")
+
+
+def test_factors_of_branches_are_folded_in():
+    """LayerScale, which few text towers have."""
+    config = SMALL_CLIP | {"text_cfg": SMALL_CLIP["text_cfg"] | {"ls_init_value": 0.1, "vocab_size": 64}}
+    clip, tokens = make_clip(config), letters(["ab", "abcd"])
+    padded = F.pad(tokens, (0, 77 - tokens.shape[1]))
+    ours = pack_text(text_state(clip), text_config(config))
+    assert error(embed_tokens(ours, padded), clip.encode_text(padded, normalize=True)) < 1e-6
 
 
 def test_synonyms_of_a_class_are_next_to_each_other(small_model):
