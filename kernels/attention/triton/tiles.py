@@ -114,8 +114,8 @@ TABLE: dict[str, dict[int, Entries]] = {
 }
 
 
-# With Triton before 3.6, whose code takes more registers, in place of the entries above of which some spill there.
-BEFORE = (3, 6)
+# With Triton before these, whose code takes more registers, in place of the entries above of which some spill there.
+BEFORE = {"mma": (3, 7), "wgmma": (3, 6), "tcgen05": (3, 7)}
 OLDER: dict[str, dict[int, Entries]] = {
     "mma": {
         16: {
@@ -149,8 +149,8 @@ OLDER: dict[str, dict[int, Entries]] = {
 
 def entries_of(family: str, bits: int) -> Entries:
     """The entries that hold with this version of Triton."""
-    older = OLDER.get(family, {}).get(bits, {}) if triton_version() < BEFORE else {}
-    return TABLE[family][bits] | older
+    old = family in BEFORE and triton_version() < BEFORE[family]
+    return TABLE[family][bits] | OLDER[family][bits] if old else TABLE[family][bits]
 
 
 @functools.lru_cache(maxsize=1024)
