@@ -37,6 +37,7 @@ def load(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | str = torch.float32,
     backend: str | None = None,
+    text_dtype: torch.dtype | str = torch.float32,
     text_cache: str | Path | None = None,
     method: str | Method = "gem",
     feature_surgery: bool = False,
@@ -61,10 +62,12 @@ def load(
         device: where to run, such as `"cpu"`, `"cuda"`, `"cuda:1"` or `"mps"`; of `"cuda"` `segment_files` takes all
             GPUs, what else there is the first.
         dtype: float32, bfloat16 or float16 of the vision transformer, by torch's type, its name or its short name, or
-            int8 of its blocks' linear layers, on CPUs with AVX-512 VNNI; text is encoded in float32.
+            int8 of its blocks' linear layers, on CPUs with AVX-512 VNNI.
         backend: `"cpu"`, `"triton"`, `"sdpa"` or `"reference"` for the attention, LayerNorm and the decoding of
             scores; what has no kernels of that name takes plain torch. None is what the environment variable
             `GEM_FAST_BACKEND` names, else the fastest that serves.
+        text_dtype: float32, bfloat16 or float16 of the text tower, whose embeddings are float32: for many prompts on a
+            GPU, or a CPU that multiplies bfloat16 faster.
         text_cache: folder in which to keep text embeddings between runs.
         method: what makes the patch features: a name of `gem_fast.methods()`, or an own `Method`. Sizes, scales and
             thresholds stay the model's.
@@ -83,7 +86,7 @@ def load(
         ModelError: the model, weights, device, dtype, backend or method can't be used; the message says what can.
     """
     try:
-        named = dtype_name(dtype, also=(INT8,))
+        named, text_named = dtype_name(dtype, also=(INT8,)), dtype_name(text_dtype)
         if backend is not None:
             check_name(backend)
     except ValueError as error:
@@ -107,14 +110,13 @@ def load(
     except ValueError as error:
         raise ModelError(str(error)) from error
     vision = pack_vision(checkpoint.vision_state, config, chosen_method, backend)
-    vision = prepack(quantize_blocks(vision) if named == INT8 else vision.to(where, getattr(torch, named)))
-    text = TextEncoder(
-        checkpoint.text.to(where), checkpoint.tokenizer, known_tokens=checkpoint.known_tokens, cache=text_cache
-    )
+    vision = quantize_blocks(vision) if named == INT8 else vision.to(where, getattr(torch, named))
+    tower = prepack(checkpoint.text.to(where, getattr(torch, text_named)))
+    text = TextEncoder(tower, checkpoint.tokenizer, known_tokens=checkpoint.known_tokens, cache=text_cache)
     return GemModel(
         name=checkpoint.name,
         source=checkpoint.source,
-        vision=vision,
+        vision=prepack(vision),
         text=text,
         defaults=checkpoint.defaults,
         mean=checkpoint.mean,

@@ -34,7 +34,7 @@ class GemModel(Segmenter):
     Attributes:
         name, source: the model and where its weights came from.
         vision: the vision transformer with both paths, on `device`.
-        text: the text encoder, in float32.
+        text: the text encoder.
         defaults: input size and thresholds when the caller names none.
         mean, std: the normalisation of pixels in 0..1.
         interpolation: bicubic or bilinear, how images are resized.

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 
 from ..word_encoder import WordEncoder
 from ..writing import write_whole
+from .bert import BertText
 from .text_tower import TextTower
 
-_CHUNK = 64  # texts a pass: of full length, 77 tokens, they took a ViT-B's text tower 120 MB
+_TOKENS = 2048  # a pass, which take a ViT-B's text tower 50 MB; more are no faster
+_TEXTS = 64  # of short words and templates, in what is split into tokens at a time
 
 
 class TextEncoder(WordEncoder[Tensor]):
@@ -60,12 +63,11 @@ class TextEncoder(WordEncoder[Tensor]):
         device = next(self.tower.parameters()).device
         sums: Tensor | None = None
         # Many words go under one template at a time, whose first tokens they share.
-        together = max(1, _CHUNK // len(words))
+        together = max(1, _TEXTS // len(words))
         for start in range(0, len(templates), together):
             some = templates[start : start + together]
             tokens = self.tokenizer([template.replace("{}", word) for template in some for word in words])
-            order = _written(tokens).argsort(stable=True)  # texts of one length need no padding
-            for part in order.split(_CHUNK):
+            for part in _passes(_lengths(self.tower, tokens)):
                 embeddings = embed_tokens(self.tower, tokens[part].to(device))
                 if sums is None:
                     sums = embeddings.new_zeros(len(words), embeddings.shape[1])
@@ -74,9 +76,23 @@ class TextEncoder(WordEncoder[Tensor]):
         return F.normalize(sums, dim=-1).float()
 
 
-def _written(tokens: Tensor) -> Tensor:
-    """The lengths [n] of texts [n, context] without what fills them up, less one."""
-    return ((tokens != tokens[:, -1:]) * torch.arange(tokens.shape[1])).amax(1)
+def _passes(lengths: Tensor) -> Iterator[Tensor]:
+    """Places of the texts that go together, those of like lengths: what fills up the shorter ones is computed too."""
+    order = lengths.argsort(stable=True)
+    start = 0
+    while start < len(order):
+        most = order[start : start + max(1, _TOKENS // int(lengths[order[start]]))]
+        part = most[: max(1, _TOKENS // int(lengths[most[-1]]))]
+        yield part
+        start += len(part)
+
+
+def _lengths(tower: nn.Module, tokens: Tensor) -> Tensor:
+    """How much the tower computes of each text [n, context]: all of it, or up to what fills it up."""
+    n, context = tokens.shape
+    if not isinstance(tower, TextTower | BertText) or reads_padding(tower):
+        return torch.full((n,), context)
+    return ((tokens != tokens[:, -1:]) * torch.arange(1, context + 1)).amax(1).clamp(min=1)
 
 
 def embed_tokens(tower: nn.Module, tokens: Tensor) -> Tensor:
@@ -100,9 +116,9 @@ class DiskCache:
         self.folder = folder
         digest = hashlib.sha256()
         digest.update(repr(tower).encode())  # the activation is no weight
-        for name, value in sorted(tower.state_dict().items()):
+        for name, value in sorted(tower.state_dict(keep_vars=True).items()):  # none is held twice
             digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            digest.update(value.detach().to_dense().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         self.model = digest.hexdigest()
 
     def path(self, templates: tuple[str, ...]) -> Path:

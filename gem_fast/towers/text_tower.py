@@ -20,8 +20,9 @@ class Layout(NamedTuple):
         shared: tokens that all texts begin with, which are computed once, and lie in front.
         texts, length: how many texts, and the tokens of each behind the shared ones.
         read: places in the row of the tokens that are read, `[n]`.
-        seen: by each token of a text, `[1 or n, 1, length, shared + length]`; None for all.
-        seen_by_read: by the token that is read, `[n, 1, 1, shared + length]`; None for all.
+        seen: 0 for what a token of a text sees and -inf for the rest, `[1 or n, 1, length, shared + length]`; None for
+            all.
+        seen_by_read: the same of the token that is read, `[n, 1, 1, shared + length]`.
     """
 
     shared: int
@@ -57,17 +58,22 @@ class TextBlock(nn.Module):
     def attend(self, qkv: Tensor, layout: Layout, last: bool) -> Tensor:
         """Projections [T, 3, H, D] to what the tokens that are wanted gather, [T or n, C]."""
         shared, seen = layout.shared, layout.seen
-        front = qkv[:shared].permute(1, 2, 0, 3)  # [3, H, shared, D]
-        q, k, v = qkv[shared:].unflatten(0, (layout.texts, layout.length)).permute(2, 0, 3, 1, 4)  # [n, H, length, D]
-        if shared:
-            k, v = (torch.cat([f.expand(len(own), -1, -1, -1), own], 2) for f, own in ((front[1], k), (front[2], v)))
+        own = qkv[shared:].unflatten(0, (layout.texts, layout.length))  # [n, length, 3, H, D]
+        front = qkv[:shared].expand(len(own), -1, -1, -1, -1)
+        k, v = _heads(torch.cat([front[:, :, 1:], own[:, :, 1:]], 1) if shared else own[:, :, 1:])
+        q = _heads(own[:, :, :1])[0]
         if last:
             q, seen = qkv[layout.read, 0, :, None], layout.seen_by_read
         gathered = F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).flatten(2).flatten(0, 1)
         if last or not shared:
             return gathered
-        own = F.scaled_dot_product_attention(front[0], front[1], front[2], is_causal=True)  # [H, shared, D]
-        return torch.cat([own.transpose(0, 1).flatten(1), gathered])
+        alone = F.scaled_dot_product_attention(*_heads(front[:1]), is_causal=True)  # [1, H, shared, D]
+        return torch.cat([alone[0].transpose(0, 1).flatten(1), gathered])
+
+
+def _heads(projections: Tensor) -> Tensor:
+    """[n, L, P, H, D] as [P, n, H, L, D]."""
+    return projections.permute(2, 0, 3, 1, 4)
 
 
 class TextTower(nn.Module):
@@ -121,10 +127,10 @@ class TextTower(nn.Module):
             same = (tokens == tokens[:1]).all(0).long().cumprod(0)
             shared = min(int(same.sum()), int(end.min()))
         length = longest - shared
-        read = shared + (end - shared) + length * torch.arange(n, device=end.device)
+        read = end + length * torch.arange(n, device=end.device)
         places = torch.arange(longest, device=end.device)
         seen = places <= places[shared:, None]
-        return Layout(shared, n, length, read, seen[None, None], (places <= end[:, None])[:, None, None])
+        return Layout(shared, n, length, read, self._mask(seen), self._mask(places <= end[:, None, None]))
 
     def _with_class_token(self, tokens: Tensor) -> Layout:
         """CoCa's: its weights were trained with a mask of the padding that is one token off, the first one counting for
@@ -134,11 +140,16 @@ class TextTower(nn.Module):
         places = torch.arange(context + 1, device=tokens.device)
         words = min(int((kept * places).max()) + 1, context)  # behind them nothing but the class token is left
         chosen = torch.cat([places[:words], places[-1:]])
-        seen = kept[:, None, None, chosen]
+        seen = kept[:, None, chosen]
         if self.config.causal:
             seen = seen & (chosen <= chosen[:, None])
         read = (words + 1) * torch.arange(1, n + 1, device=tokens.device) - 1
-        return Layout(0, n, words + 1, read, seen, seen[:, :, -1:])
+        return Layout(0, n, words + 1, read, self._mask(seen), self._mask(seen[:, -1:]))
+
+    def _mask(self, seen: Tensor) -> Tensor:
+        """What is added to logits, for all heads, of who sees whom, [L, L] or [n, L, L]."""
+        hidden = torch.zeros(seen.shape, dtype=self.position_embedding.dtype, device=seen.device)
+        return hidden.masked_fill_(~seen, float("-inf")).view(-1, 1, *seen.shape[-2:])
 
     def places_read(self, tokens: Tensor) -> Tensor:
         """Of the tokens that are read, [n], of ids [n, context]."""

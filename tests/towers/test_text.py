@@ -105,24 +105,32 @@ def test_texts_go_in_chunks(encoder, monkeypatch):
     whole = TextEncoder(encoder.tower, letters).encode(words, ("a {}", "{} b", "c {}"))
     single = [TextEncoder(encoder.tower, letters).encode([word], ("a {}", "{} b", "c {}"))[0] for word in words]
     torch.testing.assert_close(whole, torch.stack(single))
-    monkeypatch.setattr(text_module, "_CHUNK", 4)
+    monkeypatch.setattr(text_module, "_TOKENS", 24)
     passes = []
-    encoder.tower.register_forward_pre_hook(lambda _, given: passes.append(len(given[0])))
+    encoder.tower.register_forward_pre_hook(lambda _, given: passes.append(given[0]))
     torch.testing.assert_close(encoder.encode(words, ("a {}", "{} b", "c {}")), whole)
-    assert passes == [4, 3] * 3  # a template at a time
+    assert sum(map(len, passes)) == 21
+    assert max(map(computed, passes)) <= 24
+    assert 6 <= len(passes) <= 12  # of 108 tokens, and one template at a time
+
+
+def computed(tokens):
+    """How many tokens of texts are there up to the end of the longest."""
+    return len(tokens) * int((tokens == 63).int().argmax(1).max() + 1)
 
 
 def test_ten_thousand_words_take_one_vector_each(encoder, monkeypatch):
     passes = []
 
     def embed(tower, tokens):
-        passes.append(len(tokens))
+        passes.append(computed(tokens))
         return F.normalize(torch.randn(len(tokens), 512), dim=-1)
 
     monkeypatch.setattr(text_module, "embed_tokens", embed)
     rows = encoder.encode([f"word {i}" for i in range(10_000)], PHOTO)
     assert rows.shape == (10_000, 512)
-    assert max(passes) <= 64
+    assert max(passes) <= 2048
+    assert len(passes) < 130
     storages = {row.untyped_storage().data_ptr(): row.untyped_storage().nbytes() for row in encoder.memory.values()}
     assert sum(storages.values()) == 10_000 * 512 * 4
 
