@@ -26,10 +26,15 @@ struct Float32 : Base {
         __builtin_memcpy(to, rows, width * sizeof(float));
     }
 
-    // rows [count, width] to columns [depth, count].
+    // rows [count, width] to columns [depth, count], in squares of 4: depth and count are multiples of it.
     static void transpose(const float* rows, int64_t width, int64_t depth, int count, Word* to) {
-        for (int64_t d = 0; d < depth; d++)
-            for (int i = 0; i < count; i++) to[d * count + i] = bits_of(rows[i * width + d]);
+        for (int64_t d = 0; d < depth; d += 4)
+            for (int i = 0; i < count; i += 4) {
+                __m128 square[4];
+                for (int k = 0; k < 4; k++) square[k] = _mm_loadu_ps(rows + (i + k) * width + d);
+                _MM_TRANSPOSE4_PS(square[0], square[1], square[2], square[3]);
+                for (int k = 0; k < 4; k++) _mm_storeu_ps(reinterpret_cast<float*>(to) + (d + k) * count + i, square[k]);
+            }
     }
 
     // Stores a tile of a block, and adds its rows to row_sums [R, lanes], each column times its factor if there are any.
