@@ -113,7 +113,7 @@ gpu-report: $(READY)
 	$(BIN)/python -m gem_fast.bench.gpu_report bench/reports
 
 roofline: $(READY)
-	$(BIN)/python -m gem_fast.bench.roofline bench/reports
+	$(BIN)/python -m tools.roofline bench/reports
 
 # The better part of an hour on 2 cores that have nothing else to do; ARGS=--quick is a look at fewer images.
 bench-batch: $(READY)

@@ -18,9 +18,9 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 from gem_fast.kernels import triton_host
-from gem_fast.kernels.attention.triton.tiles import FAMILIES, TABLE, Tile, split_width
+from gem_fast.kernels.attention.triton.tiles import FAMILIES, TABLE, Tile, entries_of, split_width
 from gem_fast.kernels.decoding import triton_heatmaps
-from gem_fast.kernels.decoding.triton_labels import CLASSES, PIXELS
+from gem_fast.kernels.decoding.triton_labels import CLASSES, PIXELS, WARPS
 from gem_fast.kernels.launches import Launches
 from gem_fast.kernels.quick_gelu import triton_quick_gelu
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -68,10 +68,10 @@ class Job:
 def table_jobs() -> Iterator[Job]:
     """Every entry of the tile table at its widest head, in every type on every architecture, and the other kernels."""
     for arch in ARCHITECTURES:
-        yield Job(arch, "labels", 0, "fp32", "ieee", Tile(PIXELS, CLASSES, 4, 3))
+        yield Job(arch, "labels", 0, "fp32", "ieee", Tile(PIXELS, CLASSES, WARPS, 3))
         yield Job(arch, "extremes", 0, "fp32", "ieee", Tile(triton_heatmaps.CORNERS, 0, 4, 3))
         yield Job(arch, "heatmaps", 0, "fp32", "ieee", Tile(triton_heatmaps.PIXELS, 0, 4, 3))
-        for bits, operations in TABLE[FAMILIES[arch]].items():
+        for bits in TABLE[FAMILIES[arch]]:
             for dtype, precision in _types(arch, bits):
                 yield Job(arch, "normalize", 128, dtype, precision, Tile(128, 0, 4, 3))
                 if precision == "tf32":
@@ -80,7 +80,7 @@ def table_jobs() -> Iterator[Job]:
                     for operation in BY_ROW:
                         yield Job(arch, operation, 1280, dtype, precision, Tile(1, 0, 8, 3))
                     yield Job(arch, "quick_gelu", triton_quick_gelu.BLOCK, dtype, precision, Tile(1, 0, 4, 3))
-                for operation, entries in operations.items():
+                for operation, entries in entries_of(FAMILIES[arch], bits).items():
                     for widest, tile in entries:
                         yield Job(arch, operation, widest, dtype, precision, tile)
 

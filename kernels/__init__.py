@@ -5,6 +5,7 @@ Nothing here knows of models or files. Importing this package never touches a de
 
 from .attention import pair_attention, query_key_attention, self_self_attention
 from .decoding import decode_heatmaps, decode_labels
+from .int8 import int8_linear, int8_mlp
 from .layer_norm import add_layer_norm, layer_norm_and_temperature
 from .linear import linear, prepacked
 from .quick_gelu import quick_gelu
@@ -14,6 +15,8 @@ __all__ = [
     "add_layer_norm",
     "decode_heatmaps",
     "decode_labels",
+    "int8_linear",
+    "int8_mlp",
     "layer_norm_and_temperature",
     "linear",
     "pair_attention",

@@ -68,10 +68,17 @@ def why_no_launch() -> str | None:
 
 @functools.cache
 def _too_old() -> str | None:
-    found = _installed()
-    if tuple(int(number) for number in re.findall(r"\d+", found)[:2]) >= LEAST:
+    if triton_version() >= LEAST:
         return None
-    return f"triton {found} can't compile the kernels, which takes {'.'.join(map(str, LEAST))} (torch 2.7) or newer"
+    return (
+        f"triton {_installed()} can't compile the kernels, which takes {'.'.join(map(str, LEAST))} (torch 2.7) or newer"
+    )
+
+
+@functools.cache
+def triton_version() -> tuple[int, ...]:
+    """Of Triton, the first two numbers."""
+    return tuple(int(number) for number in re.findall(r"\d+", _installed())[:2])
 
 
 def _installed() -> str:

@@ -91,7 +91,8 @@ def forward(name: str, folder: Path) -> dict[str, object]:
 
 _READ = """
 import resource, sys
-import torch, open_clip, gem_fast
+import torch, gem_fast
+from gem_fast.loading import load
 peak = lambda: int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024
 before = peak()
 model = gem_fast.load(sys.argv[1], weights=sys.argv[2], tokenizer=sys.argv[3] or None)
@@ -106,18 +107,15 @@ def loading(name: str, folder: Path) -> str:
     import torch
     from safetensors.torch import save_file
 
-    from gem_fast.towers.building import build_towers
+    from gem_fast.towers.building import build_towers, text_maker
     from gem_fast.towers.configs import find_config
 
     config = find_config(name).model_cfg
-    towers, file = build_towers(name, config, None, ()), folder / "weights.safetensors"
-    state = {f"visual.{key}": value for key, value in towers.vision_state.items()}
-    prefix = "text." if config.get("custom_text") else ""
-    state |= {
-        f"{prefix}{key}": value for key, value in towers.text.state_dict().items() if not key.startswith("visual.")
-    }
+    file, prefix = folder / "weights.safetensors", "text." if config.get("custom_text") else ""
+    state = {f"visual.{key}": value for key, value in build_towers(name, config, None, ()).vision_state.items()}
+    state |= {f"{prefix}{key}": value for key, value in text_maker(name, config, ()).random().items()}
     save_file({key: value.contiguous() for key, value in state.items() if value.dtype == torch.float32}, file)
-    del towers, state
+    del state
     tokenizer = str(words(folder)) if own_words(name) else ""
     done = subprocess.run(
         [sys.executable, "-c", _READ, name, str(file), tokenizer], check=True, capture_output=True, text=True

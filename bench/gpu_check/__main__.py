@@ -21,6 +21,7 @@ from gem_fast.terminal import say
 from .attention import attention_cases
 from .cases import Call, Case
 from .decoding import decoding_cases
+from .first_use import first_use_cases
 from .forward import forward_cases
 from .graphs import graph_cases
 from .normalization import layer_norm_cases
@@ -30,8 +31,8 @@ from .verify import FAILED, ON_A_GPU, RIGHT, SKIPPED, Check, Way, first_line, ve
 
 KINDS = ("bfloat16", "float16", "float32", "tf32")
 KERNELS = (
-    "self_self", "layouts", "any_norm", "pairs", "layer_norm", "temperature", "labels", "heatmaps", "forward",
-    "graphs", "gem_tiny",
+    "first_use", "self_self", "layouts", "any_norm", "pairs", "layer_norm", "add_layer_norm", "labels", "heatmaps",
+    "forward", "graphs", "gem_tiny",
 )  # fmt: skip
 Timer: TypeAlias = Callable[[Mapping[str, Call]], dict[str, Timed]]
 
@@ -50,6 +51,7 @@ def all_cases(device: torch.device, quick: bool) -> Iterable[Case]:
     """Every kernel in every type; TF32 where there is one, for what has matrix products."""
     kinds, has_tf32 = KINDS[:3], FAMILIES.get(device_of(device).arch) in ("mma", "wgmma", "tcgen05")
     products = KINDS if has_tf32 else kinds
+    yield from first_use_cases(kinds)
     yield from attention_cases(products, quick)
     yield from layer_norm_cases(kinds, quick)
     yield from decoding_cases(kinds, quick)

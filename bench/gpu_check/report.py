@@ -62,17 +62,8 @@ def _cells(each: Found, members: Sequence[Found]) -> list[str]:
     shown = [f"{of[nearest].mean:.1e}" if nearest else "" for of in (check.errors, check.allowed)]
     span = f"{figures[1]}-{figures[2]}" if figures else ""
     host = f"{each.times.host_seconds * 1e3:.3f}" if each.times.host_seconds else ""
-    return [
-        each.case.shape,
-        each.case.kind,
-        check.provider,
-        check.verdict,
-        *shown,
-        *(figures[:1] or [""]),
-        span,
-        times,
-        host,
-    ]
+    names = [each.case.shape, each.case.kind, check.provider, check.verdict]
+    return [*names, *shown, figures[0] if figures else "", span, times, host]
 
 
 def write_json(path: Path, found: Sequence[Found], facts: dict[str, Any], command: str) -> None:

@@ -63,6 +63,11 @@ def add_engine(table: Table) -> None:
         for line in who_serves(device):
             table.add_row("", line)
     table.add_row("tiles", "\n".join(tiles_in_use()))
+    if torch.cuda.device_count() and find_spec("triton"):
+        from gem_fast.kernels import first_use
+
+        found = (f"cuda:{i}: {line}" for i in range(torch.cuda.device_count()) for line in first_use.describe(i))
+        table.add_row("first use", "\n".join(found))
 
 
 def who_serves(device: str) -> Iterator[str]:
@@ -71,6 +76,7 @@ def who_serves(device: str) -> Iterator[str]:
     import torch
 
     from gem_fast.kernels.backends import OPERATIONS
+    from gem_fast.kernels.first_use import not_known_wrong
 
     place = "the CPU" if device == "cpu" else device
     for name, operation in sorted(OPERATIONS.items()):
@@ -78,7 +84,7 @@ def who_serves(device: str) -> Iterator[str]:
         for dtype in DTYPES:
             arguments = operation.example(getattr(torch, dtype), torch.device(device))
             try:
-                chosen = operation.choose(None, *arguments)
+                chosen = operation.choose(None, *arguments, trust=not_known_wrong)
             except ValueError as error:
                 yield f"{name}, {dtype} on {place}: none, {error}"
                 continue

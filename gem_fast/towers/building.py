@@ -65,9 +65,14 @@ def build_towers(name: str, model_cfg: dict[str, Any], weights: Weights | None, 
         if size := trained_size(weights.state):
             model_cfg["vision_cfg"]["image_size"] = size
     check_config(name, model_cfg)
-    by_others = bool((model_cfg.get("text_cfg") or {}).get("hf_model_name"))
-    text = hf_text(name, model_cfg, places) if by_others else OwnText(text_config(model_cfg))
+    text = text_maker(name, model_cfg, places)
     return _random(name, model_cfg, text) if weights is None else _trained(name, model_cfg, weights, text)
+
+
+def text_maker(name: str, model_cfg: dict[str, Any], places: tuple[Path, ...]) -> TextMaker:
+    """What makes the text tower, and knows its weights by name."""
+    by_others = bool((model_cfg.get("text_cfg") or {}).get("hf_model_name"))
+    return hf_text(name, model_cfg, places) if by_others else OwnText(text_config(model_cfg))
 
 
 def own(value: Tensor, weights: Weights) -> Tensor:

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gem_fast.kernels import int8_linear, int8_mlp
 from gem_fast.kernels.cpu_library import faster_dtype
-from gem_fast.kernels.int8 import PANEL, Int8Weight, int8_linear, int8_mlp, quantize_weight
+from gem_fast.kernels.int8 import PANEL, Int8Weight, quantize_weight
 
 from ..errors import ModelError
 from .block import Block, Sum, normed

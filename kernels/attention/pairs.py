@@ -1,8 +1,12 @@
 """Softmax attention of pairs of projections, of rows of any norm: what CLIP's other methods put in place of q·k."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from gem_fast.kernels.backends import Backend, operation
+from gem_fast.kernels.first_use import random_tensors
 from torch import Tensor
 
 from . import cpu, triton
@@ -110,10 +114,18 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor, factors: Factors) -> 
     return torch.cat(parts, dim=2)
 
 
+def trials(dtype: torch.dtype, device: torch.device) -> Iterator[tuple[Any, ...]]:
+    """Without a bias, and with that of a grid."""
+    (qkv,) = random_tensors(dtype, device, (1, 145, 3, 2, 64))
+    for grid in (None, (9, 16)):
+        scale = torch.tensor([0.125], device=device)
+        yield qkv, scale, ((0, 0), (1, 2)), True, None if grid is None else distance_factors(grid, 5.0, scale)
+
+
 OPERATION = operation(
     "pair_attention",
     Backend("cpu", cpu.pairs_cpu, cpu.why_not_pairs),
-    Backend("triton", triton.pairs_triton, triton.why_not_pairs, triton.pays_pairs),
+    Backend("triton", triton.pairs_triton, triton.why_not_pairs, triton.pays_pairs, trials),
     Backend("sdpa", sdpa, pays=lambda qkv, *_: qkv.dtype != torch.float64),
     Backend("reference", reference),
     example=lambda dtype, device: (

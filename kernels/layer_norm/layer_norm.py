@@ -1,8 +1,12 @@
 """The entries to LayerNorm with the sum before it and the adaptive temperature (GEM, Eq. 4), and their plain form."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from gem_fast.kernels.backends import Backend, operation
+from gem_fast.kernels.first_use import random_tensors
 from torch import Tensor
 
 from .normed import Normed
@@ -39,9 +43,12 @@ def add_layer_norm(
             `backend` does not exist or can't serve.
     """
     _check(x, weight, bias)
-    if front is not None and (branch is None or front.ndim != 2 or front.shape[1] != x.shape[2]):
-        raise ValueError(f"front must be [n, {x.shape[2]}] and go with a branch, got {list(front.shape)}")
-    shape = (x.shape[0], x.shape[1] + (0 if front is None else front.shape[0]), x.shape[2])
+    B, N, C = x.shape
+    if front is not None:
+        if branch is None or front.ndim != 2 or front.shape[1] != C:
+            raise ValueError(f"front must be [n, {C}] and go with a branch, got {list(front.shape)}")
+        N += front.shape[0]
+    shape = (B, N, C)
     # By rank, since torch.export would else compare the batch with the tokens, and forbid one that equals them.
     if branch is not None and (branch.ndim not in (2, 3) or branch.shape != shape[3 - branch.ndim :]):
         raise ValueError(f"branch must be {list(shape)} or {list(shape[1:])}, got {list(branch.shape)}")
@@ -66,7 +73,8 @@ def layer_norm_and_temperature(
 def _check(x: Tensor, weight: Tensor, bias: Tensor) -> None:
     if x.ndim != 3 or not x.is_floating_point():
         raise ValueError(f"x must be floating [B, N, C], got {x.dtype} {list(x.shape)}")
-    if weight.shape != x.shape[-1:] or bias.shape != x.shape[-1:]:
+    channels = x.shape[-1:]
+    if weight.shape != channels or bias.shape != channels:
         raise ValueError(f"weight and bias must be [{x.shape[-1]}], got {list(weight.shape)} and {list(bias.shape)}")
 
 
@@ -95,10 +103,23 @@ def _plain(
     return Normed(tokens, y, norms.mean(-1) * head_width**-0.5, total)
 
 
+def trials(dtype: torch.dtype, device: torch.device) -> Iterator[tuple[Any, ...]]:
+    """Alone, with both sums, and with tokens in front."""
+    x, more, weight, bias, front = random_tensors(dtype, device, (2, 9, 384), (2, 9, 384), (384,), (384,), (1, 384))
+    yield x, weight, bias, 1e-5, None, 64
+    yield x, weight, bias, 1e-5, more, 64, (more, x)
+    yield x[:, 1:], weight, bias, 1e-5, more, None, None, front
+
+
+def _outputs(found: Normed) -> list[Tensor]:
+    return [each.mean(-1) if each is found.scale and each.ndim == 2 else each for each in found if each is not None]
+
+
 OPERATION = operation(
     "layer_norm_and_temperature",
-    Backend("triton", fused_layer_norm, why_not, pays),
+    Backend("triton", fused_layer_norm, why_not, pays, trials),
     Backend("sdpa", _plain),
+    outputs=_outputs,
     example=lambda dtype, device: (
         torch.empty(1, 785, 768, dtype=dtype, device=device),
         torch.empty(768, dtype=dtype, device=device),

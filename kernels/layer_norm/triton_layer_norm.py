@@ -124,7 +124,7 @@ def _layer_norm(
     B, N, C = y.shape
     if y.numel():
         x = of_adjacent_channels(x)
-        added = x if branch is None else of_adjacent_channels(branch).expand(B, N, C)
+        added = x if branch is None else of_adjacent_channels(branch if branch.ndim == 3 else branch.expand(B, N, C))
         width = 1 << (C - 1).bit_length()
         with on_device(x.device):
             layer_norm_kernel[(N, B)](

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from gem_fast.bench.gpu_check import attention, decoding, forward, normalization
+from gem_fast.bench.gpu_check import attention, decoding, first_use, forward, normalization
 from gem_fast.bench.gpu_check.attention import Setting, attention_problem
 from gem_fast.bench.gpu_check.verify import FAILED, RIGHT, WRONG, verify
 from gem_fast.kernels.attention.triton import launch
@@ -126,6 +126,14 @@ def test_labels_are_right(threshold, kind):
 @pytest.mark.parametrize("kind", ["float16", "float32"])
 def test_heatmaps_are_right(kind):
     assert verdicts(decoding.heatmaps_problem(2, (4, 3), (9, 11), kind, DEVICE)) == {"triton": RIGHT, "torch": RIGHT}
+
+
+def test_a_first_use_is_right_where_the_kernels_are(monkeypatch):
+    """In the interpreter none is taken unasked, so that nothing is tried: `cases_triton_first_use.py` does."""
+    problem = first_use.first_use_problem("float16", DEVICE)
+    assert verdicts(problem) == dict.fromkeys(problem.ours, RIGHT)
+    monkeypatch.setattr(first_use, "why_wrong", lambda operation, *_: "it is wrong" * (operation.name == "unit_rows"))
+    assert {name for name, verdict in verdicts(problem).items() if verdict != RIGHT} == {"unit_rows"}
 
 
 def test_the_engine_is_right_on_triton():

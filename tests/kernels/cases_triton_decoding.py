@@ -73,10 +73,9 @@ def test_of_classes_that_tie_the_first_is_taken():
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_where_a_score_is_not_finite_there_is_no_label(value):
     """At least where plain torch has no confidence, also where no class at all has a finite score."""
-    for patches, classes in (((2, 3), [0]), ((slice(None), slice(None)), [0, 1, 2, 3, 4])):
+    for classes in (1, 5):
         scores = make(5, 4, 5)
-        for each in classes:
-            scores[(each, *patches)] = value
+        scores[:classes, 2, 3] = value
         labels, confidence = decode_labels(scores, (6, 9), backend="triton")
         _, plain = labels_reference(scores, (6, 9), logit_scale=100.0, threshold=0.0)
         assert plain.isnan().any()

@@ -56,6 +56,7 @@ class Properties(NamedTuple):
 
     major: int
     minor: int
+    name: str = "a GPU that is not there"
 
 
 class Operations(TorchDispatchMode):
@@ -193,10 +194,11 @@ class TestWhatTritonNeeds:
 
     @pytest.fixture(autouse=True)
     def _looked_for_again(self):
-        for found in (triton_host._too_old, triton_host._missing_for_a_launch):
+        cached = triton_host.triton_version, triton_host._too_old, triton_host._missing_for_a_launch
+        for found in cached:
             found.cache_clear()
         yield
-        for found in (triton_host._too_old, triton_host._missing_for_a_launch):
+        for found in cached:
             found.cache_clear()
 
     def refused(self, told):
@@ -226,6 +228,7 @@ class TestWhatTritonNeeds:
         monkeypatch.setattr(triton_host, "version", version)
         name = "pytorch-triton"
         self.refused("triton 3.1.0")
+        triton_host.triton_version.cache_clear()
         triton_host._too_old.cache_clear()
         name = "none"
         assert attends(packed()) == "triton"  # it says so itself
@@ -436,6 +439,8 @@ def test_every_operation_has_plain_torch_and_ends_with_what_serves_all():
         "layer_norm_and_temperature": ("triton", "sdpa"),
         "quick_gelu": ("triton", "sdpa"),
         "unit_rows": ("triton", "sdpa"),
+        "int8_linear": ("cpu", "sdpa"),
+        "int8_mlp": ("cpu", "sdpa"),
         "decode_labels": ("cpu", "triton", "sdpa"),
         "decode_heatmaps": ("cpu", "triton", "sdpa"),
     }

@@ -7,7 +7,10 @@ import pytest
 from tests.interpreted import python, run_cases
 
 # In two processes, since each takes seconds to start.
-OPERATIONS = (("attention", "tile_search"), ("pairs", "precision", "decoding", "layer_norm", "elementwise"))
+OPERATIONS = (
+    ("attention", "tile_search", "first_use"),
+    ("pairs", "precision", "decoding", "layer_norm", "elementwise"),
+)
 
 
 @pytest.mark.parametrize("operations", OPERATIONS, ids=", ".join)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from gem_fast.bench.ahead import SHARED_LIMIT
 from gem_fast.bench.gpu_report import ARCHITECTURES, BY_ROW, Job, compile_job, table_jobs
+from gem_fast.kernels.attention.triton import tiles
 from gem_fast.kernels.attention.triton.tiles import FAMILIES, TABLE, Device, is_resident, split_width, tile_for
 
 pytest.importorskip("triton")
@@ -85,6 +86,23 @@ def test_every_width_has_a_tile(arch, dtype):
 def test_a_gpu_that_is_not_in_the_table_gets_the_tiles_of_its_neighbours():
     assert tile_for(Device("sm_121", 48), "refine", 64, torch.bfloat16) == TABLE["mma"][16]["refine"][0][1]
     assert tile_for(Device("gfx950", 256), "refine", 64, torch.bfloat16) == TABLE["mfma"][16]["refine"][0][1]
+
+
+@pytest.mark.parametrize(("version", "older"), [((3, 3), True), ((3, 5), True), ((3, 6), False), ((3, 10), False)])
+def test_an_older_compiler_gets_tiles_that_do_not_spill_there(monkeypatch, version, older):
+    """Smaller or of more warps, and only where something spilled; `docs/backends.md` tells how it was found."""
+    monkeypatch.setattr(tiles, "triton_version", lambda: version)
+    changed = 0
+    for family, table in TABLE.items():
+        for bits, entries in table.items():
+            found = tiles.entries_of(family, bits)
+            assert found.keys() == entries.keys()
+            for operation in entries:
+                assert [widest for widest, _ in found[operation]] == sorted({widest for widest, _ in found[operation]})
+                changed += found[operation] != entries[operation]
+                if operation != "resident":
+                    assert found[operation][-1][0] == 128
+    assert changed == (17 if older else 0)
 
 
 def test_a_head_is_resident_where_it_fits_and_no_multiprocessor_idles():

@@ -138,7 +138,7 @@ class Call:
         self.B, self.N, self.P, self.H, self.D = self.chosen.shape
         self.temperatures = inverse_temperature.to(torch.float32).contiguous()  # [B], or [B, N] of the tokens
         self.device = device_of(qkv.device)
-        self.tiles = tiles
+        self.tiles = dict(tiles)  # and what was looked up
         main, rest = split_width(self.D)
         self.width = main + rest
         self.parts = {"MAIN": main, "REST": rest}
@@ -151,9 +151,10 @@ class Call:
         return tile
 
     def tile_or_none(self, operation: str) -> Tile | None:
-        if operation in self.tiles:
-            return self.tiles[operation]
-        return chosen_tile(self.device, operation, self.B * self.H, self.N, self.width, self.chosen.dtype)
+        if operation not in self.tiles:
+            heads = self.B * self.H
+            self.tiles[operation] = chosen_tile(self.device, operation, heads, self.N, self.width, self.chosen.dtype)
+        return self.tiles[operation]
 
     def temperature(self) -> Tensor:
         """The inverse temperature of each image, [B]."""

@@ -6,11 +6,11 @@ The file is JSON: `{"gem_fast_tiles": 1, "device": …, "triton": …, "entries"
 
 import json
 import math
-import os
-import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from gem_fast.kernels.user_cache import user_file
 
 from .tiles import TABLE, Tile
 
@@ -87,12 +87,7 @@ class TileTable:
 
 def default_path(device: str, triton_version: str) -> Path:
     """The user's own table file for a GPU's name and a version of Triton."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gem_fast"
-    return folder / f"tiles-{_slug(device)}-triton-{_slug(triton_version)}.json"
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-").lower()
+    return user_file("tiles", device, triton_version)
 
 
 def read_table(path: Path, device: str, triton_version: str) -> TileTable:

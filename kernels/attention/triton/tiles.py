@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
-from gem_fast.kernels.triton_host import constant
+from gem_fast.kernels.triton_host import constant, triton_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +114,50 @@ TABLE: dict[str, dict[int, Entries]] = {
 }
 
 
+# With Triton before 3.6, whose code takes more registers, in place of the entries above of which some spill there.
+BEFORE = (3, 6)
+OLDER: dict[str, dict[int, Entries]] = {
+    "mma": {
+        16: {
+            "refine": ((64, Tile(128, 64, 4, 3)), (128, _L)),
+            "assign": ((64, _L), (96, _S), (128, Tile(64, 32, 8, 2))),
+            "assign_in_place": ((80, _S), (128, Tile(32, 32, 8, 2))),
+            "attend": ((64, _L), (96, _S), (128, Tile(64, 32, 8, 2))),
+            "attend_near": ((64, Tile(64, 32, 8, 2)), (96, Tile(32, 32, 8, 2)), (128, Tile(64, 32, 8, 2))),
+            "resident": ((64, Tile(64, 64, 8, 1)),),
+        },
+        32: {"assign": ((128, Tile(32, 32, 8, 2)),), "attend": ((128, Tile(16, 16, 4, 1)),)},
+    },
+    "wgmma": {
+        16: {
+            "assign": ((64, Tile(64, 32, 4, 3)), (80, Tile(64, 64, 4, 4)), (128, _S)),
+            "attend": ((80, Tile(64, 64, 4, 3)), (128, _M)),
+            "attend_near": ((64, _M), (128, Tile(64, 32, 8, 2))),
+            "resident": ((64, Tile(128, 128, 8, 1)),),
+        },
+        32: {"attend": ((128, Tile(16, 16, 4, 1)),)},
+    },
+    "tcgen05": {
+        16: {
+            "assign_in_place": ((96, _L), (128, Tile(64, 32, 8, 2))),
+            "resident": ((64, Tile(64, 64, 8, 1)),),
+        },
+        32: {"assign": ((128, Tile(32, 32, 8, 2)),), "attend": ((128, Tile(16, 16, 4, 1)),)},
+    },
+}
+
+
+def entries_of(family: str, bits: int) -> Entries:
+    """The entries that hold with this version of Triton."""
+    older = OLDER.get(family, {}).get(bits, {}) if triton_version() < BEFORE else {}
+    return TABLE[family][bits] | older
+
+
 @functools.lru_cache(maxsize=1024)
 def tile_for(device: Device, operation: str, width: int, dtype: torch.dtype) -> Tile | None:
     """The tile of `operation` (a key of the table) for packed heads of `width` channels; None if none is good."""
     family = FAMILIES.get(device.arch) or ("mfma" if device.arch.startswith("gfx") else "mma")
-    entries = TABLE[family][dtype.itemsize * 8].get(operation, ())
+    entries = entries_of(family, dtype.itemsize * 8).get(operation, ())
     return next((tile for widest, tile in entries if width <= widest), None)
 
 

@@ -5,8 +5,6 @@ from dataclasses import replace
 import open_clip
 import pytest
 import torch
-from gem_fast.bench import roofline
-from gem_fast.bench.roofline import A100, A6000, H100, H200
 from gem_fast.bench.work import Task, Work, forward
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -15,6 +13,8 @@ from gem_fast.options import GemOptions
 from gem_fast.towers.served import vision_config
 from gem_fast.towers.vision_config import VisionConfig
 from gem_fast.towers.vit import GemVisionTransformer
+from tools import roofline
+from tools.roofline import A100, A6000, H100, H200
 
 
 @pytest.mark.parametrize("name", ["ViT-B-16", "ViT-L-14", "ViT-H-14"])

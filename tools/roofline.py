@@ -1,7 +1,7 @@
-"""A roofline on paper, predicted and not measured: `python -m gem_fast.bench.roofline [folder]`.
+"""A roofline on paper, predicted and not measured: `python -m tools.roofline [folder]` (`make roofline`).
 
-Writes `roofline.md`: the work of the whole forward kernel by kernel (`work.py`), and the floor that the peaks published
-by vendors put under each.
+Writes `roofline.md`: the work of the whole forward kernel by kernel (`bench/work.py`), and the floor that the peaks
+published by vendors put under each.
 """
 
 import sys
@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+from gem_fast.bench.tables import markdown_table
+from gem_fast.bench.work import Task, Work, forward
 
 from gem_fast.towers.served import vision_config
 from gem_fast.writing import write_whole
-
-from .tables import markdown_table
-from .work import Task, Work, forward
 
 MODELS = ("ViT-B-16", "ViT-L-14")
 BATCHES = (1, 8, 32)
@@ -87,7 +86,7 @@ def estimate(model: str, B: int, gpu: GPU) -> dict[str, Any]:
 INTRO = """# Roofline of GEM's forward, on paper
 
 **Predicted, not measured**: every time below is computed from published peaks.
-Written by `make roofline` (`bench/roofline.py`); the work is counted in `bench/work.py`, whose products a test holds
+Written by `make roofline` (`tools/roofline.py`); the work is counted in `bench/work.py`, whose products a test holds
 against torch's own counter.
 
 bf16, 448×448, 6 GEM blocks, one iteration, projections q, k and v, labels of 150 classes.
