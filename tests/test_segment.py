@@ -72,7 +72,7 @@ class TestSegment:
     def test_defaults_and_overrides(self, small_model, picture):
         several, alone = (small_model.segment(picture(), p, size=64) for p in (["cat", "dog"], "cat"))
         assert (several.threshold, alone.threshold) == (0.85, 0.5)
-        assert several.logit_scale == 100
+        assert several.logit_scale == 1000
         chosen = small_model.segment(picture(), "cat", size=64, threshold=0.0, logit_scale=7.0)
         assert (chosen.threshold, chosen.logit_scale) == (0.0, 7.0)
 

@@ -71,6 +71,7 @@ def test_info_tells_of_the_variable(monkeypatch):
 
 
 def test_info_names_the_table_of_each_gpu(monkeypatch, tmp_path):
+    from gem_fast.kernels import first_use
     from gem_fast.kernels.attention.triton import launch
     from gem_fast.kernels.attention.triton.tiles import Device
 
@@ -82,6 +83,7 @@ def test_info_names_the_table_of_each_gpu(monkeypatch, tmp_path):
     monkeypatch.setattr(launch, "device_of", lambda device: Device("sm_90", 132, "A GPU"))
     # The command's module, which its function hides by name; there is no GPU to make tensors on.
     monkeypatch.setattr(sys.modules["gem_fast.cli.info"], "who_serves", lambda device: iter(()))
+    monkeypatch.setattr(first_use, "describe", lambda index: iter(()))
     shown = "".join(run(app, ["info"], env={"COLUMNS": "60"}).output.split())  # a long path goes on in the next line
     assert f"cuda:0:thetiletable{broken}isdamagedorforeign" in shown
     monkeypatch.setenv(tile_file.VARIABLE, tile_file.OFF)

@@ -86,7 +86,7 @@ class TestEngine:
         layout = Windows(96, 64, 32).layout((128, 192))
         crops = [small_model.patch_features(crop[None], (96, 96)) for crop in layout.crops(np.asarray(image))]
         scores = [small_model.scores(each, [0], words, [1, 1, 1])[0].numpy() for each in crops]
-        logits = 100 * by_the_rule(scores, (128, 192), 96, 64, 32)
+        logits = 1000 * by_the_rule(scores, (128, 192), 96, 64, 32)
         softmax = np.exp(logits - logits.max(0))
         softmax /= softmax.sum(0)
         np.testing.assert_allclose(result.confidence, softmax.max(0), atol=1e-4)

@@ -377,7 +377,7 @@ class TestResume:
             ({"background": "sky"}, "background was none, now sky"),
             ({"templates": "the {}"}, "settings templates was a photo of a {}., now the {}"),
             ({"threshold": 0.7}, "settings threshold was 0.5, now 0.7"),
-            ({"logit_scale": 7}, "settings logit_scale was 100.0, now 7"),
+            ({"logit_scale": 7}, "settings logit_scale was 1000.0, now 7"),
             ({"size": 96}, "settings size was 64, now 96"),
             ({"resize": "squash"}, "settings resize was shorter, now squash"),
         ],

@@ -225,8 +225,8 @@ class TestLoad:
     @pytest.mark.parametrize(
         ("arguments", "reason"),
         [
-            ({"dtype": "float8"}, "dtype must be one of float32, bfloat16, float16 .*, got float8"),
-            ({"dtype": torch.int8}, "got torch.int8"),
+            ({"dtype": "float8"}, "dtype must be one of float32, bfloat16, float16, int8 .*, got float8"),
+            ({"dtype": torch.int32}, "got torch.int32"),
             ({"device": "gpu"}, "'gpu' can't be used here"),
             ({"device": "cuda:99"}, "'cuda:99' can't be used here"),
             ({"gem_block": 6}, "unknown options .*gem_block.*known are gem_blocks, "),
