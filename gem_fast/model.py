@@ -21,7 +21,7 @@ from .query import Query
 from .scores import score_patches, surgery_scores
 from .segmenter import Encode, Replica, Segmenter, Sizes, encoder
 from .towers.int8 import in_int8
-from .towers.layer import prepack
+from .towers.layer import hash_weights, prepack
 from .towers.text import TextEncoder
 from .towers.vit import GemVisionTransformer, VisionFeatures
 from .windows import Windows
@@ -124,9 +124,7 @@ class GemModel(Segmenter):
         """Of names and values of both towers' weights, in the order of their names."""
         digest = hashlib.sha256()
         for tower in (self.vision, self.text.tower):
-            for name, value in sorted(tower.state_dict(keep_vars=True).items()):  # none is held twice
-                digest.update(name.encode())
-                digest.update(value.detach().to_dense().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            hash_weights(digest, tower)
         return digest.hexdigest()
 
     @property

@@ -1,5 +1,6 @@
 """A linear layer of the towers, and its weight in the CPU's own layout."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -72,6 +73,13 @@ class Linear(nn.Linear):
         if weight.is_mkldnn:
             weight = nn.Parameter(weight.to_dense(), requires_grad=False)
         return self.__dict__ | {"_parameters": self._parameters | {"weight": weight}}
+
+
+def hash_weights(digest: "hashlib._Hash", tower: nn.Module) -> None:
+    """Take names and values of a tower's weights into a digest, in the order of their names; none is held twice."""
+    for name, value in sorted(tower.state_dict(keep_vars=True).items()):
+        digest.update(name.encode())
+        digest.update(value.detach().to_dense().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
 def prepack(tower: Tower) -> Tower:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..word_encoder import WordEncoder
 from ..writing import write_whole
 from .bert import BertText
+from .layer import hash_weights
 from .text_tower import TextTower
 
 _TOKENS = 2048  # a pass, which take a ViT-B's text tower 50 MB; more are no faster
@@ -116,9 +117,7 @@ class DiskCache:
         self.folder = folder
         digest = hashlib.sha256()
         digest.update(repr(tower).encode())  # the activation is no weight
-        for name, value in sorted(tower.state_dict(keep_vars=True).items()):  # none is held twice
-            digest.update(name.encode())
-            digest.update(value.detach().to_dense().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        hash_weights(digest, tower)
         self.model = digest.hexdigest()
 
     def path(self, templates: tuple[str, ...]) -> Path:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .weight import Int8Weight
 
-_ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu")  # as the library numbers them
+ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu")  # as the library numbers them
 
 
 def why_not(x: Tensor, weight: Int8Weight, *_arguments: object) -> str | None:
@@ -109,7 +109,7 @@ def _mlp(
             *(pointer(gain), pointer(bias), ctypes.c_float(eps)),
             *(pointer(in_values), pointer(in_factors), pointer(out_values), pointer(out_factors)),
             int64s((x.numel() // width, width, inner)),
-            _ACTIVATIONS.index(activation),
+            ACTIVATIONS.index(activation),
             pointer(out),
             torch.get_num_threads(),
         )

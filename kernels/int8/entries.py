@@ -4,11 +4,9 @@ import torch
 from gem_fast.kernels.backends import Backend, operation
 from torch import Tensor
 
-from .cpu import linear_cpu, mlp_cpu, why_not, why_not_mlp
+from .cpu import ACTIVATIONS, linear_cpu, mlp_cpu, why_not, why_not_mlp
 from .reference import linear_reference, mlp_reference
 from .weight import PANEL, Int8Weight, quantize_weight
-
-_ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu")
 
 
 def int8_linear(
@@ -84,8 +82,8 @@ def int8_mlp(
     fits = x.ndim and x.shape[-1] == second.outputs == width and gain.shape == bias.shape == (width,)
     if not fits or second.inputs != first.outputs or (branch is not None and branch.shape != x.shape):
         raise ValueError(f"x, branch, the LayerNorm and both weights must be of one width, {width}")
-    if activation not in _ACTIVATIONS:
-        raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
     result: Tensor = MLP(backend, x, branch, gain, bias, eps, first, second, activation)
     return result
 
@@ -94,6 +92,11 @@ def _example(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Int8Weig
     """Tokens and a weight of their width."""
     weight = quantize_weight(torch.zeros(64, 64))
     return torch.empty(1, 785, 64, dtype=dtype, device=device), weight
+
+
+def _mlp_example(dtype: torch.dtype, device: torch.device) -> tuple[object, ...]:
+    tokens, weight = _example(dtype, device)
+    return tokens, None, torch.ones(64), torch.zeros(64), 1e-5, weight, weight, "gelu"
 
 
 LINEAR = operation(
@@ -106,10 +109,5 @@ MLP = operation(
     "int8_mlp",
     Backend("cpu", mlp_cpu, why_not_mlp),
     Backend("sdpa", mlp_reference),
-    example=lambda dtype, device: (
-        _example(dtype, device)[0],
-        None,
-        *(torch.ones(64), torch.zeros(64), 1e-5),
-        *(_example(dtype, device)[1], _example(dtype, device)[1], "gelu"),
-    ),
+    example=_mlp_example,
 )

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import torch
 from gem_fast.kernels.attention.reference import reference
+from gem_fast.kernels.first_use import distance
 from torch import Tensor
 
 from .launch import launch_attention
@@ -86,8 +87,3 @@ def make_bench(
             return time(lambda: attention(options, tiles))
 
     return Bench(error, timed, report)
-
-
-def distance(result: Tensor, exact: Tensor) -> float:
-    """Relative error in the norm."""
-    return ((result.double() - exact).norm() / exact.norm()).item()
