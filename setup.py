@@ -8,6 +8,7 @@ from setuptools import Extension, find_packages, setup
 
 # These lie at the top of the repository and install as `gem_fast.kernels`, `gem_fast.export`, `gem_fast.bench`.
 MAPPED = ("kernels", "export", "bench")
+NATIVE = ("attention", "decoding", "int8", "layer_norm", "linear")  # rooms of `kernels` with C++ of their own
 
 
 def packages() -> tuple[list[str], dict[str, str]]:
@@ -24,7 +25,7 @@ def extensions() -> list[Extension]:
     """The native CPU kernels, a plain C library; where it can't be built, the installation goes on without it."""
     if not sys.platform.startswith("linux") or platform.machine() not in ("x86_64", "AMD64"):
         return []
-    natives = [Path("kernels", *parts, "native") for parts in ((), ("attention",), ("decoding",), ("int8",))]
+    natives = [Path("kernels", *parts, "native") for parts in ((), *((room,) for room in NATIVE))]
     kernels = Extension(
         "gem_fast.kernels.cpu_native",
         sources=sorted(str(source) for native in natives for source in native.glob("*.cpp")),

@@ -8,7 +8,7 @@ import torch
 from gem_fast.bench.providers import TOLERANCE
 from gem_fast.bench.turns import Work
 from gem_fast.export.comparison import relative_error
-from gem_fast.kernels import query_key_attention, self_self_attention
+from gem_fast.kernels import pair_attention, query_key_attention, self_self_attention
 from gem_fast.kernels.attention.cpu import query_key_cpu
 from gem_fast.kernels.attention.reference import reference
 from gem_fast.kernels.cpu_library import paths
@@ -77,3 +77,20 @@ def test_query_key(in_turns: Callable[..., Any], dtype: str, shape: tuple[int, i
     assert relative_error(query_key_cpu(sample), truth) <= max(allowed, 1e-6)
     providers = {"cpu": lambda: query_key_cpu(qkv), "sdpa": lambda: query_key_attention(qkv, "sdpa")}
     in_turns(providers, rounds=3 if shape[2] > 1000 else 15, work=work(shape, dtype, 2))
+
+
+# CLIP Surgery's, SCLIP's and NACLIP's.
+@pytest.mark.parametrize(("pairs", "sigma"), [("vv", None), ("qq+kk", None), ("kk", 5.0)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@torch.inference_mode()
+def test_pairs(in_turns: Callable[..., Any], dtype: str, pairs: str, sigma: float | None) -> None:
+    """The attention that other methods put in place of q·k, of rows of any norm; ViT-B/16 at 448×448."""
+    qkv, _ = make_qkv(SHAPES[1], dtype)
+    ways = {
+        name: lambda qkv=qkv, name=name: pair_attention(qkv, 0.125, pairs, grid=(28, 28), sigma=sigma, backend=name)
+        for name in ("cpu", "sdpa")
+    }
+    truth = pair_attention(qkv.double(), 0.125, pairs, grid=(28, 28), sigma=sigma, backend="reference")
+    errors = [relative_error(way(), truth) for way in ways.values()]
+    assert errors[0] <= max(2 * errors[1], 1e-6)
+    in_turns(ways, rounds=15, work=work(SHAPES[1], dtype, 2 * len(pairs.split("+"))))

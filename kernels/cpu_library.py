@@ -1,6 +1,7 @@
 """The native library of the CPU kernels: loaded once, or the reason why it is not."""
 
 import ctypes
+import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,8 @@ from typing import Any
 import torch  # its OpenMP runtime is what the library's undefined GOMP_parallel resolves to
 
 PATHS = ("avx512_bf16", "avx512", "avx2")  # as the library numbers them, the fastest first
-_VNNI, _FAST_BFLOAT16 = 3, 4  # as `gem_fast_supports` numbers them
-_INTERFACE = 4  # of the library, as `gem_fast_interface` tells it
+_VNNI, _FAST_BFLOAT16, _PANELS = 3, 4, 5  # as `gem_fast_supports` numbers them
+_INTERFACE = 5  # of the library, as `gem_fast_interface` tells it
 
 
 def _load() -> tuple[ctypes.CDLL | None, str | None]:
@@ -51,6 +52,14 @@ def why_no_vnni() -> str | None:
     return "this CPU has no AVX-512 VNNI, the instructions that add up products of 8 bits without saturating"
 
 
+@functools.cache
+def why_no_panels() -> str | None:
+    """Why linear layers in float32 are left to others on this machine, or None."""
+    if _LIBRARY is None or _LIBRARY.gem_fast_supports(_PANELS):
+        return _MISSING
+    return "they were measured to be faster on CPUs of Intel with AVX-512 alone"
+
+
 def faster_dtype() -> torch.dtype:
     """bfloat16 where its products are faster than those of float32, else float32."""
     fast = _LIBRARY is not None and _LIBRARY.gem_fast_supports(_FAST_BFLOAT16)
@@ -81,9 +90,9 @@ def call(function: str, *arguments: Any) -> None:
         raise MemoryError(f"no memory for the scratch of {function}")
 
 
-def pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
-    """Where a tensor's first element lies."""
-    return ctypes.c_void_p(tensor.data_ptr())
+def pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p:
+    """Where a tensor's first element lies; null for None."""
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
 def int64s(numbers: Iterable[int]) -> ctypes.Array:

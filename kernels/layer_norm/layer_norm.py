@@ -9,6 +9,7 @@ from gem_fast.kernels.backends import Backend, operation
 from gem_fast.kernels.first_use import random_tensors
 from torch import Tensor
 
+from . import cpu as native
 from .normed import Normed
 from .triton_layer_norm import fused_layer_norm, pays, why_not
 
@@ -25,7 +26,7 @@ def add_layer_norm(
     *,
     backend: str | None = None,
 ) -> Normed:
-    """The sum of x and branch, its LayerNorm, and what else is asked for: with Triton one kernel that reads each once.
+    """The sum of x and branch, its LayerNorm, and what else is asked for: natively one kernel that reads each once.
 
     Args:
         x: tokens `[B, N, C]`, floating; with `front` those after it.
@@ -35,8 +36,9 @@ def add_layer_norm(
         head_width: D, channels of a head, for the adaptive temperature; None for none.
         aside: two tensors `[B, N, C]` whose sum is wanted too.
         front: tokens before those of x, the same for all images, `[n, C]`; None for none.
-        backend: `"triton"`, or `"sdpa"` for torch's own operations; None is what `GEM_FAST_BACKEND` names, else
-            Triton on a GPU where it serves and there is more to do than a LayerNorm.
+        backend: `"cpu"`, `"triton"`, or `"sdpa"` for torch's own operations; None is what `GEM_FAST_BACKEND` names,
+            else on a CPU the native kernel where an image is worth the call, and Triton on a GPU where it serves and
+            there is more to do than a LayerNorm.
 
     Raises:
         ValueError: x is not `[B, N, C]`, weight and bias are not `[C]`, the shapes of what is added don't fit, or
@@ -117,6 +119,7 @@ def _outputs(found: Normed) -> list[Tensor]:
 
 OPERATION = operation(
     "layer_norm_and_temperature",
+    Backend("cpu", native.cpu, native.why_not, native.pays),
     Backend("triton", fused_layer_norm, why_not, pays, trials),
     Backend("sdpa", _plain),
     outputs=_outputs,

@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#include "types.h"
+
 namespace gem_fast {
 namespace {
 
@@ -45,6 +47,36 @@ struct Avx2Vectors {
     static GEM_INLINE void store_first(float* at, int64_t count, Vec x) {
         if (count < lanes) _mm256_maskstore_ps(at, first_lanes(count), x);
         else _mm256_storeu_ps(at, x);  // a masked store of all lanes takes several times as long
+    }
+    static GEM_INLINE Vec keep(Lanes which, Vec x) { return _mm256_and_ps(_mm256_castsi256_ps(which), x); }
+
+    static GEM_INLINE Vec load_some(const Bfloat16Bits* at, Lanes which) {
+        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_halves(at, which)), 16));
+    }
+    static GEM_INLINE Vec load_some(const Float16Bits* at, Lanes which) { return _mm256_cvtph_ps(load_halves(at, which)); }
+    // To the nearest, NaN to NaN.
+    static GEM_INLINE void store_first(Bfloat16Bits* at, int64_t count, Vec x) {
+        const __m256i bits = _mm256_castps_si256(x), odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+        const __m256i up = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+        const Vec nearest = _mm256_blendv_ps(_mm256_castsi256_ps(up), set_bits(0x7fc00000), _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+        const __m256i high = _mm256_srli_epi32(_mm256_castps_si256(nearest), 16);
+        const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(high, high), 0x08);
+        store_halves(at, count, _mm256_castsi256_si128(packed));
+    }
+    static GEM_INLINE void store_first(Float16Bits* at, int64_t count, Vec x) {
+        store_halves(at, count, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+    }
+    // There is no mask for lanes of two bytes.
+    static GEM_INLINE __m128i load_halves(const void* at, Lanes which) {
+        const int count = __builtin_popcount(_mm256_movemask_ps(_mm256_castsi256_ps(which)));
+        if (count == lanes) return _mm_loadu_si128(static_cast<const __m128i*>(at));
+        __m128i some = _mm_setzero_si128();
+        __builtin_memcpy(&some, at, count * 2);
+        return some;
+    }
+    static GEM_INLINE void store_halves(void* at, int64_t count, __m128i x) {
+        if (count < lanes) __builtin_memcpy(at, &x, count * 2);
+        else _mm_storeu_si128(static_cast<__m128i*>(at), x);
     }
 
     static GEM_INLINE Index load_index(const int32_t* at) {

@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#include "types.h"
+
 namespace gem_fast {
 namespace {
 
@@ -35,6 +37,25 @@ struct Avx512Vectors {
     static GEM_INLINE Vec load_some(const float* at, Lanes which) { return _mm512_maskz_loadu_ps(which, at); }
     static GEM_INLINE void store_first(float* at, int64_t count, Vec x) {
         _mm512_mask_storeu_ps(at, first_lanes(count), x);
+    }
+    static GEM_INLINE Vec keep(Lanes which, Vec x) { return _mm512_maskz_mov_ps(which, x); }
+
+    static GEM_INLINE Vec load_some(const Bfloat16Bits* at, Lanes which) {
+        const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(which, at));
+        return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+    }
+    static GEM_INLINE Vec load_some(const Float16Bits* at, Lanes which) {
+        return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(which, at));
+    }
+    // To the nearest, NaN to NaN.
+    static GEM_INLINE void store_first(Bfloat16Bits* at, int64_t count, Vec x) {
+        const __m512i bits = _mm512_castps_si512(x), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+        const __m512i up = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+        const __m512i nearest = _mm512_mask_mov_epi32(up, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), _mm512_set1_epi32(0x7fc00000));
+        _mm256_mask_storeu_epi16(at, first_lanes(count), _mm512_cvtepi32_epi16(_mm512_srli_epi32(nearest, 16)));
+    }
+    static GEM_INLINE void store_first(Float16Bits* at, int64_t count, Vec x) {
+        _mm256_mask_storeu_epi16(at, first_lanes(count), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
     }
 
     static GEM_INLINE Index load_index(const int32_t* at) { return _mm512_load_si512(at); }

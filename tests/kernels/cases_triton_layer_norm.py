@@ -1,19 +1,19 @@
 """LayerNorm with token norms in Triton against float64. `test_triton.py` runs this file."""
 
+import functools
+
 import pytest
 import torch
 from gem_fast.kernels.layer_norm import add_layer_norm, layer_norm_and_temperature
 from gem_fast.kernels.layer_norm.layer_norm import reference
 from gem_fast.kernels.layer_norm.triton_layer_norm import triton_layer_norm, why_not
 
+from tests.kernels import layer_norm_tensors
+from tests.kernels.layer_norm_tensors import errors
+
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def make(B, N, C, dtype=torch.float32, offset=3.0):
-    generator = torch.Generator().manual_seed(C)
-    x = torch.randn(B, N, C, generator=generator, dtype=torch.float64) * 2 + offset
-    weight, bias = torch.randn(2, C, generator=generator, dtype=torch.float64)
-    return x.to(DEVICE, dtype), weight.to(DEVICE, dtype), bias.to(DEVICE, dtype)
+make = functools.partial(layer_norm_tensors.make, device=DEVICE)
+summed = functools.partial(layer_norm_tensors.summed, device=DEVICE)
 
 
 @pytest.fixture(autouse=True)
@@ -105,24 +105,6 @@ def test_opcheck_compile_and_export():
     exported = torch.export.export(norm, arguments, dynamic_shapes=shapes)
     longer = make(3, 11, 64)[0], *arguments[1:]
     torch.testing.assert_close(exported.module()(*longer), norm(*longer))
-
-
-def summed(B, N, C, dtype, front=0, everywhere=False):
-    """Tokens, what is added to them, weights, another sum, and tokens in front."""
-    x, weight, bias = make(B, N, C, dtype)
-    generator = torch.Generator().manual_seed(N)
-    rest = torch.randn(3, B, N + front, C, generator=generator, dtype=torch.float64).to(DEVICE, dtype)
-    branch = rest[0, 0] if everywhere else rest[0]
-    ahead = torch.randn(front, C, generator=generator, dtype=torch.float64).to(DEVICE, dtype) if front else None
-    return x, branch, weight, bias, (rest[1], rest[2]), ahead
-
-
-def errors(found, truth):
-    """Of the sum, its LayerNorm, each image's temperature and the other sum."""
-    pairs = [(found.tokens, truth.tokens), (found.y, truth.y), (found.aside, truth.aside)]
-    if truth.scale is not None:
-        pairs.append((found.scale if found.scale.ndim == 1 else found.scale.mean(-1), truth.scale))
-    return [((ours.double() - exact).norm() / exact.norm()).item() for ours, exact in pairs]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)

@@ -341,8 +341,9 @@ def test_triton_by_name_fails_loudly_on_the_cpu(monkeypatch):
 
 @pytest.mark.parametrize("by", ["argument", "environment"])
 def test_the_cpu_kernels_by_name_fail_loudly_where_they_cannot_serve(monkeypatch, by):
-    """No operation that has them falls back in silence; LayerNorm has none, and takes plain torch."""
+    """No operation that has them falls back in silence; `unit_rows` has none, and takes plain torch."""
     scores, qkv = torch.zeros(2, 3, 3), torch.zeros(1, 4, 3, 1, 8)
+    normed = [torch.ones(shape, dtype=torch.float64) for shape in ((1, 4, 8), (8,), (8,))]
     asked = "cpu" if by == "argument" else None
     if by == "environment":
         monkeypatch.setenv("GEM_FAST_BACKEND", "cpu")
@@ -351,6 +352,7 @@ def test_the_cpu_kernels_by_name_fail_loudly_where_they_cannot_serve(monkeypatch
         (lambda: query_key_attention(qkv.double(), asked), "query_key_attention: .*float64"),
         (lambda: query_key_attention(qkv[..., :4], asked), "multiple of 8 up to 128, and D is 4"),
         (lambda: query_key_attention(qkv.to("meta"), asked), "on meta"),
+        (lambda: layer_norm_and_temperature(*normed, 1e-5, 8, backend=asked), "layer_norm_and_temperature: .*float64"),
         (lambda: decode_labels(scores.double(), (4, 4), backend=asked), "decode_labels: .*float64"),
         (lambda: decode_labels(scores.to("meta"), (4, 4), backend=asked), "on meta"),
         (lambda: decode_heatmaps(scores.bfloat16(), (4, 4), backend=asked), "decode_heatmaps: .*bfloat16"),
@@ -358,8 +360,8 @@ def test_the_cpu_kernels_by_name_fail_loudly_where_they_cannot_serve(monkeypatch
     ):
         with pytest.raises(ValueError, match=f"'cpu' can't serve: .*{reason}|{reason}"):
             call()
-    x, w = torch.randn(1, 4, 8, dtype=torch.float64), torch.ones(8, dtype=torch.float64)
-    assert layer_norm_and_temperature(x, w, w, 1e-5, 8, backend=asked)[0].dtype == torch.float64
+    x = torch.randn(1, 4, 8, dtype=torch.float64)
+    assert torch.equal(unit_rows(x, asked), unit_rows(x, "sdpa"))
 
 
 def test_a_graph_cannot_hold_the_cpu_kernels_that_decode():
@@ -436,7 +438,7 @@ def test_every_operation_has_plain_torch_and_ends_with_what_serves_all():
         "self_self_attention": ("cpu", "triton", "sdpa", "reference"),
         "pair_attention": ("cpu", "triton", "sdpa", "reference"),
         "query_key_attention": ("cpu", "sdpa"),
-        "layer_norm_and_temperature": ("triton", "sdpa"),
+        "layer_norm_and_temperature": ("cpu", "triton", "sdpa"),
         "quick_gelu": ("triton", "sdpa"),
         "unit_rows": ("triton", "sdpa"),
         "int8_linear": ("cpu", "sdpa"),

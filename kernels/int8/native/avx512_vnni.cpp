@@ -3,7 +3,8 @@
 #include "layer.h"
 
 GEM_TARGET(GEM_AVX512_VNNI)
-#include "activations.h"
+#include "../../layer_norm/native/rows.h"
+#include "../../native/activations.h"
 #include "product.h"
 
 namespace gem_fast {
@@ -69,7 +70,7 @@ void run_rows(const Int8Linear& call, int64_t row, int64_t rows, void* memory) {
     const int64_t inputs = call.layer.inputs, outputs = call.last - call.first;
     for (int64_t r = 0; r < rows; r++) {
         const int64_t at = (row + r) * inputs;
-        if (call.x_is_bfloat16) read_row(static_cast<const uint16_t*>(call.x) + at, call.smoothing, inputs, scratch.row);
+        if (call.x_is_bfloat16) read_row(static_cast<const Bfloat16Bits*>(call.x) + at, call.smoothing, inputs, scratch.row);
         else read_row(static_cast<const float*>(call.x) + at, call.smoothing, inputs, scratch.row);
         scratch.x.round(r, scratch.row, whole(inputs, W));
     }
@@ -77,12 +78,14 @@ void run_rows(const Int8Linear& call, int64_t row, int64_t rows, void* memory) {
     multiply_rows(scratch.x, rows, call.layer, call.first, call.last, to, outputs);
     if (call.out_is_bfloat16)
         for (int64_t k = 0; k < rows * outputs; k += W)
-            store_first(static_cast<uint16_t*>(call.out) + row * outputs + k, rows * outputs - k, Isa::load(to + k));
+            Isa::store_first(static_cast<Bfloat16Bits*>(call.out) + row * outputs + k, rows * outputs - k, Isa::load(to + k));
 }
 
 void run_rows(const Int8Mlp& call, int64_t row, int64_t rows, void* memory) {
     MlpScratch scratch(static_cast<char*>(memory), call);
     const int64_t width = call.first.inputs, padded = scratch.width;
+    const Row<Isa, float> one{width};
+    for (int64_t k = width; k < padded; k++) scratch.row[k] = 0;
     for (int64_t r = 0; r < rows; r++) {
         float* tokens = scratch.tokens + r * padded;
         for (int64_t k = 0; k < width; k += W) {
@@ -90,14 +93,14 @@ void run_rows(const Int8Mlp& call, int64_t row, int64_t rows, void* memory) {
             const Vec x = load_some(call.x + at, left);
             Isa::store(tokens + k, call.branch ? Isa::add(x, load_some(call.branch + at, left)) : x);
         }
-        layer_norm(tokens, call.gain, call.bias, call.eps, width, scratch.row);
+        one.normalize(tokens, call.gain, call.bias, call.eps, scratch.row);
         scratch.normed.round(r, scratch.row, padded);
     }
     multiply_rows(scratch.normed, rows, call.first, 0, call.first.outputs, scratch.inner, scratch.inner_width);
     for (int64_t r = 0; r < rows; r++) {
         float* inner = scratch.inner + r * scratch.inner_width;
         for (int64_t k = call.first.outputs; k < scratch.inner_width; k++) inner[k] = 0;
-        activate(inner, scratch.inner_width, call.activation);
+        Activations<Isa>::activate(inner, scratch.inner_width, Activation(call.activation));
         scratch.inner_bytes.round(r, inner, scratch.inner_width);
     }
     float* to = call.out + row * width;

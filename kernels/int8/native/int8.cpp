@@ -44,6 +44,6 @@ extern "C" int gem_fast_int8_mlp(const float* x, const float* branch, const floa
     using namespace gem_fast;
     const Int8Layer first = {in_weight, in_factors, sizes[1], sizes[2]};
     const Int8Layer second = {out_weight, out_factors, sizes[2], sizes[1]};
-    const Int8Mlp call = {x, branch, out, gain, bias, eps, Activation(activation), first, second};
+    const Int8Mlp call = {x, branch, out, gain, bias, eps, activation, first, second};
     return for_all_rows(call, sizes[0], threads);
 }

@@ -5,8 +5,6 @@
 
 namespace gem_fast {
 
-enum class Activation : int { gelu, gelu_tanh, quick_gelu };
-
 constexpr int64_t PANEL = 32;      // outputs whose weights lie together
 constexpr int64_t ROWS = 12;       // that are multiplied at a time
 constexpr int64_t MOST_ROWS = 48;  // of a task: what lies between its products then stays in the second cache
@@ -38,7 +36,7 @@ struct Int8Mlp {
     float* out;               // [rows, width]
     const float *gain, *bias; // of the LayerNorm, [width]
     float eps;
-    Activation activation;
+    int activation;  // an Activation
     Int8Layer first, second;
 };
 

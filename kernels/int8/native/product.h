@@ -50,7 +50,7 @@ inline void multiply_rows(const Bytes& x, int64_t rows, const Int8Layer& layer, 
                     const Vec whole = _mm512_fnmadd_ps(Isa::set(x.zeros[r]), Isa::load(factors + layer.columns()), sum);
                     Vec y = Isa::fma(whole, steps, Isa::load(factors + 2 * layer.columns()));
                     if (plus) y = Isa::add(y, load_some(plus + at, left));
-                    store_first(to + at, left, y);
+                    Isa::store_first(to + at, left, y);
                 }
         }
 }

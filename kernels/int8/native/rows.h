@@ -11,22 +11,8 @@ using Vec = Isa::Vec;
 constexpr int W = Isa::lanes;
 constexpr float SMALLEST_STEP = 1e-30f;  // a row that spans less counts as zeros
 
-GEM_INLINE Vec load_some(const float* at, int64_t count) { return Isa::load_some(at, Isa::first_lanes(count)); }
-
-GEM_INLINE Vec load_some(const uint16_t* at, int64_t count) {
-    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(Isa::first_lanes(count), at));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
-}
-
-GEM_INLINE void store_first(float* at, int64_t count, Vec x) { Isa::store_first(at, count, x); }
-
-// To the nearest bfloat16, NaN to NaN.
-GEM_INLINE void store_first(uint16_t* at, int64_t count, Vec x) {
-    const __m512i bits = _mm512_castps_si512(x), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    const __m512i up = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
-    const __m512i nearest = _mm512_mask_mov_epi32(up, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), _mm512_set1_epi32(0x7fc00000));
-    _mm256_mask_storeu_epi16(at, Isa::first_lanes(count), _mm512_cvtepi32_epi16(_mm512_srli_epi32(nearest, 16)));
-}
+template <class T>
+GEM_INLINE Vec load_some(const T* at, int64_t count) { return Isa::load_some(at, Isa::first_lanes(count)); }
 
 // Rows of uint8: x ≈ step · (byte - zero), with a step and a zero a row.
 struct Bytes {
@@ -63,22 +49,6 @@ struct Bytes {
         }
     }
 };
-
-// LayerNorm of x [width], padded with zeros to whole vectors as y is.
-inline void layer_norm(const float* x, const float* gain, const float* bias, float eps, int64_t width, float* y) {
-    Vec sum = Isa::zero(), squares = Isa::zero();
-    for (int64_t k = 0; k < width; k += W) sum = Isa::add(sum, Isa::load(x + k));
-    const float mean = Isa::add_lanes(sum) / float(width);
-    for (int64_t k = 0; k < width; k += W) {
-        const Vec off = _mm512_maskz_sub_ps(Isa::first_lanes(width - k), Isa::load(x + k), Isa::set(mean));
-        squares = Isa::fma(off, off, squares);
-    }
-    const Vec scale = Isa::set(1.f / __builtin_sqrtf(Isa::add_lanes(squares) / float(width) + eps));
-    for (int64_t k = 0; k < width; k += W) {
-        const Vec normed = Isa::mul(Isa::sub(Isa::load(x + k), Isa::set(mean)), scale);
-        Isa::store(y + k, Isa::fma(normed, load_some(gain + k, width - k), load_some(bias + k, width - k)));
-    }
-}
 
 }  // namespace
 }  // namespace gem_fast

@@ -1,4 +1,4 @@
-"""A linear layer and the activation after it; on x86-64 CPUs one call of oneDNN, which does both tile by tile.
+"""A linear layer and the activation after it; on x86-64 CPUs one call that does both tile by tile: ours or oneDNN's.
 
 torch hands float32 products to MKL, which was slower than oneDNN on the two CPUs where both were measured, AMD EPYCs
 with AVX-512 (on the newer one 224 against 464 GFLOP/s, `python -m gem_fast.bench.ceiling`); in any type the fused
@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from gem_fast.kernels.quick_gelu import quick_gelu
 from torch import Tensor
 
+from .panels import ACTIVATIONS, Panels, panels_linear, why_not
+
 # oneDNN's name and variant of an activation; it has none for quick_gelu.
 _FUSED = {None: ("none", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh")}
 _LEAST = 2**22  # multiplications of an image below which the call may cost more than it saves: about 15 µs there
@@ -20,7 +22,7 @@ _ROWS = 785  # that a weight is prepacked for; any number is right
 
 def linear(
     x: Tensor,
-    weight: Tensor,
+    weight: Tensor | Panels,
     bias: Tensor | None = None,
     activation: str | None = None,
     backend: str | None = None,
@@ -29,13 +31,18 @@ def linear(
 
     Args:
         x: `[..., I]`, of weight's type.
-        weight, bias: `[O, I]`, plain or `prepacked`, and `[O]` or None.
+        weight, bias: `[O, I]`, plain, `prepacked` or `in_panels`, and `[O]` or None.
         activation: None, `gelu`, `gelu_tanh` or `quick_gelu`.
         backend: of `quick_gelu`, by name; None for what serves.
 
     Returns:
         `[..., O]`.
     """
+    if isinstance(weight, Panels):
+        known = activation is None or activation in ACTIVATIONS
+        if known and not torch.compiler.is_compiling() and why_not(x, weight, bias) is None:
+            return panels_linear(x, weight, bias, activation)
+        weight = weight.to_dense()
     if weight.is_mkldnn:
         x = x.contiguous()
     if _serves(x, weight, bias):

@@ -1,0 +1,121 @@
+"""LayerNorm by the native kernel of `native/`: a row stays in the first cache from the sum before it to its norm."""
+
+import ctypes
+
+import torch
+from gem_fast.kernels.cpu_library import PATHS, call, choose_path, int64s, pointer, why_missing
+from gem_fast.kernels.operators import register
+from torch import Tensor
+
+from .normed import Normed
+from .triton_layer_norm import _outputs, contiguous, of_adjacent_channels
+
+_TYPES = (torch.float32, torch.bfloat16, torch.float16)  # as the library numbers them
+_LEAST = 2**16  # channels of an image below which the call costs more than it saves
+
+
+def why_not(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: object = None,
+    branch: Tensor | None = None,
+    head_width: object = None,
+    aside: tuple[Tensor, Tensor] | None = None,
+    front: Tensor | None = None,
+) -> str | None:
+    """The reason why the kernel can't serve these arguments, or None if it can."""
+    if missing := why_missing():
+        return missing
+    if x.dtype not in _TYPES:
+        return f"it computes float32, bfloat16 and float16, and x is {str(x.dtype).removeprefix('torch.')}"
+    for each in (x, weight, bias, branch, front, *(aside or ())):
+        if each is None:
+            continue
+        if each.device.type != "cpu":
+            return f"it runs on the CPU, and a tensor is on {each.device.type}"
+        if each.dtype != x.dtype:
+            return f"x is {x.dtype}, but not all that goes with it"
+        if each.requires_grad and torch.is_grad_enabled():
+            return "it has no backward, and a tensor requires a gradient"
+    return None
+
+
+def pays(x: Tensor, *_: object) -> bool:
+    """Whether it is the one to take where no backend is asked for: by one image, whose bits depend on no other."""
+    return not torch.compiler.is_compiling() and x.shape[1] * x.shape[2] >= _LEAST
+
+
+def cpu(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    branch: Tensor | None = None,
+    head_width: int | None = None,
+    aside: tuple[Tensor, Tensor] | None = None,
+    front: Tensor | None = None,
+    *,
+    path: str | None = None,
+) -> Normed:
+    """`add_layer_norm` where `why_not` is None; `path` is one of `paths()`, None for the fastest."""
+    scale = None if head_width is None else head_width**-0.5
+    path = choose_path(PATHS[1:], path)
+    found = list(_OPERATOR(x, weight, bias, eps, branch, scale, *(aside or (None, None)), front, path))
+    tokens = x if branch is None else found.pop(0)
+    y = found.pop(0)
+    return Normed(tokens, y, None if scale is None else found.pop(0).mean(-1), found.pop() if found else None)
+
+
+def _layer_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    branch: Tensor | None,
+    norm_scale: float | None,
+    aside: Tensor | None,
+    aside_branch: Tensor | None,
+    front: Tensor | None,
+    path: str,
+) -> list[Tensor]:
+    found = _outputs(x, weight, bias, eps, branch, norm_scale, aside, aside_branch, front)
+    total, y, *rest = found if branch is not None else (None, *found)
+    assert y is not None
+    norms = None if norm_scale is None else rest.pop(0)
+    B, N, C = y.shape
+    if not y.numel():
+        return found
+    x = of_adjacent_channels(x)
+    added = x if branch is None else of_adjacent_channels(branch if branch.ndim == 3 else branch.expand(B, N, C))
+    front, weight, bias, aside, aside_branch = map(contiguous, (front, weight, bias, aside, aside_branch))
+    call(
+        "gem_fast_layer_norm",
+        pointer(x),
+        pointer(front),
+        pointer(added),
+        int64s((*x.stride()[:2], *added.stride()[:2])),
+        pointer(weight),
+        pointer(bias),
+        ctypes.c_float(eps),
+        pointer(aside),
+        pointer(aside_branch),
+        pointer(total),
+        pointer(y),
+        pointer(norms),
+        ctypes.c_float(norm_scale or 0.0),
+        pointer(rest[0] if rest else None),
+        int64s((B, N, C, 0 if front is None else len(front))),
+        _TYPES.index(x.dtype),
+        PATHS.index(path),
+        torch.get_num_threads(),
+    )
+    return found
+
+
+_OPERATOR = register(
+    "layer_norm_cpu(Tensor x, Tensor weight, Tensor bias, float eps, Tensor? branch, float? norm_scale,"
+    " Tensor? aside, Tensor? aside_branch, Tensor? front, str path) -> Tensor[]",
+    _layer_norm,
+    lambda *arguments: _outputs(*arguments[:-1]),
+)

@@ -1,0 +1,6 @@
+"""A linear layer and the activation after it."""
+
+from .linear import activate, linear, prepacked
+from .panels import Panels, in_panels
+
+__all__ = ["Panels", "activate", "in_panels", "linear", "prepacked"]

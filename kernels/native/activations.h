@@ -1,0 +1,62 @@
+// Activations of float32 vectors. Included after GEM_TARGET.
+#pragma once
+#include <cstdint>
+
+#include "exp2.h"
+
+namespace gem_fast {
+namespace {
+
+enum class Activation : int { none = -1, gelu, gelu_tanh, quick_gelu };
+
+// Of Abramowitz and Stegun, 7.1.26, the highest power first.
+constexpr float ERF[] = {1.061405429f, -1.453152027f, 1.421413741f, -0.284496736f, 0.254829592f};
+
+template <class Isa>
+struct Activations {
+    using Vec = typename Isa::Vec;
+    static constexpr float LOG2_OF_E = 1.44269504f;
+
+    static GEM_INLINE Vec exp2(Vec x) { return Isa::exp2(x, EXP2_FLOAT32); }
+
+    // x · sigmoid(s), with s times -log2(e).
+    static GEM_INLINE Vec gated(Vec x, Vec minus_s) { return Isa::div(x, Isa::add(Isa::set(1), exp2(minus_s))); }
+
+    static GEM_INLINE Vec quick_gelu(Vec x) { return gated(x, Isa::mul(x, Isa::set(-1.702f * LOG2_OF_E))); }
+
+    // (1 + tanh(u)) / 2 = sigmoid(2u), u = √(2/π) (x + 0.044715 x³).
+    static GEM_INLINE Vec gelu_tanh(Vec x) {
+        const Vec inner = Isa::mul(x, Isa::fma(Isa::mul(x, x), Isa::set(0.044715f), Isa::set(1)));
+        return gated(x, Isa::mul(inner, Isa::set(-1.5957691f * LOG2_OF_E)));
+    }
+
+    // By erf(z) = 1 - (a₁t + … + a₅t⁵) exp(-z²), t = 1 / (1 + pz), to 1.5e-7.
+    static GEM_INLINE Vec gelu(Vec x) {
+        const Vec z = Isa::mul(Isa::max(x, Isa::sub(Isa::zero(), x)), Isa::set(0.70710678f));
+        const Vec t = Isa::div(Isa::set(1), Isa::fma(z, Isa::set(0.3275911f), Isa::set(1)));
+        Vec sum = Isa::set(ERF[0]);
+#pragma GCC unroll 8
+        for (int i = 1; i < 5; i++) sum = Isa::fma(sum, t, Isa::set(ERF[i]));
+        const Vec tail = Isa::mul(Isa::mul(sum, t), exp2(Isa::mul(Isa::mul(z, z), Isa::set(-LOG2_OF_E))));
+        const Vec share = Isa::mul(tail, Isa::set(0.5f));
+        return Isa::mul(x, Isa::select(Isa::at_least(x, Isa::zero()), Isa::sub(Isa::set(1), share), share));
+    }
+
+    template <Vec (*function)(Vec)>
+    static void apply(float* row, int64_t padded) {
+        for (int64_t k = 0; k < padded; k += Isa::lanes) Isa::store(row + k, function(Isa::load(row + k)));
+    }
+
+    // In place, of an aligned row of whole vectors.
+    static void activate(float* row, int64_t padded, Activation activation) {
+        switch (activation) {
+            case Activation::none: return;
+            case Activation::gelu: return apply<gelu>(row, padded);
+            case Activation::gelu_tanh: return apply<gelu_tanh>(row, padded);
+            case Activation::quick_gelu: return apply<quick_gelu>(row, padded);
+        }
+    }
+};
+
+}  // namespace
+}  // namespace gem_fast
