@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gem_fast.kernels import add_layer_norm, linear, query_key_attention
 from gem_fast.kernels.layer_norm import Normed
+from gem_fast.kernels.linear import mlp
 
 from .layer import Linear
 from .vision_config import VisionConfig
@@ -82,7 +83,7 @@ class Block(nn.Module):
     def after_attention(self, tokens: Sum, backend: str | None = None) -> Sum:
         """The block's second half."""
         x, y, *_ = normed(self.ln_2, tokens, backend=backend)
-        inner = self.mlp_in(y, backend)
         if self.gated:
-            inner = self.mlp_norm(F.silu(self.mlp_gate(y)) * inner)
-        return Sum(x, self.mlp_out(inner))
+            return Sum(x, self.mlp_out(self.mlp_norm(F.silu(self.mlp_gate(y)) * self.mlp_in(y, backend))))
+        first, second = self.mlp_in, self.mlp_out
+        return Sum(x, mlp(y, (first.held, first.bias), (second.held, second.bias), first.activation, backend))

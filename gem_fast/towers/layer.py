@@ -49,8 +49,8 @@ class Linear(nn.Linear):
 
     def prepack(self, native: bool = True) -> None:
         """Hold the weight as the fastest product here reads it, where there is one; our own only if `native`."""
-        if not self.is_packed:
-            plain = self.held
+        plain = self.held
+        if isinstance(plain, Tensor):
             self._hold((in_panels(plain) if native else None) or prepacked(plain))
 
     def unpack(self) -> None:
@@ -107,7 +107,8 @@ def hash_weights(digest: "hashlib._Hash", tower: nn.Module) -> None:
     for name in sorted(({*held} | {*packed}) - {f"{prefix}panels" for prefix in layers}):
         value = packed[name].held if name in packed else held[name]
         digest.update(name.encode())
-        digest.update(value.to_dense().detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        plain: Tensor = value.to_dense()
+        digest.update(plain.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def prepack(tower: Tower) -> Tower:

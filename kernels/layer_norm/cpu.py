@@ -88,15 +88,15 @@ def _layer_norm(
         return found
     x = of_adjacent_channels(x)
     added = x if branch is None else of_adjacent_channels(branch if branch.ndim == 3 else branch.expand(B, N, C))
-    front, weight, bias, aside, aside_branch = map(contiguous, (front, weight, bias, aside, aside_branch))
+    front, gain, offset, aside, aside_branch = map(contiguous, (front, weight, bias, aside, aside_branch))
     call(
         "gem_fast_layer_norm",
         pointer(x),
         pointer(front),
         pointer(added),
         int64s((*x.stride()[:2], *added.stride()[:2])),
-        pointer(weight),
-        pointer(bias),
+        pointer(gain),
+        pointer(offset),
         ctypes.c_float(eps),
         pointer(aside),
         pointer(aside_branch),

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from gem_fast.kernels.quick_gelu import quick_gelu
 from torch import Tensor
 
-from .panels import ACTIVATIONS, Panels, panels_linear, why_not
+from .panels import ACTIVATIONS, Panels, panels_linear, panels_mlp, why_not
 
 # oneDNN's name and variant of an activation; it has none for quick_gelu.
 _FUSED = {None: ("none", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh")}
@@ -39,8 +39,7 @@ def linear(
         `[..., O]`.
     """
     if isinstance(weight, Panels):
-        known = activation is None or activation in ACTIVATIONS
-        if known and not torch.compiler.is_compiling() and why_not(x, weight, bias) is None:
+        if _panels_serve(x, weight, bias, activation):
             return panels_linear(x, weight, bias, activation)
         weight = weight.to_dense()
     if weight.is_mkldnn:
@@ -55,6 +54,27 @@ def linear(
         # MKL's bits depend on the number of rows: small images are taken one by one.
         return torch.stack([activate(F.linear(image, weight, bias), activation, backend) for image in x])
     return activate(F.linear(x, weight, bias), activation, backend)
+
+
+def mlp(
+    x: Tensor,
+    first: tuple[Tensor | Panels, Tensor | None],
+    second: tuple[Tensor | Panels, Tensor | None],
+    activation: str | None,
+    backend: str | None = None,
+) -> Tensor:
+    """`linear(linear(x, *first, activation), *second)`, in one pass where both weights lie in panels; same bits."""
+    (weight, bias), (other, other_bias) = first, second
+    if isinstance(weight, Panels) and isinstance(other, Panels) and _panels_serve(x, weight, bias, activation):
+        between = x.new_empty(0, weight.shape[0])
+        if _panels_serve(between, other, other_bias, None):
+            return panels_mlp(x, (weight, bias), (other, other_bias), activation)
+    return linear(linear(x, weight, bias, activation, backend), other, other_bias, None, backend)
+
+
+def _panels_serve(x: Tensor, weight: Panels, bias: Tensor | None, activation: str | None) -> bool:
+    known = activation is None or activation in ACTIVATIONS
+    return known and not torch.compiler.is_compiling() and why_not(x, weight, bias) is None
 
 
 def prepacked(weight: Tensor) -> Tensor:

@@ -75,7 +75,17 @@ def why_not(x: Tensor, weight: Panels, bias: Tensor | None) -> str | None:
 
 def panels_linear(x: Tensor, weight: Panels, bias: Tensor | None, activation: str | None) -> Tensor:
     """`linear` where `why_not` is None: each row has bits of its own, whatever else is multiplied with it."""
-    return _OPERATOR(x, weight.values, bias, activation)  # type: ignore[no-any-return]
+    found: Tensor = _OPERATOR(x, weight.values, bias, activation)
+    return found
+
+
+def panels_mlp(
+    x: Tensor, first: tuple[Panels, Tensor | None], second: tuple[Panels, Tensor | None], activation: str | None
+) -> Tensor:
+    """`mlp` where `why_not` is None for each layer: the bits of one after the other."""
+    (weight, bias), (other, other_bias) = first, second
+    found: Tensor = _MLP(x, weight.values, bias, other.values, other_bias, activation)
+    return found
 
 
 def _linear(x: Tensor, panels: Tensor, bias: Tensor | None, activation: str | None) -> Tensor:
@@ -88,11 +98,41 @@ def _linear(x: Tensor, panels: Tensor, bias: Tensor | None, activation: str | No
             pointer(panels),
             pointer(None if bias is None else bias.contiguous()),
             int64s((x.numel() // inputs, inputs, out.shape[-1])),
-            -1 if activation is None else ACTIVATIONS.index(activation),
+            _number(activation),
             pointer(out),
             torch.get_num_threads(),
         )
     return out
+
+
+def _mlp(
+    x: Tensor,
+    first: Tensor,
+    first_bias: Tensor | None,
+    second: Tensor,
+    second_bias: Tensor | None,
+    activation: str | None,
+) -> Tensor:
+    out = _result(x, second)
+    if out.numel():
+        x, width = x.contiguous(), x.shape[-1]
+        call(
+            "gem_fast_mlp",
+            pointer(x),
+            pointer(first),
+            pointer(None if first_bias is None else first_bias.contiguous()),
+            pointer(second),
+            pointer(None if second_bias is None else second_bias.contiguous()),
+            int64s((x.numel() // width, width, second.shape[1], out.shape[-1])),
+            _number(activation),
+            pointer(out),
+            torch.get_num_threads(),
+        )
+    return out
+
+
+def _number(activation: str | None) -> int:
+    return -1 if activation is None else ACTIVATIONS.index(activation)
 
 
 def _result(x: Tensor, panels: Tensor, *_: object) -> Tensor:
@@ -100,3 +140,9 @@ def _result(x: Tensor, panels: Tensor, *_: object) -> Tensor:
 
 
 _OPERATOR = register("linear_cpu(Tensor x, Tensor panels, Tensor? bias, str? activation) -> Tensor", _linear, _result)
+_MLP = register(
+    "mlp_cpu(Tensor x, Tensor first, Tensor? first_bias, Tensor second, Tensor? second_bias, str? activation)"
+    " -> Tensor",
+    _mlp,
+    lambda x, first, first_bias, second, *_: _result(x, second),
+)

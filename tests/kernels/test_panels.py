@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from gem_fast.kernels import linear
 from gem_fast.kernels.cpu_library import why_no_panels
-from gem_fast.kernels.linear import Panels, in_panels, panels
+from gem_fast.kernels.linear import Panels, in_panels, mlp, panels
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -117,3 +117,18 @@ def test_weights_that_do_not_serve_have_no_panels(monkeypatch):
 def test_it_traces(poisoned):
     x, weight, bias = operands(20, 40, 96, torch.float32)
     torch.library.opcheck(panels._OPERATOR, (x, packed(weight).values, bias, "gelu"))
+
+
+@pytest.mark.parametrize("rows", [1, 40, 261])
+@pytest.mark.parametrize("activation", ["gelu", None])
+def test_two_layers_in_one_pass_have_the_bits_of_one_after_the_other(rows, activation, poisoned):
+    x, weight, bias = operands(rows, 70, 320, torch.float32)
+    _, other, other_bias = operands(rows, 320, 96, torch.float32)
+    first, second = (packed(weight), bias), (packed(other), other_bias)
+    one_by_one = linear(linear(x, *first, activation), *second)
+    assert torch.equal(mlp(x, first, second, activation), one_by_one)
+    unbiased = linear(linear(x, *first, activation), second[0])
+    assert torch.equal(mlp(x.view(1, rows, 70), first, (second[0], None), activation)[0], unbiased)
+    torch.library.opcheck(panels._MLP, (x, first[0].values, bias, second[0].values, None, activation))
+    plain = mlp(x, (weight, bias), second, activation)
+    torch.testing.assert_close(plain, one_by_one)
