@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from gem_fast.kernels.quick_gelu import quick_gelu
 from torch import Tensor
 
-from .panels import ACTIVATIONS, Panels, panels_linear, panels_mlp, why_not
+from .panels import ACTIVATIONS, Panels, panels_linear, panels_mlp, pays_in_one_pass, why_not
 
 # oneDNN's name and variant of an activation; it has none for quick_gelu.
 _FUSED = {None: ("none", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh")}
@@ -63,11 +63,14 @@ def mlp(
     activation: str | None,
     backend: str | None = None,
 ) -> Tensor:
-    """`linear(linear(x, *first, activation), *second)`, in one pass where both weights lie in panels; same bits."""
+    """`linear(linear(x, *first, activation), *second)`, of many rows in one pass where both weights lie in panels.
+
+    The bits are the same.
+    """
     (weight, bias), (other, other_bias) = first, second
     if isinstance(weight, Panels) and isinstance(other, Panels) and _panels_serve(x, weight, bias, activation):
         between = x.new_empty(0, weight.shape[0])
-        if _panels_serve(between, other, other_bias, None):
+        if _panels_serve(between, other, other_bias, None) and pays_in_one_pass(x):
             return panels_mlp(x, (weight, bias), (other, other_bias), activation)
     return linear(linear(x, weight, bias, activation, backend), other, other_bias, None, backend)
 

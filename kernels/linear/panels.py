@@ -16,6 +16,7 @@ from torch import Tensor
 NAME = "cpu"  # of the backend that all native kernels are
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu")  # as the library numbers them
 PANEL = 32  # outputs whose weights lie together
+LEAST_ROWS = 64  # of each thread, as in the library
 _LINE = 64  # bytes that panels are aligned to
 _LEAST = 2**19  # numbers of a weight that does not stay in a core's cache from one forward to the next
 
@@ -77,6 +78,11 @@ def panels_linear(x: Tensor, weight: Panels, bias: Tensor | None, activation: st
     """`linear` where `why_not` is None: each row has bits of its own, whatever else is multiplied with it."""
     found: Tensor = _OPERATOR(x, weight.values, bias, activation)
     return found
+
+
+def pays_in_one_pass(x: Tensor) -> bool:
+    """Whether there are rows enough for all threads: fewer rows share out the weights, which one pass can't."""
+    return x.numel() >= LEAST_ROWS * torch.get_num_threads() * x.shape[-1]
 
 
 def panels_mlp(

@@ -132,3 +132,9 @@ def test_two_layers_in_one_pass_have_the_bits_of_one_after_the_other(rows, activ
     torch.library.opcheck(panels._MLP, (x, first[0].values, bias, second[0].values, None, activation))
     plain = mlp(x, (weight, bias), second, activation)
     torch.testing.assert_close(plain, one_by_one)
+
+
+def test_one_pass_takes_rows_enough_for_all_threads():
+    threads = torch.get_num_threads()
+    assert panels.pays_in_one_pass(torch.empty(1, 64 * threads, 8))
+    assert not panels.pays_in_one_pass(torch.empty(1, 64 * threads - 1, 8))
