@@ -9,11 +9,11 @@ from itertools import product
 from statistics import median
 
 import torch
-
 from gem_fast.bench.machine import machine_line
 from gem_fast.bench.tables import markdown_table
 from gem_fast.kernels import linear, prepacked
 from gem_fast.kernels.linear import in_panels
+
 from gem_fast.terminal import say
 
 ROWS = (785, 1576)  # of one image at 448², of eight at 224²

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from gem_fast.kernels import add_layer_norm, linear, query_key_attention
 from gem_fast.kernels.layer_norm import Normed
-from gem_fast.kernels.linear import mlp
 
-from .layer import Linear
+from .layer import Linear, in_turn
 from .vision_config import VisionConfig
 
 
@@ -85,5 +84,4 @@ class Block(nn.Module):
         x, y, *_ = normed(self.ln_2, tokens, backend=backend)
         if self.gated:
             return Sum(x, self.mlp_out(self.mlp_norm(F.silu(self.mlp_gate(y)) * self.mlp_in(y, backend))))
-        first, second = self.mlp_in, self.mlp_out
-        return Sum(x, mlp(y, (first.held, first.bias), (second.held, second.bias), first.activation, backend))
+        return Sum(x, in_turn(self.mlp_in, self.mlp_out, y, backend))

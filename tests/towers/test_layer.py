@@ -13,7 +13,7 @@ from gem_fast.kernels.linear import panels
 from torch import nn
 
 import gem_fast
-from gem_fast.towers.layer import Linear, prepack
+from gem_fast.towers.layer import Linear, in_turn, prepack
 
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64" or not torch.backends.mkldnn.is_available(), reason="oneDNN serves on x86-64"
@@ -124,6 +124,15 @@ def test_what_changes_weights_leaves_plain_ones(plain, packed, change):
     assert held(found) == [False, False]
     assert same(found, expected)
     assert held(prepack(found.requires_grad_(False))) == [found[0].bias.dtype != torch.float64] * 2
+
+
+def test_hooks_on_layers_that_run_in_one_pass_are_called(packed, x):
+    second, seen = prepack(Linear(96, 32).requires_grad_(False)), []
+    quiet = in_turn(packed[0], second, x)
+    packed[0].register_forward_hook(lambda _, inputs, output: seen.append(output.shape))
+    second.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    assert torch.equal(in_turn(packed[0], second, x), quiet)
+    assert seen == [(3, 50, 96)] * 2
 
 
 def test_a_gradient_flows_through_it(plain, packed, x):
