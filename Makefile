@@ -9,7 +9,7 @@ TYPED := build/typed
 # TensorRT's types, without TensorRT.
 STUBS := build/stubs
 
-.PHONY: demo test test-consumers test-ray lint format bench bench-full bench-report bench-gate bench-batch authors gpu-report gpu-check roofline scaling clean
+.PHONY: demo test test-consumers test-ray lint format bench bench-full bench-report bench-gate bench-batch authors gpu-report gpu-check roofline scaling starting clean
 
 demo: $(ENGINE)
 	$(BIN)/gem-fast demo demo_output
@@ -121,6 +121,11 @@ bench-batch: $(READY)
 
 scaling: $(READY)
 	$(BIN)/python -m tools.scaling
+
+# Two minutes on 2 cores that have nothing else to do.
+starting: $(READY)
+	$(BIN)/python -m tools.starting
+	$(BIN)/python -m tools.prompts
 
 # `make gpu-check ARGS=--quick`; ARGS=--help lists the others.
 gpu-check: $(READY)

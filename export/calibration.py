@@ -17,6 +17,7 @@ from gem_fast.preprocess import normalised
 from gem_fast.runtime.facts import Size
 
 from .export_options import ExportOptions
+from .packed import packed_again
 from .quantization import Ranges, observing
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def _write(model: "GemModel", options: ExportOptions, size: Size, path: Path) ->
     graph = GraphBuilder(options.chosen_opset, Weights(path.with_suffix(".weights")))
     layers = Layers(graph, KINDS[options.attention], block_product=observing(names))
     beside: dict[str, Any] = {"original": options.original, "feature_surgery": model.feature_surgery}
-    write_image_encoder(layers, model.vision, size, **beside)
+    with packed_again(model):
+        write_image_encoder(layers, model.vision, size, **beside)
     path.write_bytes(graph.model("observing", {}).SerializeToString())
     return names

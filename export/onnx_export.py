@@ -17,6 +17,7 @@ from gem_fast.templates import TEMPLATES
 
 from .export_options import ExportOptions
 from .folders import whole_folder
+from .packed import packed_again
 from .plain import require_float
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ def check_model(model: GemModel, options: ExportOptions) -> None:
     if model.dtype != torch.float32 or model.device.type != "cpu":
         raise ExportError("load the model in float32 on the CPU; the type of the export is its option dtype")
     require_float(model.vision)
+    if any(each.dtype != torch.float32 for each in model.text.tower.parameters()):
+        raise ExportError("load the model with its texts in float32: the text encoder of an export has no other type")
     if model.interpolation != "bicubic" and options.with_preprocess:
         raise ExportError(
             f"with_preprocess resizes images bicubically, and {model.name} takes them {model.interpolation}: "
@@ -97,7 +100,8 @@ def write_graphs(
 
     manifest = describe(model, export_facts(format, options))
     written = GraphFiles(folder, options.chosen_opset, graph_metadata(manifest))
-    beside = [_write_image_encoders(model, written, options, ranges), _write_text_encoder(model, written, options)]
+    with packed_again(model):
+        beside = [_write_image_encoders(model, written, options, ranges), _write_text_encoder(model, written, options)]
     _write_head(model, written)
     (folder / TOKENIZER).write_text(tokenizer_json(model.text.tokenizer), encoding="utf-8")
     written.add(TOKENIZER, "tokenizer")

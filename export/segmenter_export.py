@@ -17,6 +17,7 @@ from gem_fast.scores import score_patches, surgery_scores
 from .export_options import ExportOptions
 from .folders import whole_folder
 from .onnx_export import check_model, describe, export_facts, graph_metadata, require_packages, weights_beside
+from .packed import packed_again
 
 if TYPE_CHECKING:
     from gem_fast.model import GemModel
@@ -105,9 +106,10 @@ def _write_graphs(
     several = len(sizes) > 1
     beside = weights_beside(written.folder / "segmenter.weights", model.vision, shared=several)
     weights = Weights(beside)
-    for size in sizes:
-        name = f"segmenter_{size_name(size)}.onnx" if several else "segmenter.onnx"
-        written.save(name, "segmenter", weights, lambda graph, size=size: write(graph, size), size)  # type: ignore[misc]
+    with packed_again(model):
+        for size in sizes:
+            name = f"segmenter_{size_name(size)}.onnx" if several else "segmenter.onnx"
+            written.save(name, "segmenter", weights, lambda graph, size=size: write(graph, size), size)  # type: ignore[misc]
     if beside:
         written.add(beside.name, "weights")
 

@@ -7,11 +7,11 @@ INT8 = "int8"  # of linear layers, where the engine runs on a CPU
 _SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
-def dtype_name(dtype: Any, also: tuple[str, ...] = ()) -> str:
-    """One of `DTYPES` or `also` for its name, its short name, or torch's type; ValueError for anything else."""
+def dtype_name(dtype: Any, also: tuple[str, ...] = (), argument: str = "dtype") -> str:
+    """One of `DTYPES` or `also` for its name, its short name, or torch's type; else ValueError, naming the argument."""
     text = str(dtype).removeprefix("torch.")
     name = _SHORT.get(text, text)
     if name not in (*DTYPES, *also):
         names = ", ".join((*DTYPES, *also))
-        raise ValueError(f"dtype must be one of {names} (or {', '.join(_SHORT)}), got {dtype}")
+        raise ValueError(f"{argument} must be one of {names} (or {', '.join(_SHORT)}), got {dtype}")
     return name

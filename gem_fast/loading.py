@@ -86,7 +86,7 @@ def load(
         ModelError: the model, weights, device, dtype, backend or method can't be used; the message says what can.
     """
     try:
-        named, text_named = dtype_name(dtype, also=(INT8,)), dtype_name(text_dtype)
+        named, text_named = dtype_name(dtype, also=(INT8,)), dtype_name(text_dtype, argument="text_dtype")
         if backend is not None:
             check_name(backend)
     except ValueError as error:
@@ -109,9 +109,10 @@ def load(
         chosen_method = find_method(method, GemOptions(**checkpoint.options), options)
     except ValueError as error:
         raise ModelError(str(error)) from error
-    vision = pack_vision(checkpoint.vision_state, config, chosen_method, backend)
-    vision = quantize_blocks(vision) if named == INT8 else vision.to(where, getattr(torch, named))
     tower = prepack(checkpoint.text.to(where, getattr(torch, text_named)))
+    kept = torch.float32 if named == INT8 else getattr(torch, named)
+    vision = pack_vision(checkpoint.vision_state, config, chosen_method, backend, kept)
+    vision = quantize_blocks(vision) if named == INT8 else vision.to(where)
     text = TextEncoder(tower, checkpoint.tokenizer, known_tokens=checkpoint.known_tokens, cache=text_cache)
     return GemModel(
         name=checkpoint.name,

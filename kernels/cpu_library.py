@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,16 @@ from typing import Any
 import torch  # its OpenMP runtime is what the library's undefined GOMP_parallel resolves to
 
 PATHS = ("avx512_bf16", "avx512", "avx2")  # as the library numbers them, the fastest first
+VARIABLE = "GEM_FAST_CPU"  # names the most that kernels may take of `PATHS`
 _VNNI, _FAST_BFLOAT16, _PANELS = 3, 4, 5  # as `gem_fast_supports` numbers them
 _INTERFACE = 5  # of the library, as `gem_fast_interface` tells it
+_MOST = os.environ.get(VARIABLE) or PATHS[0]
 
 
 def _load() -> tuple[ctypes.CDLL | None, str | None]:
     """The library that the installation built beside this file, or why there is none."""
+    if _MOST not in PATHS:
+        return None, f"{VARIABLE} must be one of {', '.join(PATHS)}, got {_MOST!r}"
     found = sorted(Path(__file__).parent.glob("cpu_native*.so"))
     if not found:
         return None, "its native library was not built (that takes Linux on x86-64 and a C++ compiler at installation)"
@@ -30,9 +35,16 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
 _LIBRARY, _MISSING = _load()
 
 
+def _runs(feature: int, path: str) -> bool:
+    """Whether the library and this CPU have a feature, and `GEM_FAST_CPU` allows the path that it goes with."""
+    return (
+        _LIBRARY is not None and PATHS.index(path) >= PATHS.index(_MOST) and bool(_LIBRARY.gem_fast_supports(feature))
+    )
+
+
 def paths() -> tuple[str, ...]:
-    """The instruction sets that this CPU runs, the fastest first; none if the library is missing."""
-    return tuple(path for i, path in enumerate(PATHS) if _LIBRARY is not None and _LIBRARY.gem_fast_supports(i))
+    """The instruction sets that run here, the fastest first; none if the library is missing."""
+    return tuple(path for number, path in enumerate(PATHS) if _runs(number, path))
 
 
 _RUNNABLE = paths()
@@ -47,23 +59,26 @@ def why_missing() -> str | None:
 
 def why_no_vnni() -> str | None:
     """Why no native int8 product can run on this machine, or None."""
-    if _LIBRARY is None or _LIBRARY.gem_fast_supports(_VNNI):
+    if _LIBRARY is None or _runs(_VNNI, "avx512"):
         return _MISSING
+    if _LIBRARY.gem_fast_supports(_VNNI):
+        return f"{VARIABLE} is {_MOST}, which leaves out AVX-512 VNNI"
     return "this CPU has no AVX-512 VNNI, the instructions that add up products of 8 bits without saturating"
 
 
 @functools.cache
 def why_no_panels() -> str | None:
     """Why linear layers in float32 are left to others on this machine, or None."""
-    if _LIBRARY is None or _LIBRARY.gem_fast_supports(_PANELS):
+    if _LIBRARY is None or _runs(_PANELS, "avx512"):
         return _MISSING
+    if _LIBRARY.gem_fast_supports(_PANELS):
+        return f"{VARIABLE} is {_MOST}, which leaves out AVX-512"
     return "they were measured to be faster on CPUs of Intel with AVX-512 alone"
 
 
 def faster_dtype() -> torch.dtype:
     """bfloat16 where its products are faster than those of float32, else float32."""
-    fast = _LIBRARY is not None and _LIBRARY.gem_fast_supports(_FAST_BFLOAT16)
-    return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if _runs(_FAST_BFLOAT16, "avx512_bf16") else torch.float32
 
 
 def choose_path(usable: Sequence[str], asked: str | None = None) -> str:

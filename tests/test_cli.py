@@ -68,7 +68,12 @@ class TestSegment:
     def test_what_load_is_given(self, run, loaded, tmp_path, dtype):
         weights = tmp_path / "w.pt"
         options = ["--gem-blocks", 4, "--iterations", 2, "--inverse-temperature", 12.5, "--text-cache", tmp_path / "c"]
-        assert run("--model", "ViT-B-16", "--weights", weights, "--dtype", dtype, *options).exit_code == 0
+        assert (
+            run(
+                "--model", "ViT-B-16", "--weights", weights, "--dtype", dtype, "--text-dtype", "fp16", *options
+            ).exit_code
+            == 0
+        )
         assert loaded == [
             {
                 "name": "ViT-B-16",
@@ -76,6 +81,7 @@ class TestSegment:
                 "weights": weights,
                 "device": "cpu",
                 "dtype": "bfloat16",
+                "text_dtype": "float16",
                 "text_cache": tmp_path / "c",
                 "method": "gem",
                 "gem_blocks": 4,
@@ -363,6 +369,7 @@ class TestStatus2:
         ("arguments", "reason"),
         [
             (["--dtype", "float8"], "'--dtype'"),
+            (["--text-dtype", "int8"], "'--text-dtype'"),
             (["--resize", "crop"], "'--resize'"),
             (["--batch-size", "0"], "'--batch-size'"),
             (["--size", "0"], "'--size'"),

@@ -20,7 +20,7 @@ NOT_RUN = {
     "README.md": 2,
     "docs/batch.md": 5,
     "docs/backends.md": 2,
-    "docs/benchmarks.md": 3,
+    "docs/benchmarks.md": 4,
     "docs/export.md": 7,
     "docs/methods.md": 1,
     "docs/models.md": 1,

@@ -38,13 +38,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", help="names (default: one of each family)")
     parser.add_argument("--loading", metavar="NAME", help="memory of loading a file of this model's weights")
+    for tower in ("dtype", "text-dtype"):
+        parser.add_argument(f"--{tower}", default="float32", help="with --loading, as gem_fast.load takes it")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=".") as folder:
         if asked.child:
             print(json.dumps(forward(asked.models[0], Path(folder))))
         elif asked.loading:
-            print(loading(asked.loading, Path(folder)))
+            print(loading(asked.loading, [asked.dtype, asked.text_dtype], Path(folder)))
         else:
             print(
                 f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {sys.version.split()[0]}"
@@ -95,15 +97,18 @@ import torch, gem_fast
 from gem_fast.loading import load
 peak = lambda: int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024
 before = peak()
-model = gem_fast.load(sys.argv[1], weights=sys.argv[2], tokenizer=sys.argv[3] or None)
+name, weights, tokenizer, dtype, text_dtype = sys.argv[1:]
+types = {"dtype": dtype, "text_dtype": text_dtype}
+model = gem_fast.load(name, weights=weights, tokenizer=tokenizer or None, **types)
 parameters = [*model.vision.parameters(), *model.text.tower.parameters()]
 held = sum(each.numel() * each.element_size() for each in parameters)
 print(held, peak() - before)
 """
 
 
-def loading(name: str, folder: Path) -> str:
-    """How much memory loading takes at its peak, above what importing took, over the size of the model."""
+def loading(name: str, types: list[str], folder: Path) -> str:
+    """How much memory loading takes at its peak, above what importing took, over the size of the model in its types,
+    which are those of the image tower and of the text tower."""
     import torch
     from safetensors.torch import save_file
 
@@ -118,10 +123,11 @@ def loading(name: str, folder: Path) -> str:
     del state
     tokenizer = str(words(folder)) if own_words(name) else ""
     done = subprocess.run(
-        [sys.executable, "-c", _READ, name, str(file), tokenizer], check=True, capture_output=True, text=True
+        [sys.executable, "-c", _READ, name, str(file), tokenizer, *types], check=True, capture_output=True, text=True
     )
     held, taken = map(int, done.stdout.split())
-    return f"{name}: {held / 1e9:.2f} GB of weights, {taken / 1e9:.2f} GB taken, {taken / held:.2f} times"
+    figures = f"{held / 1e9:.2f} GB of weights, {taken / 1e9:.2f} GB taken, {taken / held:.2f} times"
+    return f"{name}, {' and '.join(types)}: {figures}"
 
 
 def own_words(name: str) -> bool:

@@ -71,9 +71,10 @@ def export_tensorrt(
     """
     from ..calibration import Calibration
     from ..checking import check_export
-    from ..onnx_export import require_packages, write_graphs
+    from ..onnx_export import check_model, require_packages, write_graphs
 
     require_packages()
+    check_model(model, options)
     if options.attention not in ATTENTIONS:
         raise ExportError(f"attention for tensorrt must be one of {', '.join(ATTENTIONS)}, got {options.attention!r}")
     if options.dynamic_size:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ..dtypes import INT8
 from ..terminal import console, ended_by_signals, errors, fail, say, short_warnings
-from .options import PoolingName, Resize, Rotated, Tokenizer, Weights, chosen, dtype_option
+from .options import PoolingName, Resize, Rotated, TextDtype, Tokenizer, Weights, chosen, dtype_option
 from .progress import Style, shown
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", help="File for the rows, with IoU by class.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an evaluation into --json.")] = False,
     dtype: Annotated[str, dtype_option("Type of the vision transformer", also=(INT8,))] = "float32",
+    text_dtype: TextDtype = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     pooling: PoolingName = None,
     rotated: Rotated = False,
@@ -95,7 +96,7 @@ def evaluate(
         fail("--plot draws a sweep: name one with --sweep")
     if resume and json_file is None:
         fail("--resume goes on with what --json FILE holds: name it")
-    loading: dict[str, Any] = {"weights": weights, "dtype": dtype, "device": device}
+    loading: dict[str, Any] = {"weights": weights, "dtype": dtype, "text_dtype": text_dtype, "device": device}
     loading |= chosen(tokenizer=tokenizer, pooling=pooling, rotated=rotated)
     changed = {
         "size": size,

@@ -58,3 +58,6 @@ def dtype_option(what: str, also: tuple[str, ...] = (), elsewhere: str = "") -> 
 
     told = f"{what}: {', '.join((*DTYPES, *also))}; fp32, bf16, fp16 for short{elsewhere}."
     return typer.Option(parser=parse, metavar="TYPE", help=told)
+
+
+TextDtype = Annotated[str, dtype_option("Type of the text tower, for many words")]

@@ -22,6 +22,7 @@ from .options import (
     Resize,
     Rotated,
     Sigmoid,
+    TextDtype,
     Tokenizer,
     Weights,
     chosen,
@@ -39,6 +40,7 @@ _ENGINE_ONLY = (
     "weights",
     "tokenizer",
     "dtype",
+    "text_dtype",
     "device",
     "text_cache",
     "method",
@@ -94,6 +96,7 @@ def segment(
     weights: Weights = None,
     tokenizer: Tokenizer = None,
     dtype: Annotated[str, dtype_option("Type of the vision transformer", also=(INT8,))] = "float32",
+    text_dtype: TextDtype = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda (all GPUs), cuda:1, mps.")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 8,
     size: Annotated[
@@ -249,7 +252,8 @@ def segment(
             return GemRuntime(runtime, **asked)
         import gem_fast
 
-        always: dict[str, Any] = {"method": method, "feature_surgery": feature_surgery, "text_cache": text_cache}
+        always: dict[str, Any] = {"method": method, "feature_surgery": feature_surgery}
+        always |= {"text_dtype": text_dtype, "text_cache": text_cache}
         return gem_fast.load(model, pretrained, weights=weights, device=device, dtype=dtype, **always, **settings)
 
     _check_given(context, engine)

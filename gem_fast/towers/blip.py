@@ -5,6 +5,7 @@ cosines (ITC) is what is served; the towers for matching by cross attention and 
 """
 
 import re
+from collections.abc import MutableMapping
 from typing import Any
 
 from torch import Tensor
@@ -76,7 +77,7 @@ def blip_scale(weights: Weights | None) -> float:
     return 1 / min(max(float(temperature), 0.001), 0.5)
 
 
-def pack_blip_text(state: dict[str, Tensor], model_cfg: dict[str, Any]) -> BertText:
+def pack_blip_text(state: MutableMapping[str, Tensor], model_cfg: dict[str, Any]) -> BertText:
     """The text tower of weights in the names of `blip_shapes`, which are taken out of the state."""
     own = {name.removeprefix("text_encoder."): state.pop(name) for name in list(state) if name.startswith("text_")}
     return pack_bert(TowerWeights(own, "text"), blip_text(model_cfg), ("text_proj",))

@@ -1,5 +1,7 @@
 """Both towers of a model from its config and weights: the image tower's state dict, and the text tower in float32."""
 
+import mmap
+from collections.abc import Iterator, MutableMapping
 from copy import deepcopy
 from dataclasses import dataclass
 from math import exp, log
@@ -24,6 +26,7 @@ from .weights_file import Weights
 
 _MOST_NAMES = 3  # in a message
 _FIRST_SCALE = log(1 / 0.07)  # with which training begins
+_LARGE = 1 << 18  # numbers of a tensor that has memory of its own
 _AT_ONCE = 1 << 21  # numbers of a tensor that are copied before the file's pages leave memory
 # What open_clip raises for settings that make no model.
 _UNFIT = (TypeError, ValueError, KeyError, ArithmeticError, AssertionError, AttributeError, RuntimeError)
@@ -34,12 +37,13 @@ class Towers:
     """A model taken apart.
 
     Attributes:
-        vision_state: the image tower's weights, in open_clip's names, or timm's behind `trunk.`.
+        vision_state: the image tower's weights, in open_clip's names, or timm's behind `trunk.`. Those of a file are
+            read as they are taken: one that packs them in a smaller type never holds all of them in float32.
         text: token ids to embeddings, see `text.embed_tokens`.
         logit_scale, logit_bias: of the loss in training, where the model's scores are made with them.
     """
 
-    vision_state: dict[str, Tensor]
+    vision_state: MutableMapping[str, Tensor]
     text: nn.Module
     logit_scale: float | None = None
     logit_bias: float | None = None
@@ -77,13 +81,44 @@ def text_maker(name: str, model_cfg: dict[str, Any], places: tuple[Path, ...]) -
 
 def own(value: Tensor, weights: Weights) -> Tensor:
     """A copy in float32: the file, which is mapped, may change or go away, and what was read of it leaves memory."""
-    copied = torch.empty(value.shape, dtype=torch.float32)
+    copied = _room(value.shape)
     target, source = (copied, value) if value.ndim else (copied[None], value[None])
     rows = max(1, _AT_ONCE * len(source) // max(1, source.numel()))
     for part, read in zip(target.split(rows), source.split(rows), strict=True):
         part.copy_(read)
         weights.release()
     return copied
+
+
+def _room(shape: torch.Size) -> Tensor:
+    """For float32 numbers. Where it is large it goes back to the system when it is freed, which malloc's does not
+    always: what is copied here soon lies in another layout or type."""
+    if shape.numel() < _LARGE:
+        return torch.empty(shape, dtype=torch.float32)
+    memory = mmap.mmap(-1, 4 * shape.numel(), access=mmap.ACCESS_COPY)
+    return torch.frombuffer(memory, dtype=torch.float32).view(shape)
+
+
+class Unread(MutableMapping[str, Tensor]):
+    """Tensors of a file, of which each that is asked for is copied, see `own`."""
+
+    def __init__(self, state: dict[str, Tensor], weights: Weights) -> None:
+        self._state, self._weights = state, weights
+
+    def __getitem__(self, name: str) -> Tensor:
+        return own(self._state[name], self._weights)
+
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        self._state[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        del self._state[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._state)
+
+    def __len__(self) -> int:
+        return len(self._state)
 
 
 def _random(name: str, model_cfg: dict[str, Any], text: TextMaker) -> Towers:
@@ -121,9 +156,9 @@ def _trained(name: str, model_cfg: dict[str, Any], weights: Weights, text: TextM
     scale_and_bias = _scale_and_bias(model_cfg, *(None if value is None else float(value) for value in told))
     shapes = {f"visual.{key}": shape for key, shape in _vision_shapes(name, model_cfg).items()}
     check_fit(name, shapes | text.shapes(), state, weights)
-    state = {key: own(state.pop(key), weights) for key in list(state)}
     vision = {key: state.pop(key) for key in list(state) if key.startswith("visual.")}
-    visual_state = {key.removeprefix("visual."): value for key, value in vision.items()}
+    visual_state = Unread({key.removeprefix("visual."): value for key, value in vision.items()}, weights)
+    state = {key: own(state.pop(key), weights) for key in list(state)}
     return Towers(visual_state, text.made(state), *scale_and_bias)
 
 
@@ -137,18 +172,19 @@ def _scale_and_bias(
 
 
 def _blip(name: str, model_cfg: dict[str, Any], weights: Weights | None) -> Towers:
+    state: MutableMapping[str, Tensor]
     if weights is None:
         state = untrained(blip_shapes(model_cfg))
     else:
-        state = blip_state(weights)
-        if "trunk.pos_embed" not in state or "text_proj.weight" not in state:
+        found = blip_state(weights)
+        if "trunk.pos_embed" not in found or "text_proj.weight" not in found:
             raise ModelError(f"weights: {weights.path} holds no BLIP with a projection of images and of texts")
-        check_finite(state, weights)
-        patches = state["trunk.pos_embed"].shape[1] - 1 if state["trunk.pos_embed"].ndim == 3 else 0
+        check_finite(found, weights)
+        patches = found["trunk.pos_embed"].shape[1] - 1 if found["trunk.pos_embed"].ndim == 3 else 0
         side = round(max(0, patches) ** 0.5) * model_cfg[BLIP]["vision"]["patch_size"]
         model_cfg[BLIP]["vision"]["image_size"] = side or model_cfg[BLIP]["vision"]["image_size"]
-        check_fit(name, blip_shapes(model_cfg), state, weights)
-        state = {key: own(state.pop(key), weights) for key in list(state)}
+        check_fit(name, blip_shapes(model_cfg), found, weights)
+        state = Unread(found, weights)
     text = pack_blip_text(state, model_cfg)
     return Towers(state, text, blip_scale(weights))
 

@@ -1,6 +1,7 @@
 """From a model's name, tag, file or folder to its weights and all that belongs to them."""
 
 import os.path
+from collections.abc import MutableMapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,7 +33,7 @@ class Checkpoint:
     name: str
     source: str  # the pretrained tag, the file, "embedded" or "random"
     vision_config: VisionConfig
-    vision_state: dict[str, Tensor]
+    vision_state: MutableMapping[str, Tensor]
     text: nn.Module  # token ids to embeddings, see `text.embed_tokens`
     tokenizer: Any  # texts -> token ids [n, context]
     mean: tuple[float, ...]

@@ -1,5 +1,7 @@
 """Names of towers' weights, open_clip's and timm's, to those of our forwards."""
 
+from collections.abc import Iterator, MutableMapping
+
 import torch
 from torch import Tensor
 
@@ -20,7 +22,7 @@ _KINDS = ("weight", "bias")
 class TowerWeights:
     """The tensors of a tower, taken out of their dictionary one by one, so that none is held twice."""
 
-    def __init__(self, state: dict[str, Tensor], tower: str = "vision") -> None:
+    def __init__(self, state: MutableMapping[str, Tensor], tower: str = "vision") -> None:
         self.left = state
         self.tower = tower
 
@@ -40,56 +42,54 @@ class TowerWeights:
         return {f"{target}.{kind}": self.take(f"{name}.{kind}", gamma) for kind in _KINDS}
 
 
-def from_open_clip(weights: TowerWeights, config: VisionConfig) -> dict[str, Tensor]:
+def from_open_clip(weights: TowerWeights, config: VisionConfig) -> Iterator[tuple[str, Tensor]]:
     """Of open_clip's own `VisionTransformer`, and of what is named like it."""
     take, layer = weights.take, weights.layer
-    packed = {"patch_embedding.weight": take("conv1.weight"), "position_embedding": take("positional_embedding")}
-    packed |= _coca_pool(weights, config.norm_eps) if config.pool_width else layer("ln_post", "ln_post")
+    yield "patch_embedding.weight", take("conv1.weight")
+    yield "position_embedding", take("positional_embedding")
+    yield from (_coca_pool(weights, config.norm_eps) if config.pool_width else layer("ln_post", "ln_post")).items()
     if config.patch_bias:
-        packed["patch_embedding.bias"] = take("conv1.bias")
+        yield "patch_embedding.bias", take("conv1.bias")
     if config.class_token:
-        packed["class_embedding"] = take("class_embedding")
+        yield "class_embedding", take("class_embedding")
     if config.pre_norm:
-        packed |= layer("ln_pre", "ln_pre")
+        yield from layer("ln_pre", "ln_pre").items()
     if config.pool == "attention" and not config.pool_width:
-        packed |= _pool(weights, "attn_pool")
+        yield from _pool(weights, "attn_pool").items()
     if config.projection:
-        packed["projection.weight"] = take("proj").T
-    return packed | blocks_from_open_clip(weights, config.layers)
+        yield "projection.weight", take("proj").T
+    yield from blocks_from_open_clip(weights, config.layers)
 
 
-def blocks_from_open_clip(weights: TowerWeights, layers: int) -> dict[str, Tensor]:
+def blocks_from_open_clip(weights: TowerWeights, layers: int) -> Iterator[tuple[str, Tensor]]:
     """The blocks of open_clip's transformers, of images and of texts."""
-    packed: dict[str, Tensor] = {}
     for i in range(layers):
         block = f"transformer.resblocks.{i}"
         scales = {"out": weights.maybe(f"{block}.ls_1.gamma"), "mlp_out": weights.maybe(f"{block}.ls_2.gamma")}
         for source, target in _BLOCK.items():
             for kind in _KINDS:
                 name = f"{block}.{source}{kind}" if source.endswith("_") else f"{block}.{source}.{kind}"
-                packed[f"blocks.{i}.{target}.{kind}"] = weights.take(name, scales.get(target))
-    return packed
+                yield f"blocks.{i}.{target}.{kind}", weights.take(name, scales.get(target))
 
 
-def from_timm(weights: TowerWeights, config: VisionConfig) -> dict[str, Tensor]:
+def from_timm(weights: TowerWeights, config: VisionConfig) -> Iterator[tuple[str, Tensor]]:
     """Of timm's `VisionTransformer` and `Eva`, which open_clip calls the trunk."""
     take, layer = weights.take, weights.layer
-    packed = {"patch_embedding.weight": take("trunk.patch_embed.proj.weight")}
-    packed["position_embedding"] = take("trunk.pos_embed").flatten(0, -2)
-    packed |= layer("trunk.norm", "ln_post")
+    yield "patch_embedding.weight", take("trunk.patch_embed.proj.weight")
+    yield "position_embedding", take("trunk.pos_embed").flatten(0, -2)
+    yield from layer("trunk.norm", "ln_post").items()
     if config.patch_bias:
-        packed["patch_embedding.bias"] = take("trunk.patch_embed.proj.bias")
+        yield "patch_embedding.bias", take("trunk.patch_embed.proj.bias")
     if config.class_token:
-        packed["class_embedding"] = take("trunk.cls_token").flatten()
+        yield "class_embedding", take("trunk.cls_token").flatten()
     if config.pre_norm:
-        packed |= layer("trunk.norm_pre", "ln_pre")
+        yield from layer("trunk.norm_pre", "ln_pre").items()
     if config.pool == "attention":
-        packed |= _pool(weights, "trunk.attn_pool")
+        yield from _pool(weights, "trunk.attn_pool").items()
     if config.projection:
-        packed |= layer("trunk.head", "projection")
+        yield from layer("trunk.head", "projection").items()
     for i in range(config.layers):
-        packed |= {f"blocks.{i}.{name}": value for name, value in _timm_block(weights, i, config).items()}
-    return packed
+        yield from ((f"blocks.{i}.{name}", value) for name, value in _timm_block(weights, i, config).items())
 
 
 def _timm_block(weights: TowerWeights, index: int, config: VisionConfig) -> dict[str, Tensor]:

@@ -1,5 +1,7 @@
 """From the state dict of an image tower to packed weights of our own forward."""
 
+from collections.abc import MutableMapping
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,11 @@ from .vit import GemVisionTransformer
 
 
 def pack_vision(
-    state: dict[str, Tensor], config: VisionConfig, method: Method | GemOptions, backend: str | None = None
+    state: MutableMapping[str, Tensor],
+    config: VisionConfig,
+    method: Method | GemOptions,
+    backend: str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> GemVisionTransformer:
     """Build the forward from a vision state dict of open_clip (`visual.` stripped), LayerScale folded in.
 
@@ -19,18 +25,20 @@ def pack_vision(
         state: open_clip's own names, or timm's, which begin with `trunk.`. It is emptied: no weight is held twice.
         config: the shape of the tower.
         method, backend: of the forward.
+        dtype: to which each weight is rounded as it is packed; None for that of the state.
 
     Raises:
         ValueError: the state dict has entries that this forward would ignore, or lacks some.
     """
     weights = TowerWeights(state)
     timm = any(name.startswith("trunk.") for name in state)
-    packed = from_timm(weights, config) if timm else from_open_clip(weights, config)
+    named = from_timm(weights, config) if timm else from_open_clip(weights, config)
+    packed = {name: value.to(dtype or value.dtype).contiguous() for name, value in named}
     if weights.left:
         raise ValueError(
             f"the vision weights have entries that GEM's forward does not know: {sorted(weights.left)[:5]}"
         )
     with torch.device("meta"):
         vision = GemVisionTransformer(config, method, backend)
-    vision.load_state_dict({name: packed.pop(name).contiguous() for name in list(packed)}, assign=True)
+    vision.load_state_dict(packed, assign=True)
     return vision.requires_grad_(False).eval()

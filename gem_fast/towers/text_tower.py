@@ -167,7 +167,7 @@ def pack_text(state: dict[str, Tensor], config: TextConfig) -> TextTower:
     packed = {"token_embedding": take("token_embedding.weight"), "position_embedding": take("positional_embedding")}
     if config.class_token:
         packed["class_embedding"] = take("cls_emb")
-    packed |= weights.layer("ln_final", "ln_final") | blocks_from_open_clip(weights, config.layers)
+    packed |= weights.layer("ln_final", "ln_final") | dict(blocks_from_open_clip(weights, config.layers))
     if config.projection_bias:
         packed |= weights.layer("text_projection", "projection")
     elif config.projection:

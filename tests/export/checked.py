@@ -1,4 +1,6 @@
-"""What the check of an export found."""
+"""What the check of an export found, and the model that was exported."""
+
+from gem_fast.towers.layer import Linear
 
 
 def largest_error(manifest, output="patch_features"):
@@ -9,3 +11,9 @@ def largest_error(manifest, output="patch_features"):
 def fewest_labels(manifest):
     """The smallest share of pixels with the engine's label."""
     return min(row.labels for row in manifest.check if row.output == "patch_features")
+
+
+def packed(model):
+    """Whether each linear layer's weight lies as the CPU's product reads it."""
+    layers = (each for tower in (model.vision, model.text.tower) for each in tower.modules())
+    return [each.held.is_mkldnn for each in layers if isinstance(each, Linear)]

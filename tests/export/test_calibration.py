@@ -17,6 +17,7 @@ from gem_fast.images import read_image
 from gem_fast.preprocess import normalised
 from gem_fast.runtime import GemRuntime
 from tests.command_line import invoke
+from tests.export.checked import packed
 
 SIZE = (64, 48)
 
@@ -92,6 +93,7 @@ def test_a_segmenter_too(model, photos, tmp_path):
     manifest = export_segmenter(model, tmp_path / "out", model.query(["cat", "dog"]), ExportOptions(calibrate=photos))
     assert all(row.holds for row in manifest.check)
     assert min(row.labels for row in manifest.check if row.labels is not None) > 0.95
+    assert packed(model) == packed(gem_fast.load("gem-tiny"))
 
 
 @pytest.mark.parametrize("kind", ["missing", "file", "empty", "few", "broken"])

@@ -9,6 +9,7 @@ from gem_fast.export import graph_files as module
 from gem_fast.export.checked_session import open_session
 from gem_fast.export.export_options import parse_size
 from gem_fast.export.layers import Layers
+from gem_fast.export.tensorrt.tensorrt_export import export_tensorrt
 from gem_fast.export.verdict import DisagreementError
 from typer.testing import CliRunner
 
@@ -66,6 +67,14 @@ def test_wrong_sizes_are_named(text):
 def test_sizes_must_fit_the_patch(tiny, tmp_path):
     with pytest.raises(ExportError, match=r"60x64.*multiples of the patch, 8"):
         export_onnx(tiny, tmp_path / "out", ExportOptions(sizes=((60, 64),)))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("export", [export_onnx, export_tensorrt], ids=lambda export: export.__name__)
+def test_a_model_in_another_type_is_refused(tmp_path, export):
+    for types, reason in (({"text_dtype": "bf16"}, "with its texts in float32"), ({"dtype": "bf16"}, "in float32 on")):
+        with pytest.raises(ExportError, match=reason):
+            export(gem_fast.load("gem-tiny", **types), tmp_path / "out", ExportOptions())
     assert not list(tmp_path.iterdir())
 
 

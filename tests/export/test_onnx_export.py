@@ -19,7 +19,7 @@ import gem_fast
 from gem_fast.runtime.folder import verify_files
 from gem_fast.runtime.interface import TensorFacts
 from gem_fast.runtime.manifest import read_manifest
-from tests.export.checked import fewest_labels, largest_error
+from tests.export.checked import fewest_labels, largest_error, packed
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,16 @@ def exported(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported") / "model"
     export_onnx(tiny, folder, ExportOptions(sizes=((64, 96), (48, 48)), original=True))
     return folder
+
+
+def test_the_models_weights_lie_as_before(exported, tiny, tmp_path):
+    """Packed, but for one that someone asked for, and may write to."""
+    model = gem_fast.load("gem-tiny")
+    assert packed(tiny) == packed(model)
+    weight = model.vision.blocks[0].out.weight
+    export_onnx(model, tmp_path / "out", ExportOptions(sizes=((48, 48),), check=False))
+    assert model.vision.blocks[0].out.weight is weight
+    assert packed(model).count(False) == packed(tiny).count(False) + packed(tiny)[1]
 
 
 def test_images_of_any_batch_size_do_not_mix(exported, tiny):

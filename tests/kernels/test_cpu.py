@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from gem_fast.kernels import cpu_library
 from gem_fast.kernels.attention import reference, sdpa
 from gem_fast.kernels.attention.cpu import query_key_cpu
 from gem_fast.kernels.cpu_library import paths, why_missing
@@ -171,3 +172,12 @@ def test_last_dimension_of_any_stride():
     transposed = qkv.transpose(1, 4).contiguous().transpose(1, 4)
     assert transposed.stride(-1) != 1
     torch.testing.assert_close(native(transposed, c), native(qkv, c), rtol=0, atol=0)
+
+
+def test_the_environment_limits_the_instruction_sets(monkeypatch):
+    monkeypatch.setattr(cpu_library, "_MOST", "avx2")
+    assert paths() == ("avx2",)
+    assert "AVX-512 VNNI" in cpu_library.why_no_vnni()
+    assert cpu_library.faster_dtype() is torch.float32
+    monkeypatch.setattr(cpu_library, "_MOST", "avx3")
+    assert cpu_library._load() == (None, "GEM_FAST_CPU must be one of avx512_bf16, avx512, avx2, got 'avx3'")

@@ -151,6 +151,7 @@ class TestCommand:
         [
             (["--model", "ViT-B-16", "--dtype", "float32"], "--model, --dtype can't go with --runtime"),
             (["--text-cache", "x"], "--text-cache can't go with --runtime"),
+            (["--text-dtype", "bf16"], "--text-dtype can't go with --runtime"),
             (["--provider", "cuda"], "provider 'cuda' is not in this onnxruntime; available here:"),
             (["--size", "64"], "size 64 was not exported; the exported sizes are 96x96"),
             (["--threads", "0"], "--threads"),

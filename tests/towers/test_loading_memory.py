@@ -4,6 +4,7 @@ import gc
 import os
 
 import pytest
+import torch
 
 import gem_fast
 from tests.towers.clip_files import (
@@ -31,7 +32,23 @@ def clip():
     return make_clip(WIDE)
 
 
-@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the peak can't be reset here")
+needs_peak = pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the peak can't be reset here")
+
+
+def load_measured(folder, **arguments):
+    """The model, the bytes of its weights, and those that loading took at its peak."""
+    gem_fast.load("gem-tiny", **arguments)  # what comes with the first model
+    gc.collect()
+    before = status("VmRSS")
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    model = gem_fast.load(str(folder), **arguments)
+    taken = status("VmHWM") - before
+    parameters = [*model.vision.parameters(), *model.text.tower.parameters()]
+    return model, sum(each.numel() * each.element_size() for each in parameters), taken
+
+
+@needs_peak
 @pytest.mark.parametrize("kind", ["safetensors", "torch", "hugging-face"])
 def test_little_more_than_the_model(tmp_path, clip, kind):
     folder = tmp_path / "model"
@@ -40,14 +57,19 @@ def test_little_more_than_the_model(tmp_path, clip, kind):
     else:
         write_open_clip(folder, clip, WIDE, weights=None)
         save_state(clip.state_dict(), folder / f"model.{'safetensors' if kind == 'safetensors' else 'pth'}")
-    gem_fast.load("gem-tiny")  # what comes with the first model
-    gc.collect()
-    before = status("VmRSS")
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")
-    model = gem_fast.load(str(folder), gem_blocks=1)
-    taken = status("VmHWM") - before
-    towers = (model.vision, model.text.tower)
-    held = sum(each.numel() * each.element_size() for tower in towers for each in tower.parameters())
+    _, held, taken = load_measured(folder, gem_blocks=1)
     assert held > 200e6
     assert taken < 1.2 * held
+
+
+@needs_peak
+def test_an_image_tower_in_a_smaller_type_is_never_whole_in_float32(tmp_path):
+    """And has the bits that rounding afterwards gives, here with LayerScale folded in before."""
+    wide = {"width": 768, "layers": 4, "ls_init_value": 0.1}
+    config = TINY | {"vision_cfg": TINY["vision_cfg"] | wide}
+    write_open_clip(tmp_path, make_clip(config), config)
+    model, held, taken = load_measured(tmp_path, gem_blocks=1, dtype="bfloat16")
+    assert held > 65e6
+    assert taken < 1.5 * held
+    rounded = gem_fast.load(str(tmp_path), gem_blocks=1).vision.bfloat16().state_dict()
+    assert all(torch.equal(value, rounded[name]) for name, value in model.vision.state_dict().items())

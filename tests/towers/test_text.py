@@ -147,7 +147,7 @@ def test_a_tower_in_bfloat16(tmp_path):
     assert 1e-4 < error(low, exact) < 0.02
     assert len(list(tmp_path.iterdir())) == 2
     assert models[0].identity() != models[1].identity()
-    with pytest.raises(gem_fast.ModelError, match="float32, bfloat16, float16"):
+    with pytest.raises(gem_fast.ModelError, match="text_dtype must be one of float32, bfloat16, float16 "):
         gem_fast.load("gem-tiny", text_dtype="int8")
 
 
