@@ -103,7 +103,7 @@ def in_turn(first: Linear, second: Linear, x: Tensor, backend: str | None = None
     """`second(first(x))`, in one pass where both lie in panels and nobody listens to what goes in or comes out."""
     layers = (first, second)
     if any(type(each) is not Linear or each._forward_hooks or each._forward_pre_hooks for each in layers):
-        return second(first(x, backend))  # type: ignore[no-any-return]
+        return second(first(x, backend))
     return mlp(x, (first.held, first.bias), (second.held, second.bias), first.activation, backend)
 
 

@@ -16,4 +16,4 @@ def fewest_labels(manifest):
 def packed(model):
     """Whether each linear layer's weight lies as the CPU's product reads it."""
     layers = (each for tower in (model.vision, model.text.tower) for each in tower.modules())
-    return [each.held.is_mkldnn for each in layers if isinstance(each, Linear)]
+    return [each.is_packed for each in layers if isinstance(each, Linear)]
