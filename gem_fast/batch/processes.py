@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..segmenter import Encode, Sizes, encoder
+from ..engine import Encode, Sizes, encoder
 from .memory import Memory
 from .pipeline import MakeEncode
 from .workers import EngineError, EngineGoneError, EngineStartError, cores, describe, fate
