@@ -37,6 +37,6 @@ def _seen(tensor: Tensor) -> bool:
         torch.compiler.is_compiling()
         or type(tensor) is not Tensor
         or torch._C._len_torch_dispatch_stack() > 0
-        or torch.jit.is_tracing()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined]
         or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
     )
