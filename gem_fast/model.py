@@ -14,12 +14,13 @@ from torch import Tensor
 
 from .decoding import Decoder, KernelDecoder, SigmoidDecoder
 from .dtypes import INT8, dtype_name
+from .engine import Encode, Replica, Sizes, encoder
 from .graphs import GraphedForward
 from .options import Defaults
 from .preprocess import Picture, ResizePolicy, input_size, normalised, normalised_tensor, resized_by_torch
 from .query import Query
 from .scores import score_patches, surgery_scores
-from .segmenter import Encode, Replica, Segmenter, Sizes, encoder
+from .segmenter import Segmenter
 from .towers.int8 import in_int8
 from .towers.layer import hash_weights, prepack
 from .towers.text import TextEncoder

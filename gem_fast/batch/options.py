@@ -76,7 +76,8 @@ class BatchOptions:
         workers: how many read and write beside the engine; None for one a core.
         processes: engines in processes of their own, on the model's devices in turn, or each on its share of the
             cores; None for one a device where there are several, which `load(device="cuda")` finds.
-        timeout: seconds that reading or writing an image may take; None for any.
+        timeout: seconds that reading or writing an image may take, or encoding it in a process of its own, where a
+            batch may always take 300; None for any.
         retries: how often an image that can't be read is tried again.
         max_errors: stop when more images than this have failed; None for never.
         background, size, resize, threshold, logit_scale, templates, window, stride: as for `segment`.

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..ahead import ahead
-from ..segmenter import Encode, Sizes
+from ..engine import Encode, Sizes
 from ..writing import OutputError
 from .memory import Memory
 from .pool import Pool

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..engine import encoder
 from ..outputs import legend_bytes
-from ..segmenter import encoder
 from ..writing import whole_file, write_whole
 from . import tables
 from .contents import Refused, Remote, Stretch

@@ -153,8 +153,9 @@ def _run(
         retries=options.retries,
     )
 
-    make = in_processes if processes > 1 else in_threads
-    pipeline = Pipeline(work, make(model, query, windows, options.batch_size), limits, progress)
+    asked = model, query, windows, options.batch_size
+    make_encode = in_processes(*asked, options.timeout) if processes > 1 else in_threads(*asked)
+    pipeline = Pipeline(work, make_encode, limits, progress)
     stopped = None
     try:
         with closing(pipeline.run(output.unfinished(listing, progress))) as results:

@@ -168,7 +168,9 @@ def segment(
         int | None,
         typer.Option(min=1, help="Engines in processes of their own, which share the cores (default: one a GPU)."),
     ] = None,
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds that reading or writing an image may take.")] = 300,
+    timeout: Annotated[
+        float, typer.Option(min=0, help="Seconds that reading, writing or, in --processes, encoding an image may take.")
+    ] = 300,
     retries: Annotated[int, typer.Option(min=0, help="How often an unreadable image is tried again.")] = 0,
     max_errors: Annotated[int | None, typer.Option(min=0, help="Stop when more images than this have failed.")] = None,
     progress: Annotated[

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from ..decoding import Decoder
+from ..engine import Encode, Replica, encoder
 from ..errors import ExportError, warn_caller
 from ..images import ImageError
 from ..options import Defaults
 from ..preprocess import Picture, ResizePolicy, input_size, normalised, resized, unbounded_size
 from ..query import Query
-from ..segmenter import Encode, Replica, Segmenter, encoder
+from ..segmenter import Segmenter
 from ..windows import Layout, Windows
 from .decoders import GraphDecoder, NumpyDecoder
 from .folder import open_folder

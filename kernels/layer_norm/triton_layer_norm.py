@@ -2,7 +2,7 @@
 
 import torch
 from gem_fast.kernels.operators import register
-from gem_fast.kernels.triton_host import is_compiled_for, on_device, why_no_triton
+from gem_fast.kernels.triton_host import is_compiled_for, kernel, on_device, why_no_triton
 from torch import Tensor
 
 from .normed import Normed
@@ -25,13 +25,16 @@ def why_not(
         return f"tokens must have at most {WIDEST} channels"
     if x.shape[0] > 65535:
         return "more than 65,535 images do not fit a launch grid"
-    added = [each for each in (branch, front, *(aside or ())) if each is not None]
-    if any(each.dtype != x.dtype for each in added):
-        return f"x is {x.dtype}, but not all that is added"
-    for each in (weight, bias, *added):
-        if each.device != x.device:
-            return f"x is on {x.device}, but what goes with it on {each.device}"
-        if each.requires_grad and torch.is_grad_enabled():
+    dtype, device, recorded = x.dtype, x.device, torch.is_grad_enabled()
+    for each in (branch, front, *aside) if aside else (branch, front):
+        if each is not None and each.dtype != dtype:
+            return f"x is {dtype}, but not all that is added"
+    for each in (weight, bias, branch, front, *aside) if aside else (weight, bias, branch, front):
+        if each is None:
+            continue
+        if each.device != device:
+            return f"x is on {device}, but what goes with it on {each.device}"
+        if recorded and each.requires_grad:
             return "it has no backward, and what goes with x requires a gradient"
     return why_no_triton(x, "x")
 
@@ -115,8 +118,6 @@ def _layer_norm(
     aside_branch: Tensor | None,
     front: Tensor | None,
 ) -> list[Tensor]:
-    from .kernel import layer_norm_kernel
-
     found = _outputs(x, weight, bias, eps, branch, norm_scale, aside, aside_branch, front)
     total, y, *rest = found if branch is not None else (None, *found)
     assert y is not None
@@ -127,10 +128,10 @@ def _layer_norm(
         added = x if branch is None else of_adjacent_channels(branch if branch.ndim == 3 else branch.expand(B, N, C))
         width = 1 << (C - 1).bit_length()
         with on_device(x.device):
-            layer_norm_kernel[(N, B)](
+            kernel("layer_norm.kernel", "layer_norm_kernel")[(N, B)](
                 x, contiguous(front), added, contiguous(weight), contiguous(bias), total, y, norms,
                 contiguous(aside), contiguous(aside_branch), rest[0] if rest else None,
-                x.stride(0), x.stride(1), added.stride(0), added.stride(1), eps, norm_scale or 0.0,
+                *x.stride()[:2], *added.stride()[:2], eps, norm_scale or 0.0,
                 FIRST=0 if front is None else len(front), C=C, WIDTH=width, ADDS=branch is not None,
                 NORMS=norms is not None, ASIDE=aside is not None, num_warps=min(8, max(1, width // 256)),
             )  # fmt: skip

@@ -1,7 +1,7 @@
 """The launcher of QuickGELU in place; Triton is imported on first use."""
 
 from gem_fast.kernels.operators import register
-from gem_fast.kernels.triton_host import is_compiled_for, on_device, why_no_triton
+from gem_fast.kernels.triton_host import is_compiled_for, kernel, on_device, why_no_triton
 from torch import Tensor
 
 BLOCK = 2048  # elements of a program: sixteen a thread
@@ -26,11 +26,9 @@ def triton_quick_gelu(x: Tensor) -> Tensor:
 
 
 def _quick_gelu(x: Tensor) -> None:
-    from .kernel import quick_gelu_kernel
-
     if n := x.numel():
         with on_device(x.device):
-            quick_gelu_kernel[(-(-n // BLOCK),)](x, n, BLOCK=BLOCK, num_warps=4)
+            kernel("quick_gelu.kernel", "quick_gelu_kernel")[(-(-n // BLOCK),)](x, n, BLOCK=BLOCK, num_warps=4)
 
 
 _OPERATOR = register("quick_gelu_triton(Tensor(a!) x) -> ()", _quick_gelu, lambda x: None)

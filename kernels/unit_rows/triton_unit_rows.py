@@ -2,7 +2,7 @@
 
 import torch
 from gem_fast.kernels.operators import register
-from gem_fast.kernels.triton_host import is_compiled_for, on_device, why_no_triton
+from gem_fast.kernels.triton_host import is_compiled_for, kernel, on_device, why_no_triton
 from torch import Tensor
 
 WIDEST = 8192  # channels that one program holds in registers
@@ -27,13 +27,13 @@ def triton_unit_rows(x: Tensor) -> Tensor:
 
 
 def _unit_rows(x: Tensor) -> Tensor:
-    from .kernel import unit_rows_kernel
-
     out, C = torch.empty(x.shape, dtype=torch.float32, device=x.device), x.shape[-1]
     if x.numel():
         width = 1 << (C - 1).bit_length()
         with on_device(x.device):
-            unit_rows_kernel[(x.numel() // C,)](x, out, C=C, WIDTH=width, num_warps=min(8, max(1, width // 256)))
+            kernel("unit_rows.kernel", "unit_rows_kernel")[(x.numel() // C,)](
+                x, out, C=C, WIDTH=width, num_warps=min(8, max(1, width // 256))
+            )
     return out
 
 

@@ -1,9 +1,12 @@
 """Engines in processes of their own: the same bytes, and one that dies is named."""
 
 import pickle
+import subprocess
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from gem_fast.batch.processes import SUPPORTED, ProcessEngine
 from gem_fast.batch.workers import EngineError, EngineGoneError, EngineStartError
 from gem_fast.loading import all_of
 from gem_fast.model import GemModel
+from gem_fast.windows import Windows
 from tests.batch.replicas import deadly, scores
 from tests.batch.test_run import SETTINGS, leftovers, run
 
@@ -76,8 +80,19 @@ def test_an_image_that_kills_engines_is_named(small_model, many, tmp_path, monke
     assert failed == ({} if retries else {"white.png": told})
 
 
-def engine(what):
-    return ProcessEngine(pickle.dumps(partial(scores, what)), "cpu", 5, batch_size=2)
+def test_an_image_on_which_engines_hang_is_named(small_model, many, tmp_path, monkeypatch):
+    Image.new("RGB", (50, 40), "white").save(many / "white.png")
+    (tmp_path / "counts").mkdir()
+    monkeypatch.setattr(processes, "_LEAST", 1.0)
+    monkeypatch.setattr(GemModel, "replica", lambda *_: partial(deadly, tmp_path / "counts", 100, how="hang"))
+    found = run(small_model, many, "cat", tmp_path / "out", processes=2, timeout=0.2)
+    failed = {Path(record.image).name: record.error for record in found if record.status == "failed"}
+    assert failed.pop("broken.png")
+    assert failed == {"white.png": f"{many / 'white.png'}: took longer than 1 s in its engine"}
+
+
+def engine(what, **options):
+    return ProcessEngine(pickle.dumps(partial(scores, what)), "cpu", 5, 2, **options)
 
 
 @pytest.mark.parametrize("place", [1 << 23, 1], ids=["shared", "travelling"])
@@ -109,6 +124,58 @@ def test_what_goes_wrong_is_told(what, error, told):
     finally:
         own.close()
     assert own._process is None
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "told"),
+    [
+        ("hang", EngineGoneError, "^took longer than 0.6 s in its engine$"),
+        ("never", EngineStartError, "process for cpu could not start: took longer than 0.2 s in its engine$"),
+    ],
+)
+def test_one_that_says_nothing_is_killed(monkeypatch, what, error, told):
+    monkeypatch.setattr(processes, "_LEAST", 0.3)
+    if what == "never":
+        monkeypatch.setattr(processes, "_STARTING", 0.2)
+    own = engine(what, timeout=0.3)
+    try:
+        for _ in range(2):  # one that was killed is started again
+            with pytest.raises(error, match=told):
+                own(np.zeros((2, 4, 4, 3), np.uint8), (4, 4), None)
+    finally:
+        own.close()
+    assert own._process is None
+
+
+def test_each_window_has_the_time_of_an_image(monkeypatch):
+    waited = []
+
+    def answer(self, seconds):
+        waited.append(seconds)
+        return [] if len(waited) > 1 else None  # it has started
+
+    monkeypatch.setattr(ProcessEngine, "_answer", answer)
+    with closing(engine("serve", windows=Windows(32, 16, 16), timeout=200.0)) as own:
+        own(np.zeros((2, 64, 32, 3), np.uint8), (64, 32), None)
+        own(np.zeros((1, 32, 32, 3), np.uint8), (32, 32), None)
+    assert waited == [300, 2 * 3 * 200, 300]  # to start, two images in three windows, and never less
+
+
+def test_a_process_that_cannot_be_killed_is_left():
+    """As one that waits for a driver."""
+    said = []
+
+    def wait(timeout):
+        said.append("wait")
+        raise subprocess.TimeoutExpired("it", timeout)
+
+    own = engine("serve", timeout=1.0)
+    own._process = SimpleNamespace(wait=wait, kill=lambda: said.append("kill"))
+    own._connection = SimpleNamespace(poll=lambda seconds: False, send=lambda message: None, close=lambda: None)
+    with pytest.raises(EngineGoneError, match=r"^took longer than 300 s"):
+        own(np.zeros((1, 4, 4, 3), np.uint8), (4, 4), None)
+    own.close()
+    assert said == ["kill", "wait", "kill", "wait", "kill"]
 
 
 def test_a_run_whose_engine_cannot_start_ends(small_model, many, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from gem_fast.kernels import self_self_attention
-from gem_fast.kernels.attention.triton import launch, triton_attention, why_not
+from gem_fast.kernels.attention.triton import triton_attention, why_not
 from gem_fast.kernels.attention.triton.tiles import Tile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.kernels.triton_attention import (
     DEVICE,
     TILED_AND_RESIDENT,
+    force_tile,
     make_qkv,
     relative_error,
 )
@@ -59,7 +60,7 @@ def test_widths(choose, resident, D):
 def large_tiles(monkeypatch):
     """Tiles that no GPU has room for, so that the interpreter has few to walk through."""
     if DEVICE == "cpu":
-        monkeypatch.setattr(launch, "chosen_tile", lambda *_: Tile(256, 256, 4, 1))
+        force_tile(monkeypatch, Tile(256, 256, 4, 1))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_a_long_sequence_in_the_tiles_of_the_table():
 def test_a_long_sequence(monkeypatch):
     """Of 5,121 tokens a few, in float64; p¹ of all of them is torch's. `gpu_check` has 70,001 of them."""
     if DEVICE == "cpu":
-        monkeypatch.setattr(launch, "chosen_tile", lambda *_: Tile(1024, 1024, 4, 1))
+        force_tile(monkeypatch, Tile(1024, 1024, 4, 1))
     qkv, c = make_qkv(1, 5121, 1, 16), torch.tensor([3.5], device=DEVICE)
     result = triton_attention(qkv, c, iterations=1, projections=(0,), normalize=True)
     query, value = F.normalize(qkv[0, :, 0, 0], dim=-1)[None, None], qkv[0, :, 2, 0].double()
@@ -103,8 +104,7 @@ def test_rows_of_any_norm_of_real_models(large_tiles, N, D):
 @pytest.mark.skipif(DEVICE == "cuda", reason="not every GPU has room for it")
 @pytest.mark.parametrize(("N", "D"), [(65, 32), (100, 64), (128, 32)])
 def test_a_head_of_up_to_128_tokens_is_resident(monkeypatch, N, D):
-    monkeypatch.setattr(launch, "is_resident", lambda *_: True)
-    monkeypatch.setattr(launch, "chosen_tile", lambda *_: Tile(128, 128, 8, 1))
+    force_tile(monkeypatch, Tile(128, 128, 8, 1), resident=True)
     assert relative_error(make_qkv(1, N, 2, D), [3.5], 2, (0, 2)) < 1e-6
 
 

@@ -6,11 +6,10 @@
 import pytest
 import torch
 from gem_fast.kernels import pair_attention
-from gem_fast.kernels.attention.triton import launch
 from gem_fast.kernels.attention.triton.tiles import Tile
 
 from tests.kernels.test_pairs import error, exact
-from tests.kernels.triton_attention import DEVICE, make_qkv
+from tests.kernels.triton_attention import DEVICE, force_tile, make_qkv
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 
@@ -60,7 +59,7 @@ def test_every_edge_of_a_tile_and_grid(near):
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="no GPU has room for the tile")
 def test_a_real_length(monkeypatch):
-    monkeypatch.setattr(launch, "chosen_tile", lambda *_: Tile(256, 256, 4, 1))
+    force_tile(monkeypatch, Tile(256, 256, 4, 1))
     holds(make_qkv(1, 577, 1, 64), "kk", 0.125, (24, 24))
 
 

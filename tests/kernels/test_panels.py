@@ -116,7 +116,7 @@ def test_weights_that_do_not_serve_have_no_panels(monkeypatch):
 
 def test_it_traces(poisoned):
     x, weight, bias = operands(20, 40, 96, torch.float32)
-    torch.library.opcheck(panels._OPERATOR, (x, packed(weight).values, bias, "gelu"))
+    torch.library.opcheck(torch.ops.gem_fast.linear_cpu.default, (x, packed(weight).values, bias, "gelu"))
 
 
 @pytest.mark.parametrize("rows", [1, 40, 261])
@@ -129,7 +129,9 @@ def test_two_layers_in_one_pass_have_the_bits_of_one_after_the_other(rows, activ
     assert torch.equal(mlp(x, first, second, activation), one_by_one)
     unbiased = linear(linear(x, *first, activation), second[0])
     assert torch.equal(mlp(x.view(1, rows, 70), first, (second[0], None), activation)[0], unbiased)
-    torch.library.opcheck(panels._MLP, (x, first[0].values, bias, second[0].values, None, activation))
+    torch.library.opcheck(
+        torch.ops.gem_fast.mlp_cpu.default, (x, first[0].values, bias, second[0].values, None, activation)
+    )
     plain = mlp(x, (weight, bias), second, activation)
     torch.testing.assert_close(plain, one_by_one)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from gem_fast.kernels.attention.reference import reference
-from gem_fast.kernels.attention.triton import launch, triton_attention
+from gem_fast.kernels.attention.triton import launch, tile_choice, triton_attention
 from triton.runtime.interpreter import InterpretedFunction
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -62,8 +62,17 @@ def refuse_unknown_arguments(monkeypatch):
 def force(monkeypatch, resident):
     """Force the tiled kernels, or the resident one where there is a tile for it."""
 
-    def is_resident(device, heads, N, width, dtype):
-        tile = launch.chosen_tile(device, "resident", heads, N, width, dtype)
-        return resident and N <= 64 and tile is not None
+    def tiles_of(device, heads, N, width, dtype):
+        tile = tile_choice.chosen_tile(device, "resident", heads, N, width, dtype)
+        return {
+            **tile_choice.tiles_of(device, heads, N, width, dtype),
+            "resident": tile if resident and N <= 64 else None,
+        }
 
-    monkeypatch.setattr(launch, "is_resident", is_resident)
+    monkeypatch.setattr(launch, "tiles_of", tiles_of)
+
+
+def force_tile(monkeypatch, tile, resident=False):
+    """Force one tile for all kernels, and the resident one or the others."""
+    tiles = dict.fromkeys(tile_choice.OPERATIONS, tile)
+    monkeypatch.setattr(launch, "tiles_of", lambda *_: tiles if resident else tiles | {"resident": None})

@@ -5,13 +5,14 @@ The kernels are imported on first use, so that importing this package needs neit
 
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from gem_fast.kernels.operators import register
-from gem_fast.kernels.triton_host import architecture, is_compiled_for, on_device, why_no_triton
+from gem_fast.kernels.triton_host import architecture, is_compiled_for, kernel, on_device, why_no_triton
 from torch import Tensor
 
-from .tile_choice import chosen_tile, is_resident
+from .tile_choice import tiles_of
 from .tiles import Device, Tile, precision, split_width, steepest
 
 
@@ -138,23 +139,17 @@ class Call:
         self.B, self.N, self.P, self.H, self.D = self.chosen.shape
         self.temperatures = inverse_temperature.to(torch.float32).contiguous()  # [B], or [B, N] of the tokens
         self.device = device_of(qkv.device)
-        self.tiles = dict(tiles)  # and what was looked up
         main, rest = split_width(self.D)
         self.width = main + rest
+        self.tiles = {**tiles_of(self.device, self.B * self.H, self.N, self.width, qkv.dtype), **tiles}
         self.parts = {"MAIN": main, "REST": rest}
         self.products = {"PRECISION": precision(self.device, qkv.dtype)}
         self.softmax = {"STEEPEST": steepest(qkv.dtype, self.products["PRECISION"]), **self.products}
 
     def tile(self, operation: str) -> Tile:
-        tile = self.tile_or_none(operation)
+        tile = self.tiles[operation]
         assert tile is not None
         return tile
-
-    def tile_or_none(self, operation: str) -> Tile | None:
-        if operation not in self.tiles:
-            heads = self.B * self.H
-            self.tiles[operation] = chosen_tile(self.device, operation, heads, self.N, self.width, self.chosen.dtype)
-        return self.tiles[operation]
 
     def temperature(self) -> Tensor:
         """The inverse temperature of each image, [B]."""
@@ -164,16 +159,16 @@ class Call:
 
     def value(self) -> Tensor:
         """The values as they are multiplied, [B, N, H, D]."""
-        return self.rounded(self.qkv[:, :, 2:])[:, :, 0] if self.products["PRECISION"] == "tf32" else self.qkv[:, :, 2]
+        if self.products["PRECISION"] == "tf32":
+            return self.rounded(self.qkv[:, :, 2:])[:, :, 0]
+        return self.qkv.select(2, 2)
 
     def is_resident(self) -> bool:
-        if "resident" in self.tiles:
-            return self.tiles["resident"] is not None
-        return is_resident(self.device, self.B * self.H, self.N, self.width, self.chosen.dtype)
+        return self.tiles["resident"] is not None
 
     def in_place(self, iterations: int) -> bool:
         """Whether the assignment can normalise the projections as it reads them, with no launch before it."""
-        return not iterations and self.tile_or_none("assign_in_place") is not None
+        return not iterations and self.tiles["assign_in_place"] is not None
 
     def grid(self, rows: int, tile: Tile, heads: int) -> tuple[int, int, int]:
         return -(-rows // tile.rows), heads, self.B
@@ -181,8 +176,6 @@ class Call:
     def refined(self, iterations: int) -> Tensor:
         """Eq. 5: unit rows after all iterations, packed as [B, P, H, padded, width]; the first kernel takes the mean of
         the tokens' temperatures too."""
-        from .refine import normalize_kernel, refine_kernel
-
         tile, largest = self.tile("refine"), self.tile("assign")
         multiple = max(tile.rows, tile.keys, largest.rows, largest.keys)
         padded = -(-self.N // multiple) * multiple
@@ -192,14 +185,15 @@ class Call:
         of_tokens = self.temperatures if self.temperatures.ndim == 2 else None
         if of_tokens is not None:
             self.temperatures = torch.empty(self.B, dtype=torch.float32, device=self.qkv.device)
-        normalize_kernel[grid](
+        _kernel("refine", "normalize_kernel")[grid](
             self.chosen, units, of_tokens, self.temperatures, *strides, self.N, padded, self.H,
             D=self.D, ROWS=tile.rows, MEAN=of_tokens is not None, **self.parts, **self.products, num_warps=4,
         )  # fmt: skip
         spare = torch.empty_like(units) if iterations else units
+        launch = _kernel("refine", "refine_kernel")[grid]
         tiles = {"ROWS": tile.rows, "KEYS": tile.keys, **tile.options}
         for _ in range(iterations):
-            refine_kernel[grid](units, spare, self.temperatures, self.N, padded, **self.parts, **self.softmax, **tiles)
+            launch(units, spare, self.temperatures, self.N, padded, **self.parts, **self.softmax, **tiles)
             units, spare = spare, units
         return units
 
@@ -207,23 +201,21 @@ class Call:
         """Rows [B, N, P, H, D] as tensor cores multiply them, made once for all programs: for TF32 a rounded copy."""
         if self.products["PRECISION"] != "tf32":
             return rows
-        from .round import round_kernel
-
         out = torch.empty(rows.shape, dtype=rows.dtype, device=rows.device)
         grid = -(-self.N // 64), rows.shape[2] * self.H, self.B
-        round_kernel[grid](rows, out, *rows.stride()[:4], self.N, self.H, D=self.D, ROWS=64, **self.parts, num_warps=4)
+        _kernel("round", "round_kernel")[grid](
+            rows, out, *rows.stride()[:4], self.N, self.H, D=self.D, ROWS=64, **self.parts, num_warps=4
+        )
         return out
 
     def assign(self, units: Tensor | None, out: Tensor) -> None:
         """Eq. 6 and 7, from packed unit rows or, with none, from the projections in place."""
-        from .assign import assign_kernel
-
         tile = self.tile("assign" if units is not None else "assign_in_place")
         source, (b, n, p, h) = self.chosen, self.chosen.stride()[:4]
         if units is not None:
             source, (b, p, h, n) = units, units.stride()[:4]
         value = self.value()
-        assign_kernel[self.grid(self.N, tile, self.H)](
+        _kernel("assign", "assign_kernel")[self.grid(self.N, tile, self.H)](
             source, value, out, self.temperature(), b, n, p, h, *value.stride()[:3], self.N,
             P=self.P, D=self.D, IN_PLACE=units is None, ROWS=tile.rows, KEYS=tile.keys,
             **self.parts, **self.softmax, **tile.options,
@@ -231,13 +223,11 @@ class Call:
 
     def resident(self, iterations: int, out: Tensor) -> None:
         """Everything in one launch, a head to a program."""
-        from .resident import resident_kernel
-
         tile = self.tile("resident")
         value = self.value()
         rows = tile.rows if self.N > 64 else max(16, 1 << (self.N - 1).bit_length())
         options = tile.options if rows >= 64 else {"num_warps": 4, "num_stages": 1}
-        resident_kernel[(self.H, self.B)](
+        _kernel("resident", "resident_kernel")[(self.H, self.B)](
             self.chosen, value, out, self.temperature(), *self.chosen.stride()[:4], *value.stride()[:3],
             self.N, iterations, P=self.P, D=self.D, ROWS=rows, **self.parts, **self.softmax, **options,
         )  # fmt: skip
@@ -263,19 +253,22 @@ class Call:
         factors: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         """The attention of pairs of projections, with the bias of two tables if any; rows have any norm."""
-        from .attend import attend_kernel
-
         tile = self.tile("attend" if factors is None else "attend_near")
         down, across = factors or (None, None)
         strides = (*projections.stride()[:4], *value.stride()[:3], *out.stride()[:3])
         digits = sum((3 * a + b) * 9**i for i, (a, b) in enumerate(pairs))
-        attend_kernel[self.grid(self.N, tile, self.H)](
+        _kernel("attend", "attend_kernel")[self.grid(self.N, tile, self.H)](
             projections, value, out, self.temperature(), down, across, *strides, self.N,
             columns=0 if across is None else len(across), pairs=digits, P=len(pairs),
             share=1.0 / len(pairs) if average else 1.0,
             D=self.D, ROWS=tile.rows, KEYS=tile.keys, WHOLE=self.N % tile.keys == 0, NEAR=factors is not None,
             **self.parts, **self.products, **tile.options,
         )  # fmt: skip
+
+
+@functools.cache
+def _kernel(module: str, name: str) -> Any:
+    return kernel(f"attention.triton.{module}", name)
 
 
 def device_of(device: torch.device) -> Device:

@@ -7,11 +7,12 @@ Measured tiles come from the first of:
 
 import functools
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from .tile_file import OFF, VARIABLE, Entry, Shape, TileFileError, TileTable, default_path, read_table
+from .tile_file import OFF, OPERATIONS, VARIABLE, Entry, Shape, TileFileError, TileTable, default_path, read_table
 from .tiles import Device, Tile, precision, tile_for
 from .tiles import is_resident as is_resident_built_in
 
@@ -53,7 +54,7 @@ def _read_once(device: str, named: str | None) -> TileTable | None:
 def forget() -> None:
     """Look for tables again at the next call."""
     _read_once.cache_clear()
-    _measured.cache_clear()
+    _tiles_of.cache_clear()
 
 
 def describe(device: str) -> str:
@@ -74,16 +75,23 @@ def kind_of(device: Device, dtype: torch.dtype) -> str:
     return "tf32" if precision(device, dtype) == "tf32" else str(dtype).removeprefix("torch.")
 
 
+def tiles_of(device: Device, heads: int, N: int, width: int, dtype: torch.dtype) -> Mapping[str, Tile | None]:
+    """The tile of each operation for a call, None for what it should do without; `resident` is None but where one
+    launch does everything."""
+    return _tiles_of(device, heads, N, width, dtype, kind_of(device, dtype), os.environ.get(VARIABLE))
+
+
 @functools.lru_cache(maxsize=4096)
-def _measured(
-    device: Device, operation: str, heads: int, N: int, width: int, kind: str, named: str | None
-) -> Entry | None:
-    table = _read_once(device.name, named)
-    return table.find(operation, Shape(kind, width, N, heads)) if table else None
+def _tiles_of(
+    device: Device, heads: int, N: int, width: int, dtype: torch.dtype, kind: str, named: str | None
+) -> Mapping[str, Tile | None]:
+    found = {operation: chosen_tile(device, operation, heads, N, width, dtype) for operation in OPERATIONS}
+    return found if is_resident(device, heads, N, width, dtype) else found | {"resident": None}
 
 
 def _found(device: Device, operation: str, heads: int, N: int, width: int, dtype: torch.dtype) -> Entry | None:
-    return _measured(device, operation, heads, N, width, kind_of(device, dtype), os.environ.get(VARIABLE))
+    table = table_in_use(device.name)
+    return table.find(operation, Shape(kind_of(device, dtype), width, N, heads)) if table else None
 
 
 def chosen_tile(device: Device, operation: str, heads: int, N: int, width: int, dtype: torch.dtype) -> Tile | None:
