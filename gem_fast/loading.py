@@ -176,5 +176,5 @@ def warn_of_plain_torch() -> None:
     reason = why_missing()
     if reason and sys.platform == "linux" and platform.machine() in ("x86_64", "AMD64"):
         warn_caller(
-            f"the native CPU kernels are missing, and plain torch takes about 1.6 times as long in float32: {reason}"
+            f"the native CPU kernels are missing, and plain torch takes about 1.3 times as long in float32: {reason}"
         )

@@ -29,7 +29,7 @@ def warned(**arguments):
 
 def test_missing_kernels_are_told_once(missing):
     (told,) = warned()
-    assert "1.6 times as long" in str(told.message)
+    assert "1.3 times as long" in str(told.message)
     assert "its native library was not built" in str(told.message)
     assert told.filename == __file__
     assert warned() == []
