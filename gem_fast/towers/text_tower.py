@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gem_fast.kernels import add_layer_norm
 
-from .layer import Linear
+from .layer import Linear, in_turn
 from .naming import TowerWeights, blocks_from_open_clip
 from .text_config import TextConfig
 
@@ -53,7 +53,7 @@ class TextBlock(nn.Module):
         attended = self.attend(self.qkv(y)[0].unflatten(-1, (3, self.heads, -1)), layout, last)
         x = x[:, layout.read] if last else x
         x, y, *_ = add_layer_norm(x, self.out(attended[None]), self.ln_2.weight, self.ln_2.bias, self.ln_2.eps)
-        return x, self.mlp_out(self.mlp_in(y))
+        return x, in_turn(self.mlp_in, self.mlp_out, y)
 
     def attend(self, qkv: Tensor, layout: Layout, last: bool) -> Tensor:
         """Projections [T, 3, H, D] to what the tokens that are wanted gather, [T or n, C]."""

@@ -7,8 +7,8 @@ from gem_fast.kernels.cpu_library import PATHS, call, choose_path, int64s, point
 from gem_fast.kernels.operators import register
 from torch import Tensor
 
+from .buffers import contiguous, of_adjacent_channels, outputs
 from .normed import Normed
-from .triton_layer_norm import _outputs, contiguous, of_adjacent_channels
 
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)  # as the library numbers them
 _LEAST = 2**16  # channels of an image below which the call costs more than it saves
@@ -79,7 +79,7 @@ def _layer_norm(
     front: Tensor | None,
     path: str,
 ) -> list[Tensor]:
-    found = _outputs(x, weight, bias, eps, branch, norm_scale, aside, aside_branch, front)
+    found = outputs(x, weight, bias, eps, branch, norm_scale, aside, aside_branch, front)
     total, y, *rest = found if branch is not None else (None, *found)
     assert y is not None
     norms = None if norm_scale is None else rest.pop(0)
@@ -117,5 +117,5 @@ _OPERATOR = register(
     "layer_norm_cpu(Tensor x, Tensor weight, Tensor bias, float eps, Tensor? branch, float? norm_scale,"
     " Tensor? aside, Tensor? aside_branch, Tensor? front, str path) -> Tensor[]",
     _layer_norm,
-    lambda *arguments: _outputs(*arguments[:-1]),
+    lambda *arguments: outputs(*arguments[:-1]),
 )

@@ -5,6 +5,7 @@ from gem_fast.kernels.operators import register
 from gem_fast.kernels.triton_host import is_compiled_for, kernel, on_device, why_no_triton
 from torch import Tensor
 
+from .buffers import contiguous, of_adjacent_channels, outputs
 from .normed import Normed
 
 WIDEST = 8192  # channels that one program holds in registers
@@ -84,29 +85,6 @@ def fused_layer_norm(
     return Normed(tokens, y, None if scale is None else found.pop(0), found.pop() if found else None)
 
 
-def _outputs(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    branch: Tensor | None,
-    norm_scale: float | None,
-    aside: Tensor | None,
-    aside_branch: Tensor | None,
-    front: Tensor | None,
-) -> list[Tensor]:
-    """Memory for what is asked for, in this order: the sum with `branch`, LayerNorm of it, norms of that `[B, N]` in
-    float32 times `norm_scale`, and the sum of `aside`."""
-    B, N, C = x.shape
-    N = N if front is None else N + len(front)
-    found = [torch.empty((B, N, C), dtype=x.dtype, device=x.device) for _ in range(1 if branch is None else 2)]
-    if norm_scale is not None:
-        found.append(torch.empty((B, N), dtype=torch.float32, device=x.device))
-    if aside is not None:
-        found.append(torch.empty((B, N, C), dtype=x.dtype, device=x.device))
-    return found
-
-
 def _layer_norm(
     x: Tensor,
     weight: Tensor,
@@ -118,7 +96,7 @@ def _layer_norm(
     aside_branch: Tensor | None,
     front: Tensor | None,
 ) -> list[Tensor]:
-    found = _outputs(x, weight, bias, eps, branch, norm_scale, aside, aside_branch, front)
+    found = outputs(x, weight, bias, eps, branch, norm_scale, aside, aside_branch, front)
     total, y, *rest = found if branch is not None else (None, *found)
     assert y is not None
     norms = None if norm_scale is None else rest.pop(0)
@@ -138,18 +116,9 @@ def _layer_norm(
     return found
 
 
-def of_adjacent_channels(tokens: Tensor) -> Tensor:
-    """The kernel reads any strides but that of the channels."""
-    return tokens if tokens.stride(-1) == 1 else tokens.contiguous()
-
-
-def contiguous(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.contiguous()
-
-
 _OPERATOR = register(
     "layer_norm_triton(Tensor x, Tensor weight, Tensor bias, float eps, Tensor? branch, float? norm_scale,"
     " Tensor? aside, Tensor? aside_branch, Tensor? front) -> Tensor[]",
     _layer_norm,
-    _outputs,
+    outputs,
 )
