@@ -59,21 +59,23 @@ def why_missing() -> str | None:
 
 def why_no_vnni() -> str | None:
     """Why no native int8 product can run on this machine, or None."""
-    if _LIBRARY is None or _runs(_VNNI, "avx512"):
-        return _MISSING
-    if _LIBRARY.gem_fast_supports(_VNNI):
-        return f"{VARIABLE} is {_MOST}, which leaves out AVX-512 VNNI"
-    return "this CPU has no AVX-512 VNNI, the instructions that add up products of 8 bits without saturating"
+    lacking = "this CPU has no AVX-512 VNNI, the instructions that add up products of 8 bits without saturating"
+    return _why_no(_VNNI, "AVX-512 VNNI", lacking)
 
 
 @functools.cache
 def why_no_panels() -> str | None:
     """Why linear layers in float32 are left to others on this machine, or None."""
-    if _LIBRARY is None or _runs(_PANELS, "avx512"):
+    return _why_no(_PANELS, "AVX-512", "they were measured to be faster on CPUs of Intel with AVX-512 alone")
+
+
+def _why_no(feature: int, instructions: str, lacking: str) -> str | None:
+    """Why a feature of AVX-512 does not serve, or None; `lacking` is the reason where the CPU has it not."""
+    if _LIBRARY is None or _runs(feature, "avx512"):
         return _MISSING
-    if _LIBRARY.gem_fast_supports(_PANELS):
-        return f"{VARIABLE} is {_MOST}, which leaves out AVX-512"
-    return "they were measured to be faster on CPUs of Intel with AVX-512 alone"
+    if _LIBRARY.gem_fast_supports(feature):
+        return f"{VARIABLE} is {_MOST}, which leaves out {instructions}"
+    return lacking
 
 
 def faster_dtype() -> torch.dtype:

@@ -1,5 +1,7 @@
 """Memory for what the fused LayerNorms give, and their inputs as kernels read them."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -27,8 +29,23 @@ def outputs(
     return found
 
 
+def by_name(
+    found: Sequence[Tensor], adds: bool, norms: bool
+) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor | None]:
+    """Total, y, norms and the sum of `aside` of a list of `outputs`; None for what is not asked for."""
+    count = adds + 1 + norms
+    aside = found[count] if len(found) > count else None
+    return found[0] if adds else None, found[adds], found[adds + 1] if norms else None, aside
+
+
+def inputs(x: Tensor, branch: Tensor | None, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    """Tokens, and what is added to them, of each image; for no branch x again, which is not read."""
+    x = of_adjacent_channels(x)
+    return x, x if branch is None else of_adjacent_channels(branch if branch.ndim == 3 else branch.expand(shape))
+
+
 def of_adjacent_channels(tokens: Tensor) -> Tensor:
-    """The kernel reads any strides but that of the channels."""
+    """The kernels read any strides but that of the channels."""
     return tokens if tokens.stride(-1) == 1 else tokens.contiguous()
 
 

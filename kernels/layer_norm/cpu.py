@@ -7,7 +7,7 @@ from gem_fast.kernels.cpu_library import PATHS, call, choose_path, int64s, point
 from gem_fast.kernels.operators import register
 from torch import Tensor
 
-from .buffers import contiguous, of_adjacent_channels, outputs
+from .buffers import by_name, contiguous, inputs, outputs
 from .normed import Normed
 
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)  # as the library numbers them
@@ -61,10 +61,9 @@ def cpu(
     """`add_layer_norm` where `why_not` is None; `path` is one of `paths()`, None for the fastest."""
     scale = None if head_width is None else head_width**-0.5
     path = choose_path(PATHS[1:], path)
-    found = list(_OPERATOR(x, weight, bias, eps, branch, scale, *(aside or (None, None)), front, path))
-    tokens = x if branch is None else found.pop(0)
-    y = found.pop(0)
-    return Normed(tokens, y, None if scale is None else found.pop(0).mean(-1), found.pop() if found else None)
+    found = _OPERATOR(x, weight, bias, eps, branch, scale, *(aside or (None, None)), front, path)
+    total, y, norms, other = by_name(found, branch is not None, scale is not None)
+    return Normed(x if total is None else total, y, None if norms is None else norms.mean(-1), other)
 
 
 def _layer_norm(
@@ -80,14 +79,10 @@ def _layer_norm(
     path: str,
 ) -> list[Tensor]:
     found = outputs(x, weight, bias, eps, branch, norm_scale, aside, aside_branch, front)
-    total, y, *rest = found if branch is not None else (None, *found)
-    assert y is not None
-    norms = None if norm_scale is None else rest.pop(0)
-    B, N, C = y.shape
+    total, y, norms, other = by_name(found, branch is not None, norm_scale is not None)
     if not y.numel():
         return found
-    x = of_adjacent_channels(x)
-    added = x if branch is None else of_adjacent_channels(branch if branch.ndim == 3 else branch.expand(B, N, C))
+    x, added = inputs(x, branch, y.shape)
     front, gain, offset, aside, aside_branch = map(contiguous, (front, weight, bias, aside, aside_branch))
     call(
         "gem_fast_layer_norm",
@@ -104,8 +99,8 @@ def _layer_norm(
         pointer(y),
         pointer(norms),
         ctypes.c_float(norm_scale or 0.0),
-        pointer(rest[0] if rest else None),
-        int64s((B, N, C, 0 if front is None else len(front))),
+        pointer(other),
+        int64s((*y.shape, 0 if front is None else len(front))),
         _TYPES.index(x.dtype),
         PATHS.index(path),
         torch.get_num_threads(),

@@ -5,7 +5,7 @@ from gem_fast.kernels.operators import register
 from gem_fast.kernels.triton_host import is_compiled_for, kernel, on_device, why_no_triton
 from torch import Tensor
 
-from .buffers import contiguous, of_adjacent_channels, outputs
+from .buffers import by_name, contiguous, inputs, outputs
 from .normed import Normed
 
 WIDEST = 8192  # channels that one program holds in registers
@@ -79,10 +79,9 @@ def fused_layer_norm(
 ) -> Normed:
     """`add_layer_norm` in one launch, where `why_not` is None."""
     scale = None if head_width is None else head_width**-0.5
-    found: list[Tensor] = list(_OPERATOR(x, weight, bias, eps, branch, scale, *(aside or (None, None)), front))
-    tokens = x if branch is None else found.pop(0)
-    y = found.pop(0)
-    return Normed(tokens, y, None if scale is None else found.pop(0), found.pop() if found else None)
+    found = _OPERATOR(x, weight, bias, eps, branch, scale, *(aside or (None, None)), front)
+    total, y, norms, other = by_name(found, branch is not None, scale is not None)
+    return Normed(x if total is None else total, y, norms, other)
 
 
 def _layer_norm(
@@ -97,18 +96,15 @@ def _layer_norm(
     front: Tensor | None,
 ) -> list[Tensor]:
     found = outputs(x, weight, bias, eps, branch, norm_scale, aside, aside_branch, front)
-    total, y, *rest = found if branch is not None else (None, *found)
-    assert y is not None
-    norms = None if norm_scale is None else rest.pop(0)
+    total, y, norms, other = by_name(found, branch is not None, norm_scale is not None)
     B, N, C = y.shape
     if y.numel():
-        x = of_adjacent_channels(x)
-        added = x if branch is None else of_adjacent_channels(branch if branch.ndim == 3 else branch.expand(B, N, C))
+        x, added = inputs(x, branch, y.shape)
         width = 1 << (C - 1).bit_length()
         with on_device(x.device):
             kernel("layer_norm.kernel", "layer_norm_kernel")[(N, B)](
                 x, contiguous(front), added, contiguous(weight), contiguous(bias), total, y, norms,
-                contiguous(aside), contiguous(aside_branch), rest[0] if rest else None,
+                contiguous(aside), contiguous(aside_branch), other,
                 *x.stride()[:2], *added.stride()[:2], eps, norm_scale or 0.0,
                 FIRST=0 if front is None else len(front), C=C, WIDTH=width, ADDS=branch is not None,
                 NORMS=norms is not None, ASIDE=aside is not None, num_warps=min(8, max(1, width // 256)),

@@ -1,7 +1,7 @@
 """Linear layers in float32 by the native kernel of `native/`, which reads weights that lie in panels.
 
 Weights come from memory in each forward, and oneDNN waits for them: at 785 rows it does 275 GFLOP/s on 2 cores of an
-Intel Xeon (family 6 model 207), and 310 where they are in a cache. Here the next ones are fetched meanwhile.
+Intel Xeon (family 6 model 207, `python -m tools.linear_rates`). Here the next ones are fetched meanwhile.
 """
 
 import os

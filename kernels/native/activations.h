@@ -44,10 +44,11 @@ struct Activations {
 
     template <Vec (*function)(Vec)>
     static void apply(float* row, int64_t padded) {
-        for (int64_t k = 0; k < padded; k += Isa::lanes) Isa::store(row + k, function(Isa::load(row + k)));
+        for (int64_t k = 0; k < padded; k += Isa::lanes)
+            Isa::store_first(row + k, Isa::lanes, function(Isa::load_some(row + k, Isa::first_lanes(Isa::lanes))));
     }
 
-    // In place, of an aligned row of whole vectors.
+    // In place, of a row of whole vectors.
     static void activate(float* row, int64_t padded, Activation activation) {
         switch (activation) {
             case Activation::none: return;

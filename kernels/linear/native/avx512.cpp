@@ -79,24 +79,6 @@ constexpr Multiply MULTIPLY[] = {nullptr,      multiply<1>,  multiply<2>,  multi
                                  multiply<10>, multiply<11>, multiply<12>, multiply<13>, multiply<14>};
 static_assert(sizeof(MULTIPLY) / sizeof(Multiply) == TILE + 1);
 
-template <Vec (*function)(Vec)>
-void apply(float* out, int64_t rows, int64_t stride) {
-    for (int64_t r = 0; r < rows; r++)
-        for (int half = 0; half < 2; half++) {
-            float* to = out + r * stride + half * W;
-            _mm512_storeu_ps(to, function(_mm512_loadu_ps(to)));
-        }
-}
-
-void activate(float* out, int64_t rows, int64_t stride, Activation activation) {
-    switch (activation) {
-        case Activation::none: return;
-        case Activation::gelu: return apply<Activations<Isa>::gelu>(out, rows, stride);
-        case Activation::gelu_tanh: return apply<Activations<Isa>::gelu_tanh>(out, rows, stride);
-        case Activation::quick_gelu: return apply<Activations<Isa>::quick_gelu>(out, rows, stride);
-    }
-}
-
 }  // namespace
 
 size_t scratch_bytes(const Linear& call, int64_t rows) {
@@ -124,7 +106,9 @@ void run_share(const Linear& call, const Share& share, void* scratch) {
                     MULTIPLY[own](laid + (tile * (end - group) + first - group) * STRIDE, weights, count,
                                   next + tile * (count / FETCHED) * 64, out, N,
                                   call.bias ? call.bias + panel * PANEL : nullptr, first == 0);
-                    if (first + count == inputs) activate(out, own, N, Activation(call.activation));
+                    if (first + count == inputs)
+                        for (int64_t r = 0; r < own; r++)
+                            Activations<Isa>::activate(out + r * N, PANEL, Activation(call.activation));
                 }
             }
     }
