@@ -17,7 +17,7 @@
 #endif
 
 // The instruction sets that the kernels are compiled for; `library.cpp` tells which of them a CPU runs.
-#define GEM_AVX2 "avx2,fma,f16c"
-#define GEM_AVX512 "avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl"
-#define GEM_AVX512_BF16 "avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl,avx512bf16"
-#define GEM_AVX512_VNNI "avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl,avx512vnni"
+#define GEM_AVX2 "avx2,fma,f16c,prfchw"
+#define GEM_AVX512 "avx2,fma,f16c,prfchw,avx512f,avx512dq,avx512bw,avx512vl"
+#define GEM_AVX512_BF16 "avx2,fma,f16c,prfchw,avx512f,avx512dq,avx512bw,avx512vl,avx512bf16"
+#define GEM_AVX512_VNNI "avx2,fma,f16c,prfchw,avx512f,avx512dq,avx512bw,avx512vl,avx512vnni"

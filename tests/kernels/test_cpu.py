@@ -19,7 +19,7 @@ def exact(qkv, c, iterations=1, projections=QKV):
 
 
 @pytest.mark.parametrize("path", paths())
-@pytest.mark.parametrize("N", [1, 2, 7, 15, 16, 17, 48, 95, 96, 97, 193, 385])
+@pytest.mark.parametrize("N", [1, 2, 7, 15, 16, 17, 31, 33, 48, 95, 96, 97, 121, 193, 197, 257, 289, 385])
 @pytest.mark.parametrize("D", [8, 64, 88])
 def test_every_path_at_every_edge_of_a_block(path, N, D):
     dtype, limit = (torch.bfloat16, 2.5e-3) if path == "avx512_bf16" else (torch.float32, 1e-6)

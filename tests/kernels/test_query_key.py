@@ -26,7 +26,7 @@ def error(result, truth):
 
 
 @pytest.mark.parametrize("path", [None, *paths()])
-@pytest.mark.parametrize("N", [1, 2, 17, 95, 97, 197])
+@pytest.mark.parametrize("N", [1, 2, 17, 33, 95, 97, 197, 257])
 @pytest.mark.parametrize("D", [8, 64, 72, 80, 96, 104, 128])
 def test_every_path(path, N, D):
     dtype, limit = (torch.bfloat16, 3e-3) if path == "avx512_bf16" else (torch.float32, 1e-6)

@@ -78,9 +78,10 @@ struct Bfloat16 : Avx512 {
     }
 
     // Stores its transpose, and adds its columns, as rounded, to column_sums [C * lanes], each row times its factor if
-    // there are any.
+    // there are any; but for the first vector of a tile on the diagonal.
     template <int BLOCK, bool WithSums, bool WithFactors = false, int R, int C>
-    static GEM_INLINE void store_mirrored(const Vec (&s)[R][C], Word* to, float* column_sums, const Word* factors = nullptr) {
+    static GEM_INLINE void store_mirrored(const Vec (&s)[R][C], Word* to, float* column_sums, bool diagonal,
+                                          const Word* factors = nullptr) {
         const Operand ones = Operand(_mm512_set1_epi32(one));
 #pragma GCC unroll 4
         for (int c = 0; c < C; c++) {
@@ -91,7 +92,7 @@ struct Bfloat16 : Avx512 {
                 _mm512_store_si512(to + r / 2 * BLOCK + c * lanes, x);
                 sum = dot(sum, Operand(x), WithFactors ? broadcast(factors + r / 2) : ones);
             }
-            if (WithSums) store(column_sums + c * lanes, sum);
+            if (WithSums && (c > 0 || !diagonal)) store(column_sums + c * lanes, sum);
         }
     }
 };

@@ -26,14 +26,16 @@ struct Float32 : Base {
         __builtin_memcpy(to, rows, width * sizeof(float));
     }
 
-    // rows [count, width] to columns [depth, count], in squares of 4: depth and count are multiples of it.
+    // rows [count, width] to columns [depth, count], multiples of 4 and of the lanes.
     static void transpose(const float* rows, int64_t width, int64_t depth, int count, Word* to) {
         for (int64_t d = 0; d < depth; d += 4)
-            for (int i = 0; i < count; i += 4) {
-                __m128 square[4];
-                for (int k = 0; k < 4; k++) square[k] = _mm_loadu_ps(rows + (i + k) * width + d);
-                _MM_TRANSPOSE4_PS(square[0], square[1], square[2], square[3]);
-                for (int k = 0; k < 4; k++) _mm_storeu_ps(reinterpret_cast<float*>(to) + (d + k) * count + i, square[k]);
+            for (int i = 0; i < count; i += Base::lanes) {
+                Vec square[4];
+#pragma GCC unroll 4
+                for (int k = 0; k < 4; k++) square[k] = Base::load_fours(rows + (i + k) * width + d, 4 * width);
+                Base::transpose_fours(square);
+#pragma GCC unroll 4
+                for (int k = 0; k < 4; k++) Base::store(reinterpret_cast<float*>(to) + (d + k) * count + i, square[k]);
             }
     }
 
@@ -54,12 +56,14 @@ struct Float32 : Base {
     }
 
     // The transpose of a block of floats is that block read by columns: this only adds them to column_sums [C * lanes],
-    // each row times its factor if there are any.
+    // each row times its factor if there are any; but for the first vector of a tile on the diagonal.
     template <int BLOCK, bool WithSums, bool WithFactors = false, int R, int C>
-    static GEM_INLINE void store_mirrored(const Vec (&s)[R][C], Word*, float* column_sums, const Word* factors = nullptr) {
+    static GEM_INLINE void store_mirrored(const Vec (&s)[R][C], Word*, float* column_sums, bool diagonal,
+                                          const Word* factors = nullptr) {
         if (!WithSums) return;
 #pragma GCC unroll 4
         for (int c = 0; c < C; c++) {
+            if (c == 0 && diagonal) continue;
             Vec sum = Base::zero();
 #pragma GCC unroll 16
             for (int r = 0; r < R; r++)

@@ -99,7 +99,7 @@ private:
     __attribute__((noinline)) void tile_of(int64_t I, int i, int64_t J, int j) {
         Vec s[R][COLUMNS];
         const int64_t first = I + i;
-        Base::dot_products(s, columns, first, columns + (J + j) * depth);
+        Base::dot_products(s, columns, first, columns, J + j);
         const Vec scale = Isa::set(c);
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++) {
@@ -114,9 +114,8 @@ private:
         }
         Isa::template store_weights<BLOCK, true, true>(s, weights + i * (BLOCK / G) + j / G, partial + i * W,
                                                        factors + (J + j) / G);
-        if (J > I)
-            Isa::template store_mirrored<BLOCK, true, true>(s, mirrored + i / G * BLOCK + j, column_sums + j,
-                                                            factors + first / G);
+        Isa::template store_mirrored<BLOCK, true, true>(s, mirrored + i / G * BLOCK + j, column_sums + j, J + j <= first,
+                                                        factors + first / G);
     }
 
     static constexpr float MOST = 1 << 20;  // beyond, a float32 logit has no digits left for the softmax

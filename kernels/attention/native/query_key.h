@@ -66,8 +66,7 @@ public:
 
 private:
     void pack(int queries, int keys) {
-        Base::load(2, sum);
-        Base::group(sum, v_rows);
+        Base::load_rows(2, sum, v_rows);
         Base::load(keys, sum);
         pack_columns(k_columns);
         float longest_key = 0;
@@ -90,7 +89,7 @@ private:
         attend(I);
     }
 
-    int64_t first_row(int part) const { return padded / BLOCK * part / problem.parts * BLOCK; }
+    int64_t first_row(int part) const { return up(N, BLOCK) / BLOCK * part / problem.parts * BLOCK; }
 
     void pack_columns(Word* to) {
         for (int64_t i = 0; i < N; i += TILE) Isa::transpose(sum + i * width, width, depth, TILE, to + i * depth);
@@ -98,12 +97,11 @@ private:
 
     // sum_i = Σ_j w_ij v_j / Σ_j w_ij for a block of rows; false if some divisor is too small to trust.
     bool attend(int64_t I) {
-        __builtin_memset(sum + I * width, 0, BLOCK * width * sizeof(float));
         __builtin_memset(partial, 0, BLOCK * W * sizeof(float));
         for (int64_t J = 0; J < N; J += BLOCK) {
             tiles<false>(I, J);
             const Word* v = v_rows + J / G * width;
-            accumulate<Isa, BLOCK / G, 1>(weights, v, sum + I * width, tokens(I), width, words(tokens(J)));
+            accumulate<Isa, BLOCK / G, 1>(weights, v, sum + I * width, tokens(I), width, words(tokens(J)), J == 0);
         }
         bool exact = true;
         for (int i = 0; i < tokens(I); i++) {
@@ -147,7 +145,7 @@ private:
     template <bool Largest, bool WithDistance, int COLUMNS>
     __attribute__((noinline)) void tile_of(int64_t I, int i, int64_t J, int j) {
         Vec s[R][COLUMNS];
-        Base::dot_products(s, q_columns, I + i, k_columns + (J + j) * depth);
+        Base::dot_products(s, q_columns, I + i, k_columns, J + j);
         const Vec scale = Isa::set(c);
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++) {

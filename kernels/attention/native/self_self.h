@@ -21,7 +21,7 @@ class SelfSelf : SymmetricBlocks<Isa, SelfSelf<Isa>> {
     Word *p_rows, *v_rows;               // [padded/G, width]: p and V, the right operands of S·p and S·V
     float *total;                        // [padded, width]: the ensemble
     float *correction;                   // [padded]: 1/‖p‖ once p is rounded to its operand type
-    float *rows;                         // [TILE, width]: tokens on their way to p_columns and p_rows
+    float *rows;                         // [TILE, width]: tokens on their way to words of more than one
     float *mean;                         // [BLOCK, width]: what a zero row attends to
     uint8_t *is_zero;                    // [padded]
     bool any_zero = false;
@@ -48,8 +48,7 @@ public:
     }
 
     void run() {
-        Base::load(2, sum);
-        Base::group(sum, v_rows);
+        Base::load_rows(2, sum, v_rows);
         __builtin_memset(total, 0, padded * width * sizeof(float));
         for (int index = 0; index < problem.projection_count; index++) {
             Base::load(problem.projections[index], sum);
@@ -69,21 +68,23 @@ private:
     void pack_unit_rows() {
         any_zero = false;
         for (int64_t i0 = 0; i0 < padded; i0 += TILE) {
+            float* unit = G == 1 ? reinterpret_cast<float*>(p_rows) + i0 * width : rows;
             for (int i = 0; i < TILE; i++) {
                 const float* from = sum + (i0 + i) * width;
-                float* to = rows + i * width;
-                const float norm = Base::length(from);
-                const bool zero = i0 + i >= N || norm < SMALLEST_NORM;
+                float* to = unit + i * width;
+                // A row of padding may hold NaN, which the last strip of a product left there.
+                const float norm = i0 + i < N ? Base::length(from) : 0;
+                const bool zero = norm < SMALLEST_NORM;
                 const Vec scale = Isa::set(1.f / norm);
                 for (int64_t d = 0; d < width; d += W)
-                    // Not times 0: a row of padding may hold NaN, which the last strip of a product left there.
                     Isa::store(to + d, zero ? Isa::zero() : Isa::round(Isa::mul(Isa::load(from + d), scale)));
                 if (Isa::rounds) correction[i0 + i] = zero ? 0.f : 1.f / Base::length(to);
                 is_zero[i0 + i] = zero;
                 any_zero |= zero && i0 + i < N;
             }
-            for (int i = 0; i < TILE; i += G) Isa::group_tokens(rows + i * width, width, p_rows + (i0 + i) / G * width);
-            Isa::transpose(rows, width, depth, TILE, p_columns + i0 * depth);
+            if (G > 1)
+                for (int i = 0; i < TILE; i += G) Isa::group_tokens(unit + i * width, width, p_rows + (i0 + i) / G * width);
+            Isa::transpose(unit, width, depth, TILE, p_columns + i0 * depth);
         }
     }
 
@@ -102,7 +103,7 @@ private:
     __attribute__((noinline)) void tile(int64_t I, int i, int64_t J, int j) {
         Vec s[R][COLUMNS];
         const int64_t first = I + i;
-        Base::dot_products(s, p_columns, first, p_columns + (J + j) * depth);
+        Base::dot_products(s, p_columns, first, p_columns, J + j);
         const Vec shift = Isa::set(-c);
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++) {
@@ -114,15 +115,14 @@ private:
             }
         }
         Isa::template store_weights<BLOCK, WithDivisor>(s, weights + i * (BLOCK / G) + j / G, partial + i * W);
-        if (J > I) Isa::template store_mirrored<BLOCK, WithDivisor>(s, mirrored + i / G * BLOCK + j, column_sums + j);
+        Isa::template store_mirrored<BLOCK, WithDivisor>(s, mirrored + i / G * BLOCK + j, column_sums + j, J + j <= first);
     }
 
     // A zero row has equal weights, exp2(-c), which can underflow: 1 gives the same mean.
     void attend_uniformly(const Word* x_rows) {
         for (int64_t i = 0; i < BLOCK * BLOCK / G; i++) weights[i] = Isa::one;
-        __builtin_memset(mean, 0, BLOCK * width * sizeof(float));
         for (int64_t J = 0; J < N; J += BLOCK)
-            accumulate<Isa, BLOCK / G, 1>(weights, x_rows + J / G * width, mean, 1, width, words(tokens(J)));
+            accumulate<Isa, BLOCK / G, 1>(weights, x_rows + J / G * width, mean, 1, width, words(tokens(J)), J == 0);
         for (int64_t i = 0; i < N; i++)
             if (is_zero[i]) {
                 __builtin_memcpy(sum + i * width, mean, width * sizeof(float));

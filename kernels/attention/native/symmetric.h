@@ -1,5 +1,5 @@
-// Products with a symmetric matrix of weights: each of its blocks is computed once and used twice. Included once by each
-// instruction set.
+// Products with a symmetric matrix of weights: what lies above its diagonal is computed once and used twice. Included once
+// by each instruction set.
 #pragma once
 #include "tokens.h"
 
@@ -37,7 +37,6 @@ protected:
     // sum_i = Σ_j w_ij x_j, with the row sums of the weights in `divisor` if wanted.
     template <bool WithDivisor>
     void multiply_blocks(const Word* x_rows) {
-        __builtin_memset(sum, 0, padded * width * sizeof(float));
         if (WithDivisor) __builtin_memset(divisor, 0, padded * sizeof(float));
         for (int64_t I = 0; I < N; I += BLOCK) {
             const int n_I = tokens(I);
@@ -46,13 +45,14 @@ protected:
                 const int n_J = tokens(J);
                 if (WithDivisor) __builtin_memset(column_sums, 0, BLOCK * sizeof(float));
                 tiles<WithDivisor>(I, J);
-                accumulate<Isa, BLOCK / G, 1>(weights, x_rows + J / G * width, sum + I * width, n_I, width, words(n_J));
-                if (J > I) {
-                    const Word* x = x_rows + I / G * width;
-                    accumulate<Isa, 1, BLOCK>(mirrored, x, sum + J * width, n_J, width, words(n_I));
-                    if (WithDivisor)
-                        for (int j = 0; j < n_J; j++) divisor[J + j] += column_sums[j];
+                if (J == I) multiply_diagonal(I, x_rows + I / G * width);
+                else {
+                    const Word *x_I = x_rows + I / G * width, *x_J = x_rows + J / G * width;
+                    accumulate<Isa, BLOCK / G, 1>(weights, x_J, sum + I * width, n_I, width, words(n_J), false);
+                    accumulate<Isa, 1, BLOCK>(mirrored, x_I, sum + J * width, n_J, width, words(n_I), I == 0);
                 }
+                if (WithDivisor)
+                    for (int j = 0; j < n_J; j++) divisor[J + j] += column_sums[j];
             }
             if (WithDivisor)
                 for (int i = 0; i < n_I; i++)
@@ -73,16 +73,33 @@ protected:
 private:
     Head& head() { return static_cast<Head&>(*this); }
 
+    // Of a block on the diagonal only from the vector on that the diagonal meets.
     template <bool WithDivisor>
     void tiles(int64_t I, int64_t J) {
-        const int n_I = tokens(I), n_J = tokens(J);
-        for (int j = 0; j < n_J; j += TILE) {
-            const int columns = (n_J - j + W - 1) / W;
-            for (int i = 0; i < n_I; i += R) {
+        for (int tile = 0; tile < tokens(J); tile += TILE) {
+            const int end = tokens(J) < tile + TILE ? tokens(J) : tile + TILE;
+            const int rows = J > I ? tokens(I) : end;
+            for (int i = 0; i < rows; i += R) {
+                const int j = J > I || i < tile ? tile : i / W * W;
+                const int columns = (end - j + W - 1) / W;
                 if (columns >= C) head().template tile<WithDivisor, C>(I, i, J, j);
                 else if (columns == 2) head().template tile<WithDivisor, 2>(I, i, J, j);
                 else head().template tile<WithDivisor, 1>(I, i, J, j);
             }
+        }
+    }
+
+    // The product with such a block, in strips of rows: what lies left of the last vector that a strip's rows begin with is
+    // read from the columns above.
+    void multiply_diagonal(int64_t I, const Word* x) {
+        constexpr int STRIP = TILE / 2;  // no two of its rows begin more than a vector apart
+        for (int first = 0; first < tokens(I); first += STRIP) {
+            const int rows = tokens(I) - first < STRIP ? tokens(I) - first : STRIP;
+            const int begin = (first + rows - 1) / W * W;
+            float* to = sum + (I + first) * width;
+            const Word* w = weights + (first * BLOCK + begin) / G;
+            accumulate<Isa, 1, BLOCK>(mirrored + first, x, to, rows, width, begin / G, I == 0);
+            accumulate<Isa, BLOCK / G, 1>(w, x + begin / G * width, to, rows, width, words(tokens(I) - begin), false);
         }
     }
 };

@@ -20,7 +20,8 @@ GEM_INLINE uint32_t bits_of(float x) {
 // Element `offset` of memory of a type; D a multiple of 8.
 inline void load_row(const void* from, int64_t offset, Type type, int64_t D, float* to) {
     if (type == Type::float32) {
-        __builtin_memcpy(to, static_cast<const float*>(from) + offset, D * sizeof(float));
+        const float* x = static_cast<const float*>(from) + offset;
+        for (int64_t d = 0; d < D; d += 8) _mm256_storeu_ps(to + d, _mm256_loadu_ps(x + d));
         return;
     }
     const uint16_t* x = static_cast<const uint16_t*>(from) + offset;
@@ -63,11 +64,13 @@ struct Tokens {
 
     const Problem& problem;
     const int64_t b, h, N, D;
-    const int64_t padded, width, depth;  // tokens in whole blocks; D in whole vectors; D in words
+    const int64_t padded, width, depth;  // tokens in whole tiles; D in whole vectors; D in words
 
     Tokens(const Problem& problem, int64_t b, int64_t h)
         : problem(problem), b(b), h(h), N(problem.N), D(problem.D),
-          padded(up(N, BLOCK)), width(up(D, W)), depth(D / G) {}
+          padded(up(N, TILE)), width(up(D, W)), depth(D / G) {}
+
+    static constexpr int AHEAD = 12;  // tokens that are fetched ahead
 
     // Takes an array of `count` at `at`, which moves past it.
     template <class T>
@@ -80,11 +83,8 @@ struct Tokens {
     void load(int projection, float* to) const {
         const int64_t* stride = problem.strides;
         const int64_t at = b * stride[0] + projection * stride[2] + h * stride[3];
-        const int64_t bytes = problem.type == Type::float32 ? 4 : 2;
         for (int64_t i = 0; i < N; i++) {
-            // Tokens lie pages apart, which the hardware does not foresee.
-            const char* later = static_cast<const char*>(problem.qkv) + (at + (i + 12) * stride[1]) * bytes;
-            for (int64_t line = 0; line < D * bytes; line += 64) __builtin_prefetch(later + line);
+            prefetch<false>(problem.qkv, at + (i + AHEAD) * stride[1], problem.type);
             load_row(problem.qkv, at + i * stride[1], problem.type, D, to + i * width);
             for (int64_t d = D; d < width; d++) to[i * width + d] = 0;
         }
@@ -92,7 +92,24 @@ struct Tokens {
     }
 
     void store(int64_t i, const float* row) const {
-        store_row(row, problem.out, ((b * N + i) * problem.H + h) * D, problem.out_type, D);
+        const int64_t stride = problem.H * D, at = (b * N + i) * stride + h * D;
+        prefetch<true>(problem.out, at + AHEAD * stride, problem.out_type);
+        store_row(row, problem.out, at, problem.out_type, D);
+    }
+
+    // Tokens lie pages apart, which the hardware does not foresee.
+    template <bool Write>
+    void prefetch(const void* memory, int64_t offset, Type type) const {
+        const int64_t bytes = type == Type::float32 ? 4 : 2;
+        const char* at = static_cast<const char*>(memory) + offset * bytes;
+        for (int64_t line = 0; line < D * bytes; line += 64) __builtin_prefetch(at + line, Write);
+    }
+
+    // A projection to the right operand of a sum over tokens [padded/G, width], through float32 [padded, width].
+    void load_rows(int projection, float* through, Word* to) const {
+        if (G == 1) return load(projection, reinterpret_cast<float*>(to));
+        load(projection, through);
+        group(through, to);
     }
 
     // Rows [padded, width] to the right operand of a sum over tokens [padded/G, width].
@@ -109,13 +126,17 @@ struct Tokens {
     int tokens(int64_t block) const { return int(N - block < BLOCK ? N - block : BLOCK); }
     static int words(int n) { return (n + G - 1) / G; }
 
-    // s = the dot products of R tokens from `first` on, in columns [padded/TILE, depth, TILE], with those of `right`.
+    // Of columns [padded/TILE, depth, TILE] those from a token on.
+    GEM_INLINE const Word* from(const Word* columns, int64_t token) const {
+        return columns + token / TILE * TILE * depth + token % TILE;
+    }
+
+    // s = the dot products of R tokens of `left` from i on with some of `right` from j on, all in one tile.
     template <int COLUMNS>
-    GEM_INLINE void dot_products(Vec (&s)[R][COLUMNS], const Word* columns, int64_t first, const Word* right) const {
+    GEM_INLINE void dot_products(Vec (&s)[R][COLUMNS], const Word* left, int64_t i, const Word* right, int64_t j) const {
         for (auto& row : s)
             for (auto& x : row) x = Isa::zero();
-        const Word* left = columns + first / TILE * TILE * depth + first % TILE;
-        multiply<Isa, 1, TILE>(s, left, right, TILE, depth);
+        multiply<Isa, 1, TILE>(s, from(left, i), from(right, j), TILE, depth);
     }
 };
 
