@@ -87,7 +87,7 @@ private:
     // 2 to a whole number within WIDEST of 0.
     float factor_of(int64_t i) const { return float_of(uint32_t(127 - int(minus_a[i] + largest)) << 23); }
 
-    float padding() const { return 0; }
+    float padding(int64_t) const { return 0; }  // its factor is 0
 
     template <bool WithDivisor, int COLUMNS>
     void tile(int64_t I, int i, int64_t J, int j) {
@@ -114,7 +114,7 @@ private:
         }
         Isa::template store_weights<BLOCK, true, true>(s, weights + i * (BLOCK / G) + j / G, partial + i * W,
                                                        factors + (J + j) / G);
-        Isa::template store_mirrored<BLOCK, true, true>(s, mirrored + i / G * BLOCK + j, column_sums + j, J + j <= first,
+        Isa::template store_mirrored<BLOCK, true, true>(s, mirrored + i / G * BLOCK + j, column_sums + j, I == J && j <= i,
                                                         factors + first / G);
     }
 

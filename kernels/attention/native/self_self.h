@@ -95,8 +95,8 @@ private:
         if (any_zero) attend_uniformly(x_rows);
     }
 
-    // What the zero rows that pad the last vector add to a row sum.
-    float padding() const { return float(up(N, W) - N) * Isa::first(Isa::round(Isa::exp2(Isa::set(-c)))); }
+    // What so many zero rows add to a sum of weights.
+    float padding(int64_t zeros) const { return float(zeros) * Isa::first(Isa::round(Isa::exp2(Isa::set(-c)))); }
 
     // A tile of exp2(c S - c): no exponent is above 0, since the rows of p have the norm 1.
     template <bool WithDivisor, int COLUMNS>
@@ -115,7 +115,7 @@ private:
             }
         }
         Isa::template store_weights<BLOCK, WithDivisor>(s, weights + i * (BLOCK / G) + j / G, partial + i * W);
-        Isa::template store_mirrored<BLOCK, WithDivisor>(s, mirrored + i / G * BLOCK + j, column_sums + j, J + j <= first);
+        Isa::template store_mirrored<BLOCK, WithDivisor>(s, mirrored + i / G * BLOCK + j, column_sums + j, I == J && j <= i);
     }
 
     // A zero row has equal weights, exp2(-c), which can underflow: 1 gives the same mean.

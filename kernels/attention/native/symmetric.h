@@ -1,12 +1,11 @@
-// Products with a symmetric matrix of weights: what lies above its diagonal is computed once and used twice. Included once
-// by each instruction set.
+// Products with a symmetric matrix of weights: half of it is computed, and used twice. Included once by each instruction set.
 #pragma once
 #include "tokens.h"
 
 namespace gem_fast {
 namespace {
 
-// `Head` computes a tile of the weights, `tile<WithDivisor, COLUMNS>(I, i, J, j)`, and says what padding adds to a row sum.
+// `Head` computes a tile of the weights, `tile<WithDivisor, COLUMNS>(I, i, J, j)`, and says what padding adds to a sum.
 template <class Isa, class Head>
 class SymmetricBlocks : protected Tokens<Isa> {
     using Base = Tokens<Isa>;
@@ -40,23 +39,23 @@ protected:
         if (WithDivisor) __builtin_memset(divisor, 0, padded * sizeof(float));
         for (int64_t I = 0; I < N; I += BLOCK) {
             const int n_I = tokens(I);
+            const Word* x_I = x_rows + I / G * width;
             if (WithDivisor) __builtin_memset(partial, 0, BLOCK * W * sizeof(float));
-            for (int64_t J = I; J < N; J += BLOCK) {
-                const int n_J = tokens(J);
+            // Below the diagonal, as it is rows that fill the last block, of which there are fewer than columns to a tile.
+            for (int64_t J = 0; J < I; J += BLOCK) {
                 if (WithDivisor) __builtin_memset(column_sums, 0, BLOCK * sizeof(float));
                 tiles<WithDivisor>(I, J);
-                if (J == I) multiply_diagonal(I, x_rows + I / G * width);
-                else {
-                    const Word *x_I = x_rows + I / G * width, *x_J = x_rows + J / G * width;
-                    accumulate<Isa, BLOCK / G, 1>(weights, x_J, sum + I * width, n_I, width, words(n_J), false);
-                    accumulate<Isa, 1, BLOCK>(mirrored, x_I, sum + J * width, n_J, width, words(n_I), I == 0);
-                }
-                if (WithDivisor)
-                    for (int j = 0; j < n_J; j++) divisor[J + j] += column_sums[j];
+                accumulate<Isa, BLOCK / G, 1>(weights, x_rows + J / G * width, sum + I * width, n_I, width, BLOCK / G, J == 0);
+                accumulate<Isa, 1, BLOCK>(mirrored, x_I, sum + J * width, BLOCK, width, words(n_I), false);
+                if (WithDivisor) add_columns(J, BLOCK, up(n_I, R) - n_I);
             }
-            if (WithDivisor)
-                for (int i = 0; i < n_I; i++)
-                    divisor[I + i] += Isa::add_lanes(Isa::load(partial + i * W)) - head().padding();
+            if (WithDivisor) __builtin_memset(column_sums, 0, BLOCK * sizeof(float));
+            tiles<WithDivisor>(I, I);
+            multiply_diagonal(I, x_I);
+            if (!WithDivisor) continue;
+            add_columns(I, n_I, 0);
+            const float padding = head().padding(up(n_I, W) - n_I);
+            for (int i = 0; i < n_I; i++) divisor[I + i] += Isa::add_lanes(Isa::load(partial + i * W)) - padding;
         }
     }
 
@@ -73,14 +72,20 @@ protected:
 private:
     Head& head() { return static_cast<Head&>(*this); }
 
+    // Of a block whose last rows are `zeros` tokens of padding.
+    void add_columns(int64_t J, int count, int64_t zeros) {
+        const float padding = head().padding(zeros);
+        for (int j = 0; j < count; j++) divisor[J + j] += column_sums[j] - padding;
+    }
+
     // Of a block on the diagonal only from the vector on that the diagonal meets.
     template <bool WithDivisor>
     void tiles(int64_t I, int64_t J) {
         for (int tile = 0; tile < tokens(J); tile += TILE) {
             const int end = tokens(J) < tile + TILE ? tokens(J) : tile + TILE;
-            const int rows = J > I ? tokens(I) : end;
+            const int rows = J < I ? tokens(I) : end;
             for (int i = 0; i < rows; i += R) {
-                const int j = J > I || i < tile ? tile : i / W * W;
+                const int j = J < I || i < tile ? tile : i / W * W;
                 const int columns = (end - j + W - 1) / W;
                 if (columns >= C) head().template tile<WithDivisor, C>(I, i, J, j);
                 else if (columns == 2) head().template tile<WithDivisor, 2>(I, i, J, j);
