@@ -26,6 +26,12 @@ struct Avx512Vectors {
     static GEM_INLINE Vec min(Vec x, Vec y) { return _mm512_min_ps(x, y); }
     static GEM_INLINE Vec fma(Vec x, Vec y, Vec z) { return _mm512_fmadd_ps(x, y, z); }
     static GEM_INLINE Vec fmsub(Vec x, Vec y, Vec z) { return _mm512_fmsub_ps(x, y, z); }
+    static GEM_INLINE Vec fnma(Vec x, Vec y, Vec z) { return _mm512_fnmadd_ps(x, y, z); }
+    // Of what is finite, by a step of Newton's: a division takes several times as long.
+    static GEM_INLINE Vec reciprocal(Vec x) {
+        const Vec y = _mm512_rcp14_ps(x);
+        return mul(y, fnma(x, y, set(2)));
+    }
     static GEM_INLINE float add_lanes(Vec x) { return _mm512_reduce_add_ps(x); }
     static GEM_INLINE float first(Vec x) { return _mm512_cvtss_f32(x); }
 
@@ -56,6 +62,20 @@ struct Avx512Vectors {
     }
     static GEM_INLINE void store_first(Float16Bits* at, int64_t count, Vec x) {
         _mm256_mask_storeu_epi16(at, first_lanes(count), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+    }
+
+    // Four neighbours each from four places.
+    static GEM_INLINE Vec fours(const float* a, const float* b, const float* c, const float* d) {
+        const Vec x = _mm512_insertf32x4(_mm512_castps128_ps512(_mm_loadu_ps(a)), _mm_loadu_ps(b), 1);
+        return _mm512_insertf32x4(_mm512_insertf32x4(x, _mm_loadu_ps(c), 2), _mm_loadu_ps(d), 3);
+    }
+
+    // The squares of 4 that four such vectors hold.
+    static GEM_INLINE void transpose_fours(Vec (&x)[4]) {
+        const __m512d a = __m512d(_mm512_unpacklo_ps(x[0], x[1])), b = __m512d(_mm512_unpackhi_ps(x[0], x[1]));
+        const __m512d c = __m512d(_mm512_unpacklo_ps(x[2], x[3])), d = __m512d(_mm512_unpackhi_ps(x[2], x[3]));
+        x[0] = Vec(_mm512_unpacklo_pd(a, c)), x[1] = Vec(_mm512_unpackhi_pd(a, c));
+        x[2] = Vec(_mm512_unpacklo_pd(b, d)), x[3] = Vec(_mm512_unpackhi_pd(b, d));
     }
 
     static GEM_INLINE Index load_index(const int32_t* at) { return _mm512_load_si512(at); }

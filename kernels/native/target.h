@@ -16,7 +16,8 @@
 #define GEM_TARGET_END
 #endif
 
-// The instruction sets that the kernels are compiled for; `library.cpp` tells which of them a CPU runs.
+// The instruction sets that the kernels are compiled for; `library.cpp` tells which of them a CPU runs. Where there is no
+// PREFETCHW it does nothing.
 #define GEM_AVX2 "avx2,fma,f16c,prfchw"
 #define GEM_AVX512 "avx2,fma,f16c,prfchw,avx512f,avx512dq,avx512bw,avx512vl"
 #define GEM_AVX512_BF16 "avx2,fma,f16c,prfchw,avx512f,avx512dq,avx512bw,avx512vl,avx512bf16"

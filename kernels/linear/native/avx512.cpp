@@ -21,25 +21,21 @@ constexpr int FETCHED = 4;        // inputs after which a line of the next weigh
 
 int64_t tiles_of(int64_t rows) { return (rows + TILE - 1) / TILE; }
 
-// Rows [from, from + STRIDE) of x as [inputs, STRIDE]; those beyond the last are any.
+// Rows [row, row + STRIDE) of x as [inputs, STRIDE]; those beyond the last are any.
 void lay_out(const Linear& call, int64_t row, int64_t first, int64_t last, float* to) {
-    for (int quarter = 0; quarter < STRIDE; quarter += 4) {
-        const float* from[4];
-        for (int i = 0; i < 4; i++) {
-            const int64_t one = row + quarter + i;
-            from[i] = call.x + (one < call.rows ? one : call.rows - 1) * call.inputs;
-        }
-        float* at = to + quarter;
-        int64_t k = first;
-        for (; k + 4 <= last; k += 4, at += 4 * STRIDE) {
-            __m128 square[4];
-            for (int i = 0; i < 4; i++) square[i] = _mm_loadu_ps(from[i] + k);
-            _MM_TRANSPOSE4_PS(square[0], square[1], square[2], square[3]);
-            for (int i = 0; i < 4; i++) _mm_store_ps(at + i * STRIDE, square[i]);
-        }
-        for (; k < last; k++, at += STRIDE)
-            for (int i = 0; i < 4; i++) at[i] = from[i][k];
+    const float* from[STRIDE];
+    for (int i = 0; i < STRIDE; i++) from[i] = call.x + (row + i < call.rows ? row + i : call.rows - 1) * call.inputs;
+    int64_t k = first;
+    for (; k + 4 <= last; k += 4, to += 4 * STRIDE) {
+        Vec square[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) square[i] = Isa::fours(from[i] + k, from[i + 4] + k, from[i + 8] + k, from[i + 12] + k);
+        Isa::transpose_fours(square);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) Isa::store(to + i * STRIDE, square[i]);
     }
+    for (; k < last; k++, to += STRIDE)
+        for (int i = 0; i < STRIDE; i++) to[i] = from[i][k];
 }
 
 // One tile with one block of weights: what it adds to `out`, or begins it with. Each block is summed by itself, so that
@@ -49,6 +45,8 @@ __attribute__((noinline)) void multiply(const float* x, const float* weights, in
                                         float* out, int64_t stride, const float* bias, bool begins) {
     Vec sums[ROWS][2];
     for (auto& row : sums) row[0] = row[1] = Isa::zero();
+    for (int r = 0; begins && r < ROWS; r++)  // rows lie pages apart, which the hardware does not foresee
+        for (int half = 0; half < 2; half++) __builtin_prefetch(out + r * stride + half * W, 1);
     const auto step = [&](int64_t k) __attribute__((always_inline)) {
         const Vec left = Isa::load(weights + k * PANEL), right = Isa::load(weights + k * PANEL + W);
 #pragma GCC unroll 16
