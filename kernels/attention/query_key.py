@@ -30,7 +30,7 @@ def sdpa(qkv: Tensor) -> Tensor:
 
 def _pays(qkv: Tensor) -> bool:
     """Whether there are tokens enough to make up for packing them, as measured; a graph is for any number of them."""
-    return torch.compiler.is_compiling() or qkv.shape[1] >= (128 if qkv.dtype == torch.float32 else 32)
+    return torch.compiler.is_compiling() or qkv.shape[1] >= (48 if qkv.dtype == torch.float32 else 32)
 
 
 OPERATION = operation(

@@ -167,6 +167,17 @@ def test_each_image_of_a_bfloat16_batch_is_computed_as_alone(temperatures):
         torch.testing.assert_close(together[i : i + 1], alone, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("path", paths())
+@pytest.mark.parametrize("N", [50, 197])
+def test_bits_depend_on_no_other_image_head_or_run(path, N):
+    qkv, c = make_qkv(3, N, 2, 64, dtype=torch.bfloat16), torch.tensor([2.0, 5.0, 9.0])
+    for attend in (lambda qkv, c: native(qkv, c, path=path), lambda qkv, c: query_key_cpu(qkv, path=path)):
+        together = attend(qkv, c).view(3, N, 2, 64)
+        assert torch.equal(attend(qkv, c).view(3, N, 2, 64), together)
+        for i, h in ((0, 0), (2, 1)):
+            assert torch.equal(attend(qkv[i : i + 1, :, :, h : h + 1], c[i : i + 1])[0], together[i, :, h])
+
+
 def test_last_dimension_of_any_stride():
     qkv, c = make_qkv(1, 40, 2, 32), torch.tensor([3.0])
     transposed = qkv.transpose(1, 4).contiguous().transpose(1, 4)

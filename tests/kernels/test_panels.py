@@ -79,6 +79,15 @@ def test_nan_and_infinity_stay_in_their_row(poisoned):
     assert torch.equal(found, clean)
 
 
+def test_gelu_of_numbers_of_any_size():
+    few, huge = torch.linspace(-20, 20, 4001), torch.tensor([1e30, -1e30, torch.inf])
+    first = torch.eye(32)[:, :1]  # an output that is the input
+    found = linear(torch.cat([few, huge])[:, None], packed(first), None, "gelu")[:, 0]
+    truth = F.gelu(few.double())
+    assert (found[:-3] - truth).abs().max() <= (F.gelu(few) - truth).abs().max()
+    assert found[-3:].tolist() == [huge[0], 0, torch.inf]
+
+
 def test_strided_and_empty_inputs_and_leading_dimensions():
     x, weight, bias = operands(60, 40, 96, torch.float32)
     whole = linear(x, packed(weight), bias)
