@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from gem_fast.bench.providers import Provider
+from gem_fast.bench.providers import Provider, Subject
 from gem_fast.bench.subjects import make_subject, random_pixels
 from gem_fast.bench.torch_provider import build, eager_forward
 from gem_fast.kernels import decode_labels
@@ -25,6 +25,7 @@ from .decoding import regret
 
 FORWARDS = (("ViT-B-16", 8, 224), ("ViT-B-16-quickgelu", 3, 448), ("ViT-B-16", 4, 448))  # model, images, side
 SIDE = 448  # of gem-tiny's labels
+_FOLDERS: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def forward_cases(kinds: tuple[str, ...], quick: bool) -> Iterator[Case]:
@@ -41,14 +42,11 @@ def forward_problem(
     """Random weights and pixels; float64 is eager code over open_clip's modules, which shares nothing with ours."""
     pixels = torch.from_numpy(random_pixels(batch, size)).to(device)
     dtype = str(DTYPES[kind]).removeprefix("torch.")
-    with tempfile.TemporaryDirectory() as folder:
-        subject = make_subject(model, Path(folder))
-        exact = eager_forward(subject, str(device), torch.float64)
-        eager = build(Provider("eager", "eager", dtype), subject, str(device))
-        engines = {
-            backend: build(Provider(backend, "engine", dtype, backend), subject, str(device))
-            for backend in (checked, "sdpa")
-        }
+    subject = subject_of(model)
+    exact = eager_forward(subject, str(device), torch.float64)
+    eager = build(Provider("eager", "eager", dtype), subject, str(device))
+    ways = (Provider(backend, "engine", dtype, backend) for backend in (checked, "sdpa"))
+    engines = {each.name: build(each, subject, str(device)) for each in ways}
     return Problem(
         ours={f"engine on {checked}": functools.partial(engines[checked], pixels)},
         rivals={
@@ -59,6 +57,13 @@ def forward_problem(
         plain=lambda: {"features": eager(pixels)},
         outputs=lambda features: {"features": features},
     )
+
+
+@functools.cache
+def subject_of(model: str) -> Subject:
+    """A model, made once for all its cases; the folder of its weights goes with the process."""
+    _FOLDERS.append(tempfile.TemporaryDirectory())
+    return make_subject(model, Path(_FOLDERS[-1].name))
 
 
 Decoded = list[tuple[Tensor, Tensor, Tensor]]  # of each scene its scores [P, h, w], labels and confidences
