@@ -8,7 +8,7 @@ import os
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -233,7 +233,7 @@ class _Weights:
 
     def __init__(self) -> None:
         self._of: GemVisionTransformer | None = None
-        self._places: list[tuple[dict[str, Tensor | None], str]] = []
+        self._places: list[tuple[Mapping[str, Tensor | None], str]] = []
         self._found: Hashable = None
 
     def are_others(self, vision: GemVisionTransformer) -> bool:

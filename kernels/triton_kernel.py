@@ -42,13 +42,11 @@ class TritonKernel:
         """
         first = tensors[0]
         assert first is not None
-        addresses, types = 0, []
+        addresses = 0
         for tensor in tensors:
-            if tensor is None:
-                types.append(None)
-            else:
+            if tensor is not None:
                 addresses |= tensor.data_ptr()
-                types.append(tensor.dtype)
+        types = [None if tensor is None else tensor.dtype for tensor in tensors]
         key = (self, first.device, *types, *numbers, *constants, *constants.values())
         aligned = not (addresses & _UNALIGNED or _HIP)
         if aligned and (known := _known.get(key)):

@@ -45,14 +45,10 @@ def forward_problem(
     subject = subject_of(model)
     exact = eager_forward(subject, str(device), torch.float64)
     eager = build(Provider("eager", "eager", dtype), subject, str(device))
-    ways = (Provider(backend, "engine", dtype, backend) for backend in (checked, "sdpa"))
-    engines = {each.name: build(each, subject, str(device)) for each in ways}
+    ours, sdpa = (build(Provider(way, "engine", dtype, way), subject, str(device)) for way in (checked, "sdpa"))
     return Problem(
-        ours={f"engine on {checked}": functools.partial(engines[checked], pixels)},
-        rivals={
-            "engine on sdpa": functools.partial(engines["sdpa"], pixels),
-            "eager": functools.partial(eager, pixels),
-        },
+        ours={f"engine on {checked}": functools.partial(ours, pixels)},
+        rivals={"engine on sdpa": functools.partial(sdpa, pixels), "eager": functools.partial(eager, pixels)},
         truth=lambda: {"features": exact(pixels)},
         plain=lambda: {"features": eager(pixels)},
         outputs=lambda features: {"features": features},
@@ -76,17 +72,16 @@ def scenes() -> dict[str, list[str]]:
 
 
 def labels_problem(kind: str, device: torch.device, checked: str = "triton") -> Problem:
-    """gem-tiny on the sample scenes, squashed to one size; float64 is the reference backend on the CPU."""
+    """gem-tiny on the sample scenes, squashed to one size; float64 is the reference backend."""
     on_backend = {
         backend: gem_fast.load("gem-tiny", device=device, dtype=DTYPES[kind], backend=backend)
         for backend in (checked, "sdpa", "reference")
     }
-    exact_model = gem_fast.load("gem-tiny", backend="reference")
+    exact_model = gem_fast.load("gem-tiny", device=device, backend="reference")
     exact_model.vision.double()
-    pixels = scene_pixels(exact_model)
+    pixels = scene_pixels(exact_model).to(device)
     words = {name: exact_model.encode_text(found) for name, found in scenes().items()}
     exact = decoded(exact_model, pixels.double(), words)
-    there, words_there = pixels.to(device), {name: found.to(device) for name, found in words.items()}
 
     def outputs(results: Decoded) -> Outputs:
         """Labels are judged by the scores that they come from: where classes are near, those of others are noise."""
@@ -100,14 +95,12 @@ def labels_problem(kind: str, device: torch.device, checked: str = "triton") -> 
         ]
         return {name: torch.cat([scene[name] for scene in each])[:, None] for name in each[0]}
 
+    calls = {f"engine on {name}": functools.partial(decoded, each, pixels, words) for name, each in on_backend.items()}
     return Problem(
-        ours={f"engine on {checked}": functools.partial(decoded, on_backend[checked], there, words_there)},
-        rivals={
-            "engine on sdpa": functools.partial(decoded, on_backend["sdpa"], there, words_there),
-            "engine on reference": functools.partial(decoded, on_backend["reference"], there, words_there),
-        },
+        ours={f"engine on {checked}": calls.pop(f"engine on {checked}")},
+        rivals=calls,
         truth=lambda: {name: value * (name != "regret") for name, value in outputs(exact).items()},
-        plain=lambda: outputs(decoded(on_backend["reference"], there, words_there)),
+        plain=lambda: outputs(decoded(on_backend["reference"], pixels, words)),
         outputs=outputs,
     )
 

@@ -129,7 +129,7 @@ def test_bits_that_change_from_run_to_run_are_told():
     runs = itertools.count()
     problem = doubling(ours={"racing": lambda truth: truth * (1 + 1e-12 * (next(runs) == 3)), "fine": off(0.0)})
     checks = verify(problem, repeats=5)
-    assert [check.reason for check in checks] == ["run again, out has other bits", ""]
+    assert [check.reason for check in checks] == ["run again, it gives other bits", ""]
     runs = itertools.count()
     assert [check.verdict for check in verify(problem, repeats=2)] == [RIGHT, RIGHT]
 
