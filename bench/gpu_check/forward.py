@@ -20,7 +20,7 @@ from gem_fast.model import GemModel
 from gem_fast.preprocess import to_pixels
 from gem_fast.scores import score_patches
 
-from .cases import Case, Outputs, Problem
+from .cases import Call, Case, Outputs, Problem
 from .decoding import regret
 
 FORWARDS = (("ViT-B-16", 8, 224), ("ViT-B-16-quickgelu", 3, 448), ("ViT-B-16", 4, 448))  # model, images, side
@@ -95,7 +95,9 @@ def labels_problem(kind: str, device: torch.device, checked: str = "triton") -> 
         ]
         return {name: torch.cat([scene[name] for scene in each])[:, None] for name in each[0]}
 
-    calls = {f"engine on {name}": functools.partial(decoded, each, pixels, words) for name, each in on_backend.items()}
+    calls: dict[str, Call] = {
+        f"engine on {name}": functools.partial(decoded, each, pixels, words) for name, each in on_backend.items()
+    }
     return Problem(
         ours={f"engine on {checked}": calls.pop(f"engine on {checked}")},
         rivals=calls,

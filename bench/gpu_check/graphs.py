@@ -24,7 +24,8 @@ SHAPES = ((1, 448), (3, 224))  # images, side
 
 def graph_cases(kinds: tuple[str, ...]) -> Iterator[Case]:
     for kind in kinds:
-        yield Case("graphs", "ViT-B-16, 1 × 448² and 3 × 224² in turns", kind, functools.partial(graphs_problem, kind))
+        build = functools.partial(graphs_problem, kind)
+        yield Case("graphs", "ViT-B-16, 1 × 448² and 3 × 224² in turns", kind, build, timed=False)
 
 
 def graphs_problem(
