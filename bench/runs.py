@@ -51,9 +51,7 @@ class Files:
 
 
 def measure_run(asked: sweep.Sweep, files: Files, console: Console, progress: Console, waterfall: bool = False) -> bool:
-    """Measure, print the tables and write the files; whether every provider has a figure.
-
-    The JSON file holds after each figure all that were found: a run that is cut short has those.
+    """Measure, print the tables and write the files, JSON after each figure; whether every provider has a figure.
 
     Args:
         progress: where each figure is told as soon as it is there.
