@@ -23,8 +23,8 @@ from .errors import ModelError
 from .towers.vit import GemVisionTransformer, VisionFeatures
 
 MOST = 8  # graphs of a model, each with memory for its largest tensors
-# More tokens keep a GPU busy for longer than the host takes to launch what they need: ViT-B/16 on an H100 was 5.1 times as
-# fast by replays with 785, 1.9 times with 6,280, and 1.03 times with 25,120 (`gem-fast bench --against graph`).
+# More tokens keep a GPU busy for longer than the host takes to launch what they need: replays of ViT-B/16 on an H100
+# were 5.3 times as fast with 785, 1.9 times with 6,280, and as fast with 25,120 (`gem-fast bench --against graph`).
 MOST_TOKENS = 16384
 PATIENCE = 64  # times that a shape comes before it takes another's place: recording costs some twenty forwards
 _REMEMBERED = 64  # shapes that are counted
