@@ -16,7 +16,7 @@ from . import sweep
 from .compare import Change, compare
 from .machine import machine, machine_line
 from .plots import plots, require_matplotlib, to_png
-from .records import Row, document, merged, read_document, read_rows, write_document
+from .records import document, merged, read_document, read_rows, write_document
 from .tables import SHORT, markdown, print_changes, print_rows
 
 
@@ -51,7 +51,7 @@ class Files:
 
 
 def measure_run(asked: sweep.Sweep, files: Files, console: Console, progress: Console, waterfall: bool = False) -> bool:
-    """Measure, print the tables and write the files; whether every provider has a figure.
+    """Measure, print the tables and write the files, JSON after each figure; whether every provider has a figure.
 
     Args:
         progress: where each figure is told as soon as it is there.
@@ -61,17 +61,22 @@ def measure_run(asked: sweep.Sweep, files: Files, console: Console, progress: Co
         ValueError, ProviderError, OSError: nothing could be measured, or a file not written.
     """
 
-    def tell(row: Row) -> None:
+    def content(outcome: sweep.Outcome) -> dict[str, Any]:
+        return document(outcome.rows, facts, command=command, ceilings=outcome.ceilings)
+
+    def tell(so_far: sweep.Outcome) -> None:
+        row = so_far.rows[-1]
         found = f"{row.at(0.5):.3g} s" if row.seconds else f"no figure: {row.extra['refused']}"
         say(f"{row.name}: {found}", to=progress)
+        if files.json:
+            write_document(files.json, content(so_far))
 
-    facts = machine(asked.threads)
+    facts, command = machine(asked.threads), shlex.join(["gem-fast", *sys.argv[1:]])
     say(machine_line(facts), to=console)
     steps = sweep.waterfall("cpu" if asked.device == "cpu" else "triton") if waterfall else ()
     outcome = sweep.run(asked, steps=steps, tell=tell)
     print_rows(console, outcome.rows)
-    command = shlex.join(["gem-fast", *sys.argv[1:]])
-    files.write(document(outcome.rows, facts, command=command, ceilings=outcome.ceilings))
+    files.write(content(outcome))
     return all(row.seconds for row in outcome.rows)
 
 

@@ -126,8 +126,10 @@ class Outcome:
     ceilings: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-def run(sweep: Sweep, *, steps: Sequence[Provider] = (), tell: Callable[[Row], None] = lambda _: None) -> Outcome:
+def run(sweep: Sweep, *, steps: Sequence[Provider] = (), tell: Callable[[Outcome], None] = lambda _: None) -> Outcome:
     """Measure all cases; `steps` are measured besides, in turns, on each model's first size and batch of 1.
+
+    `tell` is called after each row, with all that was found so far.
 
     Raises:
         ValueError: a model or a backend does not exist.
@@ -150,7 +152,7 @@ def _run(
     mode: str,
     cases: list[tuple[int, int]],
     outcome: Outcome,
-    tell: Callable[[Row], None],
+    tell: Callable[[Outcome], None],
 ) -> None:
     from gem_fast.towers.served import vision_config
 
@@ -178,7 +180,7 @@ def _run(
                 work = forward_work(config, batch, size, method, dtype)
                 ceiling = outcome.ceilings.get(dtype, {})
                 outcome.rows.append(row_of(figure, subject.name, mode, work.flops, work.traffic, ceiling))
-                tell(outcome.rows[-1])
+                tell(outcome)
 
 
 def start(

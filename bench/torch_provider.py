@@ -116,8 +116,9 @@ def eager_forward(subject: Subject, device: str, dtype: torch.dtype) -> Forward:
 
     from gem_fast.towers.eager import eager_gem
 
-    visual = open_clip.CLIP(**subject.model_cfg).visual
-    visual.load_state_dict(load_weights(subject))
+    with torch.device("meta"):  # random weights that nobody reads take seconds
+        visual = open_clip.CLIP(**subject.model_cfg).visual
+    visual.load_state_dict(load_weights(subject), assign=True)
     visual = visual.eval().requires_grad_(False).to(device, dtype)
     wide = torch.promote_types(dtype, torch.float32)
     return lambda pixels: eager_gem(visual, pixels, **subject.options)[0][:, 1:].to(wide)

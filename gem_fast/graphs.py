@@ -6,8 +6,9 @@ these and not those of `torch.compile`.
 
 import os
 import threading
+import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,10 +23,18 @@ from .errors import ModelError
 from .towers.vit import GemVisionTransformer, VisionFeatures
 
 MOST = 8  # graphs of a model, each with memory for its largest tensors
+# More tokens keep a GPU busy for longer than the host takes to launch what they need: replays of ViT-B/16 on an H100
+# were 5.3 times as fast with 785, 1.9 times with 6,280, and as fast with 25,120 (`gem-fast bench --against graph`).
+MOST_TOKENS = 16384
+PATIENCE = 64  # times that a shape comes before it takes another's place: recording costs some twenty forwards
+_REMEMBERED = 64  # shapes that are counted
 
 
 class Recorder(Protocol):
     """What records and replays on a device."""
+
+    def why_not(self, device: torch.device) -> str | None:
+        """The reason why nothing can be recorded there now, or None."""
 
     def turn(self, device: torch.device) -> AbstractContextManager[None]:
         """A context in which the buffers of all graphs are this thread's, after what others have queued on them."""
@@ -48,12 +57,19 @@ class CudaRecorder:
         self._pool: Any = None
         self._left: torch.cuda.Event | None = None
 
-    @contextmanager
-    def turn(self, device: torch.device) -> Iterator[None]:
-        require_cuda(device)
+    def why_not(self, device: torch.device) -> str | None:
+        if device.type != "cuda":
+            return f"it takes a CUDA device, and the model is on {device}: leave it out, or name one"
         with torch.cuda.device(device):
             if torch.cuda.is_current_stream_capturing():
-                raise ModelError("graph=True can't run while another CUDA graph is captured: load without it")
+                return "it can't run while another CUDA graph is captured: load without it"
+        return None
+
+    @contextmanager
+    def turn(self, device: torch.device) -> Iterator[None]:
+        if reason := self.why_not(device):
+            raise ModelError(f"graph=True: {reason}")
+        with torch.cuda.device(device):
             current = torch.cuda.current_stream()
             if self._left is not None:
                 current.wait_event(self._left)
@@ -85,10 +101,20 @@ class CudaRecorder:
         return graph.replay, results
 
 
-def require_cuda(device: torch.device) -> None:
-    """Raise ModelError where no graphs can be recorded."""
-    if device.type != "cuda":
-        raise ModelError(f"graph=True takes a CUDA device, and the model is on {device}: leave it out, or name one")
+def graphs_of(asked: bool | None, device: torch.device) -> "GraphedForward | None":
+    """The graphs of a model on a device: those asked for, those that nobody asked for or forbade, or None.
+
+    Raises:
+        ModelError: they are asked for, and not on a CUDA device.
+    """
+    recorder = CudaRecorder()
+    if asked:
+        if reason := recorder.why_not(device):
+            raise ModelError(f"graph=True: {reason}")
+        return GraphedForward(recorder)
+    # Where they were found right: no GPU of AMD has run them.
+    serve = asked is None and device.type == "cuda" and torch.version.hip is None
+    return GraphedForward(recorder, unasked=True) if serve else None
 
 
 @dataclass(frozen=True)
@@ -101,52 +127,91 @@ class _Graph:
     positions: Tensor
 
 
+class _NotRecordedError(Exception):
+    """Nothing was recorded, for the reason that is its cause."""
+
+
 class GraphedForward:
     """The forward of a `GemVisionTransformer` by graphs, of which the least recently used go first; for many threads.
 
-    Pickles and copies of it hold no graphs yet. Moving or casting the model forgets them; other weights that are
-    written into the same memory are theirs too.
+    Unasked, what comes for the first time is launched, and recorded when it comes again, or when that is often enough
+    to take another's place. Large batches, models whose modules have hooks, and what can't be recorded are launched.
+    Pickles and copies of it hold no graphs yet. Moving or casting the model forgets them, and so do weights elsewhere;
+    others that are written into the same memory are theirs too.
     """
 
-    def __init__(self, recorder: Recorder | None = None, most: int = MOST) -> None:
+    def __init__(self, recorder: Recorder | None = None, most: int = MOST, unasked: bool = False) -> None:
         self._recorder: Recorder = recorder or CudaRecorder()
         self._most = most
+        self._unasked = unasked
         self._graphs: OrderedDict[Hashable, _Graph] = OrderedDict()
-        self._weights: tuple[int, int] | None = None
+        self._came: OrderedDict[Hashable, int] = OrderedDict()  # how often, of what is not recorded
+        self._refused: set[Hashable] = set()
+        self._weights = _Weights()
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return GraphedForward, ()
+        return GraphedForward, (None, self._most, self._unasked)
 
     @torch.inference_mode()
     def __call__(self, vision: GemVisionTransformer, pixels: Tensor, original: bool = False) -> VisionFeatures:
         """What `vision(pixels, original)` returns, in memory of its own; pixels may lie on any device.
 
         Raises:
-            ModelError: the model is not on a CUDA device.
+            ModelError: graphs are asked for, and the model is not on a CUDA device.
             ValueError: the pixels do not fit the model.
         """
-        vision.grid(pixels)
+        h, w = vision.grid(pixels)
+        device = vision.position_embedding.device
         asked = (vision.method, vision.backend, os.environ.get(VARIABLE), tf32_is_allowed(), original)
         key = (pixels.shape, pixels.dtype, *asked)
+        if not self._unasked:
+            return self._replayed(key, vision, pixels, original)
+        small = len(pixels) * h * w <= MOST_TOKENS
+        if small and self._recorder.why_not(device) is None and self._pays(key) and not _has_hooks(vision):
+            try:
+                return self._replayed(key, vision, pixels, original)
+            except _NotRecordedError as error:
+                self._refused.add(key)
+                if not isinstance(error.__cause__, torch.OutOfMemoryError):  # what needs none beside may still run
+                    warnings.warn(f"{error}; it is launched kernel by kernel instead", RuntimeWarning, stacklevel=2)
+        return vision(pixels.to(device), original)
+
+    def _pays(self, key: Hashable) -> bool:
+        """Whether it is recorded, or has come often enough to be."""
+        with self._lock:
+            if key in self._graphs:
+                return True
+            if key in self._refused:
+                return False
+            count = self._came.pop(key, 0)
+            if count >= (1 if len(self._graphs) < self._most else PATIENCE):
+                return True
+            self._came[key] = count + 1
+            if len(self._came) > _REMEMBERED:
+                self._came.popitem(last=False)
+            return False
+
+    def _replayed(self, key: Hashable, vision: GemVisionTransformer, pixels: Tensor, original: bool) -> VisionFeatures:
         with self._lock, self._recorder.turn(vision.position_embedding.device):
-            self._forget_others(vision.weights_in_use)
+            if self._weights.are_others(vision):  # graphs read them where they lay when they were recorded
+                self._recorder.settle()
+                self._graphs.clear()
             graph = self._graphs.get(key)
             if graph is None:
                 self._make_room()
-                graph = self._graphs[key] = self._recorded(vision, pixels, original)
+                try:
+                    graph = self._graphs[key] = self._recorded(vision, pixels, original)
+                except RuntimeError as error:
+                    if not self._unasked:
+                        raise
+                    told = str(error).strip().split("\n")[0]
+                    raise _NotRecordedError(f"the forward can't be recorded as a CUDA graph: {told}") from error
             self._graphs.move_to_end(key)
             graph.pixels.copy_(pixels)
             graph.replay()
             copies = [None if each is None else each.clone() for each in graph.results]
         return VisionFeatures(*copies)  # type: ignore[arg-type]
-
-    def _forget_others(self, weights: tuple[int, int]) -> None:
-        """Graphs read the weights where they lay when they were recorded."""
-        if weights != self._weights:
-            self._recorder.settle()
-            self._graphs.clear()
-            self._weights = weights
 
     def _make_room(self) -> None:
         if len(self._graphs) >= self._most:
@@ -162,3 +227,36 @@ class GraphedForward:
         if vision.positions(*vision.grid(pixels)) is not positions:  # others took their place meanwhile
             return self._recorded(vision, pixels, original)
         return _Graph(buffer, replay, results, positions)
+
+
+class _Weights:
+    """Where a model's weights lay when they were last looked at."""
+
+    def __init__(self) -> None:
+        self._of: GemVisionTransformer | None = None
+        self._places: list[tuple[Mapping[str, Tensor | None], str]] = []
+        self._found: Hashable = None
+
+    def are_others(self, vision: GemVisionTransformer) -> bool:
+        """Whether they lie elsewhere, or are another model's, than at the last call; not at the first."""
+        if vision is not self._of:
+            self._of = vision
+            self._places = [
+                (members, name)
+                for module in vision.modules()
+                for members in (module._parameters, module._buffers)
+                for name, value in members.items()
+                if value is not None
+            ]
+        lie = tuple(_address(members[name]) for members, name in self._places)
+        before, self._found = self._found, (id(vision), vision.weights_in_use, lie)
+        return before not in (None, self._found)
+
+
+def _address(value: Tensor | None) -> int:
+    return id(value) if value is None or value.is_mkldnn else value.data_ptr()  # that layout tells none
+
+
+def _has_hooks(vision: GemVisionTransformer) -> bool:
+    """Whether something looks on at its modules, which a replay would not call."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in vision.modules())

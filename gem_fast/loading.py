@@ -15,7 +15,7 @@ from gem_fast.kernels.cpu_library import why_missing, why_no_vnni
 
 from .dtypes import INT8, dtype_name
 from .errors import ModelError, warn_caller
-from .graphs import GraphedForward, require_cuda
+from .graphs import graphs_of
 from .method import Method, find_method
 from .model import GemModel
 from .options import GemOptions
@@ -44,7 +44,7 @@ def load(
     pooling: str = "head",
     rotated: bool = False,
     sigmoid: bool = False,
-    graph: bool = False,
+    graph: bool | None = None,
     **options: Any,
 ) -> GemModel:
     """Load a model with the path of GEM or another method.
@@ -79,7 +79,8 @@ def load(
         sigmoid: a pixel's confidence is `sigmoid(scale · cosine + bias)` of its best class, for SigLIP; by default it
             is the softmax over classes, from which the bias cancels.
         graph: run the vision transformer by CUDA graphs, one recorded for each shape of pixels at its first use and
-            kept for the next: for small batches, of which the host is the limit. It takes a CUDA device.
+            kept for the next: for small batches, of which the host is the limit. It takes a CUDA device. By default a
+            shape is recorded there when it comes for the second time, unless the batch is large; False never does.
         **options: fields of `GemOptions`, such as `gem_blocks=6` or `iterations=1`, which change the method `"gem"`.
 
     Raises:
@@ -94,8 +95,7 @@ def load(
     where = usable_device(device)
     if named == INT8:
         require_int8(where, backend)
-    if graph:
-        require_cuda(where)
+    graphs = graphs_of(graph, where)
     if where.type == "cpu" and not (backend or os.environ.get(VARIABLE)):
         warn_of_plain_torch()
     unknown = set(options) - set(GemOptions.__dataclass_fields__)
@@ -126,7 +126,7 @@ def load(
         feature_surgery=feature_surgery,
         logit_bias=checkpoint.logit_bias if sigmoid else None,
         copies_on=all_of(where),
-        graphs=GraphedForward() if graph else None,
+        graphs=graphs,
     )
 
 

@@ -133,13 +133,6 @@ def is_compiled_for(device: torch.device) -> bool:
     return architecture(device) in COMPILED
 
 
-@functools.cache
-def kernel(module: str, name: str) -> Any:
-    """A kernel of a module of `gem_fast.kernels`, imported with Triton at its first launch; an `import` at each takes a
-    microsecond."""
-    return getattr(importlib.import_module(f"gem_fast.kernels.{module}"), name)
-
-
 def on_device(device: torch.device) -> Any:
     """Triton launches on the current device, so make it that of the tensors."""
     return torch.cuda.device(device.index) if device.type == "cuda" else contextlib.nullcontext()  # faster by its index

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,8 +12,9 @@ import pytest
 import torch
 
 import gem_fast
+from gem_fast import graphs
 from gem_fast.errors import ModelError
-from gem_fast.graphs import CudaRecorder, GraphedForward
+from gem_fast.graphs import CudaRecorder, GraphedForward, graphs_of
 from gem_fast.options import GemOptions
 from gem_fast.towers.vision_config import VisionConfig
 from gem_fast.towers.vit import GemVisionTransformer
@@ -21,8 +23,12 @@ from gem_fast.towers.vit import GemVisionTransformer
 class FakeRecorder:
     """Results stay where they were recorded, as those of a graph do, and no two turns may overlap."""
 
-    def __init__(self):
+    def __init__(self, reason=None):
         self.recorded, self.replayed, self.settled, self.alone, self._busy = 0, 0, 0, [], Lock()
+        self.reason = reason
+
+    def why_not(self, device):
+        return self.reason
 
     @contextmanager
     def turn(self, device):
@@ -112,16 +118,93 @@ def test_an_environment_that_names_a_backend_is_another_graph(vision, recorder, 
         lambda vision: vision.double().float(),
         lambda vision: vision.bfloat16(),
         lambda vision: vision.position_embedding.mul_(2),
+        lambda vision: setattr(vision.ln_post, "weight", torch.nn.Parameter(torch.full((32,), 3.0))),
+        lambda vision: setattr(vision.blocks[1].ln_1.bias, "data", torch.full((32,), 3.0)),
     ],
-    ids=["there and back", "cast", "positions"],
+    ids=["there and back", "cast", "positions", "another parameter", "other memory"],
 )
 def test_weights_elsewhere_are_recorded_again(vision, recorder, change):
     graphed, pixels = GraphedForward(recorder), image(1, 3, 40, 32)
     graphed(vision, pixels)
     change(vision)
     assert same(graphed(vision, pixels), vision(pixels))
-    assert (recorder.recorded, recorder.settled, len(graphed._graphs)) == (2, 2, 1)
+    assert (recorder.recorded, recorder.settled, len(graphed._graphs)) == (2, 1, 1)
     assert recorder.alone == [True, True]  # the memory that both left is not taken again
+
+
+def test_of_another_model_nothing_is_taken(vision, recorder):
+    graphed, pixels, other = GraphedForward(recorder), image(1, 3, 32, 32), copy.deepcopy(vision)
+    other.ln_post.weight.mul_(2)
+    for each in (vision, other, vision):
+        assert same(graphed(each, pixels), each(pixels))
+    assert recorder.recorded == 3
+
+
+def test_unasked_a_shape_is_recorded_when_it_comes_again(vision, recorder):
+    graphed = GraphedForward(recorder, unasked=True)
+    for seed, height in enumerate((32, 40, 48, 40, 40)):
+        pixels = image(1, 3, height, 32, seed=seed)
+        assert same(graphed(vision, pixels), vision(pixels))
+    assert (recorder.recorded, recorder.replayed) == (1, 2)
+
+
+def test_unasked_shapes_in_rotation_do_not_take_each_others_place(vision, recorder, monkeypatch):
+    monkeypatch.setattr(graphs, "PATIENCE", 5)
+    graphed = GraphedForward(recorder, most=2, unasked=True)
+    for _ in range(5):
+        for count in (1, 2, 3):
+            graphed(vision, image(count, 3, 32, 32))
+    assert recorder.recorded == 2
+    for _ in range(3):
+        assert same(graphed(vision, image(3, 3, 32, 32)), vision(image(3, 3, 32, 32)))
+    assert (recorder.recorded, len(graphed._graphs)) == (3, 2)
+
+
+@pytest.mark.parametrize("reason", ["a large batch", "hooks", "another capture"])
+def test_unasked_what_a_graph_would_not_serve_is_launched(vision, monkeypatch, reason):
+    recorder, called = FakeRecorder(reason if reason == "another capture" else None), []
+    if reason == "a large batch":
+        monkeypatch.setattr(graphs, "MOST_TOKENS", 3 * 16 - 1)
+    if reason == "hooks":
+        vision.ln_post.register_forward_hook(lambda *_: called.append(1))
+    graphed, pixels = GraphedForward(recorder, unasked=True), image(3, 3, 32, 32)
+    for _ in range(3):
+        assert same(graphed(vision, pixels), vision(pixels))
+    assert recorder.recorded == 0
+    if reason == "a large batch":
+        for _ in range(2):
+            graphed(vision, pixels[:2])
+        assert recorder.recorded == 1
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("none left"), RuntimeError("operation not permitted\nsee")])
+def test_unasked_what_cannot_be_recorded_is_launched(vision, error):
+    class Failing(FakeRecorder):
+        def record(self, call, alone):
+            self.recorded += 1
+            raise error
+
+    recorder, pixels = Failing(), image(1, 3, 32, 32)
+    graphed = GraphedForward(recorder, unasked=True)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for _ in range(4):
+            assert same(graphed(vision, pixels), vision(pixels))
+    assert recorder.recorded == 1
+    told = [] if isinstance(error, torch.OutOfMemoryError) else ["a CUDA graph: operation not permitted; it is"]
+    assert [text in str(each.message) for text, each in zip(told, warned, strict=True)] == [True] * len(told)
+    with pytest.raises(RuntimeError, match=r"none left|not permitted"):
+        GraphedForward(recorder)(vision, pixels)
+
+
+def test_they_serve_unasked_where_they_were_found_right(monkeypatch):
+    cuda = torch.device("cuda", 0)
+    assert graphs_of(None, torch.device("cpu")) is None
+    assert graphs_of(False, cuda) is None
+    monkeypatch.setattr(torch.version, "hip", None)
+    assert graphs_of(None, cuda)._unasked
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert graphs_of(None, cuda) is None
 
 
 def test_the_least_recently_used_go_first(vision, recorder):
@@ -156,10 +239,12 @@ def test_a_failure_is_told_and_nothing_of_it_is_kept(vision, recorder):
 
 
 def test_copies_and_pickles_have_no_graphs(vision, recorder):
-    graphed = GraphedForward(recorder)
-    graphed(vision, image(1, 3, 32, 32))
+    graphed = GraphedForward(recorder, most=3, unasked=True)
+    for _ in range(2):
+        graphed(vision, image(1, 3, 32, 32))
     for other in (copy.deepcopy(graphed), pickle.loads(pickle.dumps(graphed))):
         assert not other._graphs
+        assert (other._most, other._unasked) == (3, True)
 
 
 def test_a_model_runs_by_them(recorder):
@@ -173,7 +258,7 @@ def test_a_model_runs_by_them(recorder):
 
 
 def test_other_devices_are_refused(vision):
-    with pytest.raises(ModelError, match="graph=True takes a CUDA device, and the model is on cpu"):
+    with pytest.raises(ModelError, match="graph=True: it takes a CUDA device, and the model is on cpu"):
         gem_fast.load("gem-tiny", graph=True)
     with pytest.raises(ModelError, match="CUDA device"):
         GraphedForward(CudaRecorder())(vision, image(1, 3, 32, 32))

@@ -18,7 +18,7 @@ from unittest.mock import patch
 import torch
 import triton
 from gem_fast.bench.tables import markdown_table
-from gem_fast.kernels import first_use, triton_host
+from gem_fast.kernels import first_use, triton_host, triton_kernel
 from gem_fast.kernels.attention import pair_attention, self_self_attention
 from gem_fast.kernels.attention.triton import launch
 from gem_fast.kernels.backends import OPERATIONS
@@ -105,6 +105,7 @@ def no_gpu() -> Iterator[None]:
         ):
             stack.enter_context(patch.object(where, name, stand_in, create=where in (Tensor, torch._C)))
         stack.enter_context(patch.dict(first_use._found, known))
+        stack.enter_context(patch.dict(triton_kernel._known, clear=True))
         triton.runtime.driver.set_active(driver)
         try:
             yield
@@ -142,7 +143,7 @@ def calls() -> dict[str, Callable[[], Any]]:
 
 @dataclass(frozen=True)
 class HostTime:
-    """Of a call, in µs: in all, and what is Triton's from `kernel[grid](...)` on, and memory's."""
+    """Of a call, in µs: in all, what is Triton's from the call of a kernel, or of its code, on, and memory's."""
 
     launches: int
     total: float
@@ -157,22 +158,34 @@ class HostTime:
 def host_time(call: Callable[[], Any], loops: int = 500, rounds: int = 15) -> HostTime:
     """Medians; the parts are taken out of a call and timed by themselves."""
     call()  # compiles
-    launches, tensors, run, empty = [], [], JITFunction.run, torch.empty
+    launches: list[Callable[[], Any]] = []
+    tensors, run, code, empty = [], JITFunction.run, CompiledKernel.__getitem__, torch.empty
 
-    def followed_run(*arguments: Any, **options: Any) -> Any:
-        launches.append((arguments, options))
-        return run(*arguments, **options)
+    def followed_run(kernel: JITFunction, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> Any:
+        launches.append(lambda: kernel[grid](*arguments, **options))
+        return run(kernel, *arguments, grid=grid, warmup=warmup, **options)
+
+    def followed_code(compiled: CompiledKernel, grid: Any) -> Any:
+        def runner(*arguments: Any) -> None:
+            launches.append(lambda: compiled[grid](*arguments))
+            code(compiled, grid)(*arguments)
+
+        return runner
 
     def followed_empty(*arguments: Any, **options: Any) -> Tensor:
         tensors.append((arguments, options))
         return empty(*arguments, **options)
 
-    with patch.object(JITFunction, "run", followed_run), patch.object(torch, "empty", followed_empty):
+    with (
+        patch.object(JITFunction, "run", followed_run),
+        patch.object(CompiledKernel, "__getitem__", followed_code),
+        patch.object(torch, "empty", followed_empty),
+    ):
         call()
 
     def launch_all() -> None:
-        for (kernel, *arguments), options in launches:
-            kernel[options["grid"]](*arguments, **{k: v for k, v in options.items() if k not in ("grid", "warmup")})
+        for launched in launches:
+            launched()
 
     def allocate_all() -> None:
         for arguments, options in tensors:

@@ -85,24 +85,21 @@ def attention_cases(kinds: tuple[str, ...], quick: bool) -> Iterator[Case]:
             for setting in ANY_NORM:
                 yield _case("any_norm", name, TOWERS[name], kind, setting)
             for method, row in PAIRS.items():
-                yield Case(
-                    "pairs", f"{name}, {method}", kind, functools.partial(pairs_problem, TOWERS[name], kind, row)
-                )
+                build = functools.partial(pairs_problem, TOWERS[name], kind, row)
+                yield Case("pairs", f"{name}, {method}", kind, build)
         for layout in LAYOUTS:
             for shape in (ODD_SHAPE, TOWERS[QUICK[0]]):
                 for setting in EVERY_NUMBER[:2]:
                     name = f"{shape[1]} tokens, {layout}"
                     yield _case("layouts", name, shape, kind, setting, layout=layout)
-        for name, shape in HUGE.items():
-            if kind == "bfloat16" and not quick:
-                yield Case(
-                    "self_self", f"{name}, {EVERY_NUMBER[0]}", kind, functools.partial(huge_problem, shape, kind)
-                )
+        for name, shape in HUGE.items() if kind == "bfloat16" and not quick else ():
+            build = functools.partial(huge_problem, shape, kind)
+            yield Case("self_self", f"{name}, {EVERY_NUMBER[0]}", kind, build)
 
 
 def _case(kernel: str, name: str, shape: Shape, kind: str, setting: Setting, **options: Any) -> Case:
     build = functools.partial(attention_problem, shape, kind, setting, **options)
-    return Case(kernel, f"{name}, {setting}", kind, build)
+    return Case(kernel, f"{name}, {setting}", kind, build, timed=kernel != "layouts")
 
 
 def attention_problem(

@@ -40,12 +40,14 @@ class Case:
         kernel: what `--only` picks it by.
         shape: what is computed, for the reader; with kernel and kind it identifies the case.
         build: makes its tensors on a device. Off a GPU nothing of it is compiled.
+        timed: whether how long it takes is of interest.
     """
 
     kernel: str
     shape: str
     kind: str
     build: Callable[[torch.device], Problem]
+    timed: bool = True
 
     def __str__(self) -> str:
         return f"{self.kernel} {self.shape} {self.kind}"

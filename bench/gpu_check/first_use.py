@@ -14,7 +14,7 @@ from .cases import Call, Case, Problem
 
 def first_use_cases(kinds: tuple[str, ...]) -> Iterator[Case]:
     for kind in kinds:
-        yield Case("first_use", "its trials", kind, functools.partial(first_use_problem, kind))
+        yield Case("first_use", "its trials", kind, functools.partial(first_use_problem, kind), timed=False)
 
 
 def first_use_problem(kind: str, device: torch.device) -> Problem:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from gem_fast.bench.providers import Provider
+from gem_fast.bench.providers import Provider, Subject
 from gem_fast.bench.subjects import make_subject, random_pixels
 from gem_fast.bench.torch_provider import build, eager_forward
 from gem_fast.kernels import decode_labels
@@ -20,11 +20,12 @@ from gem_fast.model import GemModel
 from gem_fast.preprocess import to_pixels
 from gem_fast.scores import score_patches
 
-from .cases import Case, Outputs, Problem
+from .cases import Call, Case, Outputs, Problem
 from .decoding import regret
 
 FORWARDS = (("ViT-B-16", 8, 224), ("ViT-B-16-quickgelu", 3, 448), ("ViT-B-16", 4, 448))  # model, images, side
 SIDE = 448  # of gem-tiny's labels
+_FOLDERS: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def forward_cases(kinds: tuple[str, ...], quick: bool) -> Iterator[Case]:
@@ -41,24 +42,24 @@ def forward_problem(
     """Random weights and pixels; float64 is eager code over open_clip's modules, which shares nothing with ours."""
     pixels = torch.from_numpy(random_pixels(batch, size)).to(device)
     dtype = str(DTYPES[kind]).removeprefix("torch.")
-    with tempfile.TemporaryDirectory() as folder:
-        subject = make_subject(model, Path(folder))
-        exact = eager_forward(subject, str(device), torch.float64)
-        eager = build(Provider("eager", "eager", dtype), subject, str(device))
-        engines = {
-            backend: build(Provider(backend, "engine", dtype, backend), subject, str(device))
-            for backend in (checked, "sdpa")
-        }
+    subject = subject_of(model)
+    exact = eager_forward(subject, str(device), torch.float64)
+    eager = build(Provider("eager", "eager", dtype), subject, str(device))
+    ours, sdpa = (build(Provider(way, "engine", dtype, way), subject, str(device)) for way in (checked, "sdpa"))
     return Problem(
-        ours={f"engine on {checked}": functools.partial(engines[checked], pixels)},
-        rivals={
-            "engine on sdpa": functools.partial(engines["sdpa"], pixels),
-            "eager": functools.partial(eager, pixels),
-        },
+        ours={f"engine on {checked}": functools.partial(ours, pixels)},
+        rivals={"engine on sdpa": functools.partial(sdpa, pixels), "eager": functools.partial(eager, pixels)},
         truth=lambda: {"features": exact(pixels)},
         plain=lambda: {"features": eager(pixels)},
         outputs=lambda features: {"features": features},
     )
+
+
+@functools.cache
+def subject_of(model: str) -> Subject:
+    """A model, made once for all its cases; the folder of its weights goes with the process."""
+    _FOLDERS.append(tempfile.TemporaryDirectory())
+    return make_subject(model, Path(_FOLDERS[-1].name))
 
 
 Decoded = list[tuple[Tensor, Tensor, Tensor]]  # of each scene its scores [P, h, w], labels and confidences
@@ -71,17 +72,16 @@ def scenes() -> dict[str, list[str]]:
 
 
 def labels_problem(kind: str, device: torch.device, checked: str = "triton") -> Problem:
-    """gem-tiny on the sample scenes, squashed to one size; float64 is the reference backend on the CPU."""
+    """gem-tiny on the sample scenes, squashed to one size; float64 is the reference backend."""
     on_backend = {
         backend: gem_fast.load("gem-tiny", device=device, dtype=DTYPES[kind], backend=backend)
         for backend in (checked, "sdpa", "reference")
     }
-    exact_model = gem_fast.load("gem-tiny", backend="reference")
+    exact_model = gem_fast.load("gem-tiny", device=device, backend="reference")
     exact_model.vision.double()
-    pixels = scene_pixels(exact_model)
+    pixels = scene_pixels(exact_model).to(device)
     words = {name: exact_model.encode_text(found) for name, found in scenes().items()}
     exact = decoded(exact_model, pixels.double(), words)
-    there, words_there = pixels.to(device), {name: found.to(device) for name, found in words.items()}
 
     def outputs(results: Decoded) -> Outputs:
         """Labels are judged by the scores that they come from: where classes are near, those of others are noise."""
@@ -95,14 +95,14 @@ def labels_problem(kind: str, device: torch.device, checked: str = "triton") -> 
         ]
         return {name: torch.cat([scene[name] for scene in each])[:, None] for name in each[0]}
 
+    calls: dict[str, Call] = {
+        f"engine on {name}": functools.partial(decoded, each, pixels, words) for name, each in on_backend.items()
+    }
     return Problem(
-        ours={f"engine on {checked}": functools.partial(decoded, on_backend[checked], there, words_there)},
-        rivals={
-            "engine on sdpa": functools.partial(decoded, on_backend["sdpa"], there, words_there),
-            "engine on reference": functools.partial(decoded, on_backend["reference"], there, words_there),
-        },
+        ours={f"engine on {checked}": calls.pop(f"engine on {checked}")},
+        rivals=calls,
         truth=lambda: {name: value * (name != "regret") for name, value in outputs(exact).items()},
-        plain=lambda: outputs(decoded(on_backend["reference"], there, words_there)),
+        plain=lambda: outputs(decoded(on_backend["reference"], pixels, words)),
         outputs=outputs,
     )
 

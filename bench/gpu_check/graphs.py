@@ -1,14 +1,12 @@
 """Cases of the forward by CUDA graphs against the same without: two shapes in turns, two threads, a second stream."""
 
 import functools
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import torch
-from gem_fast.bench.subjects import make_subject, random_pixels
+from gem_fast.bench.subjects import random_pixels
 from gem_fast.bench.torch_provider import eager_forward, load_weights
 from gem_fast.kernels.attention.triton.tile_trials import DTYPES
 from torch import Tensor
@@ -19,24 +17,25 @@ from gem_fast.towers.packing import pack_vision
 from gem_fast.towers.served import vision_config
 
 from .cases import Case, Outputs, Problem
+from .forward import subject_of
 
 SHAPES = ((1, 448), (3, 224))  # images, side
 
 
 def graph_cases(kinds: tuple[str, ...]) -> Iterator[Case]:
     for kind in kinds:
-        yield Case("graphs", "ViT-B-16, 1 × 448² and 3 × 224² in turns", kind, functools.partial(graphs_problem, kind))
+        build = functools.partial(graphs_problem, kind)
+        yield Case("graphs", "ViT-B-16, 1 × 448² and 3 × 224² in turns", kind, build, timed=False)
 
 
 def graphs_problem(
     kind: str, device: torch.device, model: str = "ViT-B-16", backend: str = "triton", recorder: Any = None
 ) -> Problem:
     """What replays give may be as far from float64 as what the same kernels give when they are launched one by one."""
-    with tempfile.TemporaryDirectory() as folder:
-        subject = make_subject(model, Path(folder))
-        exact = eager_forward(subject, str(device), torch.float64)
-        options, config = GemOptions(**subject.options), vision_config(subject.model_cfg)
-        vision = pack_vision(load_weights(subject), config, options, backend).to(device, DTYPES[kind])
+    subject = subject_of(model)
+    exact = eager_forward(subject, str(device), torch.float64)
+    options, config = GemOptions(**subject.options), vision_config(subject.model_cfg)
+    vision = pack_vision(load_weights(subject), config, options, backend).to(device, DTYPES[kind])
     graphed, images = GraphedForward(recorder), [torch.from_numpy(random_pixels(*shape)).to(device) for shape in SHAPES]
 
     def replayed(pixels: Tensor) -> Tensor:

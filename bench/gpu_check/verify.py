@@ -3,9 +3,11 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from .cases import Call, Outputs, Problem
 from .fences import Fences
@@ -86,14 +88,13 @@ def _check(
     try:
         with fences:
             results = call()
-        outputs = {output: result.clone() for output, result in problem.outputs(results).items()}
-        first = time.perf_counter() - started
-        judged = replace(_judged(name, True, outputs, truth, allowed), first_seconds=first)
+        first, kept = time.perf_counter() - started, [each.clone() for each in _tensors(results)]
+        judged = replace(_judged(name, True, problem.outputs(results), truth, allowed), first_seconds=first)
         if judged.verdict != RIGHT:
             return judged
         if fences.broken():
             return replace(judged, verdict=WRONG, reason="memory past an end was written")
-        reason = next((why for manner in manners.items() if (why := _why_other(problem, call, outputs, *manner))), "")
+        reason = next((why for manner in manners.items() if (why := _why_other(call, kept, *manner))), "")
         return replace(judged, verdict=WRONG, reason=reason) if reason else judged
     except Exception as error:  # a kernel may fail in the compiler or on the device, in many ways
         return Check(name, True, FAILED, first_line(error))
@@ -112,15 +113,19 @@ def _judged(name: str, ours: bool, outputs: Outputs, truth: Outputs, allowed: di
     return Check(name, ours, WRONG if wrong else RIGHT, "; ".join(wrong), errors, allowed)
 
 
-def _why_other(problem: Problem, call: Call, outputs: Outputs, manner: str, how: tuple[Way, int]) -> str | None:
+def _tensors(results: Any) -> list[Tensor]:
+    return [each for each in tree_leaves(results) if isinstance(each, Tensor)]
+
+
+def _why_other(call: Call, kept: list[Tensor], manner: str, how: tuple[Way, int]) -> str | None:
     """What is told of a call that, made another way, gives other bits."""
     way, repeats = how
     try:
         other = way(call)
         for _ in range(repeats):
-            for output, result in problem.outputs(other()).items():
-                if not torch.equal(result, outputs[output]):
-                    return f"{manner}, {output} has other bits"
+            found = _tensors(other())
+            if len(found) != len(kept) or not all(map(torch.equal, found, kept)):
+                return f"{manner}, it gives other bits"
     except Exception as error:  # what can't be captured, for one
         return f"{manner}: {first_line(error)}"
     return None

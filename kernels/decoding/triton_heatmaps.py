@@ -1,12 +1,16 @@
 """The launchers of heat maps on a GPU; Triton is imported on first use."""
 
 import torch
+from gem_fast.kernels.operators import register
 from gem_fast.kernels.triton_host import on_device
+from gem_fast.kernels.triton_kernel import TritonKernel
 from torch import Tensor
 
 from .triton_limits import why_not
 
 CORNERS, PIXELS = 32, 512  # that a program takes at a time: of each side of a tile, of a row
+_EXTREMES = TritonKernel("decoding.heatmaps_kernel", "extremes_kernel")
+_HEATMAPS = TritonKernel("decoding.heatmaps_kernel", "heatmaps_kernel")
 
 
 def triton_decode_heatmaps(scores: Tensor, size: tuple[int, int]) -> Tensor:
@@ -22,17 +26,11 @@ def triton_decode_heatmaps(scores: Tensor, size: tuple[int, int]) -> Tensor:
     reason = why_not(scores, size)
     if reason:
         raise ValueError(f"Triton can't serve this: {reason}")
-    return torch.ops.gem_fast.decode_heatmaps_triton(scores, *size)
+    found: Tensor = _OPERATOR(scores, *size)
+    return found
 
 
-@torch.library.custom_op(
-    "gem_fast::decode_heatmaps_triton",
-    mutates_args=(),
-    schema="(Tensor scores, SymInt height, SymInt width) -> Tensor",
-)
 def _heatmaps(scores: Tensor, height: int, width: int) -> Tensor:
-    from .heatmaps_kernel import extremes_kernel, heatmaps_kernel
-
     P, h, w = scores.shape
     heatmaps = torch.empty(P, height, width, dtype=scores.dtype, device=scores.device)
     if heatmaps.numel():
@@ -40,12 +38,14 @@ def _heatmaps(scores: Tensor, height: int, width: int) -> Tensor:
         extremes = torch.empty(P, 2, dtype=torch.float32, device=scores.device)
         shape = (h, w, height, width)
         with on_device(scores.device):
-            extremes_kernel[(P,)](scores, extremes, *shape, PIXELS=CORNERS, num_warps=4)
-            lines = (P * height, -(-width // PIXELS))
-            heatmaps_kernel[lines](scores, extremes, heatmaps, *shape, PIXELS=PIXELS, num_warps=4)
+            _EXTREMES((P, 1, 1), (scores, extremes), *shape, PIXELS=CORNERS, num_warps=4)
+            lines = (P * height, -(-width // PIXELS), 1)
+            _HEATMAPS(lines, (scores, extremes, heatmaps), *shape, PIXELS=PIXELS, num_warps=4)
     return heatmaps
 
 
-@_heatmaps.register_fake
-def _(scores: Tensor, height: int, width: int) -> Tensor:
+def _fake(scores: Tensor, height: int, width: int) -> Tensor:
     return scores.new_empty(scores.shape[0], height, width)
+
+
+_OPERATOR = register("decode_heatmaps_triton(Tensor scores, SymInt height, SymInt width) -> Tensor", _heatmaps, _fake)

@@ -5,11 +5,13 @@ import math
 import torch
 from gem_fast.kernels.operators import register
 from gem_fast.kernels.triton_host import on_device
+from gem_fast.kernels.triton_kernel import TritonKernel
 from torch import Tensor
 
 from .triton_limits import why_not
 
 PIXELS, CLASSES, WARPS = 64, 4, 2  # of a step: a pixel to a lane, and the float32 that it reads at once
+_KERNEL = TritonKernel("decoding.labels_kernel", "labels_kernel")
 
 
 def triton_decode_labels(
@@ -33,18 +35,20 @@ def triton_decode_labels(
 
 
 def _labels(scores: Tensor, height: int, width: int, logit_scale: float, threshold: float) -> tuple[Tensor, Tensor]:
-    from .labels_kernel import labels_kernel
-
     _, h, w = scores.shape
     labels = torch.empty(height, width, dtype=torch.int32, device=scores.device)
     confidence = torch.empty(height, width, dtype=torch.float32, device=scores.device)
     if labels.numel():
         logits = in_groups(scores, logit_scale)
         with on_device(scores.device):
-            labels_kernel[(-(-width // PIXELS), height)](
-                logits, labels, confidence, logits.shape[2] // CLASSES, h, w, height, width, threshold,
-                PIXELS=PIXELS, CLASSES=CLASSES, num_warps=WARPS,
-            )  # fmt: skip
+            _KERNEL(
+                (-(-width // PIXELS), height, 1),
+                (logits, labels, confidence),
+                *(logits.shape[2] // CLASSES, h, w, height, width, float(threshold)),
+                PIXELS=PIXELS,
+                CLASSES=CLASSES,
+                num_warps=WARPS,
+            )
     return labels, confidence
 
 

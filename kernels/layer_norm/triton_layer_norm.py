@@ -2,13 +2,15 @@
 
 import torch
 from gem_fast.kernels.operators import register
-from gem_fast.kernels.triton_host import is_compiled_for, kernel, on_device, why_no_triton
+from gem_fast.kernels.triton_host import is_compiled_for, on_device, why_no_triton
+from gem_fast.kernels.triton_kernel import TritonKernel
 from torch import Tensor
 
 from .buffers import by_name, contiguous, inputs, outputs
 from .normed import Normed
 
 WIDEST = 8192  # channels that one program holds in registers
+_KERNEL = TritonKernel("layer_norm.kernel", "layer_norm_kernel")
 
 
 def why_not(
@@ -102,9 +104,10 @@ def _layer_norm(
         x, added = inputs(x, branch, y.shape)
         width = 1 << (C - 1).bit_length()
         with on_device(x.device):
-            kernel("layer_norm.kernel", "layer_norm_kernel")[(N, B)](
-                x, contiguous(front), added, contiguous(weight), contiguous(bias), total, y, norms,
-                contiguous(aside), contiguous(aside_branch), other,
+            _KERNEL(
+                (N, B, 1),
+                (x, contiguous(front), added, contiguous(weight), contiguous(bias), total, y, norms,
+                 contiguous(aside), contiguous(aside_branch), other),
                 *x.stride()[:2], *added.stride()[:2], eps, norm_scale or 0.0,
                 FIRST=0 if front is None else len(front), C=C, WIDTH=width, ADDS=branch is not None,
                 NORMS=norms is not None, ASIDE=aside is not None, num_warps=min(8, max(1, width // 256)),

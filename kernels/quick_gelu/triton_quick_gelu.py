@@ -1,10 +1,12 @@
 """The launcher of QuickGELU in place; Triton is imported on first use."""
 
 from gem_fast.kernels.operators import register
-from gem_fast.kernels.triton_host import is_compiled_for, kernel, on_device, why_no_triton
+from gem_fast.kernels.triton_host import is_compiled_for, on_device, why_no_triton
+from gem_fast.kernels.triton_kernel import TritonKernel
 from torch import Tensor
 
 BLOCK = 2048  # elements of a program: sixteen a thread
+_KERNEL = TritonKernel("quick_gelu.kernel", "quick_gelu_kernel")
 
 
 def why_not(x: Tensor) -> str | None:
@@ -28,7 +30,7 @@ def triton_quick_gelu(x: Tensor) -> Tensor:
 def _quick_gelu(x: Tensor) -> None:
     if n := x.numel():
         with on_device(x.device):
-            kernel("quick_gelu.kernel", "quick_gelu_kernel")[(-(-n // BLOCK),)](x, n, BLOCK=BLOCK, num_warps=4)
+            _KERNEL((-(-n // BLOCK), 1, 1), (x,), n, BLOCK=BLOCK, num_warps=4)
 
 
 _OPERATOR = register("quick_gelu_triton(Tensor(a!) x) -> ()", _quick_gelu, lambda x: None)

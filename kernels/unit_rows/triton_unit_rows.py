@@ -2,10 +2,12 @@
 
 import torch
 from gem_fast.kernels.operators import register
-from gem_fast.kernels.triton_host import is_compiled_for, kernel, on_device, why_no_triton
+from gem_fast.kernels.triton_host import is_compiled_for, on_device, why_no_triton
+from gem_fast.kernels.triton_kernel import TritonKernel
 from torch import Tensor
 
 WIDEST = 8192  # channels that one program holds in registers
+_KERNEL = TritonKernel("unit_rows.kernel", "unit_rows_kernel")
 
 
 def why_not(x: Tensor) -> str | None:
@@ -31,9 +33,8 @@ def _unit_rows(x: Tensor) -> Tensor:
     if x.numel():
         width = 1 << (C - 1).bit_length()
         with on_device(x.device):
-            kernel("unit_rows.kernel", "unit_rows_kernel")[(x.numel() // C,)](
-                x, out, C=C, WIDTH=width, num_warps=min(8, max(1, width // 256))
-            )
+            warps = min(8, max(1, width // 256))
+            _KERNEL((x.numel() // C, 1, 1), (x, out), C=C, WIDTH=width, num_warps=warps)
     return out
 
 

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,7 +130,7 @@ def test_bits_that_change_from_run_to_run_are_told():
     runs = itertools.count()
     problem = doubling(ours={"racing": lambda truth: truth * (1 + 1e-12 * (next(runs) == 3)), "fine": off(0.0)})
     checks = verify(problem, repeats=5)
-    assert [check.reason for check in checks] == ["run again, out has other bits", ""]
+    assert [check.reason for check in checks] == ["run again, it gives other bits", ""]
     runs = itertools.count()
     assert [check.verdict for check in verify(problem, repeats=2)] == [RIGHT, RIGHT]
 
@@ -283,6 +284,8 @@ def test_all_is_verified_before_anything_is_timed_and_kept_after_each(tmp_path):
     assert kept == [2, 2]
     _, _, content, _ = check_all(tmp_path, *cases, timer=None)
     assert not content["benchmarks"]
+    check_all(tmp_path, *(replace(each, timed=False) for each in cases), timer=followed)
+    assert steps[6:] == ["ran"] * 8
 
 
 def test_after_the_device_is_lost_nothing_is_called_right(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Results as files, comparison of two runs, the report and its plots."""
 
+import io
 import json
 import sys
 
@@ -11,7 +12,8 @@ from gem_fast.bench.measure import Figure, ratio
 from gem_fast.bench.plots import plots, to_png
 from gem_fast.bench.providers import Provider
 from gem_fast.bench.records import Row, document, merged, read_document, read_rows, row_of, write_document
-from gem_fast.bench.sweep import waterfall
+from gem_fast.bench.sweep import Outcome, Sweep, waterfall
+from rich.console import Console
 from typer.testing import CliRunner
 
 from gem_fast.cli import app
@@ -235,3 +237,18 @@ def test_rows_of_a_case_keep_their_order():
         ["engine float32", "sdpa float32"],
         ["sdpa float32"],
     ]
+
+
+def test_a_run_that_is_cut_short_has_what_it_found(monkeypatch, tmp_path):
+    def cut_short(asked, steps, tell):
+        outcome = Outcome([], CEILINGS)
+        for each in (row(), row("sdpa", seconds=(2.0,))):
+            outcome.rows.append(each)
+            tell(outcome)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs.sweep, "run", cut_short)
+    path, nowhere = tmp_path / "run.json", Console(file=io.StringIO())
+    with pytest.raises(KeyboardInterrupt):
+        runs.measure_run(Sweep(), runs.Files(path), nowhere, nowhere)
+    assert [each.seconds for each in read_rows(read_document(path))] == [(0.9, 1.0, 1.2), (2.0,)]

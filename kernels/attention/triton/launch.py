@@ -5,11 +5,11 @@ The kernels are imported on first use, so that importing this package needs neit
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from gem_fast.kernels.operators import register
-from gem_fast.kernels.triton_host import architecture, is_compiled_for, kernel, on_device, why_no_triton
+from gem_fast.kernels.triton_host import architecture, is_compiled_for, on_device, why_no_triton
+from gem_fast.kernels.triton_kernel import TritonKernel
 from torch import Tensor
 
 from .tile_choice import tiles_of
@@ -124,6 +124,14 @@ _OPERATOR = register(
 
 INTERPRETER = Device("interpreter", 1, "interpreter")
 
+_ROOM = "attention.triton"
+_NORMALIZE = TritonKernel(f"{_ROOM}.refine", "normalize_kernel")
+_REFINE = TritonKernel(f"{_ROOM}.refine", "refine_kernel")
+_ROUND = TritonKernel(f"{_ROOM}.round", "round_kernel")
+_ASSIGN = TritonKernel(f"{_ROOM}.assign", "assign_kernel")
+_RESIDENT = TritonKernel(f"{_ROOM}.resident", "resident_kernel")
+_ATTEND = TritonKernel(f"{_ROOM}.attend", "attend_kernel")
+
 
 class Call:
     """The launches of one call: tensors, tile widths and precision that all of them share."""
@@ -185,15 +193,14 @@ class Call:
         of_tokens = self.temperatures if self.temperatures.ndim == 2 else None
         if of_tokens is not None:
             self.temperatures = torch.empty(self.B, dtype=torch.float32, device=self.qkv.device)
-        _kernel("refine", "normalize_kernel")[grid](
-            self.chosen, units, of_tokens, self.temperatures, *strides, self.N, padded, self.H,
+        _NORMALIZE(
+            grid, (self.chosen, units, of_tokens, self.temperatures), *strides, self.N, padded, self.H,
             D=self.D, ROWS=tile.rows, MEAN=of_tokens is not None, **self.parts, **self.products, num_warps=4,
         )  # fmt: skip
         spare = torch.empty_like(units) if iterations else units
-        launch = _kernel("refine", "refine_kernel")[grid]
         tiles = {"ROWS": tile.rows, "KEYS": tile.keys, **tile.options}
         for _ in range(iterations):
-            launch(units, spare, self.temperatures, self.N, padded, **self.parts, **self.softmax, **tiles)
+            _REFINE(grid, (units, spare, self.temperatures), self.N, padded, **self.parts, **self.softmax, **tiles)
             units, spare = spare, units
         return units
 
@@ -203,9 +210,7 @@ class Call:
             return rows
         out = torch.empty(rows.shape, dtype=rows.dtype, device=rows.device)
         grid = -(-self.N // 64), rows.shape[2] * self.H, self.B
-        _kernel("round", "round_kernel")[grid](
-            rows, out, *rows.stride()[:4], self.N, self.H, D=self.D, ROWS=64, **self.parts, num_warps=4
-        )
+        _ROUND(grid, (rows, out), *rows.stride()[:4], self.N, self.H, D=self.D, ROWS=64, **self.parts, num_warps=4)
         return out
 
     def assign(self, units: Tensor | None, out: Tensor) -> None:
@@ -215,8 +220,9 @@ class Call:
         if units is not None:
             source, (b, p, h, n) = units, units.stride()[:4]
         value = self.value()
-        _kernel("assign", "assign_kernel")[self.grid(self.N, tile, self.H)](
-            source, value, out, self.temperature(), b, n, p, h, *value.stride()[:3], self.N,
+        _ASSIGN(
+            self.grid(self.N, tile, self.H), (source, value, out, self.temperature()),
+            b, n, p, h, *value.stride()[:3], self.N,
             P=self.P, D=self.D, IN_PLACE=units is None, ROWS=tile.rows, KEYS=tile.keys,
             **self.parts, **self.softmax, **tile.options,
         )  # fmt: skip
@@ -227,9 +233,10 @@ class Call:
         value = self.value()
         rows = tile.rows if self.N > 64 else max(16, 1 << (self.N - 1).bit_length())
         options = tile.options if rows >= 64 else {"num_warps": 4, "num_stages": 1}
-        _kernel("resident", "resident_kernel")[(self.H, self.B)](
-            self.chosen, value, out, self.temperature(), *self.chosen.stride()[:4], *value.stride()[:3],
-            self.N, iterations, P=self.P, D=self.D, ROWS=rows, **self.parts, **self.softmax, **options,
+        _RESIDENT(
+            (self.H, self.B, 1), (self.chosen, value, out, self.temperature()),
+            *self.chosen.stride()[:4], *value.stride()[:3], self.N, iterations,
+            P=self.P, D=self.D, ROWS=rows, **self.parts, **self.softmax, **options,
         )  # fmt: skip
 
     def attend(self, iterations: int, out: Tensor) -> None:
@@ -257,18 +264,14 @@ class Call:
         down, across = factors or (None, None)
         strides = (*projections.stride()[:4], *value.stride()[:3], *out.stride()[:3])
         digits = sum((3 * a + b) * 9**i for i, (a, b) in enumerate(pairs))
-        _kernel("attend", "attend_kernel")[self.grid(self.N, tile, self.H)](
-            projections, value, out, self.temperature(), down, across, *strides, self.N,
+        _ATTEND(
+            self.grid(self.N, tile, self.H), (projections, value, out, self.temperature(), down, across),
+            *strides, self.N,
             columns=0 if across is None else len(across), pairs=digits, P=len(pairs),
             share=1.0 / len(pairs) if average else 1.0,
             D=self.D, ROWS=tile.rows, KEYS=tile.keys, WHOLE=self.N % tile.keys == 0, NEAR=factors is not None,
             **self.parts, **self.products, **tile.options,
         )  # fmt: skip
-
-
-@functools.cache
-def _kernel(module: str, name: str) -> Any:
-    return kernel(f"attention.triton.{module}", name)
 
 
 def device_of(device: torch.device) -> Device:
