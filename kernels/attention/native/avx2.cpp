@@ -11,7 +11,7 @@ namespace {
 
 struct Avx2 : Avx2Vectors {
     static constexpr int logit_rows = 4, logit_columns = 3, most_columns = 3;
-    // Rows of a tile so that 16 registers hold it, a row of its right operand and a broadcast; they divide BLOCK.
+    // Rows of a tile so that 16 registers hold it, a row of its right operand and a broadcast; they divide TILE / 2.
     static constexpr int rows_of(int columns) { return columns == 3 ? 4 : columns == 2 ? 6 : 12; }
 
     // Four neighbours each of two rows `step` apart.

@@ -8,7 +8,7 @@ namespace {
 
 struct Avx512 : Avx512Vectors {
     static constexpr int logit_rows = 8, logit_columns = 3, most_columns = 4;
-    // Rows of a tile so that 32 registers hold it, a row of its right operand and a broadcast; they divide BLOCK.
+    // Rows of a tile so that 32 registers hold it, a row of its right operand and a broadcast; they divide TILE / 2.
     static constexpr int rows_of(int columns) { return columns == 4 ? 6 : columns == 3 ? 8 : 12; }
 
     // Four neighbours each of four rows `step` apart.

@@ -41,7 +41,7 @@ protected:
             const int n_I = tokens(I);
             const Word* x_I = x_rows + I / G * width;
             if (WithDivisor) __builtin_memset(partial, 0, BLOCK * W * sizeof(float));
-            // Below the diagonal, as it is rows that fill the last block, of which there are fewer than columns to a tile.
+            // Below the diagonal, where the last block's tokens are rows: those are padded less than columns.
             for (int64_t J = 0; J < I; J += BLOCK) {
                 if (WithDivisor) __builtin_memset(column_sums, 0, BLOCK * sizeof(float));
                 tiles<WithDivisor>(I, J);
@@ -81,11 +81,11 @@ private:
     // Of a block on the diagonal only from the vector on that the diagonal meets.
     template <bool WithDivisor>
     void tiles(int64_t I, int64_t J) {
-        for (int tile = 0; tile < tokens(J); tile += TILE) {
-            const int end = tokens(J) < tile + TILE ? tokens(J) : tile + TILE;
+        for (int start = 0; start < tokens(J); start += TILE) {
+            const int end = tokens(J) < start + TILE ? tokens(J) : start + TILE;
             const int rows = J < I ? tokens(I) : end;
             for (int i = 0; i < rows; i += R) {
-                const int j = J < I || i < tile ? tile : i / W * W;
+                const int j = J < I || i < start ? start : i / W * W;
                 const int columns = (end - j + W - 1) / W;
                 if (columns >= C) head().template tile<WithDivisor, C>(I, i, J, j);
                 else if (columns == 2) head().template tile<WithDivisor, 2>(I, i, J, j);
@@ -98,6 +98,7 @@ private:
     // read from the columns above.
     void multiply_diagonal(int64_t I, const Word* x) {
         constexpr int STRIP = TILE / 2;  // no two of its rows begin more than a vector apart
+        static_assert(2 * STRIP <= 3 * W);
         for (int first = 0; first < tokens(I); first += STRIP) {
             const int rows = tokens(I) - first < STRIP ? tokens(I) - first : STRIP;
             const int begin = (first + rows - 1) / W * W;

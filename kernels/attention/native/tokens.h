@@ -60,7 +60,8 @@ template <class Isa>
 struct Tokens {
     using Vec = typename Isa::Vec;
     static constexpr int W = Isa::lanes, G = Isa::group, R = Isa::logit_rows, C = Isa::logit_columns, TILE = C * W;
-    static_assert(BLOCK % TILE == 0 && TILE % R == 0 && BLOCK % G == 0);
+    static constexpr int AHEAD = 12;  // tokens that are fetched ahead
+    static_assert(BLOCK % TILE == 0 && TILE % R == 0 && TILE % G == 0);
 
     const Problem& problem;
     const int64_t b, h, N, D;
@@ -69,8 +70,6 @@ struct Tokens {
     Tokens(const Problem& problem, int64_t b, int64_t h)
         : problem(problem), b(b), h(h), N(problem.N), D(problem.D),
           padded(up(N, TILE)), width(up(D, W)), depth(D / G) {}
-
-    static constexpr int AHEAD = 12;  // tokens that are fetched ahead
 
     // Takes an array of `count` at `at`, which moves past it.
     template <class T>
@@ -97,7 +96,7 @@ struct Tokens {
         store_row(row, problem.out, at, problem.out_type, D);
     }
 
-    // Tokens lie pages apart, which the hardware does not foresee. Into the second cache, where there is room.
+    // Into the second cache, where there is room: tokens lie pages apart, which the hardware does not foresee.
     template <bool Write>
     void prefetch(const void* memory, int64_t offset, Type type) const {
         const int64_t bytes = type == Type::float32 ? 4 : 2;
