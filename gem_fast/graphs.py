@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gem_fast.kernels.attention.triton.tiles import tf32_is_allowed
 from gem_fast.kernels.backends import VARIABLE
@@ -147,7 +147,7 @@ class GraphedForward:
         self._graphs: OrderedDict[Hashable, _Graph] = OrderedDict()
         self._came: OrderedDict[Hashable, int] = OrderedDict()  # how often, of what is not recorded
         self._refused: set[Hashable] = set()
-        self._weights = _Weights()
+        self._parts = _Parts()
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -168,7 +168,7 @@ class GraphedForward:
         if not self._unasked:
             return self._replayed(key, vision, pixels, original)
         small = len(pixels) * h * w <= MOST_TOKENS
-        if small and self._recorder.why_not(device) is None and self._pays(key) and not _has_hooks(vision):
+        if small and self._recorder.why_not(device) is None and self._pays(key) and not self._parts.have_hooks(vision):
             try:
                 return self._replayed(key, vision, pixels, original)
             except _NotRecordedError as error:
@@ -194,7 +194,7 @@ class GraphedForward:
 
     def _replayed(self, key: Hashable, vision: GemVisionTransformer, pixels: Tensor, original: bool) -> VisionFeatures:
         with self._lock, self._recorder.turn(vision.position_embedding.device):
-            if self._weights.are_others(vision):  # graphs read them where they lay when they were recorded
+            if self._parts.are_elsewhere(vision):  # graphs read them where they lay when they were recorded
                 self._recorder.settle()
                 self._graphs.clear()
             graph = self._graphs.get(key)
@@ -229,34 +229,40 @@ class GraphedForward:
         return _Graph(buffer, replay, results, positions)
 
 
-class _Weights:
-    """Where a model's weights lay when they were last looked at."""
+class _Parts:
+    """A model's modules, and where its weights lay when they were last looked at; the modules are listed once."""
 
     def __init__(self) -> None:
         self._of: GemVisionTransformer | None = None
+        self._modules: list[nn.Module] = []
         self._places: list[tuple[Mapping[str, Tensor | None], str]] = []
         self._found: Hashable = None
 
-    def are_others(self, vision: GemVisionTransformer) -> bool:
-        """Whether they lie elsewhere, or are another model's, than at the last call; not at the first."""
-        if vision is not self._of:
-            self._of = vision
-            self._places = [
-                (members, name)
-                for module in vision.modules()
-                for members in (module._parameters, module._buffers)
-                for name, value in members.items()
-                if value is not None
-            ]
+    def have_hooks(self, vision: GemVisionTransformer) -> bool:
+        """Whether something looks on at its modules, which a replay would not call."""
+        self._list(vision)
+        return any(module._forward_hooks or module._forward_pre_hooks for module in self._modules)
+
+    def are_elsewhere(self, vision: GemVisionTransformer) -> bool:
+        """Whether the weights lie elsewhere, or are another model's, than at the last call; not at the first."""
+        self._list(vision)
         lie = tuple(_address(members[name]) for members, name in self._places)
         before, self._found = self._found, (id(vision), vision.weights_in_use, lie)
         return before not in (None, self._found)
 
+    def _list(self, vision: GemVisionTransformer) -> None:
+        if vision is self._of:
+            return
+        self._modules = list(vision.modules())
+        self._places = [
+            (members, name)
+            for module in self._modules
+            for members in (module._parameters, module._buffers)
+            for name, value in members.items()
+            if value is not None
+        ]
+        self._of = vision
+
 
 def _address(value: Tensor | None) -> int:
     return id(value) if value is None or value.is_mkldnn else value.data_ptr()  # that layout tells none
-
-
-def _has_hooks(vision: GemVisionTransformer) -> bool:
-    """Whether something looks on at its modules, which a replay would not call."""
-    return any(module._forward_hooks or module._forward_pre_hooks for module in vision.modules())

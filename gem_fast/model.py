@@ -86,7 +86,7 @@ class GemModel(Segmenter):
             patch and class features too.
         """
         with torch.inference_mode():
-            if self.graphs is not None:
+            if self.graphs is not None and not torch.compiler.is_compiling():
                 features = self.graphs(self.vision, pixels, original)
             else:
                 features = self.vision(pixels.to(self.device), original=original)

@@ -1,61 +1,79 @@
-"""A Triton kernel and its launches. Importing this needs neither Triton nor a driver."""
+"""Triton kernels and their launches. Importing this needs neither Triton nor a driver."""
 
 import functools
 import importlib
-from collections.abc import Hashable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-_HIP = torch.version.hip is not None  # there code depends on how much memory a tensor lies in, too
-_MOST = 4096  # launches that are remembered
 _UNALIGNED = 15  # bits of an address that none may have
-_known: dict[Hashable, tuple[Any, list[Any]]] = {}  # code, and the values of its last arguments
+_HIP = torch.version.hip is not None  # there code depends on how much memory a tensor lies in, too
+_REMEMBERED: list[Any] = []
+
+Made = TypeVar("Made")
 
 
 class TritonKernel:
-    """A kernel of a module of `gem_fast.kernels`, imported with Triton at its first launch.
-
-    At each launch Triton looks at every argument for what its code depends on: types, numbers that are 1 or multiples
-    of 16, addresses that are. Of the very types and numbers of a launch before, at addresses that are all multiples of
-    16 as those of torch's allocator, that one's code is launched.
-    """
+    """A kernel of a module of `gem_fast.kernels`, imported with Triton at its first launch."""
 
     def __init__(self, module: str, name: str) -> None:
         self._module, self._name = module, name
 
     @functools.cached_property
-    def _kernel(self) -> Any:
+    def function(self) -> Any:
+        """What Triton made of it."""
         return getattr(importlib.import_module(f"gem_fast.kernels.{self._module}"), self._name)
 
-    def __call__(
-        self, grid: tuple[int, int, int], tensors: Sequence[Tensor | None], *numbers: float, **constants: Any
-    ) -> None:
-        """Launch it on the current device and stream.
 
-        Args:
-            grid: programs in each dimension.
-            tensors: the kernel's first arguments, the very first a tensor.
-            numbers: those after them, each of one type in all launches.
-            constants: its other arguments and Triton's options, by name.
-        """
-        first = tensors[0]
-        assert first is not None
+class Launch:
+    """A launch of a kernel on one device in which nothing changes from time to time but where its tensors lie.
+
+    At each launch Triton looks at every argument for what its code depends on: types, numbers that are 1 or multiples
+    of 16, addresses that are. Here types and numbers stay, so where all addresses are multiples of 16, as those of
+    torch's allocator, the code of the first such launch is launched again.
+
+    Args:
+        grid: programs in each dimension.
+        numbers: the kernel's arguments after its tensors.
+        constants: its other arguments and Triton's options, by name.
+    """
+
+    def __init__(self, kernel: TritonKernel, grid: tuple[int, int, int], *numbers: float, **constants: Any) -> None:
+        self._kernel, self._grid, self._numbers, self._constants = kernel, grid, numbers, constants
+        self._code: Any = None
+        self._rest: tuple[Any, ...] = ()
+
+    def __call__(self, *tensors: Tensor | None) -> None:
+        """Launch it on the current device and stream; the tensors are the kernel's first arguments."""
         addresses = 0
         for tensor in tensors:
             if tensor is not None:
                 addresses |= tensor.data_ptr()
-        types = [None if tensor is None else tensor.dtype for tensor in tensors]
-        key = (self, first.device, *types, *numbers, *constants, *constants.values())
         aligned = not (addresses & _UNALIGNED or _HIP)
-        if aligned and (known := _known.get(key)):
-            code, rest = known
-            code[grid](*tensors, *numbers, *rest)
+        if aligned and self._code is not None:
+            self._code[self._grid](*tensors, *self._rest)
             return
-        code = self._kernel[grid](*tensors, *numbers, **constants)
+        function = self._kernel.function
+        code = function[self._grid](*tensors, *self._numbers, **self._constants)
         if aligned and code is not None:  # the interpreter has none
-            if len(_known) >= _MOST:
-                _known.clear()
-            by_name = self._kernel.arg_names[len(tensors) + len(numbers) :]
-            _known[key] = code, [constants[name] for name in by_name]
+            named = function.arg_names[len(tensors) + len(self._numbers) :]
+            self._rest = (*self._numbers, *(self._constants[name] for name in named))
+            self._code = code
+
+
+def remembered(make: Callable[..., Made]) -> Callable[..., Made]:
+    """A function that makes launches, or whatever holds them, and makes nothing twice of the same arguments.
+
+    They have to tell all that a launch is made of, the tensors' device and types too.
+    """
+    cached = functools.lru_cache(maxsize=4096)(make)
+    _REMEMBERED.append(cached)
+    return cached
+
+
+def forget() -> None:
+    """Let all launches be made anew."""
+    for cached in _REMEMBERED:
+        cached.cache_clear()

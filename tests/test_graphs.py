@@ -247,13 +247,16 @@ def test_copies_and_pickles_have_no_graphs(vision, recorder):
         assert (other._most, other._unasked) == (3, True)
 
 
-def test_a_model_runs_by_them(recorder):
+def test_a_model_runs_by_them(recorder, monkeypatch):
     plain = gem_fast.load("gem-tiny")
     assert plain.graphs is None
     model = replace(plain, graphs=GraphedForward(recorder))
     pixels = image(1, 3, 64, 64)
     assert torch.equal(model.features(pixels), plain.features(pixels))
     assert same(model.features(pixels, original=True), plain.features(pixels, original=True))
+    assert recorder.replayed == 2
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # a trace takes what is launched
+    torch.testing.assert_close(model.features(pixels), plain.features(pixels))
     assert recorder.replayed == 2
 
 

@@ -105,7 +105,7 @@ def no_gpu() -> Iterator[None]:
         ):
             stack.enter_context(patch.object(where, name, stand_in, create=where in (Tensor, torch._C)))
         stack.enter_context(patch.dict(first_use._found, known))
-        stack.enter_context(patch.dict(triton_kernel._known, clear=True))
+        stack.callback(triton_kernel.forget)
         triton.runtime.driver.set_active(driver)
         try:
             yield

@@ -3,7 +3,7 @@
 import torch
 from gem_fast.kernels.operators import register
 from gem_fast.kernels.triton_host import on_device
-from gem_fast.kernels.triton_kernel import TritonKernel
+from gem_fast.kernels.triton_kernel import Launch, TritonKernel, remembered
 from torch import Tensor
 
 from .triton_limits import why_not
@@ -36,12 +36,23 @@ def _heatmaps(scores: Tensor, height: int, width: int) -> Tensor:
     if heatmaps.numel():
         scores = scores.contiguous()
         extremes = torch.empty(P, 2, dtype=torch.float32, device=scores.device)
-        shape = (h, w, height, width)
+        of_extremes, of_maps = _launches(scores.device, scores.dtype, (P, h, w), (height, width))
         with on_device(scores.device):
-            _EXTREMES((P, 1, 1), (scores, extremes), *shape, PIXELS=CORNERS, num_warps=4)
-            lines = (P * height, -(-width // PIXELS), 1)
-            _HEATMAPS(lines, (scores, extremes, heatmaps), *shape, PIXELS=PIXELS, num_warps=4)
+            of_extremes(scores, extremes)
+            of_maps(scores, extremes, heatmaps)
     return heatmaps
+
+
+@remembered
+def _launches(
+    device: torch.device, dtype: torch.dtype, shape: tuple[int, int, int], size: tuple[int, int]
+) -> tuple[Launch, Launch]:
+    (P, h, w), (height, width) = shape, size
+    lines = (P * height, -(-width // PIXELS), 1)
+    return (
+        Launch(_EXTREMES, (P, 1, 1), h, w, *size, PIXELS=CORNERS, num_warps=4),
+        Launch(_HEATMAPS, lines, h, w, *size, PIXELS=PIXELS, num_warps=4),
+    )
 
 
 def _fake(scores: Tensor, height: int, width: int) -> Tensor:

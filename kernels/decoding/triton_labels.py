@@ -5,7 +5,7 @@ import math
 import torch
 from gem_fast.kernels.operators import register
 from gem_fast.kernels.triton_host import on_device
-from gem_fast.kernels.triton_kernel import TritonKernel
+from gem_fast.kernels.triton_kernel import Launch, TritonKernel, remembered
 from torch import Tensor
 
 from .triton_limits import why_not
@@ -35,21 +35,21 @@ def triton_decode_labels(
 
 
 def _labels(scores: Tensor, height: int, width: int, logit_scale: float, threshold: float) -> tuple[Tensor, Tensor]:
-    _, h, w = scores.shape
+    P, h, w = scores.shape
     labels = torch.empty(height, width, dtype=torch.int32, device=scores.device)
     confidence = torch.empty(height, width, dtype=torch.float32, device=scores.device)
     if labels.numel():
         logits = in_groups(scores, logit_scale)
         with on_device(scores.device):
-            _KERNEL(
-                (-(-width // PIXELS), height, 1),
-                (logits, labels, confidence),
-                *(logits.shape[2] // CLASSES, h, w, height, width, float(threshold)),
-                PIXELS=PIXELS,
-                CLASSES=CLASSES,
-                num_warps=WARPS,
-            )
+            _launch(scores.device, (P, h, w), (height, width), float(threshold))(logits, labels, confidence)
     return labels, confidence
+
+
+@remembered
+def _launch(device: torch.device, shape: tuple[int, int, int], size: tuple[int, int], threshold: float) -> Launch:
+    (P, h, w), (height, width) = shape, size
+    grid, numbers = (-(-width // PIXELS), height, 1), (-(-P // CLASSES), h, w, height, width, threshold)
+    return Launch(_KERNEL, grid, *numbers, PIXELS=PIXELS, CLASSES=CLASSES, num_warps=WARPS)
 
 
 def in_groups(scores: Tensor, logit_scale: float) -> Tensor:

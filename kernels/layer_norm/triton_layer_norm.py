@@ -3,7 +3,7 @@
 import torch
 from gem_fast.kernels.operators import register
 from gem_fast.kernels.triton_host import is_compiled_for, on_device, why_no_triton
-from gem_fast.kernels.triton_kernel import TritonKernel
+from gem_fast.kernels.triton_kernel import Launch, TritonKernel, remembered
 from torch import Tensor
 
 from .buffers import by_name, contiguous, inputs, outputs
@@ -99,20 +99,39 @@ def _layer_norm(
 ) -> list[Tensor]:
     found = outputs(x, weight, bias, eps, branch, norm_scale, aside, aside_branch, front)
     total, y, norms, other = by_name(found, branch is not None, norm_scale is not None)
-    B, N, C = y.shape
     if y.numel():
         x, added = inputs(x, branch, y.shape)
-        width = 1 << (C - 1).bit_length()
+        first, asked = 0 if front is None else len(front), (branch is not None, norms is not None, aside is not None)
+        types = x.dtype, weight.dtype, bias.dtype
+        launch = _launch(x.device, types, y.shape, x.stride(), added.stride(), eps, norm_scale or 0.0, first, asked)
         with on_device(x.device):
-            _KERNEL(
-                (N, B, 1),
-                (x, contiguous(front), added, contiguous(weight), contiguous(bias), total, y, norms,
-                 contiguous(aside), contiguous(aside_branch), other),
-                *x.stride()[:2], *added.stride()[:2], eps, norm_scale or 0.0,
-                FIRST=0 if front is None else len(front), C=C, WIDTH=width, ADDS=branch is not None,
-                NORMS=norms is not None, ASIDE=aside is not None, num_warps=min(8, max(1, width // 256)),
+            launch(
+                x, contiguous(front), added, contiguous(weight), contiguous(bias), total, y, norms,
+                contiguous(aside), contiguous(aside_branch), other,
             )  # fmt: skip
     return found
+
+
+@remembered
+def _launch(
+    device: torch.device,
+    types: tuple[torch.dtype, ...],
+    shape: tuple[int, int, int],
+    strides: tuple[int, ...],
+    branch_strides: tuple[int, ...],
+    eps: float,
+    norm_scale: float,
+    first: int,
+    asked: tuple[bool, bool, bool],
+) -> Launch:
+    """For tokens, weights and biases of these types, and an output of this shape; `asked` for the sum with a branch,
+    norms, and the sum aside."""
+    B, N, C = shape
+    width, (adds, norms, aside) = 1 << (C - 1).bit_length(), asked
+    return Launch(
+        _KERNEL, (N, B, 1), *strides[:2], *branch_strides[:2], eps, norm_scale, FIRST=first, C=C, WIDTH=width,
+        ADDS=adds, NORMS=norms, ASIDE=aside, num_warps=min(8, max(1, width // 256)),
+    )  # fmt: skip
 
 
 _OPERATOR = register(

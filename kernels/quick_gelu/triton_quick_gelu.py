@@ -1,8 +1,9 @@
 """The launcher of QuickGELU in place; Triton is imported on first use."""
 
+import torch
 from gem_fast.kernels.operators import register
 from gem_fast.kernels.triton_host import is_compiled_for, on_device, why_no_triton
-from gem_fast.kernels.triton_kernel import TritonKernel
+from gem_fast.kernels.triton_kernel import Launch, TritonKernel, remembered
 from torch import Tensor
 
 BLOCK = 2048  # elements of a program: sixteen a thread
@@ -30,7 +31,12 @@ def triton_quick_gelu(x: Tensor) -> Tensor:
 def _quick_gelu(x: Tensor) -> None:
     if n := x.numel():
         with on_device(x.device):
-            _KERNEL((-(-n // BLOCK), 1, 1), (x,), n, BLOCK=BLOCK, num_warps=4)
+            _launch(x.device, x.dtype, n)(x)
+
+
+@remembered
+def _launch(device: torch.device, dtype: torch.dtype, n: int) -> Launch:
+    return Launch(_KERNEL, (-(-n // BLOCK), 1, 1), n, BLOCK=BLOCK, num_warps=4)
 
 
 _OPERATOR = register("quick_gelu_triton(Tensor(a!) x) -> ()", _quick_gelu, lambda x: None)

@@ -3,7 +3,7 @@
 import torch
 from gem_fast.kernels.operators import register
 from gem_fast.kernels.triton_host import is_compiled_for, on_device, why_no_triton
-from gem_fast.kernels.triton_kernel import TritonKernel
+from gem_fast.kernels.triton_kernel import Launch, TritonKernel, remembered
 from torch import Tensor
 
 WIDEST = 8192  # channels that one program holds in registers
@@ -29,13 +29,17 @@ def triton_unit_rows(x: Tensor) -> Tensor:
 
 
 def _unit_rows(x: Tensor) -> Tensor:
-    out, C = torch.empty(x.shape, dtype=torch.float32, device=x.device), x.shape[-1]
+    out = torch.empty(x.shape, dtype=torch.float32, device=x.device)
     if x.numel():
-        width = 1 << (C - 1).bit_length()
         with on_device(x.device):
-            warps = min(8, max(1, width // 256))
-            _KERNEL((x.numel() // C, 1, 1), (x, out), C=C, WIDTH=width, num_warps=warps)
+            _launch(x.device, x.dtype, x.numel() // x.shape[-1], x.shape[-1])(x, out)
     return out
+
+
+@remembered
+def _launch(device: torch.device, dtype: torch.dtype, rows: int, C: int) -> Launch:
+    width = 1 << (C - 1).bit_length()
+    return Launch(_KERNEL, (rows, 1, 1), C=C, WIDTH=width, num_warps=min(8, max(1, width // 256)))
 
 
 def _fake(x: Tensor) -> Tensor:

@@ -4,15 +4,16 @@ The kernels are imported on first use, so that importing this package needs neit
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
 
 import torch
 from gem_fast.kernels.operators import register
-from gem_fast.kernels.triton_host import architecture, is_compiled_for, on_device, why_no_triton
-from gem_fast.kernels.triton_kernel import TritonKernel
+from gem_fast.kernels.triton_host import COMPILED, architecture, on_device, why_no_triton
+from gem_fast.kernels.triton_kernel import Launch, TritonKernel, remembered
 from torch import Tensor
 
-from .tile_choice import tiles_of
+from .tile_choice import Tiles, tiles_of
 from .tiles import Device, Tile, precision, split_width, steepest
 
 
@@ -44,9 +45,9 @@ def pays(
     don't, and TF32 pays for rows of norm 1 alone.
     """
     arch = architecture(qkv.device)
-    if arch is None or not is_compiled_for(qkv.device):
+    if arch not in COMPILED:
         return False
-    return qkv.dtype != torch.float32 or (normalize and precision(Device(arch, 1), qkv.dtype) == "tf32")
+    return qkv.dtype != torch.float32 or (normalize and precision(Device(str(arch), 1), qkv.dtype) == "tf32")
 
 
 def triton_attention(
@@ -146,13 +147,27 @@ class Call:
         self.qkv = qkv
         self.B, self.N, self.P, self.H, self.D = self.chosen.shape
         self.temperatures = inverse_temperature.to(torch.float32).contiguous()  # [B], or [B, N] of the tokens
-        self.device = device_of(qkv.device)
+        device = device_of(qkv.device)
         main, rest = split_width(self.D)
         self.width = main + rest
-        self.tiles = {**tiles_of(self.device, self.B * self.H, self.N, self.width, qkv.dtype), **tiles}
+        self.precision = precision(device, qkv.dtype)
+        found = tiles_of(device, self.B * self.H, self.N, self.width, qkv.dtype)
+        self.tiles = found if isinstance(found, Tiles) and not tiles else Tiles({**found, **tiles})
         self.parts = {"MAIN": main, "REST": rest}
-        self.products = {"PRECISION": precision(self.device, qkv.dtype)}
-        self.softmax = {"STEEPEST": steepest(qkv.dtype, self.products["PRECISION"]), **self.products}
+        self.launches = _launches(
+            qkv.device, qkv.dtype, self.precision, self.tiles, qkv.shape, qkv.stride(), tuple(projections)
+        )
+
+    @property
+    def softmax(self) -> dict[str, Any]:
+        return {"STEEPEST": steepest(self.qkv.dtype, self.precision), "PRECISION": self.precision}
+
+    def launch(self, name: Hashable, make: Callable[[], Launch]) -> Launch:
+        """A launch that all calls like this one have in common."""
+        found = self.launches.get(name)
+        if found is None:
+            found = self.launches[name] = make()
+        return found
 
     def tile(self, operation: str) -> Tile:
         tile = self.tiles[operation]
@@ -167,7 +182,7 @@ class Call:
 
     def value(self) -> Tensor:
         """The values as they are multiplied, [B, N, H, D]."""
-        if self.products["PRECISION"] == "tf32":
+        if self.precision == "tf32":
             return self.rounded(self.qkv[:, :, 2:])[:, :, 0]
         return self.qkv.select(2, 2)
 
@@ -189,55 +204,66 @@ class Call:
         padded = -(-self.N // multiple) * multiple
         units = torch.empty((self.B, self.P, self.H, padded, self.width), dtype=self.qkv.dtype, device=self.qkv.device)
         grid = self.grid(padded, tile, self.P * self.H)
-        strides = self.chosen.stride()[:4]
         of_tokens = self.temperatures if self.temperatures.ndim == 2 else None
         if of_tokens is not None:
             self.temperatures = torch.empty(self.B, dtype=torch.float32, device=self.qkv.device)
-        _NORMALIZE(
-            grid, (self.chosen, units, of_tokens, self.temperatures), *strides, self.N, padded, self.H,
-            D=self.D, ROWS=tile.rows, MEAN=of_tokens is not None, **self.parts, **self.products, num_warps=4,
-        )  # fmt: skip
+        normalize = self.launch(("normalize", of_tokens is None), lambda: Launch(
+            _NORMALIZE, grid, *self.chosen.stride()[:4], self.N, padded, self.H, D=self.D, ROWS=tile.rows,
+            MEAN=of_tokens is not None, PRECISION=self.precision, **self.parts, num_warps=4,
+        ))  # fmt: skip
+        normalize(self.chosen, units, of_tokens, self.temperatures)
         spare = torch.empty_like(units) if iterations else units
-        tiles = {"ROWS": tile.rows, "KEYS": tile.keys, **tile.options}
+        refine = self.launch("refine", lambda: Launch(
+            _REFINE, grid, self.N, padded, ROWS=tile.rows, KEYS=tile.keys, **self.parts, **self.softmax, **tile.options
+        ))  # fmt: skip
         for _ in range(iterations):
-            _REFINE(grid, (units, spare, self.temperatures), self.N, padded, **self.parts, **self.softmax, **tiles)
+            refine(units, spare, self.temperatures)
             units, spare = spare, units
         return units
 
     def rounded(self, rows: Tensor) -> Tensor:
         """Rows [B, N, P, H, D] as tensor cores multiply them, made once for all programs: for TF32 a rounded copy."""
-        if self.products["PRECISION"] != "tf32":
+        if self.precision != "tf32":
             return rows
-        out = torch.empty(rows.shape, dtype=rows.dtype, device=rows.device)
-        grid = -(-self.N // 64), rows.shape[2] * self.H, self.B
-        _ROUND(grid, (rows, out), *rows.stride()[:4], self.N, self.H, D=self.D, ROWS=64, **self.parts, num_warps=4)
+        out, strides, P = torch.empty(rows.shape, dtype=rows.dtype, device=rows.device), rows.stride(), rows.shape[2]
+        launch = self.launch(("round", P, strides), lambda: Launch(
+            _ROUND, (-(-self.N // 64), P * self.H, self.B), *strides[:4], self.N, self.H, D=self.D, ROWS=64,
+            **self.parts, num_warps=4,
+        ))  # fmt: skip
+        launch(rows, out)
         return out
 
     def assign(self, units: Tensor | None, out: Tensor) -> None:
         """Eq. 6 and 7, from packed unit rows or, with none, from the projections in place."""
-        tile = self.tile("assign" if units is not None else "assign_in_place")
-        source, (b, n, p, h) = self.chosen, self.chosen.stride()[:4]
-        if units is not None:
-            source, (b, p, h, n) = units, units.stride()[:4]
-        value = self.value()
-        _ASSIGN(
-            self.grid(self.N, tile, self.H), (source, value, out, self.temperature()),
-            b, n, p, h, *value.stride()[:3], self.N,
-            P=self.P, D=self.D, IN_PLACE=units is None, ROWS=tile.rows, KEYS=tile.keys,
-            **self.parts, **self.softmax, **tile.options,
-        )  # fmt: skip
+        in_place, value = units is None, self.value()
+
+        def make() -> Launch:
+            tile = self.tile("assign_in_place" if in_place else "assign")
+            b, n, p, h = self.chosen.stride()[:4]
+            if units is not None:
+                b, p, h, n = units.stride()[:4]
+            return Launch(
+                _ASSIGN, self.grid(self.N, tile, self.H), b, n, p, h, *value.stride()[:3], self.N, P=self.P, D=self.D,
+                IN_PLACE=in_place, ROWS=tile.rows, KEYS=tile.keys, **self.parts, **self.softmax, **tile.options,
+            )  # fmt: skip
+
+        source = self.chosen if units is None else units
+        self.launch(("assign", in_place), make)(source, value, out, self.temperature())
 
     def resident(self, iterations: int, out: Tensor) -> None:
         """Everything in one launch, a head to a program."""
-        tile = self.tile("resident")
         value = self.value()
-        rows = tile.rows if self.N > 64 else max(16, 1 << (self.N - 1).bit_length())
-        options = tile.options if rows >= 64 else {"num_warps": 4, "num_stages": 1}
-        _RESIDENT(
-            (self.H, self.B, 1), (self.chosen, value, out, self.temperature()),
-            *self.chosen.stride()[:4], *value.stride()[:3], self.N, iterations,
-            P=self.P, D=self.D, ROWS=rows, **self.parts, **self.softmax, **options,
-        )  # fmt: skip
+
+        def make() -> Launch:
+            tile = self.tile("resident")
+            rows = tile.rows if self.N > 64 else max(16, 1 << (self.N - 1).bit_length())
+            options = tile.options if rows >= 64 else {"num_warps": 4, "num_stages": 1}
+            return Launch(
+                _RESIDENT, (self.H, self.B, 1), *self.chosen.stride()[:4], *value.stride()[:3], self.N, iterations,
+                P=self.P, D=self.D, ROWS=rows, **self.parts, **self.softmax, **options,
+            )  # fmt: skip
+
+        self.launch(("resident", iterations), make)(self.chosen, value, out, self.temperature())
 
     def attend(self, iterations: int, out: Tensor) -> None:
         """Rows of any norm: each projection's iterations by themselves, then the ensemble."""
@@ -260,18 +286,36 @@ class Call:
         factors: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         """The attention of pairs of projections, with the bias of two tables if any; rows have any norm."""
-        tile = self.tile("attend" if factors is None else "attend_near")
         down, across = factors or (None, None)
         strides = (*projections.stride()[:4], *value.stride()[:3], *out.stride()[:3])
-        digits = sum((3 * a + b) * 9**i for i, (a, b) in enumerate(pairs))
-        _ATTEND(
-            self.grid(self.N, tile, self.H), (projections, value, out, self.temperature(), down, across),
-            *strides, self.N,
-            columns=0 if across is None else len(across), pairs=digits, P=len(pairs),
-            share=1.0 / len(pairs) if average else 1.0,
-            D=self.D, ROWS=tile.rows, KEYS=tile.keys, WHOLE=self.N % tile.keys == 0, NEAR=factors is not None,
-            **self.parts, **self.products, **tile.options,
-        )  # fmt: skip
+        columns = 0 if across is None else len(across)
+
+        def make() -> Launch:
+            tile = self.tile("attend" if factors is None else "attend_near")
+            return Launch(
+                _ATTEND, self.grid(self.N, tile, self.H), *strides, self.N, columns=columns, P=len(pairs),
+                pairs=sum((3 * a + b) * 9**i for i, (a, b) in enumerate(pairs)),
+                share=1.0 / len(pairs) if average else 1.0, D=self.D, ROWS=tile.rows, KEYS=tile.keys,
+                WHOLE=self.N % tile.keys == 0, NEAR=factors is not None, PRECISION=self.precision, **self.parts,
+                **tile.options,
+            )  # fmt: skip
+
+        launch = self.launch(("attend", strides, columns, tuple(pairs), average), make)
+        launch(projections, value, out, self.temperature(), down, across)
+
+
+@remembered
+def _launches(
+    device: torch.device,
+    dtype: torch.dtype,
+    precision: str,
+    tiles: Tiles,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    projections: tuple[int, ...],
+) -> dict[Hashable, Launch]:
+    """What calls of these projections have in common, by what tells their launches apart; filled as they are made."""
+    return {}
 
 
 def device_of(device: torch.device) -> Device:

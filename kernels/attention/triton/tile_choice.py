@@ -7,7 +7,6 @@ Measured tiles come from the first of:
 
 import functools
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -75,18 +74,25 @@ def kind_of(device: Device, dtype: torch.dtype) -> str:
     return "tf32" if precision(device, dtype) == "tf32" else str(dtype).removeprefix("torch.")
 
 
-def tiles_of(device: Device, heads: int, N: int, width: int, dtype: torch.dtype) -> Mapping[str, Tile | None]:
-    """The tile of each operation for a call, None for what it should do without; `resident` is None but where one
-    launch does everything."""
+class Tiles(dict[str, Tile | None]):
+    """The tile of each operation, None for what a call should do without; one like another only if it is that one."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
+def tiles_of(device: Device, heads: int, N: int, width: int, dtype: torch.dtype) -> Tiles:
+    """The tiles of a call, the same of the same; that of `resident` is None but where one launch does everything."""
     return _tiles_of(device, heads, N, width, dtype, kind_of(device, dtype), os.environ.get(VARIABLE))
 
 
 @functools.lru_cache(maxsize=4096)
 def _tiles_of(
     device: Device, heads: int, N: int, width: int, dtype: torch.dtype, kind: str, named: str | None
-) -> Mapping[str, Tile | None]:
-    found = {operation: chosen_tile(device, operation, heads, N, width, dtype) for operation in OPERATIONS}
-    return found if is_resident(device, heads, N, width, dtype) else found | {"resident": None}
+) -> Tiles:
+    found = Tiles({operation: chosen_tile(device, operation, heads, N, width, dtype) for operation in OPERATIONS})
+    if not is_resident(device, heads, N, width, dtype):
+        found["resident"] = None
+    return found
 
 
 def _found(device: Device, operation: str, heads: int, N: int, width: int, dtype: torch.dtype) -> Entry | None:
