@@ -23,7 +23,7 @@ class GemOptions:
     normalize: bool = True
 
     def __post_init__(self) -> None:
-        from gem_fast.kernels.attention.self_self import check_projections
+        from gem_fast.kernels.attention.self_self import indices_of
 
         if self.gem_blocks < 1:
             raise ValueError(f"gem_blocks must be 1 or more, got {self.gem_blocks}")
@@ -31,7 +31,7 @@ class GemOptions:
             raise ValueError(f"iterations must be 0 or more, got {self.iterations}")
         if self.inverse_temperature is not None and not self.inverse_temperature > 0:
             raise ValueError(f"inverse_temperature must be positive or None, got {self.inverse_temperature}")
-        check_projections(self.projections)
+        indices_of(self.projections)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The one entry to self-self attention: checks its arguments and hands them to the backend."""
 
 from collections.abc import Callable, Iterator
+from itertools import permutations
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from . import cpu, triton
 from .reference import reference
 from .sdpa import sdpa
 
-_INDEX = {"q": 0, "k": 1, "v": 2}
+# Of each choice of projections, in any order.
+_INDICES = {"".join(choice): tuple(map("qkv".index, choice)) for n in (1, 2, 3) for choice in permutations("qkv", n)}
 
 
 def self_self_attention(
@@ -55,10 +57,9 @@ def self_self_attention(
         )
     if inverse_temperature.device != qkv.device:
         raise ValueError(f"inverse_temperature must be on {qkv.device} as qkv is, got {inverse_temperature.device}")
-    check_projections(projections)
+    indices = indices_of(projections)
     if iterations < 0:
         raise ValueError(f"iterations must be 0 or more, got {iterations}")
-    indices = tuple(_INDEX[letter] for letter in projections)
     result: Tensor = OPERATION(backend, qkv, inverse_temperature, iterations, indices, normalize)
     return result
 
@@ -89,10 +90,12 @@ def of_each_image(number: float, qkv: Tensor, name: str) -> Tensor:
     return torch.full(qkv.shape[:1], number, dtype=wide, device=qkv.device)
 
 
-def check_projections(projections: str) -> None:
-    """Raise ValueError unless `projections` names each of some of q, k and v once."""
-    if not projections or len(set(projections)) != len(projections) or not set(projections) <= set(_INDEX):
+def indices_of(projections: str) -> tuple[int, ...]:
+    """Which of q, k and v are named; ValueError unless some are, each once."""
+    indices = _INDICES.get(projections)
+    if indices is None:
         raise ValueError(f"projections must name some of q, k and v, each once, got {projections!r}")
+    return indices
 
 
 def trials(dtype: torch.dtype, device: torch.device) -> Iterator[tuple[Any, ...]]:

@@ -140,23 +140,25 @@ class Call:
     def __init__(
         self, qkv: Tensor, inverse_temperature: Tensor, projections: list[int], tiles: Mapping[str, Tile | None]
     ) -> None:
-        # Any choice out of q, k and v is evenly spaced, so it is a view.
-        step = projections[1] - projections[0] if len(projections) > 1 else 1
-        whole = len(projections) == 3
-        self.chosen = qkv if whole else qkv[:, :, projections[0] : projections[-1] + 1 : step]  # [B, N, P, H, D]
-        self.qkv = qkv
+        self.qkv = self.chosen = qkv
+        if len(projections) < 3:  # any choice out of q, k and v is evenly spaced, so it is a view
+            step = projections[-1] - projections[0] or 1
+            self.chosen = qkv[:, :, projections[0] : projections[-1] + 1 : step]  # [B, N, P, H, D]
         self.B, self.N, self.P, self.H, self.D = self.chosen.shape
         self.temperatures = inverse_temperature.to(torch.float32).contiguous()  # [B], or [B, N] of the tokens
         device = device_of(qkv.device)
-        main, rest = split_width(self.D)
-        self.width = main + rest
+        self.width = sum(split_width(self.D))
         self.precision = precision(device, qkv.dtype)
         found = tiles_of(device, self.B * self.H, self.N, self.width, qkv.dtype)
         self.tiles = found if isinstance(found, Tiles) and not tiles else Tiles({**found, **tiles})
-        self.parts = {"MAIN": main, "REST": rest}
         self.launches = _launches(
             qkv.device, qkv.dtype, self.precision, self.tiles, qkv.shape, qkv.stride(), tuple(projections)
         )
+
+    @property
+    def parts(self) -> dict[str, int]:
+        main, rest = split_width(self.D)
+        return {"MAIN": main, "REST": rest}
 
     @property
     def softmax(self) -> dict[str, Any]:
@@ -199,27 +201,38 @@ class Call:
     def refined(self, iterations: int) -> Tensor:
         """Eq. 5: unit rows after all iterations, packed as [B, P, H, padded, width]; the first kernel takes the mean of
         the tokens' temperatures too."""
-        tile, largest = self.tile("refine"), self.tile("assign")
-        multiple = max(tile.rows, tile.keys, largest.rows, largest.keys)
-        padded = -(-self.N // multiple) * multiple
+        padded = _padded(self.tiles, self.N)
         units = torch.empty((self.B, self.P, self.H, padded, self.width), dtype=self.qkv.dtype, device=self.qkv.device)
-        grid = self.grid(padded, tile, self.P * self.H)
         of_tokens = self.temperatures if self.temperatures.ndim == 2 else None
         if of_tokens is not None:
             self.temperatures = torch.empty(self.B, dtype=torch.float32, device=self.qkv.device)
-        normalize = self.launch(("normalize", of_tokens is None), lambda: Launch(
-            _NORMALIZE, grid, *self.chosen.stride()[:4], self.N, padded, self.H, D=self.D, ROWS=tile.rows,
-            MEAN=of_tokens is not None, PRECISION=self.precision, **self.parts, num_warps=4,
-        ))  # fmt: skip
+        normalize = self.launch(
+            ("normalize", of_tokens is None), lambda: self.normalizing(padded, of_tokens is not None)
+        )
         normalize(self.chosen, units, of_tokens, self.temperatures)
-        spare = torch.empty_like(units) if iterations else units
-        refine = self.launch("refine", lambda: Launch(
-            _REFINE, grid, self.N, padded, ROWS=tile.rows, KEYS=tile.keys, **self.parts, **self.softmax, **tile.options
-        ))  # fmt: skip
+        if not iterations:
+            return units
+        spare, refine = torch.empty_like(units), self.launch("refine", lambda: self.refining(padded))
         for _ in range(iterations):
             refine(units, spare, self.temperatures)
             units, spare = spare, units
         return units
+
+    def normalizing(self, padded: int, mean: bool) -> Launch:
+        """Unit rows of the projections; with `mean`, the mean of the tokens' temperatures too."""
+        tile = self.tile("refine")
+        return Launch(
+            _NORMALIZE, self.grid(padded, tile, self.P * self.H), *self.chosen.stride()[:4], self.N, padded, self.H,
+            D=self.D, ROWS=tile.rows, MEAN=mean, PRECISION=self.precision, **self.parts, num_warps=4,
+        )  # fmt: skip
+
+    def refining(self, padded: int) -> Launch:
+        """An iteration of Eq. 5."""
+        tile = self.tile("refine")
+        return Launch(
+            _REFINE, self.grid(padded, tile, self.P * self.H), self.N, padded, ROWS=tile.rows, KEYS=tile.keys,
+            **self.parts, **self.softmax, **tile.options,
+        )  # fmt: skip
 
     def rounded(self, rows: Tensor) -> Tensor:
         """Rows [B, N, P, H, D] as tensor cores multiply them, made once for all programs: for TF32 a rounded copy."""
@@ -302,6 +315,13 @@ class Call:
 
         launch = self.launch(("attend", strides, columns, tuple(pairs), average), make)
         launch(projections, value, out, self.temperature(), down, across)
+
+
+@remembered
+def _padded(tiles: Tiles, N: int) -> int:
+    """The rows that unit rows of N tokens are packed into: a multiple of what the kernels that read them take."""
+    multiple = max(max(tile.rows, tile.keys) for name in ("refine", "assign") if (tile := tiles[name]))
+    return -(-N // multiple) * multiple
 
 
 @remembered

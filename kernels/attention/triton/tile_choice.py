@@ -82,12 +82,12 @@ class Tiles(dict[str, Tile | None]):
 
 def tiles_of(device: Device, heads: int, N: int, width: int, dtype: torch.dtype) -> Tiles:
     """The tiles of a call, the same of the same; that of `resident` is None but where one launch does everything."""
-    return _tiles_of(device, heads, N, width, dtype, kind_of(device, dtype), os.environ.get(VARIABLE))
+    return _tiles_of(device, heads, N, width, dtype, precision(device, dtype), os.environ.get(VARIABLE))
 
 
 @functools.lru_cache(maxsize=4096)
 def _tiles_of(
-    device: Device, heads: int, N: int, width: int, dtype: torch.dtype, kind: str, named: str | None
+    device: Device, heads: int, N: int, width: int, dtype: torch.dtype, precision: str, named: str | None
 ) -> Tiles:
     found = Tiles({operation: chosen_tile(device, operation, heads, N, width, dtype) for operation in OPERATIONS})
     if not is_resident(device, heads, N, width, dtype):
