@@ -4,6 +4,7 @@ At batch 1 the host needs longer to launch the forward's kernels than the GPU to
 these and not those of `torch.compile`.
 """
 
+import math
 import os
 import threading
 import warnings
@@ -57,6 +58,11 @@ class CudaRecorder:
         self._pool: Any = None
         self._left: torch.cuda.Event | None = None
 
+    def require(self, device: torch.device) -> None:
+        """Raise ModelError where nothing can be recorded."""
+        if reason := self.why_not(device):
+            raise ModelError(f"graph=True: {reason}")
+
     def why_not(self, device: torch.device) -> str | None:
         if device.type != "cuda":
             return f"it takes a CUDA device, and the model is on {device}: leave it out, or name one"
@@ -67,8 +73,7 @@ class CudaRecorder:
 
     @contextmanager
     def turn(self, device: torch.device) -> Iterator[None]:
-        if reason := self.why_not(device):
-            raise ModelError(f"graph=True: {reason}")
+        self.require(device)
         with torch.cuda.device(device):
             current = torch.cuda.current_stream()
             if self._left is not None:
@@ -109,8 +114,7 @@ def graphs_of(asked: bool | None, device: torch.device) -> "GraphedForward | Non
     """
     recorder = CudaRecorder()
     if asked:
-        if reason := recorder.why_not(device):
-            raise ModelError(f"graph=True: {reason}")
+        recorder.require(device)
         return GraphedForward(recorder)
     # Where they were found right: no GPU of AMD has run them.
     serve = asked is None and device.type == "cuda" and torch.version.hip is None
@@ -145,8 +149,7 @@ class GraphedForward:
         self._most = most
         self._unasked = unasked
         self._graphs: OrderedDict[Hashable, _Graph] = OrderedDict()
-        self._came: OrderedDict[Hashable, int] = OrderedDict()  # how often, of what is not recorded
-        self._refused: set[Hashable] = set()
+        self._came: OrderedDict[Hashable, float] = OrderedDict()  # how often, of what is not recorded
         self._parts = _Parts()
         self._lock = threading.Lock()
 
@@ -172,7 +175,7 @@ class GraphedForward:
             try:
                 return self._replayed(key, vision, pixels, original)
             except _NotRecordedError as error:
-                self._refused.add(key)
+                self._came[key] = -math.inf
                 if not isinstance(error.__cause__, torch.OutOfMemoryError):  # what needs none beside may still run
                     warnings.warn(f"{error}; it is launched kernel by kernel instead", RuntimeWarning, stacklevel=2)
         return vision(pixels.to(device), original)
@@ -182,8 +185,6 @@ class GraphedForward:
         with self._lock:
             if key in self._graphs:
                 return True
-            if key in self._refused:
-                return False
             count = self._came.pop(key, 0)
             if count >= (1 if len(self._graphs) < self._most else PATIENCE):
                 return True

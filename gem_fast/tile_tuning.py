@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from gem_fast.kernels.attention.triton.launch import device_of, why_not
+from gem_fast.kernels.attention.triton.launch import why_not
 from gem_fast.kernels.attention.triton.tile_file import TileTable, default_path, read_table
 from gem_fast.kernels.attention.triton.tile_search import Limits, Problem, Trial, tune
 from gem_fast.kernels.attention.triton.tile_trials import DTYPES, make_bench, median_ms
-from gem_fast.kernels.attention.triton.tiles import FAMILIES
+from gem_fast.kernels.attention.triton.tiles import FAMILIES, device_of
 
 from .dtypes import dtype_name
 from .errors import ModelError

@@ -72,7 +72,7 @@ def test_info_tells_of_the_variable(monkeypatch):
 
 def test_info_names_the_table_of_each_gpu(monkeypatch, tmp_path):
     from gem_fast.kernels import first_use
-    from gem_fast.kernels.attention.triton import launch
+    from gem_fast.kernels.attention.triton import tiles
     from gem_fast.kernels.attention.triton.tiles import Device
 
     broken = tmp_path / "broken.json"
@@ -80,7 +80,7 @@ def test_info_names_the_table_of_each_gpu(monkeypatch, tmp_path):
     monkeypatch.setenv(tile_file.VARIABLE, str(broken))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: "A GPU")
-    monkeypatch.setattr(launch, "device_of", lambda device: Device("sm_90", 132, "A GPU"))
+    monkeypatch.setattr(tiles, "device_of", lambda device: Device("sm_90", 132, "A GPU"))
     # The command's module, which its function hides by name; there is no GPU to make tensors on.
     monkeypatch.setattr(sys.modules["gem_fast.cli.info"], "who_serves", lambda device: iter(()))
     monkeypatch.setattr(first_use, "describe", lambda index: iter(()))

@@ -20,7 +20,7 @@ import triton
 from gem_fast.bench.tables import markdown_table
 from gem_fast.kernels import first_use, triton_host, triton_kernel
 from gem_fast.kernels.attention import pair_attention, self_self_attention
-from gem_fast.kernels.attention.triton import launch
+from gem_fast.kernels.attention.triton import tiles
 from gem_fast.kernels.backends import OPERATIONS
 from gem_fast.kernels.layer_norm import add_layer_norm
 from gem_fast.kernels.quick_gelu import quick_gelu
@@ -114,7 +114,7 @@ def no_gpu() -> Iterator[None]:
             for kernel in launched:
                 kernel.device_caches.clear()
             triton_host._asked.cache_clear()
-            launch._device.cache_clear()
+            tiles._device.cache_clear()
 
 
 def on_gpu(*shape: int) -> Tensor:

@@ -11,9 +11,8 @@ from typing import TypeAlias
 import torch
 from gem_fast.bench.machine import machine, machine_line
 from gem_fast.kernels.attention.triton import why_not
-from gem_fast.kernels.attention.triton.launch import device_of
 from gem_fast.kernels.attention.triton.tile_trials import arithmetic
-from gem_fast.kernels.attention.triton.tiles import FAMILIES
+from gem_fast.kernels.attention.triton.tiles import FAMILIES, device_of
 from rich.console import Console
 
 from gem_fast.terminal import say

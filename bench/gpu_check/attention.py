@@ -12,10 +12,10 @@ from gem_fast.kernels import pair_attention, self_self_attention
 from gem_fast.kernels.attention.reference import reference
 from gem_fast.kernels.attention.sdpa import sdpa
 from gem_fast.kernels.attention.self_self import OPERATION as SELF_SELF
-from gem_fast.kernels.attention.triton.launch import device_of, launch_attention, why_not
+from gem_fast.kernels.attention.triton.launch import launch_attention, why_not
 from gem_fast.kernels.attention.triton.tile_choice import chosen_tile
 from gem_fast.kernels.attention.triton.tile_trials import DTYPES
-from gem_fast.kernels.attention.triton.tiles import Tile, split_width, tile_for
+from gem_fast.kernels.attention.triton.tiles import Tile, device_of, split_width, tile_for
 from torch import Tensor
 
 from gem_fast.method import Method, methods

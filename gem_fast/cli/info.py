@@ -110,9 +110,9 @@ def tiles_in_use() -> list[str]:
     """Which table of tiles Triton's attention kernels get on each GPU, in a line."""
     import torch
 
-    from gem_fast.kernels.attention.triton import launch, tile_choice, tile_file
+    from gem_fast.kernels.attention.triton import tile_choice, tile_file, tiles
 
     if torch.cuda.device_count() and find_spec("triton"):
-        gpus = [launch.device_of(torch.device("cuda", i)).name for i in range(torch.cuda.device_count())]
+        gpus = [tiles.device_of(torch.device("cuda", i)).name for i in range(torch.cuda.device_count())]
         return [f"cuda:{i}: {tile_choice.describe(name)}" for i, name in enumerate(gpus)]
     return [f"no GPU for Triton; {tile_file.VARIABLE} is {os.environ.get(tile_file.VARIABLE, 'not set')}"]

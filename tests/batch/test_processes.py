@@ -116,13 +116,15 @@ def test_scores_come_back(monkeypatch, place):
     ],
 )
 def test_what_goes_wrong_is_told(what, error, told):
-    own = engine(what)
-    try:
-        for _ in range(2):  # a process that died is started again
+    goes_wrong_twice(engine(what), error, told)
+
+
+def goes_wrong_twice(own, error, told):
+    """Once more in a process that is started again."""
+    with closing(own):
+        for _ in range(2):
             with pytest.raises(error, match=told):
-                own(np.zeros((1, 4, 4, 3), np.uint8), (4, 4), None)
-    finally:
-        own.close()
+                own(np.zeros((2, 4, 4, 3), np.uint8), (4, 4), None)
     assert own._process is None
 
 
@@ -137,14 +139,7 @@ def test_one_that_says_nothing_is_killed(monkeypatch, what, error, told):
     monkeypatch.setattr(processes, "_LEAST", 0.3)
     if what == "never":
         monkeypatch.setattr(processes, "_STARTING", 0.2)
-    own = engine(what, timeout=0.3)
-    try:
-        for _ in range(2):  # one that was killed is started again
-            with pytest.raises(error, match=told):
-                own(np.zeros((2, 4, 4, 3), np.uint8), (4, 4), None)
-    finally:
-        own.close()
-    assert own._process is None
+    goes_wrong_twice(engine(what, timeout=0.3), error, told)
 
 
 def test_each_window_has_the_time_of_an_image(monkeypatch):

@@ -5,7 +5,7 @@ import torch
 from gem_fast.bench.gpu_check import attention, decoding, first_use, forward, normalization
 from gem_fast.bench.gpu_check.attention import Setting, attention_problem
 from gem_fast.bench.gpu_check.verify import FAILED, RIGHT, WRONG, verify
-from gem_fast.kernels.attention.triton import launch
+from gem_fast.kernels.attention.triton.call import Call
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 OTHERS = {"sdpa": RIGHT, "eager": RIGHT}
@@ -49,8 +49,8 @@ def test_some_rows_of_a_huge_problem():
 def test_variants_launch_different_kernels(monkeypatch):
     launched = []
     for name in ("refined", "assign", "resident"):
-        method = getattr(launch.Call, name)
-        monkeypatch.setattr(launch.Call, name, lambda *a, m=method, n=name: (launched.append(n), m(*a))[1])
+        method = getattr(Call, name)
+        monkeypatch.setattr(Call, name, lambda *a, m=method, n=name: (launched.append(n), m(*a))[1])
     problem = attention_problem((1, 20, 1, 16), "float16", Setting(0), DEVICE)
     found = {}
     for name, call in problem.ours.items():
@@ -79,7 +79,7 @@ def test_pairs_are_right(method):
 
 
 def test_a_wrong_kernel_is_told_and_one_that_raises_stops_no_other(monkeypatch):
-    assign = launch.Call.assign
+    assign = Call.assign
 
     def lessened(call, units, out):
         assign(call, units, out)
@@ -88,20 +88,20 @@ def test_a_wrong_kernel_is_told_and_one_that_raises_stops_no_other(monkeypatch):
     def resident(*_):
         raise RuntimeError("out of resource: shared memory")
 
-    monkeypatch.setattr(launch.Call, "assign", lessened)
-    monkeypatch.setattr(launch.Call, "resident", resident)
+    monkeypatch.setattr(Call, "assign", lessened)
+    monkeypatch.setattr(Call, "resident", resident)
     found = verdicts(attention_problem((1, 40, 1, 32), "float16", Setting(1), DEVICE))
     assert found == {"triton tiled": WRONG, "triton resident": FAILED} | OTHERS
 
 
 def test_a_row_that_is_never_written_is_told(monkeypatch):
-    assign = launch.Call.assign
+    assign = Call.assign
 
     def short(call, units, out):
         call.N -= 1
         assign(call, units, out[:, :-1])
 
-    monkeypatch.setattr(launch.Call, "assign", short)
+    monkeypatch.setattr(Call, "assign", short)
     checks = verify(attention_problem((1, 40, 1, 32), "float16", Setting(1, (0,)), DEVICE))
     assert "not finite" in checks[0].reason
 

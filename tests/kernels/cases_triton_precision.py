@@ -6,7 +6,7 @@ import torch
 import triton.language as tl
 from gem_fast.kernels import pair_attention
 from gem_fast.kernels.attention.reference import reference
-from gem_fast.kernels.attention.triton import launch, triton_attention
+from gem_fast.kernels.attention.triton import call, triton_attention
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 from tests.kernels.triton_attention import (
@@ -77,7 +77,7 @@ def round_products_of_torch(monkeypatch):
 def test_tf32_is_as_exact_as_plain_torch(monkeypatch, choose, tensor_cores, resident, normalize, iterations, D, mean):
     """Plain torch's factors are rounded; ours reach tensor cores that cut, which errs to one side and adds up."""
     choose(resident)
-    monkeypatch.setattr(launch, "precision", lambda *_: "tf32")
+    monkeypatch.setattr(call, "precision", lambda *_: "tf32")
     c = 4.0 if normalize else 1.0
     qkv = make_qkv(1, 63, 1, D)
     qkv[:, :, 2] += mean
@@ -94,7 +94,7 @@ def test_pairs_are_as_exact_as_plain_torch(monkeypatch, tensor_cores, kind, near
     options = {"pairs": "qq+kk", "grid": near, "sigma": 5.0 if near else None}
     truth = pair_attention(qkv.double(), 0.5, backend="reference", **options)
     if kind == "tf32":
-        monkeypatch.setattr(launch, "precision", lambda *_: "tf32")
+        monkeypatch.setattr(call, "precision", lambda *_: "tf32")
     found = pair_attention(qkv, 0.5, backend="triton", **options)
     if kind == "tf32":
         assert (found - truth).norm() > 1e-5 * truth.norm()
@@ -109,7 +109,7 @@ def test_pairs_are_as_exact_as_plain_torch(monkeypatch, tensor_cores, kind, near
 def test_rounding_to_tf32_keeps_nan(monkeypatch, choose, tensor_cores, resident, normalize, iterations, part):
     """Also where the exponential's NaN is the one that the rounding would carry to zero."""
     choose(resident)
-    monkeypatch.setattr(launch, "precision", lambda *_: "tf32")
+    monkeypatch.setattr(call, "precision", lambda *_: "tf32")
     qkv = make_qkv(1, 33, 2, 32)
     qkv.view(torch.int32)[0, 7, part, 1, 5] = GPU_NAN
     options = {"iterations": iterations, "projections": (0,), "normalize": normalize}
@@ -123,7 +123,7 @@ def test_rounding_to_tf32_keeps_nan(monkeypatch, choose, tensor_cores, resident,
 @pytest.mark.parametrize("iterations", [0, 1])
 def test_zero_tokens_attend_uniformly_in_tf32(monkeypatch, choose, tensor_cores, resident, iterations):
     choose(resident)
-    monkeypatch.setattr(launch, "precision", lambda *_: "tf32")
+    monkeypatch.setattr(call, "precision", lambda *_: "tf32")
     qkv = make_qkv(1, 33, 1, 32)
     qkv[:, 7, 0] = 0
     options = {"iterations": iterations, "projections": (0,), "normalize": True}

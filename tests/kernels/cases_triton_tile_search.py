@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from gem_fast.kernels.attention.triton import launch, tile_file, tile_search, triton_attention
+from gem_fast.kernels.attention.triton import call, launch, tile_file, tile_search, triton_attention
 from gem_fast.kernels.attention.triton.tile_search import Problem
 from gem_fast.kernels.attention.triton.tiles import Tile
 from triton.runtime.errors import OutOfResources
@@ -75,8 +75,8 @@ def test_tune_verifies_times_and_writes_what_the_engine_then_takes(tmp_path, mon
     assert chosen["resident"] == Tile(32, 32, 4, 1)
     monkeypatch.setenv(tile_file.VARIABLE, str(written))
     launched = []
-    resident = launch.Call.resident
-    monkeypatch.setattr(launch.Call, "resident", lambda *a: (launched.append("resident"), resident(*a)))
+    resident = call.Call.resident
+    monkeypatch.setattr(call.Call, "resident", lambda *a: (launched.append("resident"), resident(*a)))
     assert torch.allclose(attention(), before, atol=1e-6)
     assert launched == ["resident"]
 

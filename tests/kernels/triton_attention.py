@@ -3,7 +3,7 @@
 import pytest
 import torch
 from gem_fast.kernels.attention.reference import reference
-from gem_fast.kernels.attention.triton import launch, tile_choice, triton_attention
+from gem_fast.kernels.attention.triton import call, tile_choice, triton_attention
 from triton.runtime.interpreter import InterpretedFunction
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -42,8 +42,8 @@ def assert_as_exact_as_plain_torch(qkv, c, iterations, normalize=True):
 def poison_memory(monkeypatch):
     """What `torch.empty` returns is full of NaN, so an element that is never written shows."""
     empty, new_empty, empty_like = torch.empty, torch.Tensor.new_empty, torch.empty_like
-    monkeypatch.setattr(launch.torch, "empty", lambda *a, **k: empty(*a, **k).fill_(torch.nan))
-    monkeypatch.setattr(launch.torch, "empty_like", lambda *a, **k: empty_like(*a, **k).fill_(torch.nan))
+    monkeypatch.setattr(call.torch, "empty", lambda *a, **k: empty(*a, **k).fill_(torch.nan))
+    monkeypatch.setattr(call.torch, "empty_like", lambda *a, **k: empty_like(*a, **k).fill_(torch.nan))
     monkeypatch.setattr(torch.Tensor, "new_empty", lambda *a, **k: new_empty(*a, **k).fill_(torch.nan))
 
 
@@ -64,15 +64,15 @@ def force(monkeypatch, resident):
 
     def tiles_of(device, heads, N, width, dtype):
         tile = tile_choice.chosen_tile(device, "resident", heads, N, width, dtype)
-        return {
-            **tile_choice.tiles_of(device, heads, N, width, dtype),
-            "resident": tile if resident and N <= 64 else None,
-        }
+        found = tile_choice.tiles_of(device, heads, N, width, dtype)
+        return tile_choice.ChosenTiles({**found, "resident": tile if resident and N <= 64 else None})
 
-    monkeypatch.setattr(launch, "tiles_of", tiles_of)
+    monkeypatch.setattr(call, "tiles_of", tiles_of)
 
 
 def force_tile(monkeypatch, tile, resident=False):
     """Force one tile for all kernels, and the resident one or the others."""
-    tiles = dict.fromkeys(tile_choice.OPERATIONS, tile)
-    monkeypatch.setattr(launch, "tiles_of", lambda *_: tiles if resident else tiles | {"resident": None})
+    tiles = tile_choice.ChosenTiles(dict.fromkeys(tile_choice.OPERATIONS, tile))
+    if not resident:
+        tiles["resident"] = None
+    monkeypatch.setattr(call, "tiles_of", lambda *_: tiles)

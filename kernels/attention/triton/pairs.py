@@ -9,7 +9,8 @@ from gem_fast.kernels.triton_host import is_compiled_for, on_device
 from torch import Tensor
 
 from ..distance import why_not_factors
-from .launch import Call, why_not
+from .call import Call
+from .launch import why_not
 
 
 def why_not_pairs(

@@ -74,13 +74,13 @@ def kind_of(device: Device, dtype: torch.dtype) -> str:
     return "tf32" if precision(device, dtype) == "tf32" else str(dtype).removeprefix("torch.")
 
 
-class Tiles(dict[str, Tile | None]):
+class ChosenTiles(dict[str, Tile | None]):
     """The tile of each operation, None for what a call should do without; one like another only if it is that one."""
 
     __hash__ = object.__hash__  # type: ignore[assignment]
 
 
-def tiles_of(device: Device, heads: int, N: int, width: int, dtype: torch.dtype) -> Tiles:
+def tiles_of(device: Device, heads: int, N: int, width: int, dtype: torch.dtype) -> ChosenTiles:
     """The tiles of a call, the same of the same; that of `resident` is None but where one launch does everything."""
     return _tiles_of(device, heads, N, width, dtype, precision(device, dtype), os.environ.get(VARIABLE))
 
@@ -88,8 +88,8 @@ def tiles_of(device: Device, heads: int, N: int, width: int, dtype: torch.dtype)
 @functools.lru_cache(maxsize=4096)
 def _tiles_of(
     device: Device, heads: int, N: int, width: int, dtype: torch.dtype, precision: str, named: str | None
-) -> Tiles:
-    found = Tiles({operation: chosen_tile(device, operation, heads, N, width, dtype) for operation in OPERATIONS})
+) -> ChosenTiles:
+    found = ChosenTiles({operation: chosen_tile(device, operation, heads, N, width, dtype) for operation in OPERATIONS})
     if not is_resident(device, heads, N, width, dtype):
         found["resident"] = None
     return found

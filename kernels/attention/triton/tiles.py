@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
-from gem_fast.kernels.triton_host import constant, triton_version
+from gem_fast.kernels.triton_host import architecture, constant, triton_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,23 @@ class Device:
     arch: str
     multiprocessors: int
     name: str = ""
+
+
+INTERPRETER = Device("interpreter", 1, "interpreter")
+
+
+def device_of(device: torch.device) -> Device:
+    """What the tile tables need to know of a device; off the GPU it is Triton's interpreter."""
+    if device.type != "cuda" or not torch.cuda.is_initialized():
+        return INTERPRETER
+    return _device(torch.cuda.current_device() if device.index is None else device.index)
+
+
+@functools.cache
+def _device(index: int) -> Device:
+    device = torch.device("cuda", index)
+    properties = torch.cuda.get_device_properties(device)
+    return Device(str(architecture(device)), properties.multi_processor_count, properties.name)
 
 
 # Architectures that multiply matrices in the same way; one that isn't named here gets the tiles of its neighbours.
