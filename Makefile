@@ -9,7 +9,7 @@ TYPED := build/typed
 # TensorRT's types, without TensorRT.
 STUBS := build/stubs
 
-.PHONY: demo test test-consumers test-ray lint format bench bench-full bench-report bench-gate bench-batch authors gpu-report gpu-check roofline scaling starting clean
+.PHONY: demo test test-consumers test-ray test-tritons lint format bench bench-full bench-report bench-gate bench-batch authors gpu-report gpu-check roofline scaling starting clean
 
 demo: $(ENGINE)
 	$(BIN)/gem-fast demo demo_output
@@ -42,6 +42,17 @@ test-ray: .venv/.ray
 
 .venv/.ray: $(READY)
 	$(BIN)/python -m pip install --quiet -e ".[ray]"
+	touch $@
+
+# The kernels on older versions of Triton, from the least one on: in its interpreter, compiled, and bound to launches. The oldest
+# take a numpy before 2.3, and before 3.5 code for AMD's GPUs takes LLVM's linker: TRITON_HIP_LLD_PATH names that of lld 19.
+TRITONS := $(addprefix build/triton/,3.3.1 3.4.0 3.5.1 3.6.0 3.7.0)
+test-tritons: $(addsuffix /.ready,$(TRITONS))
+	for folder in $(TRITONS); do PYTHONPATH=$$folder $(BIN)/python -m pytest -n auto tests/kernels/test_triton*.py || exit; done
+
+build/triton/%/.ready: | $(READY)
+	rm -rf $(@D)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(@D) triton==$* "numpy<2.3"
 	touch $@
 
 lint: $(READY) $(STUBS)/tensorrt

@@ -17,9 +17,7 @@ def generated(folder: Path, count: int) -> tuple[list[Path], list[Path]]:
     scenes = [Image.open(path).convert("RGB") for path in sorted(SAMPLES.glob("*.jpg"))]
     for i in range(count):
         paths.append(folder / f"{i // 1000:03d}" / f"{i % 1000:03d}{_ENDINGS[rng.integers(len(_ENDINGS))]}")
-        width, height, left, top, length = (
-            int(each) for each in rng.integers((320, 320, 0, 0, 0), (640, 640, 99, 99, 200))
-        )
+        width, height, left, top, length = rng.integers((320, 320, 0, 0, 0), (640, 640, 99, 99, 200)).tolist()
         if not paths[-1].exists():
             paths[-1].parent.mkdir(parents=True, exist_ok=True)
             scene = scenes[i % len(scenes)].resize((width, height), box=(left, top, left + 200, top + 190))

@@ -116,11 +116,9 @@ def compile_all(jobs: list[Job]) -> list[Static]:
 def forward_launches(activation: str) -> Counter[str]:
     """Launches of ViT-B/16 on an image of 448² in bfloat16 on a fake GPU, by operator, once its positions are kept."""
     triton_host._asked.cache_clear()
-    answers: Any = {
-        "is_initialized": lambda: True,
-        "get_device_properties": lambda _: SimpleNamespace(major=9, minor=0),
-    }
-    with patch.multiple(torch.cuda, **answers), patch.object(torch.version, "hip", None), FakeTensorMode():
+    hopper = SimpleNamespace(major=9, minor=0)
+    there: Any = patch.multiple(torch.cuda, is_initialized=lambda: True, get_device_properties=lambda _: hopper)
+    with there, patch.object(torch.version, "hip", None), FakeTensorMode():
         config = VisionConfig(768, 12, 12, 3072, 16, (28, 28), 512, activation)
         with torch.device("cuda:0"):
             vision, pixels = GemVisionTransformer(config), torch.empty(1, 3, 448, 448)

@@ -73,9 +73,8 @@ def _waterfall(rows: list[Row]) -> "Figure | None":
     axes.barh(range(len(steps)), middle, xerr=np.maximum(spread, 0), color=_COLOURS[0], height=0.62, ecolor="#222222")
     for place, row in enumerate(steps):
         times = ratio(steps[0].seconds, row.seconds)
-        axes.annotate(
-            f"{times.median:.2f}×", (row.at(0.8) * 1e3, place), (6, 0), textcoords="offset points", va="center"
-        )
+        end = (row.at(0.8) * 1e3, place)
+        axes.annotate(f"{times.median:.2f}×", end, (6, 0), textcoords="offset points", va="center")
     axes.set_yticks(range(len(steps)), [row.params["name"] for row in steps])
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
@@ -88,10 +87,9 @@ def _waterfall(rows: list[Row]) -> "Figure | None":
 def _of_sizes(rows: list[Row]) -> list[Row]:
     """The rows of the smallest batch at which a provider has several sizes; none if there is no such."""
     rows = [row for row in rows if row.params["mode"] != "waterfall"]
+    rows = [row for row in rows if row.params["model"] == rows[0].params["model"]]
     for batch in sorted({row.params["batch"] for row in rows}):
-        chosen = [
-            row for row in rows if row.params["batch"] == batch and row.params["model"] == rows[0].params["model"]
-        ]
+        chosen = [row for row in rows if row.params["batch"] == batch]
         if any(count > 1 for count in Counter(row.provider for row in chosen).values()):
             return chosen
     return []
@@ -102,10 +100,8 @@ def _by_provider(rows: list[Row]) -> Iterator[tuple[str, dict[str, Any], list[Ro
     names = list(dict.fromkeys(row.params["name"] for row in rows))
     for provider in dict.fromkeys(row.provider for row in rows):
         line = sorted((row for row in rows if row.provider == provider), key=lambda row: row.params["size"])
-        style = _LINES[line[0].params["dtype"]] | {
-            "color": _COLOURS[names.index(line[0].params["name"]) % len(_COLOURS)]
-        }
-        yield provider, style, line
+        colour = _COLOURS[names.index(line[0].params["name"]) % len(_COLOURS)]
+        yield provider, _LINES[line[0].params["dtype"]] | {"color": colour}, line
 
 
 def _plain_numbers(axis: Any) -> None:

@@ -110,16 +110,21 @@ def _eager(provider: Provider, subject: Subject, device: str) -> Forward:
     return eager_forward(subject, device, dtype_of(provider))
 
 
-def eager_forward(subject: Subject, device: str, dtype: torch.dtype) -> Forward:
-    """The eager way in any floating type; features are float32 or wider."""
+def _clip(subject: Subject) -> Any:
+    """open_clip's model with the weights of its vision tower."""
     import open_clip
 
+    with torch.device("meta"):  # random weights that nobody reads take seconds
+        clip = open_clip.CLIP(**subject.model_cfg)
+    clip.visual.load_state_dict(load_weights(subject), assign=True)
+    return clip
+
+
+def eager_forward(subject: Subject, device: str, dtype: torch.dtype) -> Forward:
+    """The eager way in any floating type; features are float32 or wider."""
     from gem_fast.towers.eager import eager_gem
 
-    with torch.device("meta"):  # random weights that nobody reads take seconds
-        visual = open_clip.CLIP(**subject.model_cfg).visual
-    visual.load_state_dict(load_weights(subject), assign=True)
-    visual = visual.eval().requires_grad_(False).to(device, dtype)
+    visual = _clip(subject).visual.eval().requires_grad_(False).to(device, dtype)
     wide = torch.promote_types(dtype, torch.float32)
     return lambda pixels: eager_gem(visual, pixels, **subject.options)[0][:, 1:].to(wide)
 
@@ -131,7 +136,6 @@ def _compiled(provider: Provider, subject: Subject, device: str) -> Forward:
 
 def _authors(provider: Provider, subject: Subject, device: str) -> Forward:
     """Their wrapper over our weights; runs only in a process whose path starts with `authors.folder()`."""
-    import open_clip
     from gem.gem_wrapper import GEMWrapper
 
     options, dtype = dict(subject.options), dtype_of(provider)
@@ -142,9 +146,7 @@ def _authors(provider: Provider, subject: Subject, device: str) -> Forward:
     }
     if options:
         raise ValueError(f"the authors' package has no such options: {', '.join(options)}")
-    clip = open_clip.CLIP(**subject.model_cfg)
-    clip.visual.load_state_dict(load_weights(subject))
-    visual = GEMWrapper(clip, tokenizer=None, **settings).model.visual
+    visual = GEMWrapper(_clip(subject), tokenizer=None, **settings).model.visual
     visual = visual.eval().requires_grad_(False).to(device, dtype)
     return lambda pixels: F.normalize(visual(pixels.to(dtype))[0][:, 1:].float(), dim=-1)
 

@@ -7,15 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import memory
+from .ceiling import ceiling
 from .records import Row, derived
 
-
-@functools.cache
-def machine_ceiling(dtype: str) -> dict[str, float]:
-    """This machine's rates, measured once a run."""
-    from .ceiling import ceiling
-
-    return ceiling(dtype)
+machine_ceiling = functools.cache(ceiling)  # this machine's rates, measured once a run
 
 
 @dataclass(frozen=True)

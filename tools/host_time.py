@@ -35,8 +35,8 @@ HOPPER = SimpleNamespace(major=9, minor=0, multi_processor_count=132, name="a GP
 DTYPE = torch.bfloat16
 # What a compiled kernel's launcher reads of it.
 COMPILED = SimpleNamespace(
-    num_ctas=1, global_scratch_size=0, global_scratch_align=1, profile_scratch_size=0, profile_scratch_align=1,
-    launch_cooperative_grid=False, launch_pdl=False,
+    num_ctas=1, cluster_dims=(1, 1, 1), global_scratch_size=0, global_scratch_align=1, profile_scratch_size=0,
+    profile_scratch_align=1, launch_cooperative_grid=False, launch_pdl=False,
 )  # fmt: skip
 
 
@@ -45,7 +45,7 @@ class NotCompiled(CompiledKernel):
 
     def __init__(self, source: Any, **_: Any) -> None:
         self.src, self.name, self.module, self.function, self.packed_metadata = source, source.name, 0, 0, b""
-        self._run = nvidia.CudaLauncher(source, COMPILED)
+        self._run = vars(self)["run"] = nvidia.CudaLauncher(source, COMPILED)  # the second one before Triton 3.7
 
     def __del__(self) -> None:
         pass
@@ -86,7 +86,7 @@ def no_gpu() -> Iterator[None]:
         return NotCompiled(source, **options)
 
     empty = torch.empty
-    before, driver = triton.runtime.driver._active, Driver()
+    driver = Driver()
     known = {(name, DTYPE, 0): "" for name in OPERATIONS}
     with ExitStack() as stack:
         for where, name, stand_in in (
@@ -102,15 +102,19 @@ def no_gpu() -> Iterator[None]:
             (triton_host, "why_no_launch", lambda: None),
             (triton.compiler, "compile", not_compiled),
             (nvidia, "PyKernelArg", SimpleNamespace),
+            # Before Triton 3.7 each kernel has a launcher in C of its own, of which nothing is left here.
+            (nvidia, "compile_module_from_src", lambda *_, **__: SimpleNamespace(launch=lambda *_: None)),
+            (nvidia, "library_dirs", lambda: ()),
         ):
-            stack.enter_context(patch.object(where, name, stand_in, create=where in (Tensor, torch._C)))
+            stack.enter_context(patch.object(where, name, stand_in, create=where in (Tensor, torch._C, nvidia)))
         stack.enter_context(patch.dict(first_use._found, known))
+        stack.enter_context(
+            patch.dict(vars(triton.runtime.driver), active=driver, _active=driver)
+        )  # `active` before 3.5
         stack.callback(triton_kernel.forget)
-        triton.runtime.driver.set_active(driver)
         try:
             yield
         finally:
-            triton.runtime.driver._active = before
             for kernel in launched:
                 kernel.device_caches.clear()
             triton_host._asked.cache_clear()

@@ -1,8 +1,10 @@
 """The command: choose cases, verify all of them, then time what is right, tell."""
 
 import argparse
+import math
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,12 +40,14 @@ Timer: TypeAlias = Callable[[Mapping[str, Call]], dict[str, Timed]]
 
 @dataclass(frozen=True)
 class Rules:
-    """How cases are checked on a device: `verify`'s repeats and ways, and the timer, or None for no times."""
+    """How cases are checked on a device: `verify`'s repeats and ways, and the timer, or None for no times, with the
+    reading of `time.monotonic` from which on it is asked for nothing more."""
 
     device: torch.device
     repeats: int
     ways: Mapping[str, Way]
     timer: Timer | None
+    until: float = math.inf
 
 
 def all_cases(device: torch.device, quick: bool) -> Iterable[Case]:
@@ -88,7 +92,7 @@ def timed(found: Sequence[Found], rules: Rules, timer: Timer) -> list[Found]:
 def run(
     cases: Iterable[Case], rules: Rules, tell: Callable[[str], None], keep: Callable[[list[Found]], None]
 ) -> list[Found]:
-    """Verify the cases one after the other, then time them; `keep` is called with all that was found after each.
+    """Verify the cases in turn, then time them, the last first; `keep` is called with all that was found after each.
 
     After one that took the device down, the others are told as not run.
     """
@@ -108,10 +112,14 @@ def run(
             lost = str(case)
         keep(so_far())
     if rules.timer and not lost:
-        for index, of_case in enumerate(found):
-            found[index] = timed(of_case, rules, rules.timer)
-            if index % 16 == 15 or index + 1 == len(found):  # writing takes longer than timing where there are hundreds
+        for index in reversed(range(len(found))):  # hundreds of the attention's come first, and the engine's last
+            if time.monotonic() >= rules.until:
+                tell(f"the first {index + 1} cases are verified but not timed: --within is over")
+                break
+            found[index] = timed(found[index], rules, rules.timer)
+            if index % 16 == 0:  # writing takes longer than timing where there are hundreds
                 keep(so_far())
+        keep(so_far())
     return so_far()
 
 
@@ -137,11 +145,16 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=KERNELS, help="only this kernel; repeatable")
     parser.add_argument("--kind", action="append", choices=KINDS, help="only this arithmetic; repeatable")
     parser.add_argument("--no-times", action="store_true", help="verify alone")
+    parser.add_argument(
+        "--within", type=float, metavar="SECONDS", help="then time nothing more (570; with --quick 165)"
+    )
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1 (%(default)s)")
     parser.add_argument("--json", type=Path, default=Path("gpu_check.json"), help="file to write (%(default)s)")
     chosen = parser.parse_args(given)
     if chosen.json.is_dir():
         parser.error(f"--json: {chosen.json} is a folder; name a file")
+    if chosen.within is None:
+        chosen.within = 165 if chosen.quick else 570
     return chosen
 
 
@@ -161,7 +174,7 @@ def why_no_gpu(name: str) -> str | None:
 
 def main(given: Sequence[str] | None = None) -> int:
     """Check the GPU at hand; returns the exit status."""
-    chosen, console, progress = arguments(given), Console(), Console(stderr=True)
+    started, chosen, console, progress = time.monotonic(), arguments(given), Console(), Console(stderr=True)
 
     def tell(text: str) -> None:
         say(text, to=progress)
@@ -176,7 +189,8 @@ def main(given: Sequence[str] | None = None) -> int:
     cases = [case for case in found if case.kernel in kernels and case.kind in kinds]
     turns = Turns(budget=0.05) if chosen.quick else Turns()
     timer = None if chosen.no_times else lambda calls: times_on_gpu(calls, device, turns)
-    return check_all(cases, Rules(device, 20, ON_A_GPU, timer), chosen.json, console, tell)
+    rules = Rules(device, 20, ON_A_GPU, timer, started + chosen.within)
+    return check_all(cases, rules, chosen.json, console, tell)
 
 
 def check_all(cases: Sequence[Case], rules: Rules, file: Path, console: Console, tell: Callable[[str], None]) -> int:

@@ -4,9 +4,11 @@ import functools
 import io
 import itertools
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -215,10 +217,10 @@ def timer(calls):
     return {name: told(seconds) for name, seconds in in_turns(calls, lambda call: call() is None or 1e-3).items()}
 
 
-def check_all(tmp_path, *cases, timer=timer):
+def check_all(tmp_path, *cases, timer=timer, until=math.inf):
     """Exit status, what was printed and the file's content."""
     text, said = io.StringIO(), []
-    rules = command.Rules(CPU, 1, {}, timer)
+    rules = command.Rules(CPU, 1, {}, timer, until)
     status = command.check_all(cases, rules, tmp_path / "c.json", Console(file=text, width=80), said.append)
     return status, text.getvalue(), read_document(tmp_path / "c.json"), said
 
@@ -286,6 +288,25 @@ def test_all_is_verified_before_anything_is_timed_and_kept_after_each(tmp_path):
     assert not content["benchmarks"]
     check_all(tmp_path, *(replace(each, timed=False) for each in cases), timer=followed)
     assert steps[6:] == ["ran"] * 8
+
+
+def test_when_time_is_over_all_is_verified_and_the_rest_is_not_timed(tmp_path, monkeypatch):
+    names = ("self_self", "labels", "forward")
+    cases = [case(name, ours={"triton": off(0.0)}) for name in names]
+    now = iter([9.0, 11.0])
+    monkeypatch.setattr(command, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    status, text, content, told = check_all(tmp_path, *cases, until=10.0)
+    assert (status, "0 of 3 checks" in text) == (0, True)
+    assert "the first 2 cases are verified but not timed" in told[-1]
+    checks = {check["kernel"]: (check["verdict"], check["median_s"]) for check in content["gem_fast"]["checks"]}
+    assert checks == {"self_self": (RIGHT, None), "labels": (RIGHT, None), "forward": (RIGHT, 1e-3)}
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"), [([], 570), (["--quick"], 165), (["--quick", "--within", "5"], 5), (["--within", "0"], 0)]
+)
+def test_how_long_it_may_take(given, seconds):
+    assert command.arguments(given).within == seconds
 
 
 def test_after_the_device_is_lost_nothing_is_called_right(tmp_path, monkeypatch):

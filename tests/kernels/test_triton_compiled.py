@@ -57,8 +57,9 @@ def test_what_is_not_attention_fits_every_gpu(arch):
         assert (compiled.programs(arch, job.tile.warps) or 2) >= 2, job
 
 
-def test_the_report_covers_every_entry_of_the_table_and_none_is_bad():
+def test_the_report_covers_every_entry_of_the_table_and_none_is_bad(monkeypatch):
     """The samples above are compiled here; the whole table when the report is written, by `make gpu-report`."""
+    monkeypatch.setattr(tiles, "triton_version", lambda: (3, 8))  # of the report; older ones change entries
     records = json.loads(REPORT.read_text())
     keys = ("arch", "operation", "width", "dtype", "precision", "tile")
     found = {tuple(str(record[key]) for key in keys): record for record in records}

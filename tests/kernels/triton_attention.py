@@ -4,7 +4,7 @@ import pytest
 import torch
 from gem_fast.kernels.attention.reference import reference
 from gem_fast.kernels.attention.triton import call, tile_choice, triton_attention
-from triton.runtime.interpreter import InterpretedFunction
+from triton.runtime.interpreter import GridExecutor
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TILED_AND_RESIDENT = pytest.mark.parametrize("resident", [False, True], ids=["tiled", "resident"])
@@ -49,14 +49,14 @@ def poison_memory(monkeypatch):
 
 def refuse_unknown_arguments(monkeypatch):
     """The interpreter drops arguments that a kernel does not have; the compiler refuses them."""
-    launched = InterpretedFunction.run
+    launch = GridExecutor.__call__
 
-    def run(kernel, *args, **options):
+    def launch_known(kernel, *args, **options):
         unknown = set(options) - set(kernel.arg_names) - {"grid", "warmup", "num_warps", "num_stages"}
         assert not unknown, f"{kernel.fn.__name__} has no arguments {unknown}"
-        return launched(kernel, *args, **options)
+        return launch(kernel, *args, **options)
 
-    monkeypatch.setattr(InterpretedFunction, "run", run)
+    monkeypatch.setattr(GridExecutor, "__call__", launch_known)
 
 
 def force(monkeypatch, resident):
