@@ -43,7 +43,7 @@ def extensions() -> list[Extension]:
 
 NAMES, FOLDERS = packages()
 # ftfy, regex and huggingface_hub are open_clip's too.
-ENGINE = ["torch>=2.7", "open_clip_torch>=3.0", "safetensors>=0.4", "ftfy", "regex", "huggingface_hub"]
+ENGINE = ["torch>=2.7", "open_clip_torch>=3.0", "safetensors>=0.4", "ftfy>=6.1", "regex>=2022.1.18", "huggingface_hub>=0.23"]
 RUNTIME = ["onnxruntime>=1.20", "tokenizers>=0.20"]
 EXPORT = [*ENGINE, *RUNTIME, "onnx>=1.18"]
 TRANSFORMERS = ["transformers>=4.40", "tokenizers>=0.20"]
