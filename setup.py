@@ -42,14 +42,14 @@ def extensions() -> list[Extension]:
 
 
 NAMES, FOLDERS = packages()
-# ftfy, regex and huggingface_hub are open_clip's too.
-ENGINE = ["torch>=2.7", "open_clip_torch>=3.0", "safetensors>=0.4", "ftfy>=6.1", "regex>=2022.1.18", "huggingface_hub>=0.23"]
+OPEN_CLIP = ["open_clip_torch>=3.2", "ftfy>=6.1", "regex>=2022.1.18", "huggingface_hub>=0.25"]  # needs the others too
+ENGINE = ["torch>=2.8", *OPEN_CLIP, "safetensors>=0.4"]
 RUNTIME = ["onnxruntime>=1.20", "tokenizers>=0.20"]
-EXPORT = [*ENGINE, *RUNTIME, "onnx>=1.18"]
-TRANSFORMERS = ["transformers>=4.40", "tokenizers>=0.20"]
+EXPORT = [*ENGINE, *RUNTIME, "onnxruntime>=1.23", "onnx>=1.19"]
+TRANSFORMERS = ["transformers>=4.56", "tokenizers>=0.20"]
 HEIC = ["pillow-heif>=0.16"]
 JXL = ["pillow-jxl-plugin>=1.3"]
-PARQUET = ["pyarrow>=18"]
+PARQUET = ["pyarrow>=20"]
 COCO = ["pycocotools>=2.0.7"]
 
 setup(
@@ -75,7 +75,7 @@ setup(
         "gem_fast.export.tensorrt": ["operators.json"],
     },
     # What the engine and the torch-free runtime share; each is an extra, so that deploying needs no torch.
-    install_requires=["numpy>=1.24", "pillow>=10.3", "simplejpeg>=1.7", "isal>=1.5", "typer>=0.12", "rich>=13"],
+    install_requires=["numpy>=1.24", "pillow>=11", "simplejpeg>=1.7", "isal>=1.5", "typer>=0.16", "rich>=13"],
     extras_require={
         "engine": ENGINE,
         "export": EXPORT,
