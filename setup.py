@@ -45,7 +45,7 @@ NAMES, FOLDERS = packages()
 OPEN_CLIP = ["open_clip_torch>=3.2", "ftfy>=6.1", "regex>=2022.1.18", "huggingface_hub>=0.25"]  # needs the others too
 ENGINE = ["torch>=2.8", *OPEN_CLIP, "safetensors>=0.4"]
 RUNTIME = ["onnxruntime>=1.20", "tokenizers>=0.20"]
-EXPORT = [*ENGINE, *RUNTIME, "onnxruntime>=1.23", "onnx>=1.19"]
+EXPORT = [*ENGINE, *RUNTIME, "onnxruntime>=1.25", "onnx>=1.19"]
 TRANSFORMERS = ["transformers>=4.56", "tokenizers>=0.20"]
 HEIC = ["pillow-heif>=0.16"]
 JXL = ["pillow-jxl-plugin>=1.3"]
@@ -75,7 +75,7 @@ setup(
         "gem_fast.export.tensorrt": ["operators.json"],
     },
     # What the engine and the torch-free runtime share; each is an extra, so that deploying needs no torch.
-    install_requires=["numpy>=1.24", "pillow>=11", "simplejpeg>=1.7", "isal>=1.5", "typer>=0.16", "rich>=13"],
+    install_requires=["numpy>=1.24", "pillow>=12", "simplejpeg>=1.7", "isal>=1.5", "typer>=0.20", "rich>=13"],
     extras_require={
         "engine": ENGINE,
         "export": EXPORT,
@@ -92,7 +92,8 @@ setup(
         "bench": [*EXPORT, *PARQUET, "pytest>=8", "pytest-benchmark>=4", "matplotlib>=3.8", "openvino>=2025.3"],
         "dev": [
             *EXPORT,
-            *TRANSFORMERS,  # what other families are held against
+            *TRANSFORMERS,
+            "transformers>=5",  # what other families are held against
             *HEIC,
             *JXL,
             *PARQUET,

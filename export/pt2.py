@@ -71,21 +71,23 @@ def checking_inputs() -> Iterator[None]:
     def always(graph: Any, source: str, *rest: Any, **named: Any) -> Any:
         return compile_code(graph, source.replace(_ASKED, '"1"'), *rest, **named)
 
-    # Its lower bound is 2, since Inductor takes a batch of 1 for a constant.
-    with patch.object(AotCodeCompiler, "compile", always), config.patch({"aot_inductor.check_lowerbound": False}):
+    # Where it has a lower bound that is 2, since Inductor takes a batch of 1 for a constant.
+    unbounded = {"aot_inductor.check_lowerbound": False} if hasattr(config.aot_inductor, "check_lowerbound") else {}
+    with patch.object(AotCodeCompiler, "compile", always), config.patch(unbounded):
         yield
 
 
 def check_refusal(encode: Encode, pixels: Tensor, path: Path) -> None:
-    """ExportError unless the package refuses a wrong layout, the one wrong input that can be read without harm."""
-    try:
-        encode(pixels.contiguous(memory_format=torch.channels_last))
-    except RuntimeError:
-        return
-    raise ExportError(
-        f"torch {torch.__version__} compiled {path.name} without a check of its inputs, so that wrong ones would give "
-        "wrong features; take torch 2.14, or the format exported-program"
-    )
+    """ExportError unless the package refuses the wrong inputs that can be read without harm."""
+    for wrong in (pixels.contiguous(memory_format=torch.channels_last), pixels[..., None]):
+        try:
+            encode(wrong)
+        except RuntimeError:
+            continue
+        raise ExportError(
+            f"torch {torch.__version__} compiled {path.name} without a check of its inputs, so that wrong ones would "
+            "give wrong features; take torch 2.13 or newer, or the format exported-program"
+        )
 
 
 def check_compiler() -> None:

@@ -1,11 +1,15 @@
 """Launches of a forward of ViT-B/16 on one image of 448² in bfloat16, on a GPU that is not there."""
 
 import pytest
+import torch
 from gem_fast.bench.gpu_report import forward_launches
 
 pytest.importorskip("triton")
 
 
+@pytest.mark.skipif(
+    torch.__version__ < (2, 10) and not torch.cuda.is_available(), reason="this torch's fake tensors ask for a driver"
+)
 @pytest.mark.parametrize(("activation", "own"), [("gelu", 0), ("quick_gelu", 11)])
 def test_a_forward_takes_at_most_120_launches(activation, own):
     counts = forward_launches(activation)

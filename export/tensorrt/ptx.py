@@ -103,7 +103,7 @@ def _compile(problem: Problem, operation: str, tile: Tile) -> Compiled:
     options = tile.options | {"ptx_version": _PTX_VERSIONS.get(problem.arch, _LEAST_PTX)}
     binary = compile_ahead(problem.arch, kernel, constants, TYPES[problem.dtype], options)
     meta = binary.metadata
-    if meta.global_scratch_size or meta.profile_scratch_size or meta.num_ctas != 1:
+    if meta.global_scratch_size or getattr(meta, "profile_scratch_size", 0) or meta.num_ctas != 1:  # before Triton 3.5
         raise ValueError(f"{operation} asks for scratch memory or clusters, which a TensorRT plugin does not get")
     count = len(kernel.arg_names) - len(constants)
     return Compiled(meta.name, without_scratch(binary.asm["ptx"], count), 32 * meta.num_warps, meta.shared, tile)

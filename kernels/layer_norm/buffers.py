@@ -35,7 +35,8 @@ def by_name(
     """Total, y, norms and the sum of `aside` of a list of `outputs`; None for what is not asked for."""
     count = adds + 1 + norms
     aside = found[count] if len(found) > count else None
-    return found[0] if adds else None, found[adds], found[adds + 1] if norms else None, aside
+    y = int(adds)  # Dynamo takes no truth value for an index
+    return found[0] if adds else None, found[y], found[y + 1] if norms else None, aside
 
 
 def inputs(x: Tensor, branch: Tensor | None, shape: torch.Size) -> tuple[Tensor, Tensor]:

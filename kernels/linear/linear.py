@@ -17,6 +17,8 @@ from .panels import ACTIVATIONS, Panels, panels_linear, panels_mlp, pays_in_one_
 # oneDNN's name and variant of an activation; it has none for quick_gelu.
 _FUSED = {None: ("none", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh")}
 _LEAST = 2**22  # multiplications of an image below which the call may cost more than it saves: about 15 µs there
+# Before, a trace takes a prepacked weight for a plain one, and what is compiled of it fails.
+_TRACES_PREPACKED = torch.__version__ >= (2, 14)
 _ROWS = 785  # that a weight is prepacked for; any number is right
 
 
@@ -81,13 +83,16 @@ def _panels_serve(x: Tensor, weight: Panels, bias: Tensor | None, activation: st
 
 
 def prepacked(weight: Tensor) -> Tensor:
-    """A weight `[O, I]` as oneDNN's product reads it, which `linear` takes too; itself where oneDNN serves it not.
+    """A weight `[O, I]` as oneDNN's product reads it, which `linear` takes too; itself where oneDNN serves it not, and
+    before torch 2.14.
 
     Plain weights are laid out so in each call. Such a tensor is opaque: it has no storage, and little but `linear` and
     `to_dense`, which gives the same numbers back, takes it. Bits of a product are those with the plain weight, but for
     a single row, which has those of a row among others.
     """
-    if weight.device.type != "cpu" or weight.is_mkldnn or weight.requires_grad or not _onednn(weight.dtype):
+    if weight.device.type != "cpu" or weight.is_mkldnn or weight.requires_grad:
+        return weight
+    if not (_TRACES_PREPACKED and _onednn(weight.dtype)):
         return weight
     packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _ROWS)
     return packed

@@ -37,6 +37,8 @@ layer_norm = sys.modules["gem_fast.kernels.layer_norm.layer_norm"]
 def gpu(monkeypatch):
     """A function that makes `cuda` tensors, fake ones, lie on a GPU of a compute capability."""
     pytest.importorskip("triton")
+    if torch.__version__ < (2, 10) and not torch.cuda.is_available():
+        pytest.skip("fake tensors of this torch ask for a driver")
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
 

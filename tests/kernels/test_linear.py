@@ -66,6 +66,8 @@ def test_any_shape(rows, inputs, outputs, dtype, activation, bias):
     platform.machine() != "x86_64" or not torch.backends.mkldnn.is_available(), reason="oneDNN serves on x86-64"
 )
 class TestWhatOnednnTakes:
+    prepacks = pytest.mark.skipif(torch.__version__ < (2, 14), reason="this torch traces no prepacked weight")
+
     @pytest.fixture
     def plain(self):
         with mock.patch.object(F, "linear", side_effect=F.linear) as plain:
@@ -105,6 +107,7 @@ class TestWhatOnednnTakes:
             linear(*operands(197, 160, 640, torch.float32))
         assert plain.called
 
+    @prepacks
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
     @pytest.mark.parametrize("activation", ACTIVATIONS)
     @pytest.mark.parametrize("shape", [(2, 7, 5), (7, 160, 640), (197, 160, 640), (50, 768, 3072)], ids=str)
@@ -122,12 +125,14 @@ class TestWhatOnednnTakes:
         assert torch.equal(found[:1], linear(x[:1], packed, bias, activation))
         assert torch.equal(found, linear(x[:, None], packed, bias, activation)[:, 0])
 
+    @prepacks
     def test_a_prepacked_weight_takes_strided_and_empty_inputs(self, plain):
         x, weight, bias = operands(394, 160, 640, torch.float32)
         assert torch.equal(linear(x[::2], prepacked(weight), bias), linear(x[::2].contiguous(), weight, bias))
         assert linear(x[:0], prepacked(weight), bias).shape == (0, 640)
         assert not plain.called
 
+    @prepacks
     def test_a_gradient_flows_past_a_prepacked_weight(self):
         x, weight, bias = operands(197, 160, 640, torch.float32)
         x.requires_grad_()
@@ -135,6 +140,7 @@ class TestWhatOnednnTakes:
         (expected,) = torch.autograd.grad(F.gelu(F.linear(x, weight, bias)).sum(), x)
         torch.testing.assert_close(x.grad, expected)
 
+    @prepacks
     def test_a_prepacked_weight_with_onednn_switched_off(self, plain):
         x, weight, bias = operands(197, 160, 640, torch.float32)
         packed = prepacked(weight)
@@ -142,6 +148,7 @@ class TestWhatOnednnTakes:
             assert torch.equal(linear(x, packed, bias), F.linear(x, weight, bias))
             assert prepacked(weight) is weight
 
+    @prepacks
     def test_a_prepacked_weight_of_another_type_is_refused_as_a_plain_one_is(self):
         x, weight, bias = operands(197, 160, 640, torch.float32)
         with pytest.raises(RuntimeError, match="dtype"):
