@@ -9,7 +9,7 @@ TYPED := build/typed
 # TensorRT's types, without TensorRT.
 STUBS := build/stubs
 
-.PHONY: demo test test-consumers test-ray test-tritons lint format bench bench-full bench-report bench-gate bench-batch authors gpu-report gpu-check roofline scaling starting clean
+.PHONY: demo test test-consumers test-ray test-least test-tritons lint format bench bench-full bench-report bench-gate bench-batch authors gpu-report gpu-check roofline scaling starting clean
 
 demo: $(ENGINE)
 	$(BIN)/gem-fast demo demo_output
@@ -42,6 +42,17 @@ test-ray: .venv/.ray
 
 .venv/.ray: $(READY)
 	$(BIN)/python -m pip install --quiet -e ".[ray]"
+	touch $@
+
+# The whole suite with the least versions that setup.py names, in an environment of its own.
+LEAST := build/least
+test-least: $(LEAST)/.ready
+	$(LEAST)/bin/python -m pytest -n auto --dist worksteal
+
+$(LEAST)/.ready: setup.py pyproject.toml | $(READY)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv venv --quiet --seed --clear --python $(BIN)/python $(LEAST)
+	$(BIN)/uv pip install --quiet --python $(LEAST)/bin/python --resolution lowest-direct -e ".[dev]"
 	touch $@
 
 # The kernels on older versions of Triton, from the least one on: in its interpreter, compiled, and bound to launches. The oldest

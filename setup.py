@@ -93,7 +93,8 @@ setup(
         "dev": [
             *EXPORT,
             *TRANSFORMERS,
-            "transformers>=5",  # what other families are held against
+            "open_clip_torch>=3.3",
+            "transformers>=5.1",  # what other families are held against
             *HEIC,
             *JXL,
             *PARQUET,

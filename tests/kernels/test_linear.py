@@ -66,7 +66,7 @@ def test_any_shape(rows, inputs, outputs, dtype, activation, bias):
     platform.machine() != "x86_64" or not torch.backends.mkldnn.is_available(), reason="oneDNN serves on x86-64"
 )
 class TestWhatOnednnTakes:
-    prepacks = pytest.mark.skipif(torch.__version__ < (2, 14), reason="this torch traces no prepacked weight")
+    prepacks = pytest.mark.skipif(torch.__version__ < (2, 14), reason="this torch traces no such weight")
 
     @pytest.fixture
     def plain(self):

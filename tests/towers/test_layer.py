@@ -15,9 +15,12 @@ from torch import nn
 import gem_fast
 from gem_fast.towers.layer import Linear, in_turn, prepack
 
-pytestmark = pytest.mark.skipif(
-    platform.machine() != "x86_64" or not torch.backends.mkldnn.is_available(), reason="oneDNN serves on x86-64"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        platform.machine() != "x86_64" or not torch.backends.mkldnn.is_available(), reason="oneDNN serves on x86-64"
+    ),
+    pytest.mark.skipif(torch.__version__ < (2, 14), reason="this torch traces no weight in oneDNN's layout"),
+]
 
 
 @pytest.fixture(params=["onednn", "panels"])
@@ -27,8 +30,6 @@ def plain(request, monkeypatch):
         if why_no_panels():
             pytest.skip(why_no_panels())
         monkeypatch.setattr(panels, "_LEAST", 0)
-    elif torch.__version__ < (2, 14):
-        pytest.skip("this torch traces no prepacked weight")
     torch.manual_seed(0)
     return nn.Sequential(Linear(48, 96, activation="gelu"), nn.LayerNorm(96), Linear(96, 32, bias=False)).eval()
 
