@@ -94,7 +94,7 @@ setup(
             *EXPORT,
             *TRANSFORMERS,
             "open_clip_torch>=3.3",
-            "transformers>=5.8",  # what other families are held against
+            "transformers>=5.1",  # what other families are held against
             *HEIC,
             *JXL,
             *PARQUET,

@@ -129,6 +129,8 @@ def test_embeddings_are_those_of_transformers(folder, name):
 
 @pytest.mark.parametrize("shape", ["wide", "small"])
 def test_naflex_takes_other_shapes_as_transformers_does(folder, shape):
+    if shape == "small" and tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 23):
+        pytest.skip("of one column these transformers take what torch resamples wrongly")
     images, _ = theirs("siglip2", pixels(SHAPES[shape]), tokens("siglip2"))
     model = gem_fast.load(str(folder("siglip2")))
     assert error(model.features(pixels(SHAPES[shape]), original=True).original_class, images) < 1e-5
