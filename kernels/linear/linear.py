@@ -18,7 +18,7 @@ from .panels import ACTIVATIONS, Panels, panels_linear, panels_mlp, pays_in_one_
 _FUSED = {None: ("none", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh")}
 _LEAST = 2**22  # multiplications of an image below which the call may cost more than it saves: about 15 µs there
 # Before, a trace takes a prepacked weight for a plain one, and what is compiled of it fails.
-_TRACES_PREPACKED = torch.__version__ >= (2, 14)
+_TRACES_PREPACKED = torch.__version__ >= "2.14"  # compared as versions
 _ROWS = 785  # that a weight is prepacked for; any number is right
 
 
