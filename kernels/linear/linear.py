@@ -17,8 +17,9 @@ from .panels import ACTIVATIONS, Panels, panels_linear, panels_mlp, pays_in_one_
 # oneDNN's name and variant of an activation; it has none for quick_gelu.
 _FUSED = {None: ("none", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh")}
 _LEAST = 2**22  # multiplications of an image below which the call may cost more than it saves: about 15 µs there
-# Before, a trace takes a prepacked weight for a plain one, and what is compiled of it fails.
-_TRACES_PREPACKED = torch.__version__ >= "2.14"  # compared as versions
+# Before, a trace takes a prepacked weight for a plain one, and what is compiled of it fails; and in 2.11 bits of a row
+# by a plain weight depend on the number of rows. Compared as versions.
+_PREPACKS = torch.__version__ >= "2.14"
 _ROWS = 785  # that a weight is prepacked for; any number is right
 
 
@@ -47,6 +48,8 @@ def linear(
     if weight.is_mkldnn:
         x = x.contiguous()
     if _serves(x, weight, bias):
+        if not _PREPACKS and x.ndim == 3 and len(x) > 1:
+            return torch.cat([linear(x[i : i + 1], weight, bias, activation, backend) for i in range(len(x))])
         fused, variant = _FUSED.get(activation, _FUSED[None])
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, fused, [], variant)
         return y if activation in _FUSED else activate(y, activation, backend)
@@ -92,7 +95,7 @@ def prepacked(weight: Tensor) -> Tensor:
     """
     if weight.device.type != "cpu" or weight.is_mkldnn or weight.requires_grad:
         return weight
-    if not (_TRACES_PREPACKED and _onednn(weight.dtype)):
+    if not (_PREPACKS and _onednn(weight.dtype)):
         return weight
     packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _ROWS)
     return packed
@@ -112,7 +115,7 @@ def activate(x: Tensor, activation: str | None, backend: str | None = None) -> T
 def _serves(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether oneDNN's product takes these: large or prepacked, on an x86-64 CPU, and nothing has to see inside.
 
-    Its bits are those of any batch, and MKL's are not.
+    Its bits are those of any batch, from torch 2.14 on, and MKL's are not.
     """
     tensors = (x, weight) if bias is None else (x, weight, bias)
     return (
