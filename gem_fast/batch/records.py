@@ -96,7 +96,8 @@ class Journal:
 
     def write(self, position: int, record: Record) -> None:
         """Add the record of the image at this position of the inputs."""
-        self.place(position, self._append(record.line()))
+        self.place(position, self._file.seek(0, os.SEEK_END))  # first: an interrupt after the line would lose it
+        self._append(record.line())
 
     def place(self, position: int, offset: int) -> None:
         """The line of the image at this position of the inputs is there already."""
@@ -118,7 +119,8 @@ class Journal:
                 file.seek(offset)
                 return file.readline()
 
-            offsets = [offset for offset in (*self._offsets, *others) if offset >= 0]
+            placed = (offset for offset in (*self._offsets, *others) if offset >= 0)
+            offsets = [offset for offset in placed if line(offset).endswith(b"\n")]  # unless it was interrupted
             failed = [offset for offset in offsets if is_failure(line(offset))]
             write_whole(self.path, map(line, offsets), partial)
             if failed:
@@ -126,13 +128,11 @@ class Journal:
             else:
                 (self.folder / ERRORS).unlink(missing_ok=True)
 
-    def _append(self, line: bytes) -> int:
-        """Write at the end, and say where that was."""
-        offset = self._file.seek(0, os.SEEK_END)
+    def _append(self, line: bytes) -> None:
+        """Write at the end, where files are opened to be written to."""
         with told_of(self.path):
             while line:
                 line = line[self._file.write(line) :]
-        return offset
 
 
 def is_failure(line: bytes) -> bool:

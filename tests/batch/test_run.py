@@ -15,7 +15,7 @@ from PIL import Image
 import gem_fast
 from gem_fast import GemModel, records, segment_files
 from gem_fast.batch import Progress
-from gem_fast.batch.records import ERRORS, SUMMARY
+from gem_fast.batch.records import ERRORS, PARTIAL, SUMMARY, Journal, Record
 
 SMALL = "ViT-S-32-alt"
 SETTINGS = {"size": 64, "batch_size": 2}
@@ -223,6 +223,23 @@ class TestSegmentFiles:
         found = run(small_model, folder, "cat", out, resume=True)
         assert first["image"] not in [record.image for record in found]
         assert [Path(line["image"]).name for line in lines(out)] == ["a.png", "b.jpg", "c.png"]
+
+    @pytest.mark.parametrize(("written", "kept"), [(None, 1), (10, 0), (0, 0)], ids=["after", "in", "before"])
+    def test_an_interrupt_at_the_moment_of_a_line(self, tmp_path, monkeypatch, written, kept):
+        """One that is written whole is kept, and no other."""
+        append = Journal._append
+
+        def interrupted(journal, line):
+            append(journal, line[:written])
+            raise KeyboardInterrupt
+
+        (tmp_path / PARTIAL).mkdir()
+        journal = Journal(tmp_path, resume=False)
+        monkeypatch.setattr(Journal, "_append", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            journal.write(1, Record("b.png", "ok"))
+        journal.close()
+        assert [line["image"] for line in lines(tmp_path)] == ["b.png"] * kept
 
     def test_it_stops_at_too_many_errors(self, small_model, tmp_path):
         for i in range(30):
