@@ -184,6 +184,7 @@ class TestCommand:
         assert "--provider can only go with --runtime" in done.stderr
 
     def test_a_missing_package_names_the_extra(self, run, monkeypatch):
+        exported()  # while nothing is missing
         monkeypatch.delitem(sys.modules, "gem_fast.runtime")
         monkeypatch.setitem(sys.modules, "tokenizers", None)
         for name in [name for name in sys.modules if name.startswith("gem_fast.runtime.")]:
