@@ -45,7 +45,9 @@ NAMES, FOLDERS = packages()
 OPEN_CLIP = ["open_clip_torch>=3.2", "ftfy>=6.1", "regex>=2022.1.18", "huggingface_hub>=0.25"]  # needs the others too
 ENGINE = ["torch>=2.8", *OPEN_CLIP, "safetensors>=0.4"]
 RUNTIME = ["onnxruntime>=1.20", "tokenizers>=0.20"]
-EXPORT = [*ENGINE, *RUNTIME, "onnxruntime>=1.25", "onnx>=1.19"]
+# 1.23 is the last for Python 3.10; it runs no opset 24.
+CHECKS = ['onnxruntime>=1.25; python_version >= "3.11"', 'onnxruntime>=1.23; python_version < "3.11"']
+EXPORT = [*ENGINE, *RUNTIME, *CHECKS, "onnx>=1.19"]
 TRANSFORMERS = ["transformers>=4.56", "tokenizers>=0.20"]
 HEIC = ["pillow-heif>=0.16"]
 JXL = ["pillow-jxl-plugin>=1.3"]

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from . import first_use
-from .triton_host import constant
 
 VARIABLE = "GEM_FAST_BACKEND"
 PLAIN = "sdpa"
@@ -51,11 +50,6 @@ class Backend:
     trials: Callable[[torch.dtype, torch.device], Iterable[tuple[Any, ...]]] | None = None
 
 
-@constant
-def _named_for_all() -> str | None:
-    return os.environ.get(VARIABLE)  # which Dynamo of torch 2.4 can't trace where it is not set
-
-
 def _outputs(result: Any) -> list[Tensor]:
     return [each for each in (result if isinstance(result, tuple) else (result,)) if each is not None]
 
@@ -84,7 +78,7 @@ class Operation:
         Raises:
             ValueError: the one asked for does not exist, or can't serve these arguments; the message says why.
         """
-        name = asked or _named_for_all()
+        name = asked or os.environ.get(VARIABLE)
         if not name:
             return next(row for row in self.backends if self._serves_unasked(row, arguments, trust))
         own = {row.name: row for row in self.backends}

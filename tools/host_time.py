@@ -108,9 +108,8 @@ def no_gpu() -> Iterator[None]:
         ):
             stack.enter_context(patch.object(where, name, stand_in, create=where in (Tensor, torch._C, nvidia)))
         stack.enter_context(patch.dict(first_use._found, known))
-        stack.enter_context(
-            patch.dict(vars(triton.runtime.driver), active=driver, _active=driver)
-        )  # `active` before 3.5
+        # Before Triton 3.5 it is `active`.
+        stack.enter_context(patch.dict(vars(triton.runtime.driver), active=driver, _active=driver))
         stack.callback(triton_kernel.forget)
         try:
             yield

@@ -119,9 +119,13 @@ class Journal:
                 file.seek(offset)
                 return file.readline()
 
-            placed = (offset for offset in (*self._offsets, *others) if offset >= 0)
-            offsets = [offset for offset in placed if line(offset).endswith(b"\n")]  # unless it was interrupted
-            failed = [offset for offset in offsets if is_failure(line(offset))]
+            offsets, failed = [], []
+            for offset in (*self._offsets, *others):
+                text = line(offset) if offset >= 0 else b""
+                if text.endswith(b"\n"):  # an interrupt leaves none, or one cut off
+                    offsets.append(offset)
+                    if is_failure(text):
+                        failed.append(offset)
             write_whole(self.path, map(line, offsets), partial)
             if failed:
                 write_whole(self.folder / ERRORS, map(line, failed), partial)

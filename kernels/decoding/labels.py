@@ -75,9 +75,9 @@ def labels_in_tiles(
 def bilinear_taps(inputs: int, outputs: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The two source indices and the second one's weight for each output position, pixel centres at half integers."""
     position = (torch.arange(outputs, device=like.device, dtype=like.dtype) + 0.5) * (inputs / outputs) - 0.5
-    position = position.clamp(min=0)
-    first = position.floor().long().clamp(max=inputs - 1)
-    return first, (first + 1).clamp(max=inputs - 1), position - first
+    position = position.clamp_(min=0)
+    first = position.floor().long().clamp_(max=inputs - 1)
+    return first, (first + 1).clamp_(max=inputs - 1), position - first
 
 
 _WIDENED = (torch.float32, torch.bfloat16, torch.float16)  # types that the native kernel takes, as float32
