@@ -19,7 +19,7 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 from gem_fast.kernels import triton_host
-from gem_fast.kernels.attention.triton.tiles import FAMILIES, Device, Tile, entries_of, split_width, tile_for
+from gem_fast.kernels.attention.triton.tiles import FAMILIES, Tile, entries_of, split_width
 from gem_fast.kernels.decoding import triton_heatmaps
 from gem_fast.kernels.decoding.triton_labels import CLASSES, PIXELS, WARPS
 from gem_fast.kernels.launches import Launches
@@ -53,7 +53,6 @@ KERNELS = {
 BY_ROW = ("layer_norm", "add_layer_norm", "unit_rows")
 HEADS = (32, 64, 72, 80, 88, 96, 104, 112, 128)  # their channels, in all towers that are loaded
 SPILLED = 48  # bytes, the most that a thread may spill
-TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 SDPA = "scaled_dot_product_attention"
 
 
@@ -75,7 +74,7 @@ def table_jobs() -> Iterator[Job]:
         yield Job(arch, "labels", 0, "fp32", "ieee", Tile(PIXELS, CLASSES, WARPS, 3))
         yield Job(arch, "extremes", 0, "fp32", "ieee", Tile(triton_heatmaps.CORNERS, 0, 4, 3))
         yield Job(arch, "heatmaps", 0, "fp32", "ieee", Tile(triton_heatmaps.PIXELS, 0, 4, 3))
-        for dtype, precision in [*((dtype, "ieee") for dtype in TYPES), ("fp32", "tf32")]:
+        for dtype, precision in (("bf16", "ieee"), ("fp16", "ieee"), ("fp32", "ieee"), ("fp32", "tf32")):
             if precision == "tf32" and not arch.startswith("sm_"):
                 continue
             yield Job(arch, "normalize", 128, dtype, precision, Tile(128, 0, 4, 3))
@@ -85,8 +84,9 @@ def table_jobs() -> Iterator[Job]:
                 for operation in BY_ROW:
                     yield Job(arch, operation, 1280, dtype, precision, Tile(1, 0, 8, 3))
                 yield Job(arch, "quick_gelu", triton_quick_gelu.BLOCK, dtype, precision, Tile(1, 0, 4, 3))
-            for operation, D in itertools.product(entries_of(FAMILIES[arch], TYPES[dtype].itemsize * 8), HEADS):
-                tile = tile_for(Device(arch, 1), operation, sum(split_width(D)), TYPES[dtype])
+            found = entries_of(FAMILIES[arch], 32 if dtype == "fp32" else 16)
+            for (operation, entries), D in itertools.product(found.items(), HEADS):
+                tile = next((tile for widest, tile in entries if sum(split_width(D)) <= widest), None)
                 if tile is not None:
                     yield Job(arch, operation, D, dtype, precision, tile)
 
