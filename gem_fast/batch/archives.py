@@ -9,6 +9,7 @@ from ..images import EXTENSIONS
 from . import tables
 from .contents import MAX_BYTES, Refused, Remote, Stretch
 from .found import OWN_ENDINGS, Found, PassedOver, TableRows
+from .records import PARTIAL
 from .remote import is_url, open_binary
 from .tar import members
 
@@ -32,7 +33,7 @@ def _in_tar(path: str, real: str, passed_over: PassedOver) -> Iterator[Found]:
             stem, ending = os.path.splitext(member.name)
             if member.refused:
                 yield Found(image, place, "refused", Refused(image, member.refused))
-            elif os.path.basename(member.name).startswith("."):
+            elif is_hidden(member.name):
                 passed_over.note("hidden files and folders", image)
             elif member.name.endswith(OWN_ENDINGS):
                 passed_over.note("pictures that a run wrote", image)
@@ -60,7 +61,7 @@ def in_rows(item: TableRows) -> Iterator[Found]:
         if item.column is None:
             yield _by_path(f"{item.table}/row-{item.rows.group}-{row}", text)
             continue
-        name = _as_name(text) or f"{item.rows.group}-{row}"
+        name = as_name(text) or f"{item.rows.group}-{row}"
         stem, ending = os.path.splitext(name)
         image = f"{item.table}/{name}"
         content = tables.Row(image, item.table, item.rows.group, row, item.column)
@@ -75,7 +76,12 @@ def _by_path(row: str, path: str | None) -> Found:
     return Found(path, path, stem, Remote(path)) if is_url(path) else Found(path, os.path.realpath(path), stem)
 
 
-def _as_name(key: Any) -> str:
-    """A key as a name below a folder: no part of it is empty or leads out."""
+def as_name(key: Any) -> str:
+    """A key as a name below a folder: no part of it is empty, leads out, or into what a run removes at its end."""
     parts = re.sub(r"[\0-\x1f\\]", "_", "" if key is None else str(key)[:_LONGEST]).split("/")
-    return "/".join(part for part in parts if part not in ("", ".", ".."))
+    return "/".join(part for part in parts if part.lower() not in ("", ".", "..", PARTIAL))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file, or a folder that it lies in, is hidden by its name."""
+    return any(part.startswith(".") for part in name.split("/"))

@@ -366,6 +366,8 @@ class TestResume:
         assert self.again(small_model, folder, out.with_name("other"), overlays=False) == []
         assert len(self.again(small_model, folder, out.with_name("other"))) == 3
         assert (out.with_name("other") / "a.overlay.jpg").exists()
+        assert len(self.again(small_model, folder, out, overlay_format="png")) == 3
+        assert self.again(small_model, folder, out, overlay_format="png") == []
 
     @pytest.mark.parametrize("damage", [b"", b"\xff\xd8\xff", None], ids=["empty", "head", "cut"])
     def test_an_output_that_is_not_whole_is_made_again(self, small_model, folder, out, damage):
