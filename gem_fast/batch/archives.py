@@ -21,8 +21,9 @@ def images_in(path: str, real: str, name: str, passed_over: PassedOver) -> Itera
     try:
         inside = _in_tar if os.path.splitext(path)[1].lower() == ".tar" else _in_table
         yield from inside(path, real, passed_over)
-    except (tables.TableError, OSError) as error:
+    except (tables.TableError, OSError, UnicodeDecodeError) as error:
         said = error.strerror if isinstance(error, OSError) and error.strerror else error
+        said = "damaged (a column's name is no UTF-8)" if isinstance(error, UnicodeDecodeError) else said
         yield Found(path, real, name, Refused(path, str(said)))
 
 

@@ -267,6 +267,14 @@ class TestTables:
         (reason,) = read([path]).values()
         assert "damaged (" in reason
 
+    @pytest.mark.parametrize("kind", ["parquet", "stream"])
+    def test_a_column_whose_name_is_no_utf_8(self, tmp_path, table, kind, folder):
+        path = self.write(tmp_path / ("t.parquet" if kind == "parquet" else "t.arrow"), table, kind)
+        path.write_bytes(path.read_bytes().replace(b"key", b"k\xff\xff"))
+        first, *rest = Listing([path, folder])
+        assert first.content.reason == "damaged (a column's name is no UTF-8)"
+        assert len(rest) == 3
+
     def test_arrow_with_dictionaries(self, tmp_path, table):
         table = table.append_column("label", pa.array(["cat"] * 9).dictionary_encode())
         (reason,) = read([self.write(tmp_path / "t.arrow", table, "file")]).values()

@@ -174,6 +174,20 @@ def test_lists_have_a_class_for_each_label(name, count):
     assert len(class_list(name)) == count
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_grey_label_images_of_few_bits_have_their_values(tmp_path, bits):
+    """As those that make PNGs smaller write them; decoders make a picture of them, whose largest value is white."""
+    values = np.array([[0, 1, 2, 3], [3, 2, 1, 0]], np.uint8) & ((1 << bits) - 1)
+    singles = np.unpackbits(values[..., None], axis=2)[..., 8 - bits :]
+    lines = b"".join(b"\0" + line.tobytes() for line in np.packbits(singles.reshape(2, -1), axis=1))
+    header = struct.pack(">IIBBBBB", 4, 2, bits, 0, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, each in ((b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")):
+        content += struct.pack(">I", len(each)) + kind + each + struct.pack(">I", zlib.crc32(kind + each))
+    (tmp_path / "a.png").write_bytes(content)
+    assert read_label_image(tmp_path / "a.png").tolist() == values.tolist()
+
+
 class TestHostileFiles:
     def test_names_that_lead_out_of_the_folder_are_refused(self, tmp_path):
         for bad in ("../../secret", "/etc/passwd", "..", "a/b", "a\0b"):
