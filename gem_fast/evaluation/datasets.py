@@ -176,7 +176,7 @@ def _cityscapes(root: Path, name: str) -> Dataset:
 
 def _own(folder: Path) -> Dataset:
     """A folder of one's own: `images`, `labels` with a PNG of the same name for each, and `classes.txt`."""
-    name = folder.name
+    name = folder.resolve().name
     images = _images(_there(folder / "images", name, "the photographs"), name)
     labels = _there(folder / "labels", name, "a PNG for each photograph, of its name, whose values count the classes")
     classes = read_classes(_there(folder / "classes.txt", name, "a class a line, that of label 0 first"))

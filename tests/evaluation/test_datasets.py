@@ -107,6 +107,7 @@ class TestLayouts:
         put(tmp_path / "own/labels/x.png", VALUES)
         (tmp_path / "own/classes.txt").write_text("background\ncat, kitty\ndog\n")
         dataset = open_data(str(tmp_path / "own"), None)
+        assert dataset.name == open_data("own/images/..", tmp_path).name == "own"
         assert dataset.background
         assert [each.name for each in dataset.classes] == ["background", "cat", "dog"]
         assert dataset.truth(0).tolist() == [[0, 1, 2], [IGNORED] * 3]
