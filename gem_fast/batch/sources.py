@@ -93,14 +93,16 @@ class Listing:
             taken.add(each)
         position = -1
         for index, found in enumerate(self._found()):
-            key, path, content = fingerprint(found.real), found.image, found.content
-            if not seen.add(key):
+            path, real, content = found.image, found.real, found.content
+            key = fingerprint(real)
+            if key in seen:
                 if content is None or isinstance(content, Remote):
                     continue
-                # In an archive or table two may have one name, and are two images.
-                path = f"{path}#{index}"
-                key = fingerprint(f"{found.real}#{index}")
+                while key in seen:  # in an archive or table two may have one name, and are two images
+                    path, real = f"{path}#{index}", f"{real}#{index}"
+                    key = fingerprint(real)
                 content = replace(content, image=path)
+            seen.add(key)
             name = found.name if key in self._finished else _untaken(found.name, taken)
             position += 1
             if position % self._part.of == self._part.number - 1:

@@ -194,6 +194,17 @@ class TestTables:
         assert named == ["a", "etc/b", "a-2", "a-3", "1-0", "1-1", "x_y", "c.d", ".._e"]
         assert len({source.image for source in Listing([path])}) == 9
 
+    def test_rows_of_one_key_are_images_of_their_own(self, small_model, tmp_path, png):
+        keys = ["a#2", "a", "a", "a", "a#3"]
+        pq.write_table(pa.table({"key": keys, "image": [png(i) for i in range(5)]}), tmp_path / "t.parquet")
+        told = ["a#2", "a", "a#2#2", "a#3", "a#3#4"]
+        for resume in (False, True):
+            outcome = segment_files(
+                small_model, tmp_path / "t.parquet", "cat", tmp_path / "out", resume=resume, **SETTINGS
+            )
+            assert (outcome.done, outcome.kept) == ((0, 5) if resume else (5, 0))
+            assert [record.image for record in records(outcome.summary)] == [f"{tmp_path}/t.parquet/{i}" for i in told]
+
     @pytest.mark.parametrize("dictionary", [True, False])
     def test_a_page_bomb_is_refused_by_name(self, tmp_path, table, dictionary):
         bomb = pa.table({"key": ["a", "b", "c"], "image": [b"\1", bytes(1 << 25), b"\2"]})

@@ -156,6 +156,15 @@ class TestLayouts:
         with pytest.raises(ValueError, match=r"classes\.txt names cat more than once"):
             open_data(str(tmp_path / "own"), None)
 
+    def test_files_that_macos_puts_beside_each_are_none_of_a_set(self, root):
+        for place in (
+            "ADEChallengeData2016/images/validation/._b.jpg",
+            "cityscapes/leftImg8bit/val/ulm/._d_leftImg8bit.png",
+        ):
+            (root / place).write_bytes(b"Mac OS X")
+        for name in ("ade20k", "cityscapes"):
+            assert len(open_data(name, root).images) == 1
+
     def test_an_empty_list_says_what_to_write(self, root):
         (root / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").write_text("\n")
         with pytest.raises(ValueError, match=r"val\.txt is empty; write one name of an image a line"):
