@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ..images import MAX_PIXELS, MAX_WINDOWED_PIXELS, ImageError, decode_pixels, load_pixels
+from ..outputs import OVERLAYS
 from ..windows import Layout, WindowDecoder, Windows
 from .options import BatchOptions
 from .records import Record
@@ -72,15 +73,20 @@ class ImageWork:
             shape, layout = self.model.place(size, options.size, options.resize, self.windows)
             pixels = (self.model.window_pixels if layout else self.model.pixels)(picture, shape)
             label_size = shape if options.label_size == "model" else _scaled(size, options.label_size, self._most)
-            shown = Image.fromarray(self._shrunk(picture)) if options.overlays else None
+            shown = Image.fromarray(self._shrunk(picture)) if self._overlays else None
         return Held(source, label_size, shown, layout, self._decoded), pixels, shape
 
     @property
+    def _overlays(self) -> bool:
+        """Whether there are any, whatever was asked for: some shards have none."""
+        return any(kind in OVERLAYS.values() for kind in self.options.kinds)
+
+    @property
     def _decoded(self) -> bool:
-        """Whether the engine's labels are all that is needed: heat maps, and overlays finer than they, take scores."""
-        options = self.options
-        finer = options.overlays and options.label_size is not None
-        return self.model.decodes and not (self.windows or options.heatmaps or finer)
+        """Whether the engine's labels are all that is needed: overlays finer than they take scores, too."""
+        finer = self._overlays and self.options.label_size is not None
+        by_scores = any(kind.by_scores for kind in self.options.kinds)
+        return self.model.decodes and not (self.windows or by_scores or finer)
 
     def _read(self, source: Source) -> np.ndarray:
         if source.content is None:
