@@ -7,6 +7,7 @@ from typing import Any
 
 from ..images import EXTENSIONS
 from . import tables
+from .columns import TableError, columns_of
 from .contents import MAX_BYTES, Refused, Remote, Stretch
 from .found import OWN_ENDINGS, Found, PassedOver, TableRows
 from .records import PARTIAL
@@ -21,7 +22,7 @@ def images_in(path: str, real: str, name: str, passed_over: PassedOver) -> Itera
     try:
         inside = _in_tar if os.path.splitext(path)[1].lower() == ".tar" else _in_table
         yield from inside(path, real, passed_over)
-    except (tables.TableError, OSError, UnicodeDecodeError) as error:
+    except (TableError, OSError, UnicodeDecodeError) as error:
         said = error.strerror if isinstance(error, OSError) and error.strerror else error
         said = "damaged (a column's name is no UTF-8)" if isinstance(error, UnicodeDecodeError) else said
         yield Found(path, real, name, Refused(path, str(said)))
@@ -51,7 +52,7 @@ def _in_table(path: str, real: str, passed_over: PassedOver) -> Iterator[TableRo
     if table.is_own:
         passed_over.note("tables that a run wrote", path)
         return
-    columns = tables.columns_of(table.schema)
+    columns = columns_of(table.schema)
     for rows in table.rows(columns):
         yield TableRows(path, real, columns.content, rows)
 

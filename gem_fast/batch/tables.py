@@ -8,31 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ImageError
+from .columns import Columns, TableError, as_bytes, has_bytes, texts_of
 from .contents import MAX_BYTES
 from .pages import Pages, look_through
 from .remote import is_url, open_binary
 
 ENDINGS = (".parquet", ".arrow", ".feather")
 OWN = b"gem_fast"  # in the metadata of tables that a run wrote
-_BYTES = ("image", "image_bytes", "bytes", "content", "img", "jpg", "jpeg", "png", "webp", "data")
-_PATHS = ("path", "image_path", "image", "file_name", "filename", "filepath", "file", "url", "uri")
-_KEYS = ("key", "__key__", "id", "image_id", *_PATHS)
 _INSIDE = 1 << 28  # bytes of keys that are in memory at a time
 _STEP = 1 << 12  # keys of an Arrow table that are listed at a time
 _ROWS = 16  # images that are in memory at a time, in each worker
-
-
-class TableError(ValueError):
-    """A table that can't be read; without its name."""
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which column holds what: images as bytes, or as paths; and keys, which name rows."""
-
-    content: str | None
-    path: str | None
-    key: str | None
 
 
 @dataclass(frozen=True)
@@ -84,57 +69,6 @@ def open_table(path: str) -> "Parquet | Arrow":
         raise TableError(_told(error)) from error
 
 
-def columns_of(schema: Any) -> Columns:
-    """Which columns to read.
-
-    Raises:
-        TableError: there is neither a column of images nor one of paths.
-    """
-    import pyarrow.types as kinds
-
-    def is_text(kind: Any) -> bool:
-        return kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind)
-
-    contents = [field.name for field in schema if _is_bytes(field.type) or _has_bytes(field.type)]
-    texts = [field.name for field in schema if is_text(field.type)]
-    named = [field.name for field in schema if is_text(field.type) or kinds.is_integer(field.type)]
-    content = next((name for name in (*_BYTES, *contents) if name in contents), None)
-    path = None if content else next((name for name in _PATHS if name in texts), None)
-    if content is None and path is None:
-        wanted = f"a binary one such as {_BYTES[0]}, or one of paths called {', '.join(_PATHS[:3])}"
-        raise TableError(f"it has no column of images ({wanted}); it has {', '.join(schema.names) or 'none'}")
-    return Columns(content, path, next((name for name in _KEYS if name in named), None))
-
-
-def _is_bytes(kind: Any) -> bool:
-    import pyarrow.types as kinds
-
-    return kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_binary_view(kind)
-
-
-def _has_bytes(kind: Any) -> bool:
-    """Whether it is a column as Hugging Face's datasets hold images: with `bytes` and `path`."""
-    import pyarrow.types as kinds
-
-    return kinds.is_struct(kind) and any(each.name == "bytes" and _is_bytes(each.type) for each in kind)
-
-
-def _texts(array: Any) -> list[Any]:
-    """Keys or paths; of what is no UTF-8 the bytes as Python has them in names of files."""
-    try:
-        return array.to_pylist()
-    except UnicodeDecodeError:
-        return [each and each.decode("utf-8", "surrogateescape") for each in _as_bytes(array).to_pylist()]
-
-
-def _as_bytes(array: Any) -> Any:
-    """A column of text as the bytes that it is; another as it is."""
-    import pyarrow as pa
-
-    kinds = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
-    return array.view(kinds[array.type]) if array.type in kinds else array
-
-
 def _told(error: BaseException) -> str:
     return f"damaged ({' '.join(str(error).split())[:200]})"
 
@@ -173,7 +107,7 @@ class Parquet:
             size = max(1, min(1 << 16, _INSIDE // max(1, pages.dictionary)))
             first = 0
             for batch in self._batches(group, column, size):
-                yield Rows(group, first, _texts(batch))
+                yield Rows(group, first, texts_of(batch))
                 first += len(batch)
 
     def image(self, group: int, row: int, column: str) -> bytes | None:
@@ -188,7 +122,7 @@ class Parquet:
 
     def _path(self, column: str) -> str:
         """What the file calls a column, or what holds its bytes."""
-        return f"{column}.bytes" if _has_bytes(self.schema.field(self.schema.names.index(column)).type) else column
+        return f"{column}.bytes" if has_bytes(self.schema.field(self.schema.names.index(column)).type) else column
 
     def _pages(self, group: int, column: str) -> Pages:
         chunk, path = self._file.metadata.row_group(group), self._path(column)
@@ -256,7 +190,7 @@ class Arrow:
                     array = self._column(batch, column or columns.content or "")
                     for first in range(0, len(array), _STEP):
                         part = array[first : first + _STEP]
-                        yield Rows(place, first, _texts(part) if column else [None] * len(part))
+                        yield Rows(place, first, texts_of(part) if column else [None] * len(part))
                 place = after
 
     def image(self, group: int, row: int, column: str) -> bytes | None:
@@ -270,8 +204,8 @@ class Arrow:
         array = batch.column(batch.schema.names.index(column))
         try:
             array.validate()
-            array = array.field("bytes") if _has_bytes(array.type) else array
-            _as_bytes(array).validate(full=True)  # every offset, and not whether text is UTF-8
+            array = array.field("bytes") if has_bytes(array.type) else array
+            as_bytes(array).validate(full=True)  # every offset, and not whether text is UTF-8
         except pa.ArrowException as error:
             raise TableError(_told(error)) from error
         return array
