@@ -23,6 +23,7 @@ class OutputKind:
         content: of a `Segmentation`.
         always: it is written whatever was asked for.
         once: all images of a run share it.
+        by_scores: it takes more than the labels, which is all that some engines give.
     """
 
     name: str
@@ -30,6 +31,7 @@ class OutputKind:
     content: Callable[[Any], bytes]
     always: bool = False
     once: bool = False
+    by_scores: bool = False
 
 
 def png_bytes(picture: Image.Image) -> bytes:
@@ -55,7 +57,7 @@ def _heatmaps(result: Any) -> bytes:
 
 LABELS = OutputKind("labels", ".labels.png", lambda result: label_png(result.labels, palette(256)), always=True)
 LEGEND = OutputKind("legend", ".legend.json", lambda result: legend_bytes(result.legend()), always=True, once=True)
-HEATMAPS = OutputKind("heatmaps", ".heatmaps.npz", _heatmaps)
+HEATMAPS = OutputKind("heatmaps", ".heatmaps.npz", _heatmaps, by_scores=True)
 # By format; WebP takes seven times as long as JPEG, and PNG thirty times.
 OVERLAYS = {
     "jpeg": OutputKind("overlay", ".overlay.jpg", lambda result: _encoded(result.overlay(), "JPEG", quality=90)),

@@ -52,6 +52,8 @@ def parse_classes(prompts: Prompts) -> tuple[TextClass, ...]:
                 "a prompt must be a text or a tuple of synonyms, none of them empty, "
                 f"got { ({name: words} if isinstance(prompts, Mapping) else words)!r}"
             )
+        if bad := next((word for word in (name, *words) if not _is_unicode(word)), None):
+            raise ValueError(f"a prompt must be a text, and {bad!r} holds bytes that are no UTF-8")
     classes = tuple(TextClass(name.strip(), tuple(dict.fromkeys(w.strip() for w in words))) for name, words in named)
     if twice := [name for name, count in Counter(c.name for c in classes).items() if count > 1]:
         raise ValueError(f"each class needs a name of its own, but these come more than once: {', '.join(twice)}")
@@ -60,6 +62,15 @@ def parse_classes(prompts: Prompts) -> tuple[TextClass, ...]:
             f"label images tell {MOST_CLASSES:,} classes apart, got {len(classes):,}; split them into runs"
         )
     return classes
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it has no surrogates, which Python makes of bytes of a command line that are no text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_prompt_file(path: str | os.PathLike) -> dict[str, list[str]]:

@@ -34,6 +34,16 @@ def stream(
                 yield error
 
     coming = ahead(read(), window)
-    while found := list(islice(coming, window)):
+    ended: Exception | None = None
+    while ended is None:
+        found: list[Ready | ImageError] = []
+        try:
+            found.extend(islice(coming, window))
+        except Exception as error:  # of the iterable's: those before it come first
+            ended = error
+        if not found:
+            break
         done = iter(results([each for each in found if not isinstance(each, ImageError)]))
         yield from (each if isinstance(each, ImageError) else next(done) for each in found)
+    if ended is not None:
+        raise ended

@@ -107,6 +107,12 @@ class Axis:
         count = len(patches)
         return taps.reshape(len(centres), -1).astype(np.float32), slice(touched[0] * count, (touched[-1] + 1) * count)
 
+    def most(self, outputs: int) -> int:
+        """How many of `outputs` along this side a tile may have: threads have many windows for each, and the weights
+        grow with the square."""
+        patches = self.length / outputs * self.side / (self.stride * self.patch)  # that an output adds to all weights
+        return max(1, int((_TILE_ELEMENTS / patches) ** 0.5))
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -184,8 +190,8 @@ class WindowDecoder:
         """Place and scores `[P, rows, columns]` of each tile of an image of height and width."""
         height, width = size
         pixels = max(1, _TILE_ELEMENTS // len(scores))
-        tall = min(height, max(1, int(pixels**0.5)))
-        wide = min(width, max(1, pixels // tall))
+        tall = min(height, max(1, int(pixels**0.5)), self.layout.rows.most(height))
+        wide = min(width, max(1, pixels // tall), self.layout.columns.most(width))
         for top in range(0, height, tall):
             bottom = min(height, top + tall)
             rows, below = self.layout.rows.weights(height, top, bottom)

@@ -226,6 +226,11 @@ class TestSegment:
         assert min(told["stages"].values()) >= 0
         assert told["failures"] == {"the file is empty": 1}
 
+    def test_statistics_that_can_not_be_written(self, run, tmp_path):
+        done = run("--stats", tmp_path)
+        assert done.exit_code == 2
+        assert f"--stats {tmp_path} can't be written: Is a directory; what was finished is in" in done.stderr
+
     def test_progress_as_json(self, run):
         done = run("--progress", "json")
         assert json.loads(done.stderr.splitlines()[-1])["done"] == 3

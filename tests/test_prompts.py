@@ -61,6 +61,7 @@ def test_classes(prompts, expected):
         ({7: "cat"}, "7"),
         ({"": "cat"}, "'': "),
         (["cat", "dog", " cat"], "more than once: cat"),
+        (["cat", "d\udcffg"], r"'d\\udcffg' holds bytes that are no UTF-8"),
     ],
     ids=str,
 )

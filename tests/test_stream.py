@@ -56,10 +56,13 @@ def test_wrong_arguments_are_told_at_once(small_model, arguments, reason):
         small_model.stream(iter([]), "cat", **arguments)
 
 
-def test_what_the_iterable_raises_is_raised(small_model, picture):
+@pytest.mark.parametrize("before", [0, 1, 2, 3])
+def test_what_the_iterable_raises_is_raised_behind_what_came_before(small_model, picture, before):
     def broken():
-        yield picture(32, 32)
+        yield from (picture(32, 32, seed) for seed in range(before))
         raise KeyError("gone")
 
+    found = []
     with pytest.raises(KeyError, match="gone"):
-        list(small_model.stream(broken(), "cat", size=32))
+        found.extend(each.size for each in small_model.stream(broken(), "cat", size=32, batch_size=2))
+    assert found == [(32, 32)] * before

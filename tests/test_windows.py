@@ -72,6 +72,21 @@ class TestDecoder:
             np.testing.assert_allclose(windowed[1], plain[1], atol=1e-5)
         np.testing.assert_allclose(WindowDecoder(layout).scores(room), room, atol=1e-6)
 
+    @pytest.mark.parametrize("shape", [(16, 3200), (3200, 16)])
+    def test_a_thread_takes_tiles_whose_weights_are_bounded(self, random_scores, monkeypatch, shape):
+        """One pixel of it has many windows, of which all together would be gigabytes."""
+        layout, size = Windows(16, 8, 8).layout(shape), (shape[0] // 16, shape[1] // 16)
+        each, room = random_scores(layout, 2)
+        whole = WindowDecoder(layout).labels(room, 2, size, 3.0, 0.4)
+        monkeypatch.setattr("gem_fast.windows._TILE_ELEMENTS", 1 << 10)
+        axis = max((layout.rows, layout.columns), key=lambda each: each.length)
+        assert 1 < axis.most(200) < 200
+        assert axis.weights(200, 0, axis.most(200))[0].size < 2 << 10
+        for tiled, one in zip(WindowDecoder(layout).labels(room, 2, size, 3.0, 0.4), whole, strict=True):
+            np.testing.assert_allclose(tiled, one, atol=1e-6)
+        wanted = by_the_rule(each, shape, 16, 8, 8)
+        np.testing.assert_allclose(WindowDecoder(layout)._upsampled(room, shape), wanted, atol=2e-6)
+
     def test_many_classes_take_tiles_of_a_few_pixels(self, random_scores):
         layout = Windows(32, 16, 8).layout((48, 64))
         _, room = random_scores(layout, 3000)

@@ -7,8 +7,10 @@ from typing import Any
 
 from ..images import EXTENSIONS
 from . import tables
+from .columns import TableError, columns_of
 from .contents import MAX_BYTES, Refused, Remote, Stretch
 from .found import OWN_ENDINGS, Found, PassedOver, TableRows
+from .records import PARTIAL
 from .remote import is_url, open_binary
 from .tar import members
 
@@ -20,8 +22,9 @@ def images_in(path: str, real: str, name: str, passed_over: PassedOver) -> Itera
     try:
         inside = _in_tar if os.path.splitext(path)[1].lower() == ".tar" else _in_table
         yield from inside(path, real, passed_over)
-    except (tables.TableError, OSError) as error:
+    except (TableError, OSError, UnicodeDecodeError) as error:
         said = error.strerror if isinstance(error, OSError) and error.strerror else error
+        said = "damaged (a column's name is no UTF-8)" if isinstance(error, UnicodeDecodeError) else said
         yield Found(path, real, name, Refused(path, str(said)))
 
 
@@ -32,7 +35,7 @@ def _in_tar(path: str, real: str, passed_over: PassedOver) -> Iterator[Found]:
             stem, ending = os.path.splitext(member.name)
             if member.refused:
                 yield Found(image, place, "refused", Refused(image, member.refused))
-            elif os.path.basename(member.name).startswith("."):
+            elif is_hidden(member.name):
                 passed_over.note("hidden files and folders", image)
             elif member.name.endswith(OWN_ENDINGS):
                 passed_over.note("pictures that a run wrote", image)
@@ -49,7 +52,7 @@ def _in_table(path: str, real: str, passed_over: PassedOver) -> Iterator[TableRo
     if table.is_own:
         passed_over.note("tables that a run wrote", path)
         return
-    columns = tables.columns_of(table.schema)
+    columns = columns_of(table.schema)
     for rows in table.rows(columns):
         yield TableRows(path, real, columns.content, rows)
 
@@ -60,7 +63,7 @@ def in_rows(item: TableRows) -> Iterator[Found]:
         if item.column is None:
             yield _by_path(f"{item.table}/row-{item.rows.group}-{row}", text)
             continue
-        name = _as_name(text) or f"{item.rows.group}-{row}"
+        name = as_name(text) or f"{item.rows.group}-{row}"
         stem, ending = os.path.splitext(name)
         image = f"{item.table}/{name}"
         content = tables.Row(image, item.table, item.rows.group, row, item.column)
@@ -75,7 +78,12 @@ def _by_path(row: str, path: str | None) -> Found:
     return Found(path, path, stem, Remote(path)) if is_url(path) else Found(path, os.path.realpath(path), stem)
 
 
-def _as_name(key: Any) -> str:
-    """A key as a name below a folder: no part of it is empty or leads out."""
+def as_name(key: Any) -> str:
+    """A key as a name below a folder: no part of it is empty, leads out, or into what a run removes at its end."""
     parts = re.sub(r"[\0-\x1f\\]", "_", "" if key is None else str(key)[:_LONGEST]).split("/")
-    return "/".join(part for part in parts if part not in ("", ".", ".."))
+    return "/".join(part for part in parts if part.lower() not in ("", ".", "..", PARTIAL))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file, or a folder that it lies in, is hidden by its name."""
+    return any(part.startswith(".") for part in name.split("/"))

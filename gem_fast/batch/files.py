@@ -28,7 +28,7 @@ class Files:
         for offset, record in journal.earlier():
             if (
                 record.status == "ok"
-                and {kind.name for kind in kinds} <= record.files.keys()
+                and all(record.files.get(kind.name, "").endswith(kind.ending) for kind in kinds)
                 and self._is_whole(record)
             ):
                 key = identity(record.image)

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,6 +27,8 @@ def standard_input(inputs: list[str]) -> Iterator[list[str]]:
 def read_list(path: str) -> Iterator[str | None]:
     """The lines of a list that are not empty; None for one that is no path: too long, or with a NUL in it."""
     with open(path, "rb") as file:
+        if file.read(len(BOM_UTF8)) != BOM_UTF8:  # which editors on Windows put first
+            file.seek(0)
         while line := file.readline(_LONGEST):
             whole = line.endswith(b"\n") or len(line) < _LONGEST
             text = line.rstrip(b"\r\n")

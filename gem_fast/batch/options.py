@@ -115,8 +115,9 @@ class BatchOptions:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be {least} or more, got {value}")
-        if (isinstance(self.label_size, str) and self.label_size != "model") or self.label_size == 0:
-            raise ValueError(f"label_size must be model or a positive number of pixels, got {self.label_size!r}")
+        size = self.label_size
+        if size not in (None, "model") and (not isinstance(size, int) or size < 1):
+            raise ValueError(f"label_size must be model or a positive number of pixels, got {size!r}")
         if self.format not in FORMATS:
             raise ValueError(f"format must be {', '.join(FORMATS)}, got {self.format!r}")
         if self.shards:

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
+from weakref import finalize
 
-_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+(://|::)")
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+(::.*)?://", re.DOTALL)  # also a chain of them, as fsspec has it
 
 
 def is_url(text: str) -> bool:
@@ -20,7 +21,9 @@ def open_binary(path: str) -> BinaryIO:
     if not is_url(path):
         return open(path, "rb")
     system, inside = file_system(path)
-    return system.open(inside, "rb")
+    file = system.open(inside, "rb")
+    finalize(file, id, system)  # some, such as of a zip archive, close their files when they are let go
+    return file
 
 
 def file_system(url: str) -> tuple[Any, str]:
@@ -42,7 +45,10 @@ def file_system(url: str) -> tuple[Any, str]:
 
 
 def files_of(url: str) -> Iterator[tuple[str, str]]:
-    """The files that a URL stands for, itself, those below it or those that it matches, with their names below it."""
+    """The files that a URL stands for, itself, those below it or those that it matches, with their names below it.
+
+    Names are the other side's: they may be anything.
+    """
     system, inside = file_system(url)
     if any(sign in inside for sign in "*?["):
         found, root = sorted(system.glob(inside)), ""
@@ -51,6 +57,8 @@ def files_of(url: str) -> Iterator[tuple[str, str]]:
     else:
         yield url, inside.rsplit("/", 1)[-1]
         return
+    links = url.split("::")
+    own = next(place for place, link in enumerate(links) if "://" in link)  # the one that found them
     for path in found:
         name = path.removeprefix(root) if root else path.rsplit("/", 1)[-1]
-        yield system.unstrip_protocol(path), name
+        yield "::".join([*links[:own], system.unstrip_protocol(path), *links[own + 1 :]]), name

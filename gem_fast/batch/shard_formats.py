@@ -203,7 +203,7 @@ def _annotations(result: Any) -> bytes:
     return "\n".join(lines).encode()
 
 
-ANNOTATIONS = OutputKind("annotations", ".annotations.json", _annotations)
+ANNOTATIONS = OutputKind("annotations", ".annotations.json", _annotations, by_scores=True)
 
 
 def _labels_and_heatmaps(kinds: Kinds) -> Kinds:

@@ -10,14 +10,14 @@ from hashlib import blake2b
 from pathlib import Path
 
 from ..images import EXTENSIONS
-from .archives import images_in, in_rows
+from .archives import as_name, images_in, in_rows, is_hidden
 from .contents import Refused, Remote, Stretch
 from .fingerprints import Fingerprints, fingerprint
 from .found import ARCHIVES, Content, Found, PassedOver, TableRows
 from .lists import read_list
 from .options import WHOLE, Part
 from .progress import Progress
-from .remote import files_of, is_url
+from .remote import file_system, files_of, is_url
 from .walk import Folders, is_own, names_in
 
 Inputs = str | os.PathLike | Iterable[str | os.PathLike]
@@ -48,17 +48,18 @@ def check_inputs(inputs: Inputs) -> list[str]:
     """The inputs as a list, each of which is a file or a folder, or matches a file as a pattern.
 
     Raises:
-        ValueError: an input is nothing of that.
+        ValueError: an input is nothing of that, or a URL that fsspec can't open here.
     """
     listed = as_list(inputs)
     for text in listed:
-        if text == "-" or is_url(text):
+        if text == "-":
             continue
-        if text.startswith("@"):
+        if is_url(text):
+            file_system(text)
+        elif text.startswith("@"):
             if not os.path.isfile(text[1:]):
                 raise ValueError(f"{text}: there is no list {text[1:]}; ./{text} would be the file of that name")
-            continue
-        if not os.path.lexists(text) and not any(os.path.isfile(match) for match in glob.iglob(text, recursive=True)):
+        elif not os.path.lexists(text) and not any(os.path.isfile(match) for match in glob.iglob(text, recursive=True)):
             raise ValueError(f"{text}: no such file or folder, and as a pattern it matches no file")
     return listed
 
@@ -92,14 +93,16 @@ class Listing:
             taken.add(each)
         position = -1
         for index, found in enumerate(self._found()):
-            key, path, content = fingerprint(found.real), found.image, found.content
-            if not seen.add(key):
+            path, real, content = found.image, found.real, found.content
+            key = fingerprint(real)
+            if key in seen:
                 if content is None or isinstance(content, Remote):
                     continue
-                # In an archive or table two may have one name, and are two images.
-                path = f"{path}#{index}"
-                key = fingerprint(f"{found.real}#{index}")
+                while key in seen:  # in an archive or table two may have one name, and are two images
+                    path, real = f"{path}#{index}", f"{real}#{index}"
+                    key = fingerprint(real)
                 content = replace(content, image=path)
+            seen.add(key)
             name = found.name if key in self._finished else _untaken(found.name, taken)
             position += 1
             if position % self._part.of == self._part.number - 1:
@@ -171,12 +174,14 @@ class Listing:
         """The images behind a URL."""
         try:
             for each, name in files_of(url):
-                ending = os.path.splitext(name)[1].lower()
-                if each == url or ending in EXTENSIONS or ending in ARCHIVES:
-                    yield from self._file(each, os.path.splitext(name)[0], opened)
+                stem, ending = os.path.splitext(name)
+                if each != url and is_hidden(name):
+                    self.passed_over.note("hidden files and folders", each)
+                elif each == url or ending.lower() in EXTENSIONS or ending.lower() in ARCHIVES:
+                    yield from self._file(each, as_name(stem) or "unnamed", opened)
                 else:
                     self.passed_over.note("files that are no images", each)
-        except OSError as error:
+        except Exception as error:  # a file system of fsspec's raises what it likes
             yield Found(url, url, "unread", Refused(url, f"can't be listed: {error}"))
 
     def _file(self, path: str, name: str, opened: set[str]) -> Iterator[Found | TableRows]:

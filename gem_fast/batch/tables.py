@@ -8,31 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ImageError
+from .columns import Columns, TableError, as_bytes, has_bytes, texts_of
 from .contents import MAX_BYTES
 from .pages import Pages, look_through
 from .remote import is_url, open_binary
 
 ENDINGS = (".parquet", ".arrow", ".feather")
 OWN = b"gem_fast"  # in the metadata of tables that a run wrote
-_BYTES = ("image", "image_bytes", "bytes", "content", "img", "jpg", "jpeg", "png", "webp", "data")
-_PATHS = ("path", "image_path", "image", "file_name", "filename", "filepath", "file", "url", "uri")
-_KEYS = ("key", "__key__", "id", "image_id", *_PATHS)
 _INSIDE = 1 << 28  # bytes of keys that are in memory at a time
 _STEP = 1 << 12  # keys of an Arrow table that are listed at a time
 _ROWS = 16  # images that are in memory at a time, in each worker
-
-
-class TableError(ValueError):
-    """A table that can't be read; without its name."""
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which column holds what: images as bytes, or as paths; and keys, which name rows."""
-
-    content: str | None
-    path: str | None
-    key: str | None
 
 
 @dataclass(frozen=True)
@@ -84,34 +69,6 @@ def open_table(path: str) -> "Parquet | Arrow":
         raise TableError(_told(error)) from error
 
 
-def columns_of(schema: Any) -> Columns:
-    """Which columns to read.
-
-    Raises:
-        TableError: there is neither a column of images nor one of paths.
-    """
-    import pyarrow.types as kinds
-
-    def is_bytes(kind: Any) -> bool:
-        return kinds.is_binary(kind) or kinds.is_large_binary(kind)
-
-    def is_text(kind: Any) -> bool:
-        return kinds.is_string(kind) or kinds.is_large_string(kind)
-
-    contents = {field.name: field.name for field in schema if is_bytes(field.type)}
-    for field in schema:  # as Hugging Face's datasets hold images
-        if kinds.is_struct(field.type) and any(each.name == "bytes" and is_bytes(each.type) for each in field.type):
-            contents[field.name] = f"{field.name}.bytes"
-    texts = [field.name for field in schema if is_text(field.type)]
-    named = [field.name for field in schema if is_text(field.type) or kinds.is_integer(field.type)]
-    content = next((contents[name] for name in (*_BYTES, *contents) if name in contents), None)
-    path = None if content else next((name for name in _PATHS if name in texts), None)
-    if content is None and path is None:
-        wanted = f"a binary one such as {_BYTES[0]}, or one of paths called {', '.join(_PATHS[:3])}"
-        raise TableError(f"it has no column of images ({wanted}); it has {', '.join(schema.names) or 'none'}")
-    return Columns(content, path, next((name for name in _KEYS if name in named), None))
-
-
 def _told(error: BaseException) -> str:
     return f"damaged ({' '.join(str(error).split())[:200]})"
 
@@ -139,8 +96,10 @@ class Parquet:
         """All rows, some at a time. TableError if one can't be read."""
         column = columns.path or columns.key
         for group in range(self._file.metadata.num_row_groups):
+            count = self._file.metadata.row_group(group).num_rows
+            if not count:
+                continue  # it need have no pages
             if column is None:
-                count = self._file.metadata.row_group(group).num_rows
                 for first in range(0, count, 1 << 16):
                     yield Rows(group, first, [None] * min(count - first, 1 << 16))
                 continue
@@ -148,7 +107,7 @@ class Parquet:
             size = max(1, min(1 << 16, _INSIDE // max(1, pages.dictionary)))
             first = 0
             for batch in self._batches(group, column, size):
-                yield Rows(group, first, batch.to_pylist())
+                yield Rows(group, first, texts_of(batch))
                 first += len(batch)
 
     def image(self, group: int, row: int, column: str) -> bytes | None:
@@ -161,10 +120,14 @@ class Parquet:
             return stream.take(row)
         raise TableError(f"row group {group} ends before row {row}")
 
+    def _path(self, column: str) -> str:
+        """What the file calls a column, or what holds its bytes."""
+        return f"{column}.bytes" if has_bytes(self.schema.field(self.schema.names.index(column)).type) else column
+
     def _pages(self, group: int, column: str) -> Pages:
-        chunk = self._file.metadata.row_group(group)
+        chunk, path = self._file.metadata.row_group(group), self._path(column)
         for index in range(chunk.num_columns):
-            if chunk.column(index).path_in_schema == column:
+            if chunk.column(index).path_in_schema == path:
                 pages = look_through(self._raw, chunk.column(index))
                 if pages.refused:
                     raise TableError(f"column {column} has {pages.refused}")
@@ -176,10 +139,10 @@ class Parquet:
     def _batches(self, group: int, column: str, size: int) -> Iterator[Any]:
         import pyarrow
 
+        path = self._path(column)
         try:
-            for batch in self._file.iter_batches(size, row_groups=[group], columns=[column], use_threads=False):
-                array = batch.column(0)
-                yield array.field(0) if "." in column else array
+            for batch in self._file.iter_batches(size, row_groups=[group], columns=[path], use_threads=False):
+                yield batch.column(0) if path == column else batch.column(0).field(0)
         except (pyarrow.ArrowException, OSError) as error:
             raise TableError(_told(error)) from error
 
@@ -208,6 +171,9 @@ class Arrow:
         start = 8 if self._source.read(6) == b"ARROW1" else 0
         self._source.seek(start)
         self.schema = pa.ipc.read_schema(pa.ipc.read_message(self._source))
+        if coded := [field.name for field in self.schema if pa.types.is_dictionary(field.type)]:
+            named = ", ".join(coded)
+            raise TableError(f"Arrow with dictionaries ({named}) is not read: write it without, or as Parquet")
         self._start = self._source.tell()
         self._last: tuple[int, Any] | None = None
 
@@ -220,10 +186,11 @@ class Arrow:
             while True:
                 batch, after = self._batch(place)
                 if batch is not None:
-                    texts = [None] * batch.num_rows if column is None else self._column(batch, column)
-                    for first in range(0, batch.num_rows, _STEP):
-                        part = texts[first : first + _STEP]
-                        yield Rows(place, first, part if isinstance(part, list) else part.to_pylist())
+                    # Without keys, too: a column is no longer than its bytes, whatever the batch says.
+                    array = self._column(batch, column or columns.content or "")
+                    for first in range(0, len(array), _STEP):
+                        part = array[first : first + _STEP]
+                        yield Rows(place, first, texts_of(part) if column else [None] * len(part))
                 place = after
 
     def image(self, group: int, row: int, column: str) -> bytes | None:
@@ -232,10 +199,16 @@ class Arrow:
         return self._last[1][row].as_py()
 
     def _column(self, batch: Any, column: str) -> Any:
-        name, _, child = column.partition(".")
-        array = batch.column(batch.schema.get_field_index(name))
-        array.validate()
-        return array.field(child) if child else array
+        import pyarrow as pa
+
+        array = batch.column(batch.schema.names.index(column))
+        try:
+            array.validate()
+            array = array.field("bytes") if has_bytes(array.type) else array
+            as_bytes(array).validate(full=True)  # every offset, and not whether text is UTF-8
+        except pa.ArrowException as error:
+            raise TableError(_told(error)) from error
+        return array
 
     def _batch(self, place: int) -> tuple[Any, int]:
         """The record batch of a message, or None for another message, and where the next one begins."""

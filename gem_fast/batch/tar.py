@@ -20,6 +20,7 @@ _REFUSED = {
     b"6": "a FIFO",
     b"S": "a sparse file",
 }
+_SPARSE = b"S"
 _FILES = (b"0", b"\0", b"7")
 _FOLDER = b"5"
 
@@ -38,7 +39,7 @@ def members(file: BinaryIO) -> Iterator[Member]:
     """The files of an archive in their order, and what is refused: links, devices, names that lead out of a folder,
     sizes that the archive does not have. What comes behind a damaged header is found by its own."""
     end, place = file.seek(0, os.SEEK_END), 0
-    longer: dict[bytes, bytes] = {}  # of the next member: its path and size by an earlier header
+    longer: dict[bytes, bytes] = {}  # of the next member: its path and size by an earlier header, or that it is sparse
     while place + _BLOCK <= end:
         file.seek(place)
         head = file.read(_BLOCK)
@@ -67,8 +68,9 @@ def members(file: BinaryIO) -> Iterator[Member]:
             continue
         if kind in (b"g", b"K"):
             continue
+        kind = _SPARSE if _SPARSE in longer else kind
         longer = {}
-        if kind == _FOLDER:
+        if kind == _FOLDER or (kind in _FILES and name.endswith("/")):  # the second before POSIX
             continue
         reason = _REFUSED.get(kind) or why_unsafe(name) or (None if kind in _FILES else f"of an unknown kind {kind!r}")
         yield Member(name.removeprefix("./"), start, size, reason)
@@ -127,14 +129,16 @@ def _ustar_name(head: bytes) -> bytes:
 
 
 def _pax(content: bytes) -> dict[bytes, bytes]:
-    """Path and size, where the header has them."""
+    """Path and size, where the header has them, and `_SPARSE` where what follows has holes, as GNU tar says it."""
     found, place = {}, 0
-    while match := re.match(rb"(\d{1,7}) ([^=]{1,100})=", content[place : place + 128]):
+    while match := re.match(rb"(\d{1,7}) ([^=]{1,400})=", content[place : place + 512]):
         length = int(match[1])
         if length <= match.end():
             break
         if match[2] in (b"path", b"size"):
             found[match[2]] = content[place + match.end() : place + length].removesuffix(b"\n")
+        if match[2].startswith(b"GNU.sparse."):
+            found[_SPARSE] = b""
         place += length
     return found
 

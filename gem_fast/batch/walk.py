@@ -54,13 +54,21 @@ class Folders:
         except OSError as error:
             self.passed_over.note(f"folders that can't be read ({error.strerror})", folder.path)
             return
-        wanted = [entry for entry in entries if self._is_wanted(entry)]
+        wanted = [entry for entry in entries if self._can_be_told(entry) and self._is_wanted(entry)]
         images = [entry.name for entry in wanted if not entry.is_dir()]
         called = dict(zip(images, names_in(images), strict=True))
         for entry in wanted:
             real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(folder.real, entry.name)
             inside = os.path.join(folder.inside, called.get(entry.name, entry.name))
             yield Found(entry.path, real, inside) if entry.name in called else _Folder(entry.path, real, inside)
+
+    def _can_be_told(self, entry: "os.DirEntry[str]") -> bool:
+        """Whether it can be asked what it is, unlike links in a circle, or into a place that is not for us."""
+        try:
+            entry.is_dir()
+        except OSError as error:
+            return self.passed_over.note(f"links that can't be followed ({error.strerror})", entry.path)
+        return True
 
     def _is_wanted(self, entry: "os.DirEntry[str]") -> bool:
         """Whether what is in a folder is a folder or an image to segment; if not, it is counted."""

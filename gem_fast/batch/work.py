@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..images import MAX_PIXELS, MAX_WINDOWED_PIXELS, decode_pixels, load_pixels
+from ..images import MAX_PIXELS, MAX_WINDOWED_PIXELS, ImageError, decode_pixels, load_pixels
+from ..outputs import OVERLAYS
 from ..windows import Layout, WindowDecoder, Windows
 from .options import BatchOptions
 from .records import Record
@@ -71,22 +72,31 @@ class ImageWork:
             size = height, width
             shape, layout = self.model.place(size, options.size, options.resize, self.windows)
             pixels = (self.model.window_pixels if layout else self.model.pixels)(picture, shape)
-            label_size = shape if options.label_size == "model" else _scaled(size, options.label_size)
-            shown = Image.fromarray(self._shrunk(picture)) if options.overlays else None
+            label_size = shape if options.label_size == "model" else _scaled(size, options.label_size, self._most)
+            shown = Image.fromarray(self._shrunk(picture)) if self._overlays else None
         return Held(source, label_size, shown, layout, self._decoded), pixels, shape
 
     @property
+    def _overlays(self) -> bool:
+        """Whether there are any, whatever was asked for: some shards have none."""
+        return any(kind in OVERLAYS.values() for kind in self.options.kinds)
+
+    @property
     def _decoded(self) -> bool:
-        """Whether the engine's labels are all that is needed: heat maps, and overlays finer than they, take scores."""
-        options = self.options
-        finer = options.overlays and options.label_size is not None
-        return self.model.decodes and not (self.windows or options.heatmaps or finer)
+        """Whether the engine's labels are all that is needed: overlays finer than they take scores, too."""
+        finer = self._overlays and self.options.label_size is not None
+        by_scores = any(kind.by_scores for kind in self.options.kinds)
+        return self.model.decodes and not (self.windows or by_scores or finer)
 
     def _read(self, source: Source) -> np.ndarray:
-        most = MAX_WINDOWED_PIXELS if self.windows else MAX_PIXELS
         if source.content is None:
-            return load_pixels(source.path, most)
-        return decode_pixels(source.content.read(), source.image, most)
+            return load_pixels(source.path, self._most)
+        return decode_pixels(source.content.read(), source.image, self._most)
+
+    @property
+    def _most(self) -> int:
+        """Pixels that an image may have, and its labels."""
+        return MAX_WINDOWED_PIXELS if self.windows else MAX_PIXELS
 
     def _shrunk(self, picture: np.ndarray) -> np.ndarray:
         """The picture, made smaller if its longest side is more than an overlay's."""
@@ -111,12 +121,14 @@ class ImageWork:
             return self.store.keep(held.source, Record(image, "ok", None, *result.size, areas=areas), contents)
 
 
-def _scaled(size: tuple[int, int], shorter: "int | str | None") -> tuple[int, int]:
-    """Height and width with that shorter side, or as they are."""
+def _scaled(size: tuple[int, int], shorter: "int | str | None", most: int) -> tuple[int, int]:
+    """Height and width with that shorter side, or as they are; ImageError if they have more pixels than `most`."""
     if not isinstance(shorter, int):
         return size
     scale = shorter / min(size)
     height, width = (max(1, round(side * scale)) for side in size)
+    if height * width > most:
+        raise ImageError(f"labels of {width}×{height} are more than {most:,} pixels; take a smaller label size")
     return height, width
 
 

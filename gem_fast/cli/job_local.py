@@ -22,7 +22,6 @@ def run_here(job: Job, style: Style, stats: Path | None) -> None:
     from gem_fast.batch import BatchOptions, Progress, segment_files
     from gem_fast.batch.folder import check_output
     from gem_fast.batch.sources import check_inputs
-    from gem_fast.writing import write_whole
 
     progress = Progress()
     try:
@@ -43,10 +42,20 @@ def run_here(job: Job, style: Style, stats: Path | None) -> None:
         fail(str(error))
     finally:
         if stats and progress.started is not None:
-            write_whole(stats, (json.dumps(progress.told(), indent=1) + "\n").encode())
+            _write(stats, job.out, progress)
     tell(outcome, progress, outcome.summary.parent)
     if outcome.stopped or outcome.failed:
         raise typer.Exit(1)
+
+
+def _write(stats: Path, out: Path, progress: "Progress") -> None:
+    """What was told last, as JSON; leave with an error if it can't be written."""
+    from gem_fast.writing import write_whole
+
+    try:
+        write_whole(stats, (json.dumps(progress.told(), indent=1) + "\n").encode())
+    except OSError as error:
+        fail(f"--stats {stats} can't be written: {error.strerror}{_kept(out, progress)}")
 
 
 def _kept(out: Path, progress: "Progress") -> str:

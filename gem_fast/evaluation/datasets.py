@@ -164,7 +164,7 @@ def _cityscapes(root: Path, name: str) -> Dataset:
     folder = _folder(root, name, "cityscapes", ".")
     place = _there(folder / "leftImg8bit/val", name, "a folder a city with its *_leftImg8bit.png")
     labels = _there(folder / "gtFine/val", name, "a folder a city with *_gtFine_labelTrainIds.png of cityscapesscripts")
-    images = sorted(place.glob("*/*_leftImg8bit.png"))
+    images = sorted(each for each in place.glob("*/*_leftImg8bit.png") if _is_shown(each))
     if not images:
         raise ValueError(f"{name}: expected {place}/CITY/*_leftImg8bit.png, and there is none")
     pairs = [
@@ -176,7 +176,7 @@ def _cityscapes(root: Path, name: str) -> Dataset:
 
 def _own(folder: Path) -> Dataset:
     """A folder of one's own: `images`, `labels` with a PNG of the same name for each, and `classes.txt`."""
-    name = folder.name
+    name = folder.resolve().name
     images = _images(_there(folder / "images", name, "the photographs"), name)
     labels = _there(folder / "labels", name, "a PNG for each photograph, of its name, whose values count the classes")
     classes = read_classes(_there(folder / "classes.txt", name, "a class a line, that of label 0 first"))
@@ -279,8 +279,13 @@ def _there(path: Path, name: str, what: str) -> Path:
     return path
 
 
+def _is_shown(path: Path) -> bool:
+    """A file, and not one of those that macOS puts beside each."""
+    return path.is_file() and not path.name.startswith(".")
+
+
 def _images(folder: Path, name: str) -> list[Path]:
-    found = sorted(each for each in folder.iterdir() if each.suffix.lower() in EXTENSIONS and each.is_file())
+    found = sorted(each for each in folder.iterdir() if each.suffix.lower() in EXTENSIONS and _is_shown(each))
     if not found:
         raise ValueError(f"{name}: expected photographs in {folder}, and there are none")
     return found

@@ -9,6 +9,7 @@ from PIL import Image
 from ..images import ImageError
 from ..images.formats import check_regular
 from ..images.limits import check_size
+from ..images.pixels import GREY_STEPS
 from ..text_file import read_text_file
 
 _LARGEST_LIST = 1 << 22  # bytes
@@ -27,7 +28,9 @@ def read_label_image(path: Path) -> np.ndarray:
             check_size(image.width, image.height)
             if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
                 raise ImageError(f"a label image has one channel, this one is {image.mode}")
-            labels = np.array(image)
+            kind = image.tile[0][3]
+            labels = np.array(image, np.uint8 if image.mode == "1" else None)
+            labels //= GREY_STEPS.get(kind, 1) if image.mode == "L" else 1
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
     except FileNotFoundError as error:

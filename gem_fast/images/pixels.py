@@ -11,7 +11,8 @@ from .colour import to_srgb
 # What lies outside a range by less than half an 8-bit step rounds to its end.
 HALF_STEP = 0.5 / 255
 _WHITES = (1, 255, 65_535)
-_KEY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}
+# What Pillow multiplies the values of a grey PNG of few bits by, so that the largest is white.
+GREY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}
 _ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
@@ -98,8 +99,8 @@ def fit_transparency(image: Image.Image) -> None:
     if image.format != "PNG" or not tile or not isinstance(key, int | tuple):
         return
     kind = tile[0][3]
-    if isinstance(key, int) and kind in _KEY_STEPS:
-        image.info["transparency"] = key * _KEY_STEPS[kind]
+    if isinstance(key, int) and kind in GREY_STEPS:
+        image.info["transparency"] = key * GREY_STEPS[kind]
     elif isinstance(key, tuple) and kind == "RGB;16B":
         image.info["transparency"] = tuple(value >> 8 for value in key)
 

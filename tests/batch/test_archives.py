@@ -1,16 +1,20 @@
 """Images in tar archives, tables, lists and behind URLs: what is listed, what is refused, and that the rest goes on."""
 
 import io
+import os
+import struct
 import subprocess
 import sys
 import tarfile
+import zipfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from gem_fast import records, segment_files
-from gem_fast.batch.contents import Refused
+from gem_fast.batch import sources
+from gem_fast.batch.contents import Refused, Remote
 from gem_fast.batch.options import parse_part
 from gem_fast.batch.sources import Listing
 from gem_fast.errors import ImageError
@@ -72,10 +76,23 @@ class TestTar:
 
     def test_what_is_no_image_is_passed_over(self, tmp_path):
         listing = Listing(
-            [tar(tmp_path / "t.tar", *((n, b"x") for n in ("a.json", "._a.png", "a.png", "a.labels.png")))]
+            [tar(tmp_path / "t.tar", *((n, b"x") for n in ("a.json", "._a.png", "a.png", "a.labels.png", ".b/a.png")))]
         )
         assert [source.name for source in listing] == ["a"]
-        assert sum(listing.passed_over.values()) == 3
+        assert sum(listing.passed_over.values()) == 4
+
+    def test_folders_as_they_were_before_posix(self, tmp_path):
+        path = tar(tmp_path / "t.tar", (special("folder/", tarfile.AREGTYPE), b""), ("folder/a.png", b"1"))
+        assert read([path]) == {f"{path}/folder/a.png": b"1"}
+
+    @pytest.mark.parametrize("version", ["0.0", "0.1", "1.0"])
+    def test_sparse_files_as_gnu_tar_writes_them_by_default(self, tmp_path, version):
+        """Their holes are left out, or told before their bytes, in a member that is a file in all else."""
+        headers = {"0.0": "GNU.sparse.size", "0.1": "GNU.sparse.map", "1.0": "GNU.sparse.major"}
+        sparse = tarfile.TarInfo("a.png")
+        sparse.pax_headers = {headers[version]: "1", "SCHILY.xattr.user." + "k" * 200: "v", "path": "folder/b.png"}
+        path = tar(tmp_path / "t.tar", (sparse, b"12"), ("c.png", b"3"))
+        assert read([path]) == {f"{path}/folder/b.png": f"{path}/folder/b.png: a sparse file", f"{path}/c.png": b"3"}
 
     @pytest.mark.parametrize(
         ("member", "reason"),
@@ -171,11 +188,22 @@ class TestTables:
         assert [type(source.content) for source in Listing([path])][3:] == [Refused] * 2
 
     def test_keys_name_files_below_the_output(self, tmp_path, table):
-        keys = ["../../a.png", "/etc/b.png", "a.png", "a.png", "", None, "x\0y", "c.d", "..\\e"]
+        keys = ["../../a.png", "/etc/b.png", "a.png", ".partial/a.png", "", None, "x\0y", "c.d", "..\\e"]
         path = self.write(tmp_path / "t.parquet", table.set_column(0, "key", [keys]), "parquet")
         named = [source.name for source in Listing([path])]
         assert named == ["a", "etc/b", "a-2", "a-3", "1-0", "1-1", "x_y", "c.d", ".._e"]
         assert len({source.image for source in Listing([path])}) == 9
+
+    def test_rows_of_one_key_are_images_of_their_own(self, small_model, tmp_path, png):
+        keys = ["a#2", "a", "a", "a", "a#3"]
+        pq.write_table(pa.table({"key": keys, "image": [png(i) for i in range(5)]}), tmp_path / "t.parquet")
+        told = ["a#2", "a", "a#2#2", "a#3", "a#3#4"]
+        for resume in (False, True):
+            outcome = segment_files(
+                small_model, tmp_path / "t.parquet", "cat", tmp_path / "out", resume=resume, **SETTINGS
+            )
+            assert (outcome.done, outcome.kept) == ((0, 5) if resume else (5, 0))
+            assert [record.image for record in records(outcome.summary)] == [f"{tmp_path}/t.parquet/{i}" for i in told]
 
     @pytest.mark.parametrize("dictionary", [True, False])
     def test_a_page_bomb_is_refused_by_name(self, tmp_path, table, dictionary):
@@ -212,6 +240,63 @@ class TestTables:
         sources = list(Listing([path, folder]))
         assert [source.name for source in sources][-3:] == ["a", "b", "sub/c"]
         assert (kept == -9 and kind == "stream") or isinstance(sources[-4].content, Refused)
+
+    @pytest.mark.parametrize("kind", ["parquet", "file"])
+    @pytest.mark.parametrize("types", [("large_string", "large_binary"), ("string_view", "binary_view")])
+    def test_every_type_of_text_and_bytes(self, tmp_path, table, kind, types):
+        text, content = (getattr(pa, name)() for name in types)
+        table = table.cast(pa.schema([("key", text), ("image", content)])).rename_columns({"image": "photo.png"})
+        path = self.write(tmp_path / ("t.parquet" if kind == "parquet" else "t.arrow"), table, kind)
+        assert read([path]) == {f"{path}/{i}.png": bytes([i]) for i in range(9)}
+
+    @pytest.mark.parametrize("kind", ["parquet", "stream"])
+    @pytest.mark.parametrize("column", ["key", "path"])
+    def test_text_that_is_no_utf_8(self, tmp_path, kind, column):
+        offsets, letters = struct.pack("<3i", 0, 2, 3), b"\xff\xe9b"
+        texts = pa.Array.from_buffers(pa.string(), 2, [None, pa.py_buffer(offsets), pa.py_buffer(letters)])
+        columns = {column: texts} if column == "path" else {column: texts, "image": [b"1", b"2"]}
+        path = self.write(tmp_path / ("t.parquet" if kind == "parquet" else "t.arrow"), pa.table(columns), kind)
+        assert [source.name for source in Listing([path])] == [os.fsdecode(b"\xff\xe9"), "b"]
+
+    @pytest.mark.parametrize("offset", [1 << 30, -(1 << 30)])
+    @pytest.mark.parametrize("place", [1, 2, 3])
+    @pytest.mark.parametrize("column", ["key", "image"])
+    def test_arrow_that_points_elsewhere(self, tmp_path, column, place, offset):
+        """Offsets behind the values, or before them, would be read wherever that is."""
+        table = pa.table({"key": ["a", "b", "c"], "image": [b"1" * 9, b"2" * 9, b"3" * 9]})
+        path = self.write(tmp_path / "t.arrow", table, "stream")
+        right = [0, 1, 2, 3] if column == "key" else [0, 9, 18, 27]
+        wrong = [*right[:place], offset, *right[place + 1 :]]
+        path.write_bytes(path.read_bytes().replace(struct.pack("<4i", *right), struct.pack("<4i", *wrong)))
+        found = read([path])
+        assert len(found) == (1 if column == "key" else 3)
+        assert all(f"{name}: damaged (" in reason for name, reason in found.items())
+
+    def test_arrow_that_claims_rows_without_end(self, tmp_path):
+        path = self.write(tmp_path / "t.arrow", pa.table({"image": [b"12", b"34", b"56"]}), "stream")
+        path.write_bytes(path.read_bytes().replace(struct.pack("<q", 3), struct.pack("<q", 1 << 50)))
+        (reason,) = read([path]).values()
+        assert "damaged (" in reason
+
+    @pytest.mark.parametrize("kind", ["parquet", "stream"])
+    def test_a_column_whose_name_is_no_utf_8(self, tmp_path, table, kind, folder):
+        path = self.write(tmp_path / ("t.parquet" if kind == "parquet" else "t.arrow"), table, kind)
+        path.write_bytes(path.read_bytes().replace(b"key", b"k\xff\xff"))
+        first, *rest = Listing([path, folder])
+        assert first.content.reason == "damaged (a column's name is no UTF-8)"
+        assert len(rest) == 3
+
+    def test_arrow_with_dictionaries(self, tmp_path, table):
+        table = table.append_column("label", pa.array(["cat"] * 9).dictionary_encode())
+        (reason,) = read([self.write(tmp_path / "t.arrow", table, "file")]).values()
+        assert "Arrow with dictionaries (label) is not read" in reason
+
+    @pytest.mark.parametrize("kind", ["parquet", "file"])
+    def test_a_table_without_rows(self, tmp_path, table, kind):
+        ending = "parquet" if kind == "parquet" else "arrow"
+        empty = self.write(tmp_path / f"e.{ending}", table.slice(0, 0), kind)
+        full = self.write(tmp_path / f"f.{ending}", table.slice(0, 1), kind)
+        assert read([empty, full]) == {f"{full}/0.png": b"\0"}
 
     def test_columns_that_say_nothing(self, tmp_path):
         path = self.write(tmp_path / "t.parquet", pa.table({"n": [1]}), "parquet")
@@ -253,6 +338,18 @@ class TestLists:
         ]
         assert listing.passed_over == {"lines that are no path": 2}
 
+    def test_a_list_from_windows(self, tmp_path):
+        (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa.png\r\n\xef\xbb\xbfb.png\r\n")
+        assert [source.image for source in Listing(f"@{tmp_path}/list.txt")] == ["a.png", "\ufeffb.png"]
+
+    def test_files_whose_names_have_colons(self, tmp_path, png, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "std::pair.png").write_bytes(png())
+        (tmp_path / "list.txt").write_text("std::pair.png\n")
+        for inputs in ("std::pair.png", "std::*.png", "@list.txt"):
+            (source,) = Listing(inputs)
+            assert (source.name, source.image, source.content) == ("std::pair", "std::pair.png", None)
+
     def test_there_is_no_such_list(self, tmp_path):
         with pytest.raises(ValueError, match=r"there is no list .*none\.txt"):
             Listing(f"@{tmp_path}/none.txt")
@@ -279,6 +376,37 @@ class TestLists:
             *("memory://t.tar/x.png", "memory://urls/missing.png"),
         ]
         assert segment_files(small_model, inputs[:2], "cat", tmp_path / "out", resume=True, **SETTINGS).kept == 3
+
+    def test_names_behind_a_url_lead_nowhere_else(self, small_model, tmp_path, png, monkeypatch):
+        pytest.importorskip("fsspec").filesystem("memory").pipe("/far/a.png", png())
+        names = ["../../up.png", f"{tmp_path}/root.png", "https://b/c.png", "a//b\\..\\d.png", ".partial/e.png"]
+        monkeypatch.setattr(sources, "files_of", lambda _: ((f"memory://far/a.png?{name}", name) for name in names))
+        monkeypatch.setattr(Remote, "read", lambda _: png())
+        outcome = segment_files(small_model, "memory://far", "cat", tmp_path / "deep" / "out", **SETTINGS)
+        assert (outcome.done, outcome.failed) == (3, 0)
+        below = ["https:/b/c", "a/b_.._d", f"{tmp_path.as_posix()[1:]}/root"]
+        assert files(tmp_path).keys() == {f"deep/out/{name}.labels.png" for name in below}
+
+    def test_a_file_system_that_raises_what_it_likes(self, folder, monkeypatch):
+        def files_of(url):
+            raise RuntimeError("403, Forbidden")
+
+        pytest.importorskip("fsspec")
+        monkeypatch.setattr(sources, "files_of", files_of)
+        first, second = Listing(["memory://far", folder / "a.png"])
+        assert first.content == Refused("memory://far", "can't be listed: 403, Forbidden")
+        assert second.image == str(folder / "a.png")
+        with pytest.raises(ValueError, match="nothing://a: fsspec can't open it"):
+            Listing("nothing://a")
+
+    def test_a_folder_in_an_archive_that_fsspec_opens(self, tmp_path, png):
+        pytest.importorskip("fsspec")
+        with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+            archive.writestr("folder/sub/a.png", png())
+        for inside in ("folder", "folder/sub/*.png", "folder/sub/a.png"):
+            (source,) = Listing(f"zip://{inside}::{tmp_path}/z.zip")
+            assert source.content.read() == png()
+            assert source.image == f"zip://folder/sub/a.png::{tmp_path}/z.zip"
 
 
 class TestAsFiles:

@@ -53,13 +53,17 @@ def test_pixels_are_normalised_to_the_same_bits_where_they_are():
         ({"label_size": "model"}, False),
         ({"heatmaps": True}, False),
         ({"window": 32, "stride": 32}, False),
+        ({"format": "tar"}, True),
+        ({"format": "parquet", "label_size": "model"}, True),
+        ({"format": "parquet", "heatmaps": True}, False),
+        ({"format": "coco"}, False),
     ],
     ids=str,
 )
 def test_files_are_those_of_an_engine_that_gives_scores(
     small_model, folder, tmp_path, monkeypatch, options, decoded, words
 ):
-    """Heat maps, windows, and overlays finer than the labels still come from scores."""
+    """Heat maps, windows, overlays finer than the labels, and the scores of COCO still come from scores."""
     options = {"size": 64, "batch_size": 2, "threshold": 0.3, **options}
     gem_fast.segment_files(small_model, folder, words, tmp_path / "scores", **options)
     asked, maps = [], KernelDecoder.label_maps
@@ -70,10 +74,10 @@ def test_files_are_those_of_an_engine_that_gives_scores(
 
     monkeypatch.setattr(GemModel, "decodes", True)
     monkeypatch.setattr(KernelDecoder, "label_maps", counted)
-    gem_fast.segment_files(small_model, folder, words, tmp_path / "labels", **options)
+    assert gem_fast.segment_files(small_model, folder, words, tmp_path / "labels", **options).failed == 0
     assert len(asked) == (3 if decoded else 0)
     names = sorted(str(path.relative_to(tmp_path / "scores")) for path in (tmp_path / "scores").rglob("*.*"))
-    assert len(names) > 5
+    assert len(names) > (4 if "format" in options else 5)
     assert filecmp.cmpfiles(tmp_path / "scores", tmp_path / "labels", names, shallow=False)[0] == names
 
 

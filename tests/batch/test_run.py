@@ -116,6 +116,11 @@ class TestSegmentFiles:
         with np.load(tmp_path / "a.heatmaps.npz") as stored:
             assert stored["heatmaps"].shape == (1, *expected)
 
+    def test_labels_of_a_thread_are_bounded(self, small_model, tmp_path):
+        Image.new("RGB", (9000, 1)).save(tmp_path / "thread.png")
+        (record,) = run(small_model, tmp_path / "thread.png", "cat", tmp_path / "out", label_size=100)
+        assert "labels of 900000×100 are more than 89,478,485 pixels; take a smaller label size" in record.error
+
     def test_a_run_is_the_same_wherever_it_runs(self, small_model, folder, tmp_path, picture):
         """Nothing in the folder tells when, in which order or with how many hands it was made."""
         for i in range(9):
@@ -263,6 +268,8 @@ class TestSegmentFiles:
             ({"overlay_format": "gif"}, "overlays are written as jpeg, png, webp, got 'gif'"),
             ({"overlay_size": -1}, "overlay_size must be 0 or more"),
             ({"label_size": "photo"}, "label_size must be model or a positive number"),
+            ({"label_size": -64}, "label_size must be model or a positive number"),
+            ({"label_size": 64.0}, "label_size must be model or a positive number"),
             ({"treshold": 1}, "unknown options treshold; known are .*threshold"),
         ],
         ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -366,6 +373,8 @@ class TestResume:
         assert self.again(small_model, folder, out.with_name("other"), overlays=False) == []
         assert len(self.again(small_model, folder, out.with_name("other"))) == 3
         assert (out.with_name("other") / "a.overlay.jpg").exists()
+        assert len(self.again(small_model, folder, out, overlay_format="png")) == 3
+        assert self.again(small_model, folder, out, overlay_format="png") == []
 
     @pytest.mark.parametrize("damage", [b"", b"\xff\xd8\xff", None], ids=["empty", "head", "cut"])
     def test_an_output_that_is_not_whole_is_made_again(self, small_model, folder, out, damage):

@@ -141,6 +141,15 @@ class TestNothingIsPassedOverInSilence:
         (tmp_path / "b.png").symlink_to(tmp_path / "a.png")
         assert [source.name for source in Listing([tmp_path])] == ["a"]
 
+    def test_links_in_a_circle(self, tmp_path):
+        touch(tmp_path, "z.png")
+        (tmp_path / "a.png").symlink_to(tmp_path / "a.png")
+        (tmp_path / "b").symlink_to(tmp_path / "c")
+        (tmp_path / "c").symlink_to(tmp_path / "b")
+        listing = Listing([tmp_path])
+        assert [source.name for source in listing] == ["z"]
+        assert listing.passed_over == {"links that can't be followed (Too many levels of symbolic links)": 3}
+
     def test_a_folder_that_cannot_be_read(self, tmp_path, monkeypatch):
         touch(tmp_path, "a.png", "private/b.png")
         whole = os.scandir

@@ -107,6 +107,7 @@ class TestLayouts:
         put(tmp_path / "own/labels/x.png", VALUES)
         (tmp_path / "own/classes.txt").write_text("background\ncat, kitty\ndog\n")
         dataset = open_data(str(tmp_path / "own"), None)
+        assert dataset.name == open_data("own/images/..", tmp_path).name == "own"
         assert dataset.background
         assert [each.name for each in dataset.classes] == ["background", "cat", "dog"]
         assert dataset.truth(0).tolist() == [[0, 1, 2], [IGNORED] * 3]
@@ -155,6 +156,15 @@ class TestLayouts:
         with pytest.raises(ValueError, match=r"classes\.txt names cat more than once"):
             open_data(str(tmp_path / "own"), None)
 
+    def test_files_that_macos_puts_beside_each_are_none_of_a_set(self, root):
+        for place in (
+            "ADEChallengeData2016/images/validation/._b.jpg",
+            "cityscapes/leftImg8bit/val/ulm/._d_leftImg8bit.png",
+        ):
+            (root / place).write_bytes(b"Mac OS X")
+        for name in ("ade20k", "cityscapes"):
+            assert len(open_data(name, root).images) == 1
+
     def test_an_empty_list_says_what_to_write(self, root):
         (root / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").write_text("\n")
         with pytest.raises(ValueError, match=r"val\.txt is empty; write one name of an image a line"):
@@ -172,6 +182,20 @@ class TestLayouts:
 )
 def test_lists_have_a_class_for_each_label(name, count):
     assert len(class_list(name)) == count
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_grey_label_images_of_few_bits_have_their_values(tmp_path, bits):
+    """As those that make PNGs smaller write them; decoders make a picture of them, whose largest value is white."""
+    values = np.array([[0, 1, 2, 3], [3, 2, 1, 0]], np.uint8) & ((1 << bits) - 1)
+    singles = np.unpackbits(values[..., None], axis=2)[..., 8 - bits :]
+    lines = b"".join(b"\0" + line.tobytes() for line in np.packbits(singles.reshape(2, -1), axis=1))
+    header = struct.pack(">IIBBBBB", 4, 2, bits, 0, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, each in ((b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")):
+        content += struct.pack(">I", len(each)) + kind + each + struct.pack(">I", zlib.crc32(kind + each))
+    (tmp_path / "a.png").write_bytes(content)
+    assert read_label_image(tmp_path / "a.png").tolist() == values.tolist()
 
 
 class TestHostileFiles:

@@ -1,0 +1,72 @@
+"""Which columns of a table hold images, paths and keys, and how these are read whatever their type."""
+
+from dataclasses import dataclass
+from typing import Any
+
+_BYTES = ("image", "image_bytes", "bytes", "content", "img", "jpg", "jpeg", "png", "webp", "data")
+_PATHS = ("path", "image_path", "image", "file_name", "filename", "filepath", "file", "url", "uri")
+_KEYS = ("key", "__key__", "id", "image_id", *_PATHS)
+
+
+class TableError(ValueError):
+    """A table that can't be read; without its name."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column holds what: images as bytes, or as paths; and keys, which name rows."""
+
+    content: str | None
+    path: str | None
+    key: str | None
+
+
+def columns_of(schema: Any) -> Columns:
+    """Which columns to read.
+
+    Raises:
+        TableError: there is neither a column of images nor one of paths.
+    """
+    import pyarrow.types as kinds
+
+    def is_text(kind: Any) -> bool:
+        return kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind)
+
+    contents = [field.name for holds in (is_bytes, has_bytes) for field in schema if holds(field.type)]
+    texts = [field.name for field in schema if is_text(field.type)]
+    named = [field.name for field in schema if is_text(field.type) or kinds.is_integer(field.type)]
+    content = next((name for name in (*_BYTES, *contents) if name in contents), None)
+    path = None if content else next((name for name in _PATHS if name in texts), None)
+    if content is None and path is None:
+        wanted = f"a binary one such as {_BYTES[0]}, or one of paths called {', '.join(_PATHS[:3])}"
+        raise TableError(f"it has no column of images ({wanted}); it has {', '.join(schema.names) or 'none'}")
+    return Columns(content, path, next((name for name in _KEYS if name in named), None))
+
+
+def is_bytes(kind: Any) -> bool:
+    import pyarrow.types as kinds
+
+    return kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_binary_view(kind)
+
+
+def has_bytes(kind: Any) -> bool:
+    """Whether it is a column as Hugging Face's datasets hold images: with `bytes` and `path`."""
+    import pyarrow.types as kinds
+
+    return kinds.is_struct(kind) and any(each.name == "bytes" and is_bytes(each.type) for each in kind)
+
+
+def texts_of(array: Any) -> list[Any]:
+    """Keys or paths; of what is no UTF-8 the bytes as Python has them in names of files."""
+    try:
+        return array.to_pylist()
+    except UnicodeDecodeError:
+        return [each and each.decode("utf-8", "surrogateescape") for each in as_bytes(array).to_pylist()]
+
+
+def as_bytes(array: Any) -> Any:
+    """A column of text as the bytes that it is; another as it is."""
+    import pyarrow as pa
+
+    kinds = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
+    return array.view(kinds[array.type]) if array.type in kinds else array
