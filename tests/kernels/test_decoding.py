@@ -119,6 +119,12 @@ def test_heatmap_without_contrast_is_zero(way):
     assert HEATMAPS[way](torch.full((2, 3, 3), 0.25), (6, 6)).abs().max() == 0
 
 
+@pytest.mark.parametrize("shape", [(3, 4), (1, 2, 4, 4), (2, 0, 4), (2, 4, 0)])
+def test_wrong_shape_of_heatmaps_is_named(shape):
+    with pytest.raises(ValueError, match=r"scores must have the shape \[P, h, w\]"):
+        decode_heatmaps(torch.zeros(shape), (4, 4))
+
+
 @pytest.mark.parametrize("shape", [(3, 4), (0, 4, 4), (2, 0, 4)])
 def test_wrong_shape_is_named(shape):
     with pytest.raises(ValueError, match=r"\[P, h, w\]"):
