@@ -113,6 +113,15 @@ class TestRefusals:
         with pytest.raises(ModelError, match="puts 1 tokens around each text"):
             file_tokenizer(words, 1)
 
+    @pytest.mark.parametrize("use", [lambda made: made(["cat"]), lambda made: made.encode("cat")], ids=["ids", "count"])
+    def test_files_without_a_token_for_what_is_unknown(self, tmp_path, use):
+        made = json.loads(word_tokenizer().to_str())
+        del made["model"]["vocab"]["cat"], made["model"]["vocab"]["<unk>"]
+        made["added_tokens"] = [each for each in made["added_tokens"] if each["content"] != "<unk>"]
+        (tmp_path / "tokenizer.json").write_text(json.dumps(made))
+        with pytest.raises(ModelError, match=r"the tokenizer can't split a text: .*UNK"):
+            use(file_tokenizer(tmp_path, 12))
+
     def test_files_too_large_are_not_read(self, tmp_path):
         with (tmp_path / "tokenizer.json").open("wb") as file:
             file.truncate(300 << 20)

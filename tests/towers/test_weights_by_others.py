@@ -316,6 +316,22 @@ class TestWhatIsToldOfOtherWeights:
             read_checkpoint(f"local-dir:{folder}", weights=path)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float8_e4m3fn, torch.int32], ids=str)
+def test_projections_of_several_types(tmp_path, clip, dtype):
+    """q in another type than k and v: as all of them become, and no numbers are taken for floats."""
+    state = hugging_face_state(clip)
+    name = "vision_model.encoder.layers.0.self_attn.q_proj.weight"
+    state[name] = torch.ones_like(state[name]).to(dtype)
+    folder = write_hugging_face(tmp_path / "hf", state)
+    if dtype == torch.int32:
+        with pytest.raises(ModelError, match="is damaged or does not fit"):
+            read_checkpoint(str(folder))
+        return
+    packed = read_checkpoint(str(folder)).vision_state["transformer.resblocks.0.attn.in_proj_weight"]
+    rest = clip.visual.transformer.resblocks[0].attn.in_proj_weight[128:]
+    assert torch.equal(packed, torch.cat([torch.ones(128, 128), rest]))
+
+
 def test_positions_of_another_size_are_kept(tmp_path, folder, clip):
     """Trained at another size, the model is the same: positions are not resampled twice."""
     larger = {**clip.state_dict(), "visual.positional_embedding": torch.randn(1 + 6 * 6, 128)}
