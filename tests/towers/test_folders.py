@@ -19,7 +19,9 @@ from gem_fast.errors import ExportError
 from gem_fast.preprocess import resized
 from gem_fast.runtime import GemRuntime
 from gem_fast.towers.checkpoint import read_checkpoint
+from gem_fast.towers.hugging_face import tower_settings
 from gem_fast.towers.open_clip_files import pretrained_table
+from gem_fast.towers.text_config import text_config
 from tests.towers.clip_files import (
     CONFIG,
     TINY,
@@ -189,6 +191,16 @@ class TestLocalDir:
         model = gem_fast.load(f"local-dir:{folder}", gem_blocks=1)
         assert model.vision.config.grid == (2, 8)
         pixels = torch.randn(1, 3, 32, 128, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            image = clip.encode_image(pixels, normalize=True)
+        torch.testing.assert_close(model.features(pixels, original=True).original_class, image, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("after", [False, True])
+    def test_the_mean_of_patches_before_or_after_the_last_norm(self, tmp_path, after):
+        config = {**TINY, "vision_cfg": {**TINY["vision_cfg"], "pool_type": "avg", "final_ln_after_pool": after}}
+        clip = make_clip(config)
+        model = gem_fast.load(f"local-dir:{write_open_clip(tmp_path / 'ld', clip, config)}", gem_blocks=1)
+        pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
             image = clip.encode_image(pixels, normalize=True)
         torch.testing.assert_close(model.features(pixels, original=True).original_class, image, rtol=1e-5, atol=1e-6)
@@ -440,3 +452,11 @@ class TestHub:
         assert model.defaults.size == 448
         assert model.vision.config.activation == "quick_gelu"
         assert torch.equal(model.vision.patch_embedding.weight, small.visual.conv1.weight)
+
+
+def test_widths_of_mlps_survive_the_ratio():
+    """Of 896 and 899, `899 / 896 * 896` is less than 899."""
+    for width, inner in ((896, 899), (1152, 4304), (7, 20)):
+        settings = {**CONFIG["text_config"], "num_hidden_layers": 1, "hidden_size": width, "intermediate_size": inner}
+        part = tower_settings(settings | {"layer_norm_eps": 1e-5})
+        assert text_config({"embed_dim": 8, "text_cfg": part}).mlp_width == inner

@@ -196,12 +196,18 @@ def test_parts_with_an_index(tmp_path, folder, clip, ending):
     check_same(read_checkpoint(f"local-dir:{folder}", weights=index), clip)
     with pytest.raises(ModelError, match=f"is one part of several; give their index, {re.escape(index.name)}"):
         read_checkpoint(f"local-dir:{folder}", weights=tmp_path / names[0])
+    twice = min(name for name in state if where[name] == names[0])
+    rest = {name: value for name, value in state.items() if where[name] == names[1]}
+    save_state(rest | {twice: state[twice]}, tmp_path / names[1])
+    with pytest.raises(ModelError, match=f"names a part {names[1]}, which holds '{re.escape(twice)}' again; keep one"):
+        read_checkpoint(f"local-dir:{folder}", weights=index)
     (tmp_path / names[1]).unlink()
     with pytest.raises(ModelError, match=f"names a part {names[1]}, which is not beside it"):
         read_checkpoint(f"local-dir:{folder}", weights=index)
-    index.write_text(json.dumps({"weight_map": {"w": "../tiny/open_clip_model.safetensors"}}))
-    with pytest.raises(ModelError, match="which is not beside it"):
-        read_checkpoint(f"local-dir:{folder}", weights=index)
+    for other in ("../tiny/open_clip_model.safetensors", "", ".."):
+        index.write_text(json.dumps({"weight_map": {"w": other}}))
+        with pytest.raises(ModelError, match="which is not beside it"):
+            read_checkpoint(f"local-dir:{folder}", weights=index)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")], ids=str)
