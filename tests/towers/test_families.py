@@ -65,7 +65,8 @@ def test_embeddings_are_those_of_open_clip(folder, name):
     model, clip = gem_fast.load(folder(name)), truth(name)
     images = model.features(pixels(SHAPES["trained"]), original=True).original_class
     assert error(images, clip.encode_image(pixels(SHAPES["trained"]), normalize=True)) < 1e-5
-    assert error(embed_tokens(model.text.tower, tokens(name)), clip.encode_text(tokens(name), normalize=True)) < 1e-5
+    for ids in (tokens(name), tokens(name)[:2]):  # one that fills the context is among them, and not
+        assert error(embed_tokens(model.text.tower, ids), clip.encode_text(ids, normalize=True)) < 1e-5
 
 
 @pytest.mark.parametrize("name", CONFIGS)
