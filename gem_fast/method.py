@@ -50,14 +50,14 @@ class Method:
     def __post_init__(self) -> None:
         if not self.name or not self.name.isprintable():
             raise ValueError(f"name must be a name in printable characters, got {self.name!r}")
-        if self.blocks < 0:
-            raise ValueError(f"blocks must be 0 or more, got {self.blocks}")
+        if not isinstance(self.blocks, int) or self.blocks < 0:
+            raise ValueError(f"blocks must be 0 or more, a whole number, got {self.blocks!r}")
         if self.attention:
             from gem_fast.kernels.attention.pairs import parse_pairs
 
             parse_pairs(self.attention)
-        if self.iterations < 0:
-            raise ValueError(f"iterations must be 0 or more, got {self.iterations}")
+        if not isinstance(self.iterations, int) or self.iterations < 0:
+            raise ValueError(f"iterations must be 0 or more, a whole number, got {self.iterations!r}")
         if isinstance(self.scale, str) and self.scale not in (_ADAPTIVE, _HEAD):
             raise ValueError(f"scale must be a positive number, {_HEAD!r} or {_ADAPTIVE!r}, got {self.scale!r}")
         if not isinstance(self.scale, str) and not self.scale > 0:

@@ -25,10 +25,10 @@ class GemOptions:
     def __post_init__(self) -> None:
         from gem_fast.kernels.attention.self_self import indices_of
 
-        if self.gem_blocks < 1:
-            raise ValueError(f"gem_blocks must be 1 or more, got {self.gem_blocks}")
-        if self.iterations < 0:
-            raise ValueError(f"iterations must be 0 or more, got {self.iterations}")
+        if not isinstance(self.gem_blocks, int) or self.gem_blocks < 1:
+            raise ValueError(f"gem_blocks must be 1 or more, a whole number, got {self.gem_blocks!r}")
+        if not isinstance(self.iterations, int) or self.iterations < 0:
+            raise ValueError(f"iterations must be 0 or more, a whole number, got {self.iterations!r}")
         if self.inverse_temperature is not None and not self.inverse_temperature > 0:
             raise ValueError(f"inverse_temperature must be positive or None, got {self.inverse_temperature}")
         indices_of(self.projections)

@@ -38,5 +38,6 @@ def _seen(tensor: Tensor) -> bool:
         or type(tensor) is not Tensor
         or torch._C._len_torch_dispatch_stack() > 0
         or torch.jit.is_tracing()  # type: ignore[attr-defined]
-        or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or tensor.is_neg()
     )

@@ -71,9 +71,12 @@ def architecture_of_state(state: dict[str, Tensor]) -> Architecture | None:
 
 def trained_size(state: dict[str, Tensor]) -> int | None:
     """Side in pixels of the images that a square position embedding is for, or None if it isn't one."""
-    patches = len(state["visual.positional_embedding"]) - 1 if "visual.positional_embedding" in state else -1
+    positions, embedding = state.get("visual.positional_embedding"), state.get("visual.conv1.weight")
+    if positions is None or embedding is None or positions.ndim != 2 or embedding.ndim != 4:
+        return None
+    patches = len(positions) - 1
     side = isqrt(max(patches, 0))
-    return side * state["visual.conv1.weight"].shape[-1] if side and side * side == patches else None
+    return side * embedding.shape[-1] if side and side * side == patches else None
 
 
 def names_of(found: Architecture, size: int | None, quick_gelu: bool) -> list[str]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .bert import BertText, bert_shapes, pack_bert
 from .blip_config import SCALE, blip_text, blip_vision
+from .clip_names import check_finite
 from .naming import TowerWeights
 from .weights_file import Weights
 
@@ -72,8 +73,9 @@ def is_blip(names: Any) -> bool:
 def blip_scale(weights: Weights | None) -> float:
     """What cosines are multiplied with: one over the temperature of a checkpoint, within the bounds of its training."""
     temperature = None if weights is None else weights.state.get("temp")
-    if temperature is None or temperature.numel() != 1:
+    if weights is None or temperature is None or temperature.numel() != 1:
         return SCALE
+    check_finite({"temp": temperature}, weights)
     return 1 / min(max(float(temperature), 0.001), 0.5)
 
 

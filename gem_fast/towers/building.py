@@ -26,6 +26,7 @@ from .weights_file import Weights
 
 _MOST_NAMES = 3  # in a message
 _FIRST_SCALE = log(1 / 0.07)  # with which training begins
+_MOST_SCALE = 50.0  # float32 has no place for the confidences of more
 _LARGE = 1 << 18  # numbers of a tensor that has memory of its own
 _AT_ONCE = 1 << 21  # numbers of a tensor that are copied before the file's pages leave memory
 # What open_clip raises for settings that make no model.
@@ -66,7 +67,8 @@ def build_towers(name: str, model_cfg: dict[str, Any], weights: Weights | None, 
     if weights is not None:
         weights = to_clip(weights, model_cfg)
         _check_architecture(name, model_cfg, weights)
-        if size := trained_size(weights.state):
+        size, told = trained_size(weights.state), model_cfg["vision_cfg"].get("image_size")
+        if size and not isinstance(told, (list, tuple)):  # a height and a width are those of the positions
             model_cfg["vision_cfg"]["image_size"] = size
     check_config(name, model_cfg)
     text = text_maker(name, model_cfg, places)
@@ -124,9 +126,10 @@ class Unread(MutableMapping[str, Tensor]):
 def _random(name: str, model_cfg: dict[str, Any], text: TextMaker) -> Towers:
     """A model that was not trained."""
     first = model_cfg.get("init_logit_scale", _FIRST_SCALE), model_cfg.get("init_logit_bias")
+    scale_and_bias = _scale_and_bias(name, model_cfg, *first)
     try:
         visual = untrained(vision_shapes(model_cfg)) if is_own_vision(model_cfg) else _open_clips(name, model_cfg)
-        return Towers(visual, text.made(text.random()), *_scale_and_bias(model_cfg, *first))
+        return Towers(visual, text.made(text.random()), *scale_and_bias)
     except RuntimeError as error:  # of torch, for sizes that no memory holds
         raise ModelError(f"{name}: no model can be made of its config: {str(error)[:200]}") from error
 
@@ -152,8 +155,8 @@ def _vision_shapes(name: str, model_cfg: dict[str, Any]) -> Shapes:
 
 def _trained(name: str, model_cfg: dict[str, Any], weights: Weights, text: TextMaker) -> Towers:
     state = text.taken(dict(weights.state))
-    told = [state.pop(key, None) for key in ("logit_scale", "logit_bias")]
-    scale_and_bias = _scale_and_bias(model_cfg, *(None if value is None else float(value) for value in told))
+    told = [_number(state, key, weights) for key in ("logit_scale", "logit_bias")]
+    scale_and_bias = _scale_and_bias(f"weights: {weights.path}", model_cfg, *told)
     shapes = {f"visual.{key}": shape for key, shape in _vision_shapes(name, model_cfg).items()}
     check_fit(name, shapes | text.shapes(), state, weights)
     vision = {key: state.pop(key) for key in list(state) if key.startswith("visual.")}
@@ -162,12 +165,22 @@ def _trained(name: str, model_cfg: dict[str, Any], weights: Weights, text: TextM
     return Towers(visual_state, text.made(state), *scale_and_bias)
 
 
+def _number(state: dict[str, Tensor], key: str, weights: Weights) -> float | None:
+    """A number, taken out of the weights, or None if they lack it."""
+    value = state.pop(key, None)
+    if value is not None and value.numel() != 1:
+        raise ModelError(f"weights: {weights.path} is damaged: {key} is {list(value.shape)}, not one number")
+    return None if value is None else float(value)
+
+
 def _scale_and_bias(
-    model_cfg: dict[str, Any], scale: float | None, bias: float | None
+    label: str, model_cfg: dict[str, Any], scale: float | None, bias: float | None
 ) -> tuple[float | None, float | None]:
     """Those of the sigmoid in training, of the logarithm of the scale; neither for a model that had none."""
     if scale is None or bias is None or "init_logit_bias" not in model_cfg:
         return None, None
+    if scale > _MOST_SCALE:
+        raise ModelError(f"{label} can't be used: logit_scale is {scale:g}, and the cosines' factor its exponential")
     return exp(scale), bias
 
 

@@ -125,7 +125,12 @@ def _packed(left: dict[str, Tensor], attention: str) -> dict[str, Tensor]:
     for kind in ("weight", "bias"):
         parts = [f"{attention}.{letter}_proj.{kind}" for letter in "qkv"]
         if all(part in left and left[part].shape == left[parts[0]].shape != () for part in parts):
-            packed[f"{_block(match)}.attn.in_proj_{kind}"] = torch.cat([left.pop(part) for part in parts])
+            own = [left[part] for part in parts]
+            if all(each.is_floating_point() for each in own):  # of several types as what they all become
+                one = len({each.dtype for each in own}) == 1
+                packed[f"{_block(match)}.attn.in_proj_{kind}"] = torch.cat([x if one else x.float() for x in own])
+                for part in parts:
+                    del left[part]
     return packed
 
 

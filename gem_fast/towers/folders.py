@@ -15,6 +15,8 @@ from .preprocessing import Preprocessing, of_hugging_face, of_open_clip
 from .siglip_config import KINDS as SIGLIPS
 from .siglip_config import SIGLIP, siglip_config, siglip_images
 
+_OURS = (BLIP, SIGLIP)  # keys of configs made here, with what is checked as it is made
+
 _WEIGHTS = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
@@ -90,7 +92,8 @@ def _of_hugging_face(folder: Path, label: str) -> dict[str, Any]:
 
 def _is_clip(model_cfg: dict[str, Any]) -> bool:
     towers = (model_cfg.get("vision_cfg"), model_cfg.get("text_cfg"))
-    return "embed_dim" in model_cfg and all(isinstance(tower, dict) for tower in towers)
+    ours = any(key in model_cfg for key in _OURS)
+    return "embed_dim" in model_cfg and all(isinstance(tower, dict) for tower in towers) and not ours
 
 
 def find_weights(folder: Path, label: str) -> Path:

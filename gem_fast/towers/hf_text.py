@@ -106,6 +106,8 @@ def _bert_config(name: str, config: dict[str, Any], model_cfg: dict[str, Any]) -
         or not all((told["hidden_size"], heads, told["num_hidden_layers"] < 1 << 10))
         or told["hidden_size"] % heads
         or not isinstance(epsilon, (int, float))
+        or not 0 < epsilon < 1
+        or not isinstance(told["hidden_act"], str)
         or told["hidden_act"] not in _ACTIVATIONS
         or (text.get("hf_proj_type", "mlp") is None and told["hidden_size"] != model_cfg["embed_dim"])
     ):

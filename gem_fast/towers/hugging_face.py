@@ -49,7 +49,7 @@ def open_clip_config(config: dict[str, Any], tokenizer: dict[str, Any], label: s
     """
     vision, text = (part_of(config, name, known) for name, known in (("vision", _VISION), ("text", _TEXT)))
     activation = vision["hidden_act"]
-    if text["hidden_act"] != activation or activation not in _ACTIVATIONS:
+    if text["hidden_act"] != activation or not isinstance(activation, str) or activation not in _ACTIVATIONS:
         used = sorted({str(activation), str(text["hidden_act"])})
         raise ModelError(f"{label}: its activation is {' and '.join(used)}; one of {', '.join(_ACTIVATIONS)} is needed")
     words, kind = text["vocab_size"], str(tokenizer.get("tokenizer_class", "CLIPTokenizer"))
@@ -59,6 +59,10 @@ def open_clip_config(config: dict[str, Any], tokenizer: dict[str, Any], label: s
     if vision["num_channels"] != 3:
         raise ModelError(f"{label}: its images have {vision['num_channels']} channels, not 3")
     try:
+        if vision["hidden_size"] % vision["num_attention_heads"]:
+            raise ModelError(
+                f"{label}: its {vision['num_attention_heads']} heads do not share a width of {vision['hidden_size']}"
+            )
         return {
             "embed_dim": config.get("projection_dim", 512),
             "quick_gelu": activation == "quick_gelu",
@@ -76,7 +80,7 @@ def open_clip_config(config: dict[str, Any], tokenizer: dict[str, Any], label: s
                 **({} if own else _META_WORDS | {"eos_id": text["eos_token_id"]}),
             },
         }
-    except (TypeError, ZeroDivisionError) as error:
+    except (TypeError, ArithmeticError) as error:
         raise ModelError(f"{label}: its config.json has sizes that are no numbers") from error
 
 

@@ -62,11 +62,13 @@ def tokenizer_source(model_cfg: dict[str, Any]) -> str | None:
 def _cleaning(name: str, text_cfg: dict[str, Any]) -> tuple[str, bool]:
     """How texts are cleaned, and whether BERT's `[SEP]` is dropped."""
     usual, known = ("whitespace", _CLEANING) if text_cfg.get("hf_tokenizer_name") else ("lower", _CLEANING[:1])
-    settings = dict(text_cfg.get("tokenizer_kwargs") or {})
+    settings = text_cfg.get("tokenizer_kwargs") or {}
+    if not isinstance(settings, dict):
+        raise ModelError(f"{name}: its tokenizer_kwargs are no settings by name")
     if unknown := [setting for setting in settings if setting not in known]:
         raise ModelError(f"{name}: its tokenizer has the settings {', '.join(unknown)}, which are not known here")
     clean = settings.get("clean", usual)
-    if clean not in CLEANINGS:
+    if not isinstance(clean, str) or clean not in CLEANINGS:
         raise ModelError(f"{name}: its tokenizer has clean={clean!r}, not {', '.join(CLEANINGS)}")
     return clean, bool(settings.get("strip_sep_token"))
 

@@ -36,7 +36,7 @@ def of_open_clip(config: dict[str, Any], model_cfg: dict[str, Any], label: str) 
 def of_hugging_face(config: dict[str, Any], model_cfg: dict[str, Any], label: str) -> Preprocessing:
     """Of a `preprocessor_config.json`."""
     scale = config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0
-    if not isinstance(scale, (int, float)) or not math.isclose(scale, 1 / 255, rel_tol=1e-3):
+    if not isinstance(scale, (int, float)) or not 0.999 < scale * 255 < 1.001:
         raise ModelError(f"{label}: its images are scaled by {scale}, not by 1/255")
     mean, std = config.get("image_mean"), config.get("image_std")
     if not config.get("do_normalize", True):
@@ -61,7 +61,8 @@ def _checked(mean: Any, std: Any, size: Any, model_cfg: dict[str, Any], label: s
         side = _side(size if size is not None else model_cfg["vision_cfg"].get("image_size", 224))
     except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise ModelError(f"{label}: its mean, std or size are no numbers") from error
-    if len(means) != 3 or len(deviations) != 3 or min(deviations) <= 0 or not all(map(math.isfinite, means)):
+    finite = all(map(math.isfinite, (*means, *deviations)))
+    if len(means) != 3 or len(deviations) != 3 or not finite or min(deviations) <= 0:
         raise ModelError(f"{label}: mean and std must be three numbers, got {means} and {deviations}")
     if not 0 < side < 1 << 16:
         raise ModelError(f"{label}: its images have a size of {side}")

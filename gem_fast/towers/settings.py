@@ -1,6 +1,5 @@
 """What configs of open_clip's models may hold: the settings it knows, and sizes of which a model can be made."""
 
-from math import isfinite
 from types import NoneType
 from typing import Any
 
@@ -43,11 +42,15 @@ def check_config(name: str, model_cfg: dict[str, Any]) -> None:
     for where, config, known in (("model", model_cfg, _MODEL), ("vision", vision, _VISION), ("text", text, _TEXT)):
         if unknown := [str(setting)[:40] for setting in config if setting not in known]:
             raise ModelError(f"{name}: its {where} config has settings that are not known here: {', '.join(unknown)}")
+    numbers = {each: model_cfg.get(each) for each in ("init_logit_scale", "init_logit_bias")}
     faults = [*_whole({"embed_dim": model_cfg["embed_dim"]})]
+    faults += [f"{each}={value!r}"[:100] for each, value in numbers.items() if not _positive(value or 0, -_LARGEST)]
     if is_own_vision(model_cfg):
-        faults += _vision_faults(vision, SIGLIP in model_cfg) or _tower_faults(vision, model_cfg)
+        faults += _vision_faults(vision, SIGLIP in model_cfg) or _tower_faults(vision, 768, model_cfg)
+    elif vision.get("attentional_pool"):
+        faults += _whole({"attn_pooler_queries": vision.get("attn_pooler_queries", 256)})
     if not text.get("hf_model_name"):
-        faults += _text_faults(text) or _tower_faults(text, model_cfg)
+        faults += _text_faults(text) or _tower_faults(text, 512, model_cfg)
     if faults:
         raise ModelError(f"{name}: no model can be made of its config: {'; '.join(faults)}")
 
@@ -65,6 +68,7 @@ def _text_faults(text: dict[str, Any]) -> list[str]:
     width, heads = text.get("width", 512), text.get("heads", 8)
     words, context = text.get("vocab_size", 49408), text.get("context_length", 77)
     faults = [*_whole({"width": width, "heads": heads, "vocab_size": words, "context_length": context}), *_layers(text)]
+    faults += _whole({"eos_id": text.get("eos_id", 2), "pad_id": text.get("pad_id", 0)}, least=0)
     return faults or ([_heads(width)] if width % heads else [])
 
 
@@ -72,16 +76,16 @@ def _heads(width: int) -> str:
     return f"its heads do not share a width of {width}"
 
 
-def _tower_faults(config: dict[str, Any], model_cfg: dict[str, Any]) -> list[str]:
-    """In what both towers may be wrong beside their sizes."""
+def _tower_faults(config: dict[str, Any], usual_width: int, model_cfg: dict[str, Any]) -> list[str]:
+    """In what both towers may be wrong beside their sizes, which fit."""
     ratio, norm, activation = config.get("mlp_ratio", 4.0), config.get("norm_kwargs"), config.get("act_kwargs")
     epsilon = (norm or {"eps": 1e-5}) if isinstance(norm, (dict, NoneType)) else {}
     approximate = (activation or {}) if isinstance(activation, (dict, NoneType)) else {"": ""}
-    scale = config.get("ls_init_value")
+    scale, width = config.get("ls_init_value"), config.get("width", usual_width)
     faults = {
-        f"mlp_ratio={ratio!r}": not _positive(ratio),
+        f"mlp_ratio={ratio!r}": not _positive(ratio) or ratio * width < 1,
         f"ls_init_value={scale!r}": scale is not None and type(scale) not in (int, float),
-        f"norm_kwargs={norm!r}": epsilon.keys() != {"eps"} or not _positive(epsilon["eps"]),
+        f"norm_kwargs={norm!r}": epsilon.keys() != {"eps"} or not _positive(epsilon["eps"]) or epsilon["eps"] >= 1,
         f"act_kwargs={activation!r}": not approximate.keys() <= {"approximate"}
         or approximate.get("approximate", "none") not in ("none", "tanh")
         or bool(approximate and model_cfg.get("quick_gelu")),
@@ -95,13 +99,15 @@ def _layers(config: dict[str, Any]) -> list[str]:
     return [] if fits else [f"it asks for {str(layers)[:20]} layers, of at most {_MOST_LAYERS:,}"]
 
 
-def _whole(sizes: dict[str, Any]) -> list[str]:
+def _whole(sizes: dict[str, Any], least: int = 1) -> list[str]:
+    above = "above 0" if least else "from 0 on"
     return [
-        f"{name} is {str(size)[:40]}, not a whole number above 0"
+        f"{name} is {str(size)[:40]}, not a whole number {above}"
         for name, size in sizes.items()
-        if type(size) is not int or not 0 < size < _LARGEST
+        if type(size) is not int or not least <= size < _LARGEST
     ]
 
 
-def _positive(number: Any) -> bool:
-    return type(number) in (int, float) and isfinite(number) and number > 0
+def _positive(number: Any, above: int = 0) -> bool:
+    """Whether it is a number above 0, or another one, of which sizes can be made."""
+    return type(number) in (int, float) and above < number < 1 << 40

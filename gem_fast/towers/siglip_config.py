@@ -46,7 +46,7 @@ def siglip_config(config: dict[str, Any], tokenizer: dict[str, Any], label: str)
             raise ModelError(f"{label}: its config.json has sizes that can't be used")
         if part["hidden_size"] % part["num_attention_heads"] or not isinstance(epsilon, float) or not 0 < epsilon < 1:
             raise ModelError(f"{label}: its config.json has heads or a layer_norm_eps that don't fit")
-        if part["hidden_act"] not in _ACTIVATIONS:
+        if not isinstance(part["hidden_act"], str) or part["hidden_act"] not in _ACTIVATIONS:
             raise ModelError(f"{label}: its activation is {part['hidden_act']!r}, not one of {', '.join(_ACTIVATIONS)}")
     if vision["num_channels"] != 3:
         raise ModelError(f"{label}: its images have {vision['num_channels']} channels, not 3")

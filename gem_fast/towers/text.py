@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from ..errors import ModelError
 from ..word_encoder import WordEncoder
 from ..writing import write_whole
 from .bert import BertText
@@ -58,6 +59,12 @@ class TextEncoder(WordEncoder[Tensor]):
     def token_count(self, text: str) -> int:
         return len(self.tokenizer.encode(self.tokenizer.clean_fn(text))) + getattr(self.tokenizer, "added", 2)
 
+    def _check(self, tokens: Tensor) -> None:
+        """Raise ModelError for ids that the tower has no rows for: on a GPU they would take the device down."""
+        known = self.tower.config.vocabulary if isinstance(self.tower, TextTower | BertText) else None
+        if known is not None and tokens.numel() and (largest := int(tokens.max())) >= known:
+            raise ModelError(f"the tokenizer gives the token {largest}, and the model knows {known:,}; it is another's")
+
     @torch.inference_mode()
     def averaged(self, words: list[str], templates: tuple[str, ...]) -> Tensor:
         """Unit means over the templates, [len(words), E] float32."""
@@ -68,6 +75,7 @@ class TextEncoder(WordEncoder[Tensor]):
         for start in range(0, len(templates), together):
             some = templates[start : start + together]
             tokens = self.tokenizer([template.replace("{}", word) for template in some for word in words])
+            self._check(tokens)
             for part in _passes(_lengths(self.tower, tokens)):
                 embeddings = embed_tokens(self.tower, tokens[part].to(device))
                 if sums is None:

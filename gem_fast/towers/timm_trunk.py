@@ -12,6 +12,7 @@ _SERVED = re.compile(
     r"vit_(base|large|so400m|giantopt)_patch\d+_siglip_\d+|vit_pe_core_\w+|eva02_(base|large)_patch\d+_clip_\d+"
     r"|eva_giant_patch14_(clip_)?224|vit_large_patch14_clip_224"
 )
+_NAME = re.compile(r"[\w.]+")
 _OTHERS = {
     "convnext": "a ConvNeXt",
     "fastvit": "a FastViT",
@@ -50,12 +51,15 @@ def trunk_config(model_cfg: dict[str, Any]) -> VisionConfig:
 def _key(model_cfg: dict[str, Any]) -> tuple[Any, ...]:
     vision = model_cfg["vision_cfg"]
     pool, proj = vision.get("timm_pool", "avg"), vision.get("timm_proj", "linear")
-    return vision["timm_model_name"], pool, proj, model_cfg["embed_dim"]
+    named = (str(each) if isinstance(each, (list, dict)) else each for each in (vision["timm_model_name"], pool, proj))
+    return *named, model_cfg["embed_dim"]
 
 
 @lru_cache(maxsize=128)
 def _read(name: str, pool: str, proj: str | None, embed_dim: int) -> tuple[VisionConfig | None, str | None]:
     """The shape, or why there is none that our forward computes."""
+    if not _NAME.fullmatch(name):  # timm follows others, to folders and to the hub
+        return None, f"timm has no image tower {name[:60]!r}"
     if proj not in (None, "", "none"):
         return None, f"its image tower has timm_proj={proj!r}"
     from .timm_module import read_module

@@ -1,6 +1,7 @@
 """Tokenizers from files: Hugging Face's `tokenizer.json`, or BERT's `vocab.txt`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,15 +48,25 @@ class FileTokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of a cleaned text alone, however long it is."""
         self.tokenizer.no_truncation()
-        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        with _told():
+            return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         self.tokenizer.enable_truncation(self.context_length)
-        found = self.tokenizer.encode_batch([self.clean_fn(text) for text in texts])
+        with _told():
+            found = self.tokenizer.encode_batch([self.clean_fn(text) for text in texts])
         ids = torch.full((len(found), self.context_length), self.padding[1], dtype=torch.long)
         for row, encoding in zip(ids, found, strict=True):
             row[: len(encoding.ids)] = torch.tensor(encoding.ids, dtype=torch.long)
         return ids if self.dropped is None else ids.masked_fill(ids == self.dropped, 0)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # `tokenizers` raises plain Exception, where a file has no token for what is unknown
+        raise ModelError(f"the tokenizer can't split a text: {str(error)[:200]}") from error
 
 
 def file_tokenizer(

@@ -15,6 +15,7 @@ from gem_fast.kernels import (
 )
 from gem_fast.kernels.layer_norm import Normed
 
+from ..errors import ModelError
 from ..method import Method, as_method
 from ..options import GemOptions
 from .attention_pool import AttentionPool
@@ -61,7 +62,7 @@ class GemVisionTransformer(nn.Module):
         self._moved = 0
         if self.method.blocks > config.layers:
             named = "gem_blocks" if self.method.name == "gem" else f"blocks of the method {self.method.name}"
-            raise ValueError(f"{named} is {self.method.blocks}, but the model has {config.layers} blocks")
+            raise ModelError(f"{named} is {self.method.blocks}, but the model has {config.layers} blocks")
         patch, width = config.patch_size, config.width
         self.patch_embedding = nn.Conv2d(3, width, patch, patch, bias=config.patch_bias)
         if config.class_token:

@@ -160,9 +160,11 @@ def _read_parts(path: Path) -> Weights:
             raise UnreadableError(f"names a part {name}, which is not beside it")
         try:
             read = _read_as_named(part)
-            state, mapped = state | read.state, mapped + read.mapped
         except UnreadableError as error:
             raise UnreadableError(f"names a part {name}, which {error}") from error
+        if again := sorted(state.keys() & read.state.keys()):
+            raise UnreadableError(f"names a part {name}, which holds {again[0][:60]!r} again; keep one")
+        state, mapped = state | read.state, mapped + read.mapped
     return Weights(path, plain_names(state), mapped=mapped)
 
 
@@ -175,7 +177,7 @@ def parts_of(index: Path) -> list[str]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UnreadableError("is not an index of parts: it has no weight_map") from error
     for name in names:
-        if Path(name).name != name:
+        if not name or Path(name).name != name:
             raise UnreadableError(f"names a part {name[:80]!r}, which is not beside it")
     return names
 

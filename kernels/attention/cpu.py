@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from gem_fast.kernels.cpu_library import PATHS, call, choose_path, int64s, pointer, why_missing
+from gem_fast.kernels.gradients import wants_gradient
 from gem_fast.kernels.operators import register
 from torch import Tensor
 
@@ -25,8 +26,8 @@ def path_for(dtype: torch.dtype, asked: str | None = None) -> str:
     return choose_path(PATHS if dtype == torch.bfloat16 else PATHS[1:], asked)
 
 
-def why_not_tokens(qkv: Tensor) -> str | None:
-    """Why the kernel can't attend over these tokens, whatever the attention, or None."""
+def why_not_tokens(qkv: Tensor, scale: Tensor | None = None) -> str | None:
+    """Why the kernel can't attend over these tokens, whatever the attention and its scale, or None."""
     D = qkv.shape[-1]
     missing = why_missing()
     if missing:
@@ -37,8 +38,8 @@ def why_not_tokens(qkv: Tensor) -> str | None:
         return f"it computes float32, bfloat16 and float16, and qkv is {str(qkv.dtype).removeprefix('torch.')}"
     if D % 8 or not 0 < D <= LARGEST_D:
         return f"it takes a D that is a multiple of 8 up to {LARGEST_D}, and D is {D}"
-    if torch.is_grad_enabled() and qkv.requires_grad:
-        return "it has no backward, and qkv requires a gradient"
+    if wants_gradient(qkv, scale):
+        return "it has no backward, and a gradient is required"
     return None
 
 
@@ -48,7 +49,7 @@ def why_not(
     """Why the kernel can't serve these arguments of self-self attention, or None."""
     if not normalize:
         return "it takes the largest logit to be 1/τ, which holds for rows of norm 1 and not with normalize=False"
-    return why_not_tokens(qkv)
+    return why_not_tokens(qkv, inverse_temperature)
 
 
 def cpu(
@@ -79,7 +80,7 @@ def why_not_pairs(
     qkv: Tensor, scale: Tensor, pairs: Any, average: bool, factors: tuple[Tensor, Tensor] | None
 ) -> str | None:
     """Why the kernel can't serve these arguments of the attention of pairs, or None."""
-    return why_not_factors(factors) or why_not_tokens(qkv)
+    return why_not_factors(factors) or why_not_tokens(qkv, scale)
 
 
 def pairs_cpu(
@@ -122,7 +123,7 @@ def _self_self(
 
 def _query_key(qkv: Tensor, path: str) -> Tensor:
     B, _, _, _, D = qkv.shape
-    return _call(_QUERY_KEY, qkv, torch.full((B,), D**-0.5), path)
+    return _call(_QUERY_KEY, qkv, qkv.new_full((B,), D**-0.5, dtype=torch.float32), path)
 
 
 def _call(

@@ -62,7 +62,9 @@ def pair_attention(
     factors = None
     if sigma is not None:
         patches = qkv.shape[1] - class_token
-        if grid is None or grid[0] * grid[1] != patches:
+        if not sigma > 0:
+            raise ValueError(f"sigma must be positive, got {sigma}")
+        if grid is None or min(grid) < 0 or grid[0] * grid[1] != patches:
             less = ", one less than the tokens" if class_token else ""
             raise ValueError(f"grid must have {patches} patches{less}, got {grid}")
         factors = distance_factors(grid, sigma, scale, class_token)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .cpu import query_key_cpu, why_not_tokens
 from .sdpa import aligned
+from .self_self import check_qkv
 
 
 def query_key_attention(qkv: Tensor, backend: str | None = None) -> Tensor:
@@ -16,8 +17,9 @@ def query_key_attention(qkv: Tensor, backend: str | None = None) -> Tensor:
     tokens enough; all else is `scaled_dot_product_attention`, which is at home on every device.
 
     Raises:
-        ValueError: `backend` does not exist, or can't serve.
+        ValueError: qkv has another shape or type, or `backend` does not exist or can't serve.
     """
+    check_qkv(qkv)
     result: Tensor = OPERATION(backend, qkv)
     return result
 

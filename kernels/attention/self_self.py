@@ -58,8 +58,8 @@ def self_self_attention(
     if inverse_temperature.device != qkv.device:
         raise ValueError(f"inverse_temperature must be on {qkv.device} as qkv is, got {inverse_temperature.device}")
     indices = indices_of(projections)
-    if iterations < 0:
-        raise ValueError(f"iterations must be 0 or more, got {iterations}")
+    if not isinstance(iterations, int) or iterations < 0:
+        raise ValueError(f"iterations must be 0 or more, a whole number, got {iterations!r}")
     result: Tensor = OPERATION(backend, qkv, inverse_temperature, iterations, indices, normalize)
     return result
 

@@ -5,6 +5,7 @@ import ctypes
 
 import torch
 from gem_fast.kernels.cpu_library import PATHS, call, choose_path, int64s, pointer, why_missing
+from gem_fast.kernels.gradients import wants_gradient
 from torch import Tensor
 
 _USABLE = PATHS[1:]  # scores are decoded in float32
@@ -19,7 +20,7 @@ def why_not(scores: Tensor, *dtypes: torch.dtype) -> str | None:
         return f"they run on the CPU, and scores are on {scores.device.type}"
     if scores.dtype not in dtypes:
         return f"they compute in float32, and scores are {str(scores.dtype).removeprefix('torch.')}"
-    if torch.is_grad_enabled() and scores.requires_grad:
+    if wants_gradient(scores):
         return "they have no backward, and scores require a gradient"
     if torch.compiler.is_compiling():
         return "a graph is being traced, and they would be opaque in it"

@@ -23,8 +23,10 @@ def decode_heatmaps(scores: Tensor, size: tuple[int, int], *, backend: str | Non
         `[P, H, W]` in 0..1; a map without any contrast is 0 everywhere.
 
     Raises:
-        ValueError: `backend` does not exist or can't serve.
+        ValueError: scores have another shape, or `backend` does not exist or can't serve.
     """
+    if scores.ndim != 3 or 0 in scores.shape[1:]:
+        raise ValueError(f"scores must have the shape [P, h, w], h and w not 0, got {list(scores.shape)}")
     result: Tensor = OPERATION(backend, scores, size)
     return result
 

@@ -4,6 +4,7 @@ import ctypes
 
 import torch
 from gem_fast.kernels.cpu_library import call, int64s, pointer, why_no_vnni
+from gem_fast.kernels.gradients import wants_gradient
 from gem_fast.kernels.operators import register
 from torch import Tensor
 
@@ -12,16 +13,18 @@ from .weight import Int8Weight
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu")  # as the library numbers them
 
 
-def why_not(x: Tensor, weight: Int8Weight, *_arguments: object) -> str | None:
-    """Why the kernel can't serve tokens x, or None."""
+def why_not(x: Tensor, weight: Int8Weight, *arguments: object) -> str | None:
+    """Why the kernel can't serve tokens x and what goes with them, or None."""
     if missing := why_no_vnni():
         return missing
-    if x.device.type != "cpu":
-        return f"it runs on the CPU, and x is on {x.device.type}"
+    others = [each for each in arguments if isinstance(each, Tensor)]
+    for each in (x, weight.values, weight.factors, *others):
+        if each.device.type != "cpu":
+            return f"it runs on the CPU, and a tensor is on {each.device.type}"
     if x.dtype not in (torch.float32, torch.bfloat16):
         return f"it takes float32 and bfloat16, and x is {str(x.dtype).removeprefix('torch.')}"
-    if torch.is_grad_enabled() and x.requires_grad:
-        return "it has no backward, and x requires a gradient"
+    if wants_gradient(x, *others):
+        return "it has no backward, and a gradient is required"
     return None
 
 
@@ -49,11 +52,20 @@ def mlp_cpu(
     return result
 
 
-def why_not_mlp(x: Tensor, *arguments: object) -> str | None:
-    """Why the kernel can't serve tokens x, or None."""
+def why_not_mlp(
+    x: Tensor,
+    branch: Tensor | None,
+    gain: Tensor,
+    bias: Tensor,
+    eps: float,
+    first: Int8Weight,
+    second: Int8Weight,
+    activation: str,
+) -> str | None:
+    """As `why_not`, for `int8_mlp`."""
     if x.dtype != torch.float32:
         return f"it takes float32, and x is {str(x.dtype).removeprefix('torch.')}"
-    return why_not(x, *arguments)  # type: ignore[arg-type]
+    return why_not(x, first, branch, gain, bias, *second)
 
 
 def _linear(

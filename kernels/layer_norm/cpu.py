@@ -4,6 +4,7 @@ import ctypes
 
 import torch
 from gem_fast.kernels.cpu_library import PATHS, call, choose_path, int64s, pointer, why_missing
+from gem_fast.kernels.gradients import wants_gradient
 from gem_fast.kernels.operators import register
 from torch import Tensor
 
@@ -36,8 +37,8 @@ def why_not(
             return f"it runs on the CPU, and a tensor is on {each.device.type}"
         if each.dtype != x.dtype:
             return f"x is {x.dtype}, but not all that goes with it"
-        if each.requires_grad and torch.is_grad_enabled():
-            return "it has no backward, and a tensor requires a gradient"
+    if wants_gradient(x, weight, bias, branch, front, *(aside or ())):
+        return "it has no backward, and a tensor requires a gradient"
     return None
 
 

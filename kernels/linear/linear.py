@@ -9,6 +9,7 @@ import platform
 
 import torch
 import torch.nn.functional as F
+from gem_fast.kernels.gradients import wants_gradient
 from gem_fast.kernels.quick_gelu import quick_gelu
 from torch import Tensor
 
@@ -124,7 +125,7 @@ def _serves(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and (weight.is_mkldnn or _is_large(x, weight))
         and x.is_contiguous()
         and all(t.dtype == x.dtype for t in tensors)
-        and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
+        and not wants_gradient(*tensors)
         and _onednn(x.dtype)
     )
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from gem_fast.kernels.backends import VARIABLE
 from gem_fast.kernels.cpu_library import call, int64s, pointer, why_no_panels
+from gem_fast.kernels.gradients import wants_gradient
 from gem_fast.kernels.operators import register
 from torch import Tensor
 
@@ -52,7 +53,7 @@ def in_panels(weight: Tensor) -> Panels | None:
     asked = os.environ.get(VARIABLE) or NAME
     if outputs % PANEL or weight.numel() < _LEAST or asked != NAME or why_no_panels():
         return None
-    memory = torch.empty(weight.nbytes + _LINE, dtype=torch.uint8)
+    memory = torch.empty(weight.nbytes + _LINE, dtype=torch.uint8, device="cpu")
     start = -memory.data_ptr() % _LINE
     values = memory[start : start + weight.nbytes].view(torch.float32).view(outputs // PANEL, inputs, PANEL)
     values.copy_(weight.detach().view(outputs // PANEL, PANEL, inputs).transpose(1, 2))
@@ -64,7 +65,7 @@ def why_not(x: Tensor, weight: Panels, bias: Tensor | None) -> str | None:
     tensors = (x, weight.values) if bias is None else (x, weight.values, bias)
     if any(each.device.type != "cpu" or each.dtype != torch.float32 for each in tensors):
         return "it computes float32 on the CPU"
-    if torch.is_grad_enabled() and any(each.requires_grad for each in tensors):
+    if wants_gradient(*tensors):
         return "it has no backward, and a gradient is required"
     outputs, inputs = weight.shape
     if x.shape[-1:] != (inputs,) or (bias is not None and bias.shape != (outputs,)):

@@ -203,3 +203,30 @@ def test_backend_of_the_environment_is_asked_for(monkeypatch):
     monkeypatch.setenv("GEM_FAST_BACKEND", "magic")
     with pytest.raises(ValueError, match=r"'magic' in GEM_FAST_BACKEND.*reference, sdpa"):
         self_self_attention(qkv, c)
+
+
+@pytest.mark.parametrize("backend", UNNORMALIZED)
+@pytest.mark.parametrize("iterations", [1, 2])
+def test_iterations_of_rows_of_any_norm(backend, iterations):
+    qkv, c = make_qkv(2, 33, 2, 16), torch.tensor([0.3, 2.5])
+    options = {"iterations": iterations, "normalize": False}
+    assert error(self_self_attention(qkv, c, backend=backend, **options), exact(qkv, c, **options)) < 4e-6
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("size", [1e-10, 1e10])
+def test_norms_are_no_matter(backend, size):
+    qkv, c = make_qkv(1, 65, 2, 16), torch.tensor([4.0])
+    sized = qkv.clone()
+    sized[:, :, :2] *= size
+    assert (
+        error(self_self_attention(sized, c, projections="qk", backend=backend), exact(qkv, c, projections="qk")) < 1e-6
+    )
+
+
+@pytest.mark.parametrize("backend", HERE)
+def test_an_images_temperature_is_the_mean_of_its_tokens(backend):
+    qkv = make_qkv(2, 40, 2, 16)
+    of_tokens = torch.rand(2, 40, generator=torch.Generator().manual_seed(0)) * 5
+    found = self_self_attention(qkv, of_tokens, backend=backend)
+    assert error(found, exact(qkv, of_tokens.double().mean(-1))) < 1e-6

@@ -115,8 +115,22 @@ def test_heatmaps_are_stretched_for_each_prompt(way, size):
 
 
 @pytest.mark.parametrize("way", HEATMAPS)
+def test_heatmap_of_little_contrast_is_stretched_like_any(way):
+    scores = torch.arange(18.0).view(2, 3, 3) * 2.0**-20
+    maps = HEATMAPS[way](scores, (6, 6))
+    assert torch.equal(maps.amin((1, 2)), torch.zeros(2))
+    torch.testing.assert_close(maps.amax((1, 2)), torch.ones(2))
+
+
+@pytest.mark.parametrize("way", HEATMAPS)
 def test_heatmap_without_contrast_is_zero(way):
     assert HEATMAPS[way](torch.full((2, 3, 3), 0.25), (6, 6)).abs().max() == 0
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (1, 2, 4, 4), (2, 0, 4), (2, 4, 0)])
+def test_wrong_shape_of_heatmaps_is_named(shape):
+    with pytest.raises(ValueError, match=r"scores must have the shape \[P, h, w\]"):
+        decode_heatmaps(torch.zeros(shape), (4, 4))
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (0, 4, 4), (2, 0, 4)])

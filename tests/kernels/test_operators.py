@@ -71,3 +71,8 @@ class Module(torch.nn.Module):
 
 def test_transforms_take_it():
     assert torch.equal(torch.vmap(lambda x: doubled(x) + 1)(X), 2 * X + 1)
+    assert dispatched(lambda: torch.vmap(lambda y: doubled(X), out_dims=None)(X))  # whatever of it they change
+
+
+def test_a_sign_that_waits_is_not_lost():
+    assert torch.equal(doubled(torch._neg_view(X)), -2 * X)

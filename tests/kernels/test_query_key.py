@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from gem_fast.kernels import query_key_attention
+from gem_fast.kernels import pair_attention, query_key_attention
 from gem_fast.kernels.attention.cpu import query_key_cpu
 from gem_fast.kernels.cpu_library import paths
 
@@ -56,6 +56,30 @@ def test_a_bound_far_above_the_largest_logit(path):
     dtype, limit = (torch.bfloat16, 4e-3) if path == "avx512_bf16" else (torch.float32, 2e-6)
     qkv = qkv.to(dtype)
     assert error(query_key_cpu(qkv, path=path), exact(qkv)) < limit
+
+
+@pytest.mark.skipif(not paths(), reason="the native kernel is not here")
+@pytest.mark.parametrize("path", paths())
+def test_logits_of_which_a_float_holds_no_fraction(path):
+    """Of 10^11 and more: the softmax is one of 0 and 1, and rounding must not make it infinity or 0/0."""
+    qkv = make_qkv(1, 150, 2, 64, 60_000.0, dtype=torch.bfloat16).float()
+    truth = exact(qkv)
+    assert error(query_key_cpu(qkv.bfloat16() if path == "avx512_bf16" else qkv, path=path), truth) < 3e-3
+    assert error(pair_attention(qkv, 64**-0.5, "qq", backend="cpu"), exact(qkv[:, :, [0, 0, 2]])) < 1e-6
+
+
+@pytest.mark.skipif(not paths(), reason="the native kernel is not here")
+def test_another_default_device_is_no_matter():
+    qkv = make_qkv(1, 70, 1, 16)
+    with torch.device("meta"):  # as after set_default_device("cuda"): what a kernel reads must lie where qkv does
+        result = query_key_attention(qkv, backend="cpu")
+    assert error(result, exact(qkv)) < 1e-6
+
+
+@pytest.mark.parametrize("shape", [(1, 70, 2, 1, 16), (70, 3, 1, 16), (1, 70, 4, 1, 16)])
+def test_other_shapes_are_told(shape):
+    with pytest.raises(ValueError, match=r"qkv must have the shape \[B, N, 3, H, D\]"):
+        query_key_attention(torch.zeros(shape))
 
 
 def test_strided_input():

@@ -104,6 +104,8 @@ class TestSalesforce:
         assert scale(0.02) == pytest.approx(50)
         assert scale(9.0) == pytest.approx(2)  # the largest in training is 0.5
         assert gem_fast.load(str(folder)).defaults.logit_scale == pytest.approx(1 / 0.07)  # transformers keeps none
+        with pytest.raises(ModelError, match="temp holds NaN"):
+            scale(float("nan"))
 
     def test_folder_of_transformers_under_a_name(self, folder, small_names):
         assert gem_fast.load("blip-base", weights=folder).source == str(folder)

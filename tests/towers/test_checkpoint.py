@@ -235,6 +235,8 @@ class TestLoad:
             ({"backend": "magic"}, "unknown backend 'magic'; the backends are reference, sdpa"),
             ({"projections": "qq"}, "projections must name"),
             ({"iterations": -1}, "iterations must be 0 or more"),
+            ({"iterations": 1.5}, "iterations must be 0 or more, a whole number, got 1.5"),
+            ({"gem_blocks": "6"}, "gem_blocks must be 1 or more, a whole number, got '6'"),
             ({"inverse_temperature": 0.0}, "inverse_temperature must be positive"),
         ],
         ids=lambda value: "-".join(map(str, next(iter(value.items())))) if isinstance(value, dict) else "",

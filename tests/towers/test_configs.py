@@ -4,8 +4,11 @@ import subprocess
 import sys
 
 import open_clip
+import pytest
 
 from gem_fast.towers.configs import embedded_folder, find_config
+from gem_fast.towers.open_clip_files import model_config, pretrained_table
+from gem_fast.towers.sources import usual_images
 
 
 def test_open_clips_and_the_embedded_ones():
@@ -27,3 +30,10 @@ print([name for name in ("torch", "open_clip") if name in sys.modules])
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["PE-Core-B-16", "ViT-B-16-SigLIP", "ViT-B-16-SigLIP2-512", "ViT-B-32", "EVA02-B-16"])
+def test_images_of_a_file_under_a_plain_name_are_as_its_tags_have_them(name):
+    images, tags = usual_images(model_config(name)), pretrained_table()[name].values()
+    usual = {(tuple(tag["mean"]), tuple(tag["std"]), tag["interpolation"]) for tag in tags}
+    assert usual == {(images.mean, images.std, images.interpolation)}

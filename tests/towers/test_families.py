@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from collections import Counter
 
 import open_clip
 import pytest
@@ -9,7 +10,9 @@ import torch
 
 import gem_fast
 from gem_fast import ModelError
+from gem_fast.options import GemOptions
 from gem_fast.towers.packing import pack_vision
+from gem_fast.towers.rotary import rotation_of
 from gem_fast.towers.served import vision_config, why_unsupported
 from gem_fast.towers.text import embed_tokens
 from tests.towers import families
@@ -62,7 +65,27 @@ def test_embeddings_are_those_of_open_clip(folder, name):
     model, clip = gem_fast.load(folder(name)), truth(name)
     images = model.features(pixels(SHAPES["trained"]), original=True).original_class
     assert error(images, clip.encode_image(pixels(SHAPES["trained"]), normalize=True)) < 1e-5
-    assert error(embed_tokens(model.text.tower, tokens(name)), clip.encode_text(tokens(name), normalize=True)) < 1e-5
+    for ids in (tokens(name), tokens(name)[:2]):  # one that fills the context is among them, and not
+        assert error(embed_tokens(model.text.tower, ids), clip.encode_text(ids, normalize=True)) < 1e-5
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_layer_norm_has_its_family_s_eps(folder, name):
+    """Which features of weights like these don't show."""
+
+    def counted(tower):
+        return Counter(each.eps for each in tower.modules() if isinstance(each, torch.nn.LayerNorm))
+
+    clip = truth(name)
+    theirs = counted(clip.visual) - Counter([clip.visual.attn_pool.ln_q.eps] if name == "coca" else [])
+    assert counted(gem_fast.load(folder(name)).vision) == theirs
+
+
+def test_rotations_are_as_exact_for_half_types(folder):
+    config = gem_fast.load(folder("eva02")).vision.config
+    angles = rotation_of(config, 30, 40, torch.zeros(1, dtype=torch.bfloat16))
+    assert angles.dtype == torch.float32
+    assert error(angles, rotation_of(config, 30, 40, torch.zeros(1, dtype=torch.float64))) < 1e-5
 
 
 def plain(name, shape, **options):
@@ -200,3 +223,18 @@ def test_towers_that_are_listed_without_being_built_are_read_when_loaded(name, h
     assert why_unsupported(config) is None
     shape = vision_config(config)
     assert shape.width // shape.heads == head_width
+
+
+@pytest.mark.parametrize("names", [("ls1.gamma", "ls2.gamma"), ("gamma_1", "gamma_2")])
+def test_layer_scales_of_timm_are_multiplied_into_weights_and_biases(names):
+    clip = truth("siglip")
+    config, plain = vision_config(CONFIGS["siglip"]), dict(clip.visual.state_dict())
+    scaled = dict(plain)
+    for name, layer in zip(names, ("attn.proj", "mlp.fc2"), strict=True):
+        block = "trunk.blocks.3"
+        gamma = torch.rand(config.width, generator=torch.Generator().manual_seed(0))
+        scaled[f"{block}.{name}"] = gamma
+        plain[f"{block}.{layer}.weight"] = plain[f"{block}.{layer}.weight"] * gamma[:, None]
+        plain[f"{block}.{layer}.bias"] = plain[f"{block}.{layer}.bias"] * gamma
+    found, expected = (pack_vision(state, config, GemOptions()).state_dict() for state in (scaled, plain))
+    assert all(torch.equal(found[name], value) for name, value in expected.items())

@@ -19,7 +19,9 @@ from gem_fast.errors import ExportError
 from gem_fast.preprocess import resized
 from gem_fast.runtime import GemRuntime
 from gem_fast.towers.checkpoint import read_checkpoint
+from gem_fast.towers.hugging_face import tower_settings
 from gem_fast.towers.open_clip_files import pretrained_table
+from gem_fast.towers.text_config import text_config
 from tests.towers.clip_files import (
     CONFIG,
     TINY,
@@ -97,6 +99,7 @@ class TestLocalDir:
             ),
             (json.dumps({"model_cfg": TINY, "preprocess_cfg": {"mean": [0.5]}}), "mean and std must be three numbers"),
             (json.dumps({"model_cfg": TINY, "preprocess_cfg": {"std": [0, 1, 1]}}), "mean and std must be three"),
+            (json.dumps({"model_cfg": TINY, "preprocess_cfg": {"std": [float("nan"), 1, 1]}}), "mean and std must be"),
             (json.dumps({"model_cfg": TINY, "preprocess_cfg": {"mean": "grey"}}), "mean, std or size are no numbers"),
         ],
     )
@@ -113,6 +116,24 @@ class TestLocalDir:
             ("text", {"layers": 10**9}, "it asks for 1000000000 layers, of at most 1,024"),
             ("text", {"heads": 7}, "its heads do not share a width of 64"),
             ("text", {"mlp_ratio": float("inf")}, "mlp_ratio=inf"),
+            ("text", {"mlp_ratio": 1e300}, "mlp_ratio=1e+300"),
+            ("vision", {"mlp_ratio": 1e-3}, "mlp_ratio=0.001"),
+            ("vision", {"norm_kwargs": {"eps": 10**400}}, "norm_kwargs={'eps': 1000"),
+            ("text", {"pool_type": "eos", "eos_id": [2]}, "eos_id is [2], not a whole number from 0 on"),
+            ("text", {"embed_cls": True, "pad_id": 10**30}, "pad_id is 1000000000000000000000000000000, not"),
+            ("text", {"tokenizer_kwargs": ["clean"]}, "its tokenizer_kwargs are no settings by name"),
+            ("text", {"tokenizer_kwargs": {"clean": ["lower"]}}, "its tokenizer has clean=['lower']"),
+            ("vision", {"attentional_pool": True, "attn_pooler_queries": 0}, "attn_pooler_queries is 0, not a whole"),
+            (
+                "vision",
+                {"timm_model_name": "local-dir:/", "timm_proj": "none"},
+                "timm has no image tower 'local-dir:/'",
+            ),
+            (
+                "vision",
+                {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": ["token"], "timm_proj": ""},
+                "timm has no",
+            ),
             ("text", {"norm_kwargs": {"bias": False}}, "norm_kwargs={'bias': False}"),
             ("text", {"act_kwargs": {"approximate": 3}}, "act_kwargs={'approximate': 3}"),
             ("text", {"tokenizer_kwargs": {"bpe_path": "/etc/hosts"}}, "its tokenizer has the settings bpe_path"),
@@ -129,6 +150,68 @@ class TestLocalDir:
         folder = write_open_clip(tmp_path / "ld", clip, config, weights=None)
         with pytest.raises(ModelError, match=rf"local-dir:.*ld.*{re.escape(reason)}"):
             read_checkpoint(f"local-dir:{folder}", "random")
+
+    @pytest.mark.parametrize(
+        ("settings", "reason"),
+        [
+            ({"init_logit_scale": "large", "init_logit_bias": -10}, "init_logit_scale='large'"),
+            ({"init_logit_scale": 1000, "init_logit_bias": -10}, "logit_scale is 1000"),
+            ({"siglip": {}}, "has no model_cfg of a CLIP"),
+            ({"blip": {}}, "has no model_cfg of a CLIP"),
+        ],
+        ids=str,
+    )
+    def test_settings_of_the_whole_model(self, tmp_path, clip, settings, reason):
+        folder = write_open_clip(tmp_path / "ld", clip, {**TINY, **settings}, weights=None)
+        with pytest.raises(ModelError, match=rf"local-dir:.*ld.*{re.escape(reason)}"):
+            read_checkpoint(f"local-dir:{folder}", "random")
+
+    @pytest.mark.parametrize(
+        ("name", "value", "reason"),
+        [
+            ("logit_scale", torch.ones(2), r"is damaged: logit_scale is \[2\], not one number"),
+            ("logit_scale", torch.tensor(1000.0), "can't be used: logit_scale is 1000"),
+            ("logit_bias", torch.ones(0), r"is damaged: logit_bias is \[0\]"),
+            ("visual.positional_embedding", torch.ones(()), r"positional_embedding \[\] instead of \[17, 128\]"),
+            ("visual.conv1.weight", torch.ones(()), r"conv1\.weight \[\] instead of"),
+        ],
+        ids=["two-scales", "scale", "no-bias", "positions", "patches"],
+    )
+    def test_weights_of_impossible_shapes(self, tmp_path, clip, name, value, reason):
+        folder = write_open_clip(tmp_path / "ld", clip, {**TINY, "init_logit_bias": -10}, weights=None)
+        state = clip.state_dict() | {"logit_bias": torch.tensor(-10.0), name: value}
+        save_state(state, folder / "open_clip_model.safetensors")
+        with pytest.raises(ModelError, match=rf"^weights: .*ld/open_clip_model\.safetensors .*{reason}"):
+            read_checkpoint(f"local-dir:{folder}")
+
+    def test_a_height_and_a_width_whose_patches_would_make_a_square(self, tmp_path):
+        wide = {**TINY, "vision_cfg": {**TINY["vision_cfg"], "image_size": [32, 128]}}
+        clip = make_clip(wide)
+        folder = write_open_clip(tmp_path / "ld", clip, wide)
+        model = gem_fast.load(f"local-dir:{folder}", gem_blocks=1)
+        assert model.vision.config.grid == (2, 8)
+        pixels = torch.randn(1, 3, 32, 128, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            image = clip.encode_image(pixels, normalize=True)
+        torch.testing.assert_close(model.features(pixels, original=True).original_class, image, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("after", [False, True])
+    def test_the_mean_of_patches_before_or_after_the_last_norm(self, tmp_path, after):
+        config = {**TINY, "vision_cfg": {**TINY["vision_cfg"], "pool_type": "avg", "final_ln_after_pool": after}}
+        clip = make_clip(config)
+        model = gem_fast.load(f"local-dir:{write_open_clip(tmp_path / 'ld', clip, config)}", gem_blocks=1)
+        pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            image = clip.encode_image(pixels, normalize=True)
+        torch.testing.assert_close(model.features(pixels, original=True).original_class, image, rtol=1e-5, atol=1e-6)
+
+    def test_a_text_tower_with_fewer_rows_than_the_tokenizer_has_tokens(self, tmp_path, clip):
+        few = {**TINY, "text_cfg": {**TINY["text_cfg"], "vocab_size": 100}}
+        model = gem_fast.load(
+            f"local-dir:{write_open_clip(tmp_path / 'ld', clip, few, weights=None)}", "random", gem_blocks=1
+        )
+        with pytest.raises(ModelError, match="gives the token 49407, and the model knows 100"):
+            model.encode_text("cat")
 
     def test_a_config_that_asks_for_more_than_its_weights(self, tmp_path, clip):
         """Refused before anything of that size is made."""
@@ -245,6 +328,15 @@ class TestHuggingFaceFolder:
             ({"model_type": "align"}, "is of a 'align' model; clip, metaclip_2, siglip, siglip2 and blip are known"),
             ({"model_type": "clip_vision_model"}, "is of a 'clip_vision_model' model"),
             (
+                {"vision_config": {**CONFIG["vision_config"], "num_attention_heads": 50}},
+                "its 50 heads do not share a width of 128",
+            ),
+            ({"vision_config": {**CONFIG["vision_config"], "intermediate_size": 10**400}}, "sizes that are no numbers"),
+            (
+                {f"{tower}_config": {**CONFIG[f"{tower}_config"], "hidden_act": {}} for tower in ("vision", "text")},
+                "its activation is {}; one of",
+            ),
+            (
                 {"text_config": {**CONFIG["text_config"], "hidden_act": "quick_gelu"}},
                 "activation is gelu and quick",
             ),
@@ -360,3 +452,11 @@ class TestHub:
         assert model.defaults.size == 448
         assert model.vision.config.activation == "quick_gelu"
         assert torch.equal(model.vision.patch_embedding.weight, small.visual.conv1.weight)
+
+
+def test_widths_of_mlps_survive_the_ratio():
+    """Of 896 and 899, `899 / 896 * 896` is less than 899."""
+    for width, inner in ((896, 899), (1152, 4304), (7, 20)):
+        settings = {**CONFIG["text_config"], "num_hidden_layers": 1, "hidden_size": width, "intermediate_size": inner}
+        part = tower_settings(settings | {"layer_norm_eps": 1e-5})
+        assert text_config({"embed_dim": 8, "text_cfg": part}).mlp_width == inner

@@ -9,6 +9,7 @@ import torch
 import gem_fast
 from gem_fast import ModelError
 from gem_fast.towers.bert import BertText
+from gem_fast.towers.hf_text import hf_text
 from gem_fast.towers.model_tokenizer import tokenizer_of
 from gem_fast.towers.text import embed_tokens
 from tests.towers.families import scatter, word_tokenizer, write_folder
@@ -152,3 +153,13 @@ def test_configurations_that_cannot_be_used(tmp_path, monkeypatch, change, reaso
     word_tokenizer().save(str(words / "tokenizer.json"))
     with pytest.raises(ModelError, match=reason):
         gem_fast.load(str(folder), tokenizer=words)
+
+
+def test_what_a_configuration_implies(tmp_path):
+    """As open_clip and transformers count: positions behind the padding's, a middle width that is rounded down."""
+    config = {"model_type": "roberta", "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
+    config |= {"pad_token_id": 4, "max_position_embeddings": 20, "vocab_size": 64}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    text = {"hf_model_name": "words", "hf_proj_type": "mlp", "hf_pooler_type": "mean_pooler"}
+    made = hf_text("a model", {"embed_dim": 17, "text_cfg": text}, (tmp_path,)).config
+    assert (made.skipped_positions, made.context, made.projection) == (5, 15, (24, 17))

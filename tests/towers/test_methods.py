@@ -213,7 +213,9 @@ def test_unknown_methods_are_told_the_known():
 
 
 def test_more_blocks_than_the_model_has_are_refused():
-    with pytest.raises(ValueError, match=r"blocks of the method clip-surgery is 6, but the model has 4 blocks"):
+    with pytest.raises(
+        gem_fast.ModelError, match=r"blocks of the method clip-surgery is 6, but the model has 4 blocks"
+    ):
         ours("small", "clip-surgery")
 
 

@@ -193,3 +193,11 @@ def test_rows_lie_on_the_towers_device(tower):
     encoder.encode(["cat"], PHOTO)
     encoder.tower = meta
     assert encoder.encode(["cat"], PHOTO).device.type == "meta"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_unit_embeddings_of_half_types_are_unit_in_float32(dtype):
+    found = torch.randn(3, 512, generator=torch.Generator().manual_seed(0)).to(dtype)
+    unit = embed_tokens(lambda tokens: found, torch.zeros(3, 4))
+    assert unit.dtype == torch.float32
+    torch.testing.assert_close(unit.double(), found.double() / found.double().norm(dim=-1, keepdim=True))

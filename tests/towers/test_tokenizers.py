@@ -51,6 +51,37 @@ def test_vocabularies_give_berts_ids(tmp_path, lower):
     assert torch.equal(file_tokenizer(tmp_path, 16)(TEXTS), expected)
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [{}, {"do_lower_case": False}, {"strip_accents": False}, {"tokenize_chinese_chars": False}],
+    ids=str,
+)
+def test_settings_of_vocabularies_are_berts(tmp_path, beside):
+    """Accents, Chinese letters within words, and words of up to 100 letters, each of which shows in the ids."""
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "cat",
+        "猫",
+        "cafe",
+        "café",
+        "Cat",
+        "a",
+        "##a",
+        "##猫",
+        "##cat",
+    ]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(BERT | beside))
+    texts = ["猫cat猫", "café Cat cafe", "a" * 60, "a" * 100, "a" * 101]
+    theirs = transformers().BertTokenizer.from_pretrained(str(tmp_path))
+    expected = theirs(texts, padding="max_length", truncation=True, max_length=110, return_tensors="pt").input_ids
+    assert torch.equal(file_tokenizer(tmp_path, 110)(texts), expected)
+
+
 def test_clipas_drops_the_separator(tmp_path):
     write_vocabulary(tmp_path)
     transformers()
@@ -112,6 +143,15 @@ class TestRefusals:
         (words / "tokenizer_config.json").unlink()
         with pytest.raises(ModelError, match="puts 1 tokens around each text"):
             file_tokenizer(words, 1)
+
+    @pytest.mark.parametrize("use", [lambda made: made(["cat"]), lambda made: made.encode("cat")], ids=["ids", "count"])
+    def test_files_without_a_token_for_what_is_unknown(self, tmp_path, use):
+        made = json.loads(word_tokenizer().to_str())
+        del made["model"]["vocab"]["cat"], made["model"]["vocab"]["<unk>"]
+        made["added_tokens"] = [each for each in made["added_tokens"] if each["content"] != "<unk>"]
+        (tmp_path / "tokenizer.json").write_text(json.dumps(made))
+        with pytest.raises(ModelError, match=r"the tokenizer can't split a text: .*UNK"):
+            use(file_tokenizer(tmp_path, 12))
 
     def test_files_too_large_are_not_read(self, tmp_path):
         with (tmp_path / "tokenizer.json").open("wb") as file:

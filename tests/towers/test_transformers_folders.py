@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import gem_fast
 from gem_fast import ModelError
+from gem_fast.towers import blip_config, hf_text, hugging_face, siglip_config
 from gem_fast.towers.text import embed_tokens
 from tests.export.test_image_encoder import open_encoder
 from tests.towers.families import scatter, word_tokenizer
@@ -257,3 +258,37 @@ class TestRefusals:
     def test_its_weights_under_another_name_are_told(self, copied):
         with pytest.raises(ModelError, match="SigLIP in Hugging Face's names: load its folder"):
             gem_fast.load("ViT-B-16", weights=copied / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (siglip_config._VISION, "SiglipVisionConfig"),
+        (siglip_config._TEXT, "SiglipTextConfig"),
+        (siglip_config._VISION, "Siglip2VisionConfig"),
+        (siglip_config._TEXT, "Siglip2TextConfig"),
+        (hugging_face._VISION, "CLIPVisionConfig"),
+        (hugging_face._TEXT, "CLIPTextConfig"),
+        (hugging_face._VISION, "MetaClip2VisionConfig"),
+        (hugging_face._TEXT, "MetaClip2TextConfig"),
+        (blip_config._VISION, "BlipVisionConfig"),
+        (blip_config._TEXT, "BlipTextConfig"),
+        (hf_text._DEFAULTS, "BertConfig"),
+        (hf_text._DEFAULTS | hf_text._ROBERTA, "RobertaConfig"),
+    ],
+)
+def test_what_configurations_leave_out_is_as_transformers_has_it(ours, theirs):
+    made = getattr(transformers, theirs)()
+    told = {name: getattr(made, name) for name in ours if hasattr(made, name)}
+    assert told == {name: ours[name] for name in told}
+    assert len(ours) - len(told) <= 1  # each of both SigLIPs says its grid in another way
+
+
+def test_texts_of_siglip_2_keep_their_punctuation_by_the_name_of_their_tokenizer():
+    for kind, clean in (
+        ("GemmaTokenizerFast", "lower"),
+        ("Siglip2Tokenizer", "lower"),
+        ("T5Tokenizer", "canonicalize"),
+    ):
+        text = siglip_config.siglip_config({"model_type": "siglip"}, {"tokenizer_class": kind}, "x")["text_cfg"]
+        assert text["tokenizer_kwargs"] == {"clean": clean}

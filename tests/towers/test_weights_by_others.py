@@ -196,12 +196,18 @@ def test_parts_with_an_index(tmp_path, folder, clip, ending):
     check_same(read_checkpoint(f"local-dir:{folder}", weights=index), clip)
     with pytest.raises(ModelError, match=f"is one part of several; give their index, {re.escape(index.name)}"):
         read_checkpoint(f"local-dir:{folder}", weights=tmp_path / names[0])
+    twice = min(name for name in state if where[name] == names[0])
+    rest = {name: value for name, value in state.items() if where[name] == names[1]}
+    save_state(rest | {twice: state[twice]}, tmp_path / names[1])
+    with pytest.raises(ModelError, match=f"names a part {names[1]}, which holds '{re.escape(twice)}' again; keep one"):
+        read_checkpoint(f"local-dir:{folder}", weights=index)
     (tmp_path / names[1]).unlink()
     with pytest.raises(ModelError, match=f"names a part {names[1]}, which is not beside it"):
         read_checkpoint(f"local-dir:{folder}", weights=index)
-    index.write_text(json.dumps({"weight_map": {"w": "../tiny/open_clip_model.safetensors"}}))
-    with pytest.raises(ModelError, match="which is not beside it"):
-        read_checkpoint(f"local-dir:{folder}", weights=index)
+    for other in ("../tiny/open_clip_model.safetensors", "", ".."):
+        index.write_text(json.dumps({"weight_map": {"w": other}}))
+        with pytest.raises(ModelError, match="which is not beside it"):
+            read_checkpoint(f"local-dir:{folder}", weights=index)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")], ids=str)
@@ -314,6 +320,22 @@ class TestWhatIsToldOfOtherWeights:
         path = save_state({**prefixed("student.", state), **prefixed("teacher.", state)}, tmp_path / "w.pt")
         with pytest.raises(ModelError, match=r"holds several CLIP models, under 'student\.', 'teacher\.'; keep one"):
             read_checkpoint(f"local-dir:{folder}", weights=path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float8_e4m3fn, torch.int32], ids=str)
+def test_projections_of_several_types(tmp_path, clip, dtype):
+    """q in another type than k and v: as all of them become, and no numbers are taken for floats."""
+    state = hugging_face_state(clip)
+    name = "vision_model.encoder.layers.0.self_attn.q_proj.weight"
+    state[name] = torch.ones_like(state[name]).to(dtype)
+    folder = write_hugging_face(tmp_path / "hf", state)
+    if dtype == torch.int32:
+        with pytest.raises(ModelError, match="is damaged or does not fit"):
+            read_checkpoint(str(folder))
+        return
+    packed = read_checkpoint(str(folder)).vision_state["transformer.resblocks.0.attn.in_proj_weight"]
+    rest = clip.visual.transformer.resblocks[0].attn.in_proj_weight[128:]
+    assert torch.equal(packed, torch.cat([torch.ones(128, 128), rest]))
 
 
 def test_positions_of_another_size_are_kept(tmp_path, folder, clip):

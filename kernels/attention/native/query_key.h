@@ -82,11 +82,11 @@ private:
     }
 
     // |q·k| ≤ ‖q‖‖k‖ spares a search for the largest logit, unless it is so far off that weights underflow. A bias of at
-    // most 1 is no matter.
+    // most 1 is no matter. Logits of 10^9 and more are rounded before the shift too, or the largest would not be its own.
     void attend_safely(int64_t I) {
-        if (attend(I)) return;
+        if (attend<SHIFTED>(I)) return;
         find_largest(I);
-        attend(I);
+        if (!attend<SHIFTED>(I)) attend<ROUNDED>(I);
     }
 
     int64_t first_row(int part) const { return up(N, BLOCK) / BLOCK * part / problem.parts * BLOCK; }
@@ -95,18 +95,21 @@ private:
         for (int64_t i = 0; i < N; i += TILE) Isa::transpose(sum + i * width, width, depth, TILE, to + i * depth);
     }
 
-    // sum_i = Σ_j w_ij v_j / Σ_j w_ij for a block of rows; false if some divisor is too small to trust.
+    enum Logits { LARGEST, SHIFTED, ROUNDED };  // a search for the largest, and weights
+
+    // sum_i = Σ_j w_ij v_j / Σ_j w_ij for a block of rows; false if some divisor is too small or too large to trust.
+    template <Logits kind>
     bool attend(int64_t I) {
         __builtin_memset(partial, 0, BLOCK * W * sizeof(float));
         for (int64_t J = 0; J < N; J += BLOCK) {
-            tiles<false>(I, J);
+            tiles<kind>(I, J);
             const Word* v = v_rows + J / G * width;
             accumulate<Isa, BLOCK / G, 1>(weights, v, sum + I * width, tokens(I), width, words(tokens(J)), J == 0);
         }
         bool exact = true;
         for (int i = 0; i < tokens(I); i++) {
             const float divisor = Isa::add_lanes(Isa::load(partial + i * W));
-            exact &= divisor >= SMALLEST_DIVISOR;
+            exact &= divisor >= SMALLEST_DIVISOR && divisor <= 1 / SMALLEST_DIVISOR;
             const Vec scale = Isa::set(1.f / divisor);
             for (int64_t d = (I + i) * width; d < (I + i + 1) * width; d += W)
                 Isa::store(sum + d, Isa::mul(Isa::load(sum + d), scale));
@@ -116,7 +119,7 @@ private:
 
     void find_largest(int64_t I) {
         for (int i = 0; i < BLOCK * W; i++) partial[i] = MASKED;
-        for (int64_t J = 0; J < N; J += BLOCK) tiles<true>(I, J);
+        for (int64_t J = 0; J < N; J += BLOCK) tiles<LARGEST>(I, J);
         for (int i = 0; i < tokens(I); i++) {
             shift[I + i] = partial[i * W];
             for (int lane = 1; lane < W; lane++)
@@ -124,41 +127,43 @@ private:
         }
     }
 
-    template <bool Largest>
+    template <Logits kind>
     void tiles(int64_t I, int64_t J) {
         for (int j = 0; j < tokens(J); j += TILE) {
             const int columns = (tokens(J) - j + W - 1) / W;
             for (int i = 0; i < tokens(I); i += R) {
-                if (columns >= C) tile<Largest, C>(I, i, J, j);
-                else if (columns == 2) tile<Largest, 2>(I, i, J, j);
-                else tile<Largest, 1>(I, i, J, j);
+                if (columns >= C) tile<kind, C>(I, i, J, j);
+                else if (columns == 2) tile<kind, 2>(I, i, J, j);
+                else tile<kind, 1>(I, i, J, j);
             }
         }
     }
 
-    template <bool Largest, int COLUMNS>
+    template <Logits kind, int COLUMNS>
     void tile(int64_t I, int i, int64_t J, int j) {
-        if (distance.any()) tile_of<Largest, true, COLUMNS>(I, i, J, j);
-        else tile_of<Largest, false, COLUMNS>(I, i, J, j);
+        if (distance.any()) tile_of<kind, true, COLUMNS>(I, i, J, j);
+        else tile_of<kind, false, COLUMNS>(I, i, J, j);
     }
 
-    template <bool Largest, bool WithDistance, int COLUMNS>
+    template <Logits kind, bool WithDistance, int COLUMNS>
     __attribute__((noinline)) void tile_of(int64_t I, int i, int64_t J, int j) {
         Vec s[R][COLUMNS];
         Base::dot_products(s, q_columns, I + i, k_columns, J + j);
         const Vec scale = Isa::set(c);
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++) {
-            const Vec minus_shift = Isa::set(Largest ? 0.f : -shift[I + i + r]);
+            const Vec minus_shift = Isa::set(-shift[I + i + r]);
 #pragma GCC unroll 4
             for (int v = 0; v < COLUMNS; v++) {
                 const int64_t at = J + j + v * W;
-                Vec logit = Isa::add(Isa::fma(s[r][v], scale, minus_shift), Isa::load(mask + at));
+                const Vec plus = kind == SHIFTED ? minus_shift : Isa::zero();
+                Vec logit = Isa::add(Isa::fma(s[r][v], scale, plus), Isa::load(mask + at));
                 if (WithDistance) logit = distance.add(logit, I + i + r, at);
-                s[r][v] = Largest ? logit : Isa::exp2(logit);
+                if (kind == ROUNDED) logit = Isa::add(logit, minus_shift);
+                s[r][v] = kind == LARGEST ? logit : Isa::exp2(logit);
             }
         }
-        if (!Largest) {
+        if (kind != LARGEST) {
             Isa::template store_weights<BLOCK, true>(s, weights + i * (BLOCK / G) + j / G, partial + i * W);
             return;
         }
