@@ -122,7 +122,7 @@ def _self_self(
 
 def _query_key(qkv: Tensor, path: str) -> Tensor:
     B, _, _, _, D = qkv.shape
-    return _call(_QUERY_KEY, qkv, torch.full((B,), D**-0.5), path)
+    return _call(_QUERY_KEY, qkv, qkv.new_full((B,), D**-0.5, dtype=torch.float32), path)
 
 
 def _call(

@@ -236,6 +236,9 @@ class TestLoad:
             ({"projections": "qq"}, "projections must name"),
             ({"iterations": -1}, "iterations must be 0 or more"),
             ({"inverse_temperature": 0.0}, "inverse_temperature must be positive"),
+            ({"inverse_temperature": float("inf")}, "inverse_temperature must be positive in float32 or None, got inf"),
+            ({"inverse_temperature": 1e39}, "inverse_temperature must be positive in float32 or None, got 1e"),
+            ({"device": "meta"}, "'meta' can't be used here"),
         ],
         ids=lambda value: "-".join(map(str, next(iter(value.items())))) if isinstance(value, dict) else "",
     )
