@@ -1,5 +1,6 @@
 """Exported models on the command line, and where torch can't be imported at all."""
 
+import copy
 import json
 import os
 import pickle
@@ -216,3 +217,13 @@ def test_a_copy_in_another_process_gives_the_same_scores():
     pixels = np.random.default_rng(0).integers(0, 256, (2, *shape, 3), np.uint8)
     copy = pickle.loads(pickle.dumps(model.replica(query)))("cpu:0", 1)
     assert np.array_equal(copy(pixels, shape, None), model.score_on_host(pixels, shape, query))
+
+
+def test_a_model_that_has_run_is_copied_without_its_graphs(picture):
+    model = GemRuntime(exported(), threads=1)
+    truth = model.segment(picture(), ["cat", "dog"])
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert other.options == model.options
+        result = other.segment(picture(), ["cat", "dog"])
+        assert np.array_equal(result.scores, truth.scores)
+        assert np.array_equal(result.labels, truth.labels)
