@@ -5,6 +5,8 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from gem_fast.export import ExportOptions, export_onnx
+from gem_fast.export.exported_program import export_program
 
 import gem_fast
 
@@ -50,3 +52,21 @@ def test_random_weights(small_model, defaults):
     torch.manual_seed(0)
     with default(**defaults):
         assert gem_fast.load(small_model.name, "random").weights_sha256 == small_model.weights_sha256
+
+
+@pytest.mark.parametrize(
+    ("export", "around"),
+    [
+        (export_onnx, lambda: default(torch.float64)),
+        (export_onnx, lambda: default(device="meta")),
+        (export_onnx, lambda: torch.autocast("cpu", torch.bfloat16)),
+        (export_program, lambda: default(device="meta")),
+    ],
+    ids=["float64", "meta", "autocast", "program-meta"],
+)
+def test_exports(tmp_path, export, around):
+    model, options = gem_fast.load("gem-tiny", gem_blocks=1), ExportOptions(sizes=((16, 24),))
+    with around():
+        manifest = export(model, tmp_path / "out", options)
+    assert all(row.holds for row in manifest.check)
+    assert torch.get_default_dtype() == torch.float32

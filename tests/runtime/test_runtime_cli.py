@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -170,6 +171,16 @@ class TestCommand:
         done = invoke("segment", folder, "--prompt", "cat", "--out", tmp_path / "out", "--runtime", folder)
         assert done.exit_code == 2
         assert f"{folder} is no exported model" in done.stderr
+
+    def test_a_graph_that_cannot_be_computed(self, folder, tmp_path):
+        """Of a manifest that speaks of longer texts than the graph has room for."""
+        copied = shutil.copytree(exported(), tmp_path / "copy")
+        manifest = json.loads((copied / "manifest.json").read_text(encoding="utf-8"))
+        manifest["text"].update(filled=True, context_length=999)
+        (copied / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        done = invoke("segment", folder, "--prompt", "cat", "--out", tmp_path / "out", "--runtime", copied)
+        assert done.exit_code == 2
+        assert "gem-fast: text_encoder.onnx: " in done.stderr
 
     def test_the_engines_name_is_no_folder(self, folder, tmp_path):
         """`--runtime onnx DIR`, as other tools have it, would take the export for a folder of images."""
