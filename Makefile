@@ -57,7 +57,7 @@ $(LEAST)/.ready: setup.py pyproject.toml | $(READY)
 
 # The kernels on older versions of Triton, from the least one on: in its interpreter, compiled, and bound to launches. The oldest
 # take a numpy before 2.3, and before 3.5 code for AMD's GPUs takes LLVM's linker: TRITON_HIP_LLD_PATH names that of lld 19.
-TRITONS := $(addprefix build/triton/,3.3.1 3.4.0 3.5.1 3.6.0 3.7.0)
+TRITONS := $(addprefix build/triton/,3.3.1 3.4.0 3.5.1 3.6.0 3.7.0 3.8.0)
 test-tritons: $(addsuffix /.ready,$(TRITONS))
 	for folder in $(TRITONS); do PYTHONPATH=$$folder $(BIN)/python -m pytest -n auto tests/kernels/test_triton*.py || exit; done
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from .triton_kernel import OPTIONS
+
 # Arguments by name: tensors in the type that is compiled for, those of a fixed type, and scalars. The rest are sizes
 # and strides, of which strides (`stride_n`, `value_b`, ...) are multiples of 16.
 DATA = (
@@ -41,4 +43,4 @@ def compile_ahead(arch: str, kernel: Any, constants: dict[str, Any], dtype: str,
     cuda = arch.startswith("sm_")
     target = GPUTarget("cuda", int(arch[3:]), 32) if cuda else GPUTarget("hip", arch, 64)
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
-    return triton.compile(source, target=target, options=options)
+    return triton.compile(source, target=target, options=options | OPTIONS)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+OPTIONS = {"enable_fp_fusion": True}  # of every kernel: what was measured, and no longer Triton's default from 3.10 on
 _UNALIGNED = 15  # bits of an address that none may have
 _HIP = torch.version.hip is not None  # there code depends on how much memory a tensor lies in, too
 _REMEMBERED: list[Any] = []
@@ -41,7 +42,7 @@ class Launch:
     """
 
     def __init__(self, kernel: TritonKernel, grid: tuple[int, int, int], *numbers: float, **constants: Any) -> None:
-        self._kernel, self._grid, self._numbers, self._constants = kernel, grid, numbers, constants
+        self._kernel, self._grid, self._numbers, self._constants = kernel, grid, numbers, constants | OPTIONS
         self._code: Any = None
         self._rest: tuple[Any, ...] = ()
 

@@ -39,9 +39,10 @@ def layer_norm_kernel(
     column = tl.arange(0, WIDTH)
     inside = column < C
     own = x + i_image * stride_b + (i_token - FIRST) * stride_n + column
-    row = tl.load(own, mask=inside & (i_token >= FIRST), other=0.0).to(tl.float32)
+    held = tl.where(i_token < FIRST, 0, C)  # channels of this token that lie in x
+    row = tl.load(own, mask=column < held, other=0.0).to(tl.float32)
     if FIRST > 0:
-        row += tl.load(front + i_token * C + column, mask=inside & (i_token < FIRST), other=0.0).to(tl.float32)
+        row += tl.load(front + i_token * C + column, mask=column < C - held, other=0.0).to(tl.float32)
     if ADDS:
         added = tl.load(branch + i_image * branch_b + i_token * branch_n + column, mask=inside, other=0.0)
         row = (row + added.to(tl.float32)).to(total.dtype.element_ty)

@@ -17,6 +17,7 @@ from gem_fast.export.plain import plain_torch
 import gem_fast
 from gem_fast.preprocess import resized_by_torch, to_pixels
 from gem_fast.runtime.agreement import MARGIN
+from tests.export.checked import require_runtime
 
 WAYS = [(a, o) for o in OPSETS for a in ("portable", "ort", "onnx") if a != "onnx" or o >= 23]
 
@@ -34,6 +35,7 @@ def samples(tiny):
 
 def open_encoder(model, size=None, original=False, opset=18, feature_surgery=False, **layers):
     """A function from pixels to the outputs of the image encoder's graph by name, through ONNX Runtime."""
+    require_runtime(opset, layers.get("attention"), layers.get("dtype"))
     graph = GraphBuilder(opset)
     beside = {"original": original, "feature_surgery": feature_surgery}
     write_image_encoder(make_layers(graph, **layers), model.vision, size, **beside)

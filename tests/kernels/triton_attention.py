@@ -4,6 +4,7 @@ import pytest
 import torch
 from gem_fast.kernels.attention.reference import reference
 from gem_fast.kernels.attention.triton import call, tile_choice, triton_attention
+from gem_fast.kernels.triton_kernel import OPTIONS
 from triton.runtime.interpreter import GridExecutor
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -52,7 +53,7 @@ def refuse_unknown_arguments(monkeypatch):
     launch = GridExecutor.__call__
 
     def launch_known(kernel, *args, **options):
-        unknown = set(options) - set(kernel.arg_names) - {"grid", "warmup", "num_warps", "num_stages"}
+        unknown = set(options) - set(kernel.arg_names) - {"grid", "warmup", "num_warps", "num_stages", *OPTIONS}
         assert not unknown, f"{kernel.fn.__name__} has no arguments {unknown}"
         return launch(kernel, *args, **options)
 

@@ -1,8 +1,8 @@
 """Which tile each kernel gets, by architecture, type and head width: one table, and no autotuning.
 
-Most entries were chosen from compiled code: the largest tile that neither spills registers nor outgrows the smallest
-shared memory of its family; those of Hopper's common widths were measured. `make gpu-report` compiles them all and
-prints what they use.
+Most entries were chosen from compiled code: the largest tile that spills no more than a few registers and does not
+outgrow the smallest shared memory of its family; those of Hopper's common widths were measured. `make gpu-report`
+compiles them all and prints what they use.
 A table that `gem-fast tune` measured goes before it: see `tile_choice.py`.
 """
 
@@ -71,7 +71,7 @@ _HEAD = Tile(64, 64, 4, 1)
 _FP32: Entries = {
     "refine": ((128, Tile(64, 32, 8, 2)),),
     "assign": ((128, Tile(64, 32, 8, 2)),),
-    "attend": ((128, Tile(16, 32, 4, 1)),),
+    "attend": ((96, Tile(16, 32, 4, 1)), (128, Tile(32, 16, 8, 1))),
     "attend_near": ((128, Tile(32, 16, 8, 1)),),
 }
 
@@ -82,7 +82,7 @@ TABLE: dict[str, dict[int, Entries]] = {
         16: {
             "refine": ((64, Tile(64, 32, 4, 3)), (80, Tile(64, 64, 4, 3)), (128, _L)),
             "assign": ((64, Tile(64, 32, 4, 3)), (80, Tile(64, 64, 4, 4)), (128, _L)),
-            "attend": ((80, Tile(64, 64, 4, 3)), (128, _L)),
+            "attend": ((80, Tile(64, 64, 4, 3)), (128, _S)),
             "attend_near": ((64, _M), (128, _S)),
             "resident": ((64, Tile(128, 128, 8, 1)), (128, _HEAD)),
         },
@@ -94,7 +94,7 @@ TABLE: dict[str, dict[int, Entries]] = {
             "assign": ((128, _L),),
             "assign_in_place": ((96, _L), (128, _M)),
             "attend": ((64, _L), (96, _S), (128, Tile(64, 32, 8, 2))),
-            "attend_near": ((96, Tile(64, 32, 8, 2)), (128, Tile(64, 32, 8, 1))),
+            "attend_near": ((96, Tile(64, 32, 8, 2)), (128, Tile(64, 16, 8, 1))),
             "resident": ((64, Tile(128, 128, 8, 1)), (128, _HEAD)),
         },
         32: _FP32,
