@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
 
 TYPES = {1: "FP32", 2: "UINT8", 3: "INT8", 6: "INT32", 7: "INT64", 9: "BOOL", 10: "FP16", 11: "FP64", 16: "BF16"}
+_LARGEST = 2**31 - 1  # an int32, as model_config.proto has batches and instances
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,10 @@ class Serving:
 
     def __post_init__(self) -> None:
         for name in ("max_batch_size", "max_texts", "instances"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        if self.queue_delay < 0:
-            raise ValueError(f"queue_delay must be 0 or more microseconds, got {self.queue_delay}")
+            if not 1 <= getattr(self, name) <= _LARGEST:
+                raise ValueError(f"{name} must be from 1 to {_LARGEST:,}, got {getattr(self, name)}")
+        if not 0 <= self.queue_delay <= _LARGEST:
+            raise ValueError(f"queue_delay must be from 0 to {_LARGEST:,} microseconds, got {self.queue_delay}")
         if self.device not in ("auto", "cpu", "gpu"):
             raise ValueError(f"device must be auto, cpu or gpu, got {self.device!r}")
 

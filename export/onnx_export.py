@@ -19,6 +19,7 @@ from .export_options import ExportOptions
 from .folders import whole_folder
 from .packed import packed_again
 from .plain import require_float
+from .usual_torch import usual_torch
 
 if TYPE_CHECKING:
     from .graph_files import GraphFiles
@@ -28,6 +29,7 @@ _INLINE_LIMIT = 1 << 30  # bytes of weights inside a graph; a protobuf ends at 2
 HEAD_STEPS = ("head", "cosines", "heatmaps", "labels")  # a graph each
 
 
+@usual_torch()
 def export_onnx(model: GemModel, out: str | Path, options: ExportOptions | None = None) -> Manifest:
     """Write the model as ONNX graphs into a folder.
 

@@ -19,6 +19,7 @@ from .comparison import OUTPUTS, agreed, compare, encoded
 from .export_options import ExportOptions
 from .folders import whole_folder
 from .plain import plain_torch
+from .usual_torch import usual_torch
 
 if TYPE_CHECKING:
     from gem_fast import GemModel
@@ -90,6 +91,7 @@ class Package:
     load: Callable[[Path, torch.device], Encode]
 
 
+@usual_torch()
 def export_packages(model: "GemModel", out: Path, options: ExportOptions, kind: Package) -> Manifest:
     """Write a package for each size for the device that the model is on, and compare each with the engine.
 

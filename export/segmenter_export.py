@@ -18,6 +18,7 @@ from .export_options import ExportOptions
 from .folders import whole_folder
 from .onnx_export import check_model, describe, export_facts, graph_metadata, require_packages, weights_beside
 from .packed import packed_again
+from .usual_torch import usual_torch
 
 if TYPE_CHECKING:
     from gem_fast.model import GemModel
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _DECODED_ERROR = 1e-5  # relative; the logit scale enlarges the rounding of cosines
 
 
+@usual_torch()
 def export_segmenter(
     model: "GemModel", out: str | Path, query: Query, options: ExportOptions | None = None, with_scores: bool = False
 ) -> Manifest:

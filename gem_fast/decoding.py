@@ -126,7 +126,7 @@ class SigmoidDecoder(KernelDecoder):
 def _tensor(scores: "Tensor | np.ndarray") -> "Tensor":
     import torch
 
-    return torch.as_tensor(scores)
+    return scores if isinstance(scores, torch.Tensor) else torch.from_numpy(scores)
 
 
 def is_alone(count: int) -> bool:

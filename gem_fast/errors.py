@@ -17,6 +17,10 @@ class ExportError(ValueError):
     """An export that can't be made, or an exported folder that can't be used; the message says what would be right."""
 
 
+class GraphError(RuntimeError):
+    """An exported graph that can't be computed, for want of memory above all; the message names it and the reason."""
+
+
 def missing_extra(purpose: str, extra: str, error: ImportError) -> ModelError:
     """The error for a package that is not installed, with the extra that brings it."""
     return ModelError(f'{purpose} needs {error.name}, which is not installed: pip install "gem_fast[{extra}]"')

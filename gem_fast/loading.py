@@ -101,7 +101,8 @@ def load(
     unknown = set(options) - set(GemOptions.__dataclass_fields__)
     if unknown:
         raise ModelError(f"unknown options {sorted(unknown)}; known are {', '.join(GemOptions.__dataclass_fields__)}")
-    checkpoint = read_checkpoint(name, pretrained, weights, tokenizer)
+    with torch.device("cpu"):  # whatever torch's default device is
+        checkpoint = read_checkpoint(name, pretrained, weights, tokenizer)
     config = _reading(checkpoint, pooling, rotated)
     if sigmoid and checkpoint.logit_bias is None:
         raise ModelError(f"sigmoid is for models that were trained with one, as SigLIP; {checkpoint.name} was not")
@@ -155,7 +156,7 @@ def usable_device(device: str | torch.device) -> torch.device:
     """The device, after making sure that it can hold a tensor."""
     try:
         where = torch.device(device)
-        torch.zeros(1, device=where)
+        torch.zeros(1, device=where).cpu()  # which meta tensors can't do
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(f"device {str(device)!r} can't be used here: {str(error).splitlines()[0]}") from error
     return where

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+LARGEST_FLOAT = 3.4e38  # of float32, in which scales are applied
+
 
 @dataclass(frozen=True)
 class GemOptions:
@@ -29,8 +31,8 @@ class GemOptions:
             raise ValueError(f"gem_blocks must be 1 or more, a whole number, got {self.gem_blocks!r}")
         if not isinstance(self.iterations, int) or self.iterations < 0:
             raise ValueError(f"iterations must be 0 or more, a whole number, got {self.iterations!r}")
-        if self.inverse_temperature is not None and not self.inverse_temperature > 0:
-            raise ValueError(f"inverse_temperature must be positive or None, got {self.inverse_temperature}")
+        if self.inverse_temperature is not None and not 0 < self.inverse_temperature <= LARGEST_FLOAT:
+            raise ValueError(f"inverse_temperature must be positive in float32 or None, got {self.inverse_temperature}")
         indices_of(self.projections)
 
 

@@ -13,6 +13,7 @@ from gem_fast.runtime.typed_json import from_json, read_json, shown
 
 from ..export_options import ExportOptions
 from ..folders import whole_folder
+from ..usual_torch import usual_torch
 from .build import (
     TIMING_CACHE,
     Extent,
@@ -53,6 +54,7 @@ class TensorRTExport:
     commands: tuple[str, ...]
 
 
+@usual_torch()
 def export_tensorrt(
     model: "GemModel", out: Path, options: ExportOptions, max_batch: int = 8, tell: Callable[[str], None] = print
 ) -> TensorRTExport:

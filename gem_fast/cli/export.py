@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..terminal import console, errors, fail, say
+from ..terminal import console, ended_by_signals, errors, fail, say
 from .options import (
     GemBlocks,
     InverseTemperature,
@@ -115,7 +115,8 @@ def export(
 ) -> None:
     """Export a model for use without torch: ONNX graphs with a tokenizer and a manifest.
 
-    Exit status: 0 if the export is written (and agrees with torch), 2 if not; then nothing is written.
+    Exit status: 0 if the export is written (and agrees with torch), 2 if not, 130 if interrupted; then nothing is
+    written.
     """
     from gem_fast.export.verdict import DisagreementError
 
@@ -138,24 +139,28 @@ def export(
         rotated=rotated,
     )
     try:
-        vocabulary = read_vocabulary(prompt or (), prompts_file, background or (), with_scores)
-        lines = write_export(
-            out,
-            format.value,
-            loading,
-            sizes=size or (),
-            dynamic_size=dynamic_size,
-            opset=opset,
-            attention=attention and attention.value,
-            dtype=dtype,
-            quantize=quantize and quantize.value,
-            calibrate=calibrate,
-            original=original,
-            with_preprocess=with_preprocess,
-            check=check,
-            vocabulary=vocabulary,
-            serving={"max_batch": max_batch, "instances": instances, "queue_delay": queue_delay},
-        )
+        with ended_by_signals():
+            vocabulary = read_vocabulary(prompt or (), prompts_file, background or (), with_scores)
+            lines = write_export(
+                out,
+                format.value,
+                loading,
+                sizes=size or (),
+                dynamic_size=dynamic_size,
+                opset=opset,
+                attention=attention and attention.value,
+                dtype=dtype,
+                quantize=quantize and quantize.value,
+                calibrate=calibrate,
+                original=original,
+                with_preprocess=with_preprocess,
+                check=check,
+                vocabulary=vocabulary,
+                serving={"max_batch": max_batch, "instances": instances, "queue_delay": queue_delay},
+            )
+    except KeyboardInterrupt:
+        say("interrupted; nothing is written", to=errors)
+        raise typer.Exit(130) from None
     except DisagreementError as error:
         errors.print(comparison_table(error.comparisons))
         fail(str(error))

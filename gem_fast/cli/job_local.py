@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ..errors import GraphError
 from ..terminal import ended_by_signals, errors, fail, say, short_warnings
 from .job import Job
 from .progress import Style, shown
@@ -38,7 +39,7 @@ def run_here(job: Job, style: Style, stats: Path | None) -> None:
         raise typer.Exit(130) from None
     except OSError as error:
         fail(f"{error}{_kept(job.out, progress)}")
-    except ValueError as error:
+    except (ValueError, GraphError) as error:
         fail(str(error))
     finally:
         if stats and progress.started is not None:

@@ -177,7 +177,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
         array = np.round(array.clip(0, 1) * 255).astype(np.uint8)
     elif array.dtype == bool:
         array = array * np.uint8(255)
-    elif array.dtype == np.uint16:
+    elif array.dtype.newbyteorder("=") == np.uint16:  # files of geodata have big-endian ones
         array = from_integers(array, 16)
     if array.dtype != np.uint8:
         raise ImageError(f"an image must be bool, uint8, uint16 or floating in 0..1, got {array.dtype}")

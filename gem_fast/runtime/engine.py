@@ -78,6 +78,11 @@ class GemRuntime(Segmenter):
         self._files = {entry.size: name for name, entry in encoders.items()}
         self._encoders: dict[tuple[int, int] | None, Graph] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the graphs, which a copy loads when it needs them."""
+        loaded = ("score_graph", "decoder", "text")
+        return {name: value for name, value in vars(self).items() if name not in loaded} | {"_encoders": {}}
+
     @property
     def resizes(self) -> bool:  # type: ignore[override]  # a class constant elsewhere
         return not self.manifest.export.with_preprocess

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime import OrtValue
 
-from ..errors import ExportError
+from ..errors import ExportError, GraphError
 from .facts import ModelFacts
 from .interface import TensorFacts, Tensors, check_tensors
 from .runtime_options import RuntimeOptions
@@ -85,7 +85,7 @@ class Graph:
         """The named outputs, on the host or, with `stay`, where the graph runs.
 
         Raises:
-            RuntimeError: it can't be computed, for want of memory above all.
+            GraphError: it can't be computed, for want of memory above all.
         """
         binding = self.session.io_binding()
         try:
@@ -97,7 +97,7 @@ class Graph:
                 binding.bind_output(name, *((self.device, self.device_id) if stay else ("cpu", 0)))
             self.session.run_with_iobinding(binding)
         except Exception as error:  # ONNX Runtime's errors share no base of their own
-            raise RuntimeError(f"{self.path.name}: {first_line(error)}") from error
+            raise GraphError(f"{self.path.name}: {first_line(error)}") from error
         return binding.get_outputs()
 
 

@@ -150,6 +150,15 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def is_manifest(path: Path) -> bool:
+    """Whether a file is the manifest of an export, of any version."""
+    try:
+        found = read_json(path, _LIMIT)
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("format") == FORMAT
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest into the folder; ValueError if it could not be read again."""
     content = json.dumps(to_json(manifest), indent=1, ensure_ascii=False)

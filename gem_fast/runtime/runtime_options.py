@@ -28,6 +28,7 @@ _PACKAGES = {
 }
 # Of OpenVINO, by its own names.
 _PRECISIONS = {"float32": "FP32", "float16": "FP16", "accuracy": "ACCURACY"}
+_MOST_THREADS = 1 << 10  # ONNX Runtime starts all that are asked for, and those that wait spin
 OPTIMIZATION = {
     "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
     "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
@@ -70,8 +71,9 @@ class RuntimeOptions:
     def __post_init__(self) -> None:
         if self.optimization not in OPTIMIZATION:
             raise ExportError(f"optimization must be one of {', '.join(OPTIMIZATION)}, got {self.optimization!r}")
-        if self.threads is not None and self.threads < 1:
-            raise ExportError(f"threads must be 1 or more, or None for one a physical core, got {self.threads}")
+        if self.threads is not None and not 1 <= self.threads <= _MOST_THREADS:
+            right = f"from 1 to {_MOST_THREADS:,}, or None for one a physical core"
+            raise ExportError(f"threads must be {right}, got {self.threads}")
         if self.precision is not None and self.provider_name != PROVIDERS["openvino"]:
             raise ExportError(f"precision is OpenVINO's, and the provider is {self.provider}: leave it out")
         if self.precision not in (None, *_PRECISIONS):

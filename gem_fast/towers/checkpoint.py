@@ -150,7 +150,8 @@ def _read_embedded(name: str) -> Checkpoint:
     state = {key: value.float() for key, value in load_file(embedded_folder(name) / "model.safetensors").items()}
     rows = state.pop("token_embedding.rows").long()
     model_cfg = config.model_cfg
-    embedding = torch.zeros(model_cfg["text_cfg"]["vocab_size"], model_cfg["text_cfg"]["width"])
+    text = model_cfg["text_cfg"]
+    embedding = torch.zeros(text["vocab_size"], text["width"], dtype=torch.float32)
     embedding[rows] = state.pop("token_embedding.values")
     vision = {key: state.pop(key) for key in list(state) if key.startswith("visual.")}
     return Checkpoint(

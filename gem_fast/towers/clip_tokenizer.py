@@ -40,10 +40,10 @@ class ClipTokenizer:
         self.memory = {START: [self.start], END: [self.end]}  # ids of words
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        found = torch.zeros(len(texts), self.context_length, dtype=torch.long)
+        found = torch.zeros(len(texts), self.context_length, dtype=torch.long, device="cpu")
         for row, text in zip(found, texts, strict=True):
             own = [self.start, *self.encode(self.clean_fn(text))][: self.context_length - 1]
-            row[: len(own) + 1] = torch.tensor([*own, self.end])
+            row[: len(own) + 1] = torch.tensor([*own, self.end], device="cpu")
         return found
 
     def encode(self, text: str) -> list[int]:

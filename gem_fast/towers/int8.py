@@ -109,7 +109,7 @@ class Int8Block(Block):
         return Sum(x, self.mlp_out(self.mlp_norm(F.silu(gate) * inner), backend=self.backend))
 
     def check_move(self, fn: Callable[[Tensor], Tensor]) -> None:
-        probe = fn(torch.zeros(1))
+        probe = fn(torch.zeros(1, dtype=torch.float32, device="cpu"))
         if probe.dtype != torch.float32 or probe.device.type != "cpu":
             raise ModelError(
                 f"a model in int8 stays on the CPU with its scales in float32, and was asked for {probe.dtype} on "

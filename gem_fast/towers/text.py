@@ -100,8 +100,8 @@ def _lengths(tower: nn.Module, tokens: Tensor) -> Tensor:
     """How much the tower computes of each text [n, context]: all of it, or up to what fills it up."""
     n, context = tokens.shape
     if not isinstance(tower, TextTower | BertText) or reads_padding(tower):
-        return torch.full((n,), context)
-    return ((tokens != tokens[:, -1:]) * torch.arange(1, context + 1)).amax(1).clamp(min=1)
+        return torch.full((n,), context, device=tokens.device)
+    return ((tokens != tokens[:, -1:]) * torch.arange(1, context + 1, device=tokens.device)).amax(1).clamp(min=1)
 
 
 def embed_tokens(tower: nn.Module, tokens: Tensor) -> Tensor:

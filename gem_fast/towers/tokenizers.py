@@ -55,9 +55,9 @@ class FileTokenizer:
         self.tokenizer.enable_truncation(self.context_length)
         with _told():
             found = self.tokenizer.encode_batch([self.clean_fn(text) for text in texts])
-        ids = torch.full((len(found), self.context_length), self.padding[1], dtype=torch.long)
+        ids = torch.full((len(found), self.context_length), self.padding[1], dtype=torch.long, device="cpu")
         for row, encoding in zip(ids, found, strict=True):
-            row[: len(encoding.ids)] = torch.tensor(encoding.ids, dtype=torch.long)
+            row[: len(encoding.ids)] = torch.tensor(encoding.ids, dtype=torch.long, device="cpu")
         return ids if self.dropped is None else ids.masked_fill(ids == self.dropped, 0)
 
 

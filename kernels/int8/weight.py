@@ -47,7 +47,7 @@ def quantize_weight(weight: Tensor, bias: Tensor | None = None) -> Int8Weight:
     values = (wide / scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round().nan_to_num(0, 0, 0)
     values = values.clamp(-127, 127).to(torch.int8)
     columns = outputs + -outputs % PANEL
-    factors = torch.zeros(3, columns, device=weight.device)
+    factors = wide.new_zeros(3, columns)
     factors[0, :outputs], factors[1, :outputs] = scale, values.sum(1, dtype=torch.int32)
     if bias is not None:
         factors[2, :outputs] = bias

@@ -53,7 +53,7 @@ def in_panels(weight: Tensor) -> Panels | None:
     asked = os.environ.get(VARIABLE) or NAME
     if outputs % PANEL or weight.numel() < _LEAST or asked != NAME or why_no_panels():
         return None
-    memory = torch.empty(weight.nbytes + _LINE, dtype=torch.uint8, device="cpu")
+    memory = torch.empty(weight.nbytes + _LINE, dtype=torch.uint8, device=weight.device)
     start = -memory.data_ptr() % _LINE
     values = memory[start : start + weight.nbytes].view(torch.float32).view(outputs // PANEL, inputs, PANEL)
     values.copy_(weight.detach().view(outputs // PANEL, PANEL, inputs).transpose(1, 2))

@@ -147,6 +147,16 @@ def test_a_package_that_takes_a_wrong_layout_is_not_kept(model, tmp_path):
         pt2.check_refusal(lambda pixels: pixels, batch(2), tmp_path / "a.pt2")
 
 
+def test_what_a_package_prints_of_wrong_inputs_is_not_shown(tmp_path, capfd):
+    def refuse(_):
+        os.write(2, b"Error: unmatched stride value")
+        raise RuntimeError
+
+    pt2.check_refusal(refuse, batch(2), tmp_path / "a.pt2")
+    os.write(2, b"what follows is")
+    assert capfd.readouterr().err == "what follows is"
+
+
 def test_a_model_for_one_size_computes_the_same(model):
     pixels = torch.randn(2, 3, *SIZE)
     fixed = at_size(model.vision, SIZE)

@@ -224,9 +224,11 @@ def test_a_graph_whose_first_dimensions_differ_has_no_batch():
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"max_batch_size": 0}, "max_batch_size must be 1 or more, got 0"),
+        ({"max_batch_size": 0}, "max_batch_size must be from 1 to 2,147,483,647, got 0"),
         ({"instances": 0}, "instances must be"),
-        ({"queue_delay": -1}, "queue_delay must be 0 or more"),
+        ({"instances": 2**31}, "instances must be from 1 to 2,147,483,647, got 2147483648"),  # no int32
+        ({"queue_delay": 10**20}, "queue_delay must be from 0 to 2,147,483,647 microseconds, got 1"),
+        ({"queue_delay": -1}, "queue_delay must be from 0 to"),
         ({"device": "tpu"}, "device must be auto, cpu or gpu, got 'tpu'"),
     ],
 )

@@ -1,8 +1,10 @@
 """Exported models on the command line, and where torch can't be imported at all."""
 
+import copy
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -170,6 +172,16 @@ class TestCommand:
         assert done.exit_code == 2
         assert f"{folder} is no exported model" in done.stderr
 
+    def test_a_graph_that_cannot_be_computed(self, folder, tmp_path):
+        """Of a manifest that speaks of longer texts than the graph has room for."""
+        copied = shutil.copytree(exported(), tmp_path / "copy")
+        manifest = json.loads((copied / "manifest.json").read_text(encoding="utf-8"))
+        manifest["text"].update(filled=True, context_length=999)
+        (copied / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        done = invoke("segment", folder, "--prompt", "cat", "--out", tmp_path / "out", "--runtime", copied)
+        assert done.exit_code == 2
+        assert "gem-fast: text_encoder.onnx: " in done.stderr
+
     def test_the_engines_name_is_no_folder(self, folder, tmp_path):
         """`--runtime onnx DIR`, as other tools have it, would take the export for a folder of images."""
         arguments = ("--prompt", "cat", "--out", tmp_path / "out", "--runtime", "onnx", exported(), folder)
@@ -216,3 +228,13 @@ def test_a_copy_in_another_process_gives_the_same_scores():
     pixels = np.random.default_rng(0).integers(0, 256, (2, *shape, 3), np.uint8)
     copy = pickle.loads(pickle.dumps(model.replica(query)))("cpu:0", 1)
     assert np.array_equal(copy(pixels, shape, None), model.score_on_host(pixels, shape, query))
+
+
+def test_a_model_that_has_run_is_copied_without_its_graphs(picture):
+    model = GemRuntime(exported(), threads=1)
+    truth = model.segment(picture(), ["cat", "dog"])
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert other.options == model.options
+        result = other.segment(picture(), ["cat", "dog"])
+        assert np.array_equal(result.scores, truth.scores)
+        assert np.array_equal(result.labels, truth.labels)

@@ -238,6 +238,9 @@ class TestLoad:
             ({"iterations": 1.5}, "iterations must be 0 or more, a whole number, got 1.5"),
             ({"gem_blocks": "6"}, "gem_blocks must be 1 or more, a whole number, got '6'"),
             ({"inverse_temperature": 0.0}, "inverse_temperature must be positive"),
+            ({"inverse_temperature": float("inf")}, "inverse_temperature must be positive in float32 or None, got inf"),
+            ({"inverse_temperature": 1e39}, "inverse_temperature must be positive in float32 or None, got 1e"),
+            ({"device": "meta"}, "'meta' can't be used here"),
         ],
         ids=lambda value: "-".join(map(str, next(iter(value.items())))) if isinstance(value, dict) else "",
     )
