@@ -5,6 +5,7 @@ import functools
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from sysconfig import get_config_var
 from typing import Any
 
 import torch  # its OpenMP runtime is what the library's undefined GOMP_parallel resolves to
@@ -20,11 +21,11 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
     """The library that the installation built beside this file, or why there is none."""
     if _MOST not in PATHS:
         return None, f"{VARIABLE} must be one of {', '.join(PATHS)}, got {_MOST!r}"
-    found = sorted(Path(__file__).parent.glob("cpu_native*.so"))
-    if not found:
+    file = Path(__file__).with_name(f"cpu_native{get_config_var('EXT_SUFFIX')}")  # other Pythons' may lie beside it
+    if not file.exists():
         return None, "its native library was not built (that takes Linux on x86-64 and a C++ compiler at installation)"
     try:
-        library = ctypes.CDLL(str(found[0]))
+        library = ctypes.CDLL(str(file))
         if library.gem_fast_interface() == _INTERFACE:
             return library, None
         return None, "its native library is of another version: install again"

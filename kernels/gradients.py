@@ -7,7 +7,11 @@ from torch.autograd import forward_ad
 
 def wants_gradient(*tensors: Tensor | None) -> bool:
     """Whether one of the tensors requires a gradient, or carries a tangent of forward-mode differentiation."""
+    recorded, forward = torch.is_grad_enabled(), forward_ad._current_level >= 0
+    if not (recorded or forward):  # at each call of a kernel; the rest is slow
+        return False
     given = [each for each in tensors if each is not None]
-    if torch.is_grad_enabled() and any(each.requires_grad for each in given):
+    if recorded and any(each.requires_grad for each in given):
         return True
-    return not torch.compiler.is_compiling() and any(forward_ad.unpack_dual(each).tangent is not None for each in given)
+    traced = torch.compiler.is_compiling()
+    return forward and not traced and any(forward_ad.unpack_dual(each).tangent is not None for each in given)

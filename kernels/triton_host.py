@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from .gradients import wants_gradient
+
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 # Every kernel has been compiled for these, with its registers and shared memory looked at; only there is it taken
 # without being asked for.
@@ -33,16 +35,16 @@ def constant(ask: Found) -> Found:
     return ask
 
 
-def why_no_triton(tensor: Tensor, name: str) -> str | None:
-    """The reason why no Triton kernel can take this tensor, called `name` by the caller, or None."""
+def why_no_triton(tensor: Tensor, name: str, *others: Tensor | None) -> str | None:
+    """The reason why no Triton kernel can take this tensor, called `name` by the caller, with others, or None."""
     if not _INSTALLED:
         return "triton is not installed"
     if old := why_too_old():
         return old
     if tensor.dtype not in DTYPES:
         return f"{tensor.dtype} is not one of float16, bfloat16 and float32"
-    if tensor.requires_grad and torch.is_grad_enabled():
-        return f"it has no backward, and {name} requires a gradient"
+    if wants_gradient(tensor, *others):
+        return "it has no backward, and a gradient is required"
     if tensor.device.type == "cuda":
         reason = why_no_launch()
     else:

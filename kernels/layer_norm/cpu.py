@@ -38,7 +38,7 @@ def why_not(
         if each.dtype != x.dtype:
             return f"x is {x.dtype}, but not all that goes with it"
     if wants_gradient(x, weight, bias, branch, front, *(aside or ())):
-        return "it has no backward, and a tensor requires a gradient"
+        return "it has no backward, and a gradient is required"
     return None
 
 

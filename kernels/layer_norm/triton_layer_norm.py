@@ -28,18 +28,14 @@ def why_not(
         return f"tokens must have at most {WIDEST} channels"
     if x.shape[0] > 65535:
         return "more than 65,535 images do not fit a launch grid"
-    dtype, device, recorded = x.dtype, x.device, torch.is_grad_enabled()
+    dtype, device = x.dtype, x.device
     for each in (branch, front, *aside) if aside else (branch, front):
         if each is not None and each.dtype != dtype:
             return f"x is {dtype}, but not all that is added"
     for each in (weight, bias, branch, front, *aside) if aside else (weight, bias, branch, front):
-        if each is None:
-            continue
-        if each.device != device:
+        if each is not None and each.device != device:
             return f"x is on {device}, but what goes with it on {each.device}"
-        if recorded and each.requires_grad:
-            return "it has no backward, and what goes with x requires a gradient"
-    return why_no_triton(x, "x")
+    return why_no_triton(x, "x", weight, bias, branch, front, *(aside or ()))
 
 
 def pays(

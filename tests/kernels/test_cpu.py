@@ -1,5 +1,7 @@
 """The native CPU kernel on every instruction set that this machine runs: its numerics, and what it reads and writes."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from gem_fast.kernels import cpu_library
@@ -192,3 +194,12 @@ def test_the_environment_limits_the_instruction_sets(monkeypatch):
     assert cpu_library.faster_dtype() is torch.float32
     monkeypatch.setattr(cpu_library, "_MOST", "avx3")
     assert cpu_library._load() == (None, "GEM_FAST_CPU must be one of avx512_bf16, avx512, avx2, got 'avx3'")
+
+
+def test_the_library_of_this_python_is_taken(tmp_path, monkeypatch):
+    own = Path(cpu_library._LIBRARY._name)
+    (tmp_path / own.name).symlink_to(own)
+    (tmp_path / "cpu_native.cpython-300-x86_64-linux-gnu.so").write_text("another Python's, of an older build")
+    monkeypatch.setattr(cpu_library, "__file__", str(tmp_path / "cpu_library.py"))
+    library, reason = cpu_library._load()
+    assert (Path(library._name).name, reason) == (own.name, None)

@@ -4,10 +4,12 @@ import pytest
 import torch
 from gem_fast.kernels import int8_mlp, linear, pair_attention, prepacked, self_self_attention
 from gem_fast.kernels.attention import cpu as attention
+from gem_fast.kernels.attention.triton import launch as triton
 from gem_fast.kernels.cpu_library import why_missing, why_no_vnni
 from gem_fast.kernels.decoding import cpu as decoding
 from gem_fast.kernels.int8 import quantize_weight
 from gem_fast.kernels.layer_norm import cpu as layer_norm
+from gem_fast.kernels.layer_norm import triton_layer_norm
 from torch.autograd import forward_ad
 
 pytestmark = pytest.mark.skipif(why_missing() is not None, reason=f"cpu can't serve: {why_missing()}")
@@ -56,3 +58,15 @@ def test_of_forward_mode():
             assert "gradient" in serves(*arguments)
     torch.testing.assert_close(found, X.flip(1) @ WEIGHT.T)
     assert attention.why_not(QKV, torch.ones(2), 1, (0,), True) is None
+
+
+def test_none_is_asked_of_triton():
+    pytest.importorskip("triton")
+    scale = torch.ones(2, requires_grad=True)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(torch.ones(2), torch.ones(2))
+        reasons = [triton.why_not(QKV, each) for each in (scale, dual)]
+        reasons += [triton_layer_norm.why_not(X, *WEIGHT[:2], 1e-5, forward_ad.make_dual(X, X))]
+    reasons += [triton_layer_norm.why_not(X, WEIGHT[0], WEIGHT[1].clone().requires_grad_(), 1e-5)]
+    assert set(reasons) == {"it has no backward, and a gradient is required"}
+    assert "not on a CUDA" in triton.why_not(QKV, scale.detach())

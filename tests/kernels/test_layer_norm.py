@@ -116,7 +116,7 @@ def test_nothing_to_do_and_what_cannot_be_served():
     for tokens, added, reason in (
         (x.double(), None, "float32, bfloat16 and float16, and x is float64"),
         (x, branch.half(), "not all that goes with it"),
-        (x, branch.clone().requires_grad_(), "requires a gradient"),
+        (x, branch.clone().requires_grad_(), "a gradient is required"),
         (x.to("meta"), None, "on the CPU, and a tensor is on meta"),
     ):
         with pytest.raises(ValueError, match=f"'cpu' can't serve: .*{reason}"):

@@ -16,7 +16,7 @@ from .tiles import Device, Tile, precision
 
 def why_not(qkv: Tensor, inverse_temperature: Tensor | None = None, *_: object) -> str | None:
     """The reason why `triton_attention` can't serve these arguments, or None if it can."""
-    reason = why_no_triton(qkv, "qkv")
+    reason = why_no_triton(qkv, "qkv", inverse_temperature)
     if reason:
         return reason
     if qkv.shape[-1] > 128:
