@@ -6,7 +6,7 @@ Importing it needs no torch.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from .options import LARGEST_FLOAT, GemOptions
+from .options import LARGEST_FLOAT, LEAST_DISTANCE, GemOptions
 
 _ADAPTIVE, _HEAD = "adaptive", "head"
 
@@ -62,8 +62,8 @@ class Method:
             raise ValueError(f"scale must be a positive number, {_HEAD!r} or {_ADAPTIVE!r}, got {self.scale!r}")
         if not isinstance(self.scale, str) and not 0 < self.scale <= LARGEST_FLOAT:
             raise ValueError(f"scale must be positive in float32, got {self.scale}")
-        if self.distance is not None and not 0 < self.distance <= LARGEST_FLOAT:
-            raise ValueError(f"distance must be positive in float32 or None, got {self.distance}")
+        if self.distance is not None and not LEAST_DISTANCE <= self.distance <= LARGEST_FLOAT:
+            raise ValueError(f"distance must be positive in float32, with its square, or None, got {self.distance}")
         if self.refines and self.distance is not None:
             raise ValueError("distance goes with projections as they are: leave out iterations and normalize")
         if self.refines and any(a != b for a, b in self.pairs):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 LARGEST_FLOAT = 3.4e38  # of float32, in which scales are applied
+LEAST_DISTANCE = 1e-18  # of which float32 holds the square
 
 
 @dataclass(frozen=True)

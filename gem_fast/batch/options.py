@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from ..outputs import OutputKind, wanted_kinds
+from ..outputs import HEATMAPS, OutputKind, wanted_kinds
 from ..preprocess import ResizePolicy
 from ..prompts import Prompts
 from .shard_formats import FORMATS, SHARD_FORMATS, ShardFormat
@@ -122,6 +122,8 @@ class BatchOptions:
             raise ValueError(f"format must be {', '.join(FORMATS)}, got {self.format!r}")
         if self.shards:
             self.shards.check()
+            if self.heatmaps and HEATMAPS not in self.kinds:
+                raise ValueError(f"format {self.format} has no place for heat maps: take another, or no heatmaps")
         if self.part is not None:
             parse_part(self.part)
         wanted_kinds(overlay=self.overlay_format, heatmaps=False)

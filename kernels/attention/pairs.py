@@ -62,8 +62,8 @@ def pair_attention(
     factors = None
     if sigma is not None:
         patches = qkv.shape[1] - class_token
-        if not sigma > 0:
-            raise ValueError(f"sigma must be positive, got {sigma}")
+        if not sigma >= 1e-18:  # of which float32 holds the square
+            raise ValueError(f"sigma and its square must be positive, got {sigma}")
         if grid is None or min(grid) < 0 or grid[0] * grid[1] != patches:
             less = ", one less than the tokens" if class_token else ""
             raise ValueError(f"grid must have {patches} patches{less}, got {grid}")

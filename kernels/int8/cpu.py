@@ -1,6 +1,7 @@
 """Int8 layers by the native kernel of `native/`: exact sums in int32, on torch's threads."""
 
 import ctypes
+from typing import Any
 
 import torch
 from gem_fast.kernels.cpu_library import call, int64s, pointer, why_no_vnni
@@ -52,17 +53,9 @@ def mlp_cpu(
     return result
 
 
-def why_not_mlp(
-    x: Tensor,
-    branch: Tensor | None,
-    gain: Tensor,
-    bias: Tensor,
-    eps: float,
-    first: Int8Weight,
-    second: Int8Weight,
-    activation: str,
-) -> str | None:
+def why_not_mlp(x: Tensor, branch: Tensor | None, gain: Tensor, bias: Tensor, eps: float, *then: Any) -> str | None:
     """As `why_not`, for `int8_mlp`."""
+    first, second, _activation = then
     if x.dtype != torch.float32:
         return f"it takes float32, and x is {str(x.dtype).removeprefix('torch.')}"
     return why_not(x, first, branch, gain, bias, *second)

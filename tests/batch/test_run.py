@@ -269,6 +269,7 @@ class TestSegmentFiles:
             ({"overlay_size": -1}, "overlay_size must be 0 or more"),
             ({"label_size": "photo"}, "label_size must be model or a positive number"),
             ({"label_size": -64}, "label_size must be model or a positive number"),
+            ({"format": "coco", "heatmaps": True}, "format coco has no place for heat maps"),
             ({"label_size": 64.0}, "label_size must be model or a positive number"),
             ({"treshold": 1}, "unknown options treshold; known are .*threshold"),
         ],
