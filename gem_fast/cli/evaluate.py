@@ -146,7 +146,8 @@ def _explain(name: str) -> None:
 
 def _open(name: str, root: Path | None, prompts_file: Path | None) -> "Dataset | PointSet":
     from gem_fast.evaluation import open_data
-    from gem_fast.evaluation.datasets import POINTS, read_classes
+    from gem_fast.evaluation.datasets import POINTS
+    from gem_fast.evaluation.labelled import read_classes
     from gem_fast.evaluation.open_images import open_points
 
     if name == POINTS:

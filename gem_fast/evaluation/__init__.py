@@ -1,6 +1,7 @@
 """Evaluation on labelled data: readers of data sets, metrics, protocols by name, and the paper's studies."""
 
-from .datasets import DATA, Dataset, open_data
+from .datasets import DATA, open_data
+from .labelled import Dataset
 from .loop import Evaluation
 from .metrics import Areas, areas
 from .protocols import PROTOCOLS, Protocol

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..method import methods
-from .datasets import SCENES, Dataset
+from .datasets import SCENES
+from .labelled import Dataset
 from .loop import Evaluation
 from .open_images import PointSet
 from .paper import paper_figure

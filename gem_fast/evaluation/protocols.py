@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ..preprocess import ResizePolicy
-from .datasets import DATA, POINTS, SCENES, Dataset, class_list
+from .datasets import DATA, POINTS, SCENES
+from .labelled import Dataset, class_list
 from .points import MAP_THRESHOLD
 
 _WITH_BACKGROUND = ("voc21", "context60", "coco-object", SCENES)

@@ -10,9 +10,9 @@ from ..batch.progress import Progress
 from ..batch.work import timed
 from ..batch.workers import Seconds
 from ..images import ImageLike
-from .datasets import Dataset, checked_truth
 from .decoding import LabelRule, label_rule
 from .journal import Counts, Journal
+from .labelled import Dataset, checked_truth
 from .loop import Evaluation, Held, Measuring, Running, measured, number, versions
 from .metrics import Areas, areas
 from .protocols import Protocol, words_of

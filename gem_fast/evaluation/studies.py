@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import missing_extra
-from .datasets import Dataset
+from .labelled import Dataset
 from .plots import figure, save
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gem_fast.evaluation.datasets import checked_truth, class_list, open_data
+from gem_fast.evaluation.datasets import open_data
 from gem_fast.evaluation.label_images import read_label_image, read_names
+from gem_fast.evaluation.labelled import checked_truth, class_list
 from gem_fast.evaluation.metrics import IGNORED
 from gem_fast.images import ImageError
 
