@@ -6,7 +6,7 @@ Importing it needs no torch.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from .options import LARGEST_FLOAT, LEAST_DISTANCE, GemOptions
+from .options import LARGEST_FLOAT, LEAST_DISTANCE, GemOptions, check_whole
 
 _ADAPTIVE, _HEAD = "adaptive", "head"
 
@@ -50,14 +50,12 @@ class Method:
     def __post_init__(self) -> None:
         if not self.name or not self.name.isprintable():
             raise ValueError(f"name must be a name in printable characters, got {self.name!r}")
-        if not isinstance(self.blocks, int) or self.blocks < 0:
-            raise ValueError(f"blocks must be 0 or more, a whole number, got {self.blocks!r}")
+        check_whole("blocks", self.blocks, 0)
         if self.attention:
             from gem_fast.kernels.attention.pairs import parse_pairs
 
             parse_pairs(self.attention)
-        if not isinstance(self.iterations, int) or self.iterations < 0:
-            raise ValueError(f"iterations must be 0 or more, a whole number, got {self.iterations!r}")
+        check_whole("iterations", self.iterations, 0)
         if isinstance(self.scale, str) and self.scale not in (_ADAPTIVE, _HEAD):
             raise ValueError(f"scale must be a positive number, {_HEAD!r} or {_ADAPTIVE!r}, got {self.scale!r}")
         if not isinstance(self.scale, str) and not 0 < self.scale <= LARGEST_FLOAT:

@@ -6,6 +6,12 @@ LARGEST_FLOAT = 3.4e38  # of float32, in which scales are applied
 LEAST_DISTANCE = 1e-18  # of which float32 holds the square
 
 
+def check_whole(name: str, value: object, least: int) -> None:
+    """ValueError unless an option is a whole number from `least` on."""
+    if not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be {least} or more, a whole number, got {value!r}")
+
+
 @dataclass(frozen=True)
 class GemOptions:
     """The GEM path: which blocks it covers and how its self-self attention works.
@@ -28,10 +34,8 @@ class GemOptions:
     def __post_init__(self) -> None:
         from gem_fast.kernels.attention.self_self import indices_of
 
-        if not isinstance(self.gem_blocks, int) or self.gem_blocks < 1:
-            raise ValueError(f"gem_blocks must be 1 or more, a whole number, got {self.gem_blocks!r}")
-        if not isinstance(self.iterations, int) or self.iterations < 0:
-            raise ValueError(f"iterations must be 0 or more, a whole number, got {self.iterations!r}")
+        check_whole("gem_blocks", self.gem_blocks, 1)
+        check_whole("iterations", self.iterations, 0)
         if self.inverse_temperature is not None and not 0 < self.inverse_temperature <= LARGEST_FLOAT:
             raise ValueError(f"inverse_temperature must be positive in float32 or None, got {self.inverse_temperature}")
         indices_of(self.projections)

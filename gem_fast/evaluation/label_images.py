@@ -28,9 +28,10 @@ def read_label_image(path: Path) -> np.ndarray:
             check_size(image.width, image.height)
             if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
                 raise ImageError(f"a label image has one channel, this one is {image.mode}")
-            kind = image.tile[0][3]
+            step = GREY_STEPS.get(image.tile[0][3], 1) if image.mode == "L" else 1
             labels = np.array(image, np.uint8 if image.mode == "1" else None)
-            labels //= GREY_STEPS.get(kind, 1) if image.mode == "L" else 1
+            if step > 1:
+                labels //= step
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
     except FileNotFoundError as error:

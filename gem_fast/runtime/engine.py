@@ -80,7 +80,7 @@ class GemRuntime(Segmenter):
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the graphs, which a copy loads when it needs them."""
-        loaded = ("score_graph", "decoder", "text")
+        loaded = {name for name, value in vars(GemRuntime).items() if isinstance(value, cached_property)}
         return {name: value for name, value in vars(self).items() if name not in loaded} | {"_encoders": {}}
 
     @property

@@ -72,8 +72,10 @@ def is_blip(names: Any) -> bool:
 
 def blip_scale(weights: Weights | None) -> float:
     """What cosines are multiplied with: one over the temperature of a checkpoint, within the bounds of its training."""
-    temperature = None if weights is None else weights.state.get("temp")
-    if weights is None or temperature is None or temperature.numel() != 1:
+    if weights is None:
+        return SCALE
+    temperature = weights.state.get("temp")
+    if temperature is None or temperature.numel() != 1:
         return SCALE
     check_finite({"temp": temperature}, weights)
     return 1 / min(max(float(temperature), 0.001), 0.5)

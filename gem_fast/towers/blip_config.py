@@ -3,6 +3,7 @@
 from typing import Any
 
 from ..errors import ModelError
+from .hugging_face import check_activation
 from .text_config import BertConfig
 from .vision_config import VisionConfig
 
@@ -61,8 +62,7 @@ def blip_config(config: dict[str, Any], label: str) -> dict[str, Any]:
         parts.append(known | {name: given[name] for name in known if given.get(name) is not None})
     vision, text = parts
     for part in parts:
-        if not isinstance(part["hidden_act"], str) or part["hidden_act"] not in _ACTIVATIONS:
-            raise ModelError(f"{label}: its activation is {part['hidden_act']!r}, not one of {', '.join(_ACTIVATIONS)}")
+        check_activation(label, part["hidden_act"], _ACTIVATIONS)
     size = config.get("image_text_hidden_size", 256)
     numbers = [size, *(value for part in parts for name, value in part.items() if name not in _NO_SIZES)]
     if any(type(number) is not int or not 0 < number < 1 << 24 for number in numbers):

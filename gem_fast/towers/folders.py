@@ -16,7 +16,6 @@ from .siglip_config import KINDS as SIGLIPS
 from .siglip_config import SIGLIP, siglip_config, siglip_images
 
 _OURS = (BLIP, SIGLIP)  # keys of configs made here, with what is checked as it is made
-
 _WEIGHTS = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",

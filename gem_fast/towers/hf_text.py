@@ -107,8 +107,7 @@ def _bert_config(name: str, config: dict[str, Any], model_cfg: dict[str, Any]) -
         or told["hidden_size"] % heads
         or not isinstance(epsilon, (int, float))
         or not 0 < epsilon < 1
-        or not isinstance(told["hidden_act"], str)
-        or told["hidden_act"] not in _ACTIVATIONS
+        or told["hidden_act"] not in tuple(_ACTIVATIONS)
         or (text.get("hf_proj_type", "mlp") is None and told["hidden_size"] != model_cfg["embed_dim"])
     ):
         raise ModelError(f"{name}: the config.json of its text tower has sizes or an activation that can't be used")

@@ -3,6 +3,7 @@
 Defaults are those of `CLIPConfig`: saved configurations leave them out.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from ..errors import ModelError
@@ -49,7 +50,7 @@ def open_clip_config(config: dict[str, Any], tokenizer: dict[str, Any], label: s
     """
     vision, text = (part_of(config, name, known) for name, known in (("vision", _VISION), ("text", _TEXT)))
     activation = vision["hidden_act"]
-    if text["hidden_act"] != activation or not isinstance(activation, str) or activation not in _ACTIVATIONS:
+    if text["hidden_act"] != activation or activation not in tuple(_ACTIVATIONS):
         used = sorted({str(activation), str(text["hidden_act"])})
         raise ModelError(f"{label}: its activation is {' and '.join(used)}; one of {', '.join(_ACTIVATIONS)} is needed")
     words, kind = text["vocab_size"], str(tokenizer.get("tokenizer_class", "CLIPTokenizer"))
@@ -92,6 +93,12 @@ def part_of(config: dict[str, Any], name: str, known: dict[str, Any]) -> dict[st
         if isinstance(given, dict):
             settings |= {setting: given[setting] for setting in known if given.get(setting) is not None}
     return settings
+
+
+def check_activation(label: str, told: Any, known: Iterable[str]) -> None:
+    """ModelError unless what a config has for an activation, which may be anything, is one of these names."""
+    if told not in tuple(known):
+        raise ModelError(f"{label}: its activation is {told!r}, not one of {', '.join(known)}")
 
 
 def tower_settings(part: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from math import isqrt
 from typing import Any
 
 from ..errors import ModelError
-from .hugging_face import part_of, tower_settings
+from .hugging_face import check_activation, part_of, tower_settings
 from .preprocessing import HALVED_IMAGES
 from .vision_config import VisionConfig
 
@@ -46,8 +46,7 @@ def siglip_config(config: dict[str, Any], tokenizer: dict[str, Any], label: str)
             raise ModelError(f"{label}: its config.json has sizes that can't be used")
         if part["hidden_size"] % part["num_attention_heads"] or not isinstance(epsilon, float) or not 0 < epsilon < 1:
             raise ModelError(f"{label}: its config.json has heads or a layer_norm_eps that don't fit")
-        if not isinstance(part["hidden_act"], str) or part["hidden_act"] not in _ACTIVATIONS:
-            raise ModelError(f"{label}: its activation is {part['hidden_act']!r}, not one of {', '.join(_ACTIVATIONS)}")
+        check_activation(label, part["hidden_act"], _ACTIVATIONS)
     if vision["num_channels"] != 3:
         raise ModelError(f"{label}: its images have {vision['num_channels']} channels, not 3")
     flexible = config["model_type"] == "siglip2"
