@@ -1,6 +1,7 @@
 """Cosine scores of patches with classes, at patch resolution."""
 
 import torch
+from gem_fast.kernels import linear
 from torch import Tensor
 
 
@@ -41,9 +42,11 @@ def surgery_scores(patches: Tensor, images: Tensor, words: Tensor, groups: list[
 def _cosines(patches: Tensor, words: Tensor) -> Tensor:
     """Of patches `[B, h, w, E]` and words `[T, E]`, `[B, T, h, w]`."""
     words = words.to(patches.device, patches.dtype)
-    # Image by image on a CPU: a product's bits depend on its number of rows there, and an image's would on its batch.
-    parts = patches.split(1) if patches.device.type == "cpu" else [patches]
-    return torch.cat([torch.einsum("bhwe,te->bthw", part, words) for part in parts])
+    if patches.device.type != "cpu" or torch.compiler.is_compiling():
+        return torch.einsum("bhwe,te->bthw", patches, words)
+    # Image by image: each is the weight of a product, whose bits are those of any number of words and threads.
+    each = [linear(words, image) for image in patches.flatten(1, 2)]
+    return torch.stack(each).unflatten(2, patches.shape[1:3])
 
 
 def _of_classes(scores: Tensor, groups: list[int]) -> Tensor:

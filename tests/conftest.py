@@ -21,6 +21,14 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def threads():
+    """Set torch's number of threads; it is what it was afterwards."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def _own_compilations():
     """Dynamo limits the recompilations of all tests of a process together: each leaves none behind."""

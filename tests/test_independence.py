@@ -20,14 +20,6 @@ def model(request, name):
     return gem_fast.load(name, None if name == "gem-tiny" else "random", dtype=request.param)
 
 
-@pytest.fixture
-def threads():
-    """Set the number of threads; it is what it was afterwards."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 def test_bits_are_those_of_the_image_alone(model, name, threads):
     query = model.query(["cat", ("car", "automobile"), "dog"], background="sky")
 
@@ -51,7 +43,7 @@ def test_bits_are_those_of_the_image_alone(model, name, threads):
 
 
 @pytest.mark.parametrize("classes", [1, 2, 7, 150])
-def test_scores_of_any_number_of_classes(threads, classes):
+def test_scores_of_a_class_are_those_among_any_others(threads, classes):
     model = gem_fast.load("gem-tiny")
     words = torch.nn.functional.normalize(torch.randn(classes, 256, generator=torch.Generator().manual_seed(0)), dim=-1)
     patches = torch.nn.functional.normalize(
@@ -63,3 +55,5 @@ def test_scores_of_any_number_of_classes(threads, classes):
         threads(count)
         for own, found in zip(alone, model.scores(patches, range(5), words, [1] * classes), strict=True):
             assert torch.equal(own, found)
+        single = [model.scores(patches, range(5), word[None], [1]) for word in words[:8]]
+        assert torch.equal(torch.cat(single, 1), torch.stack(alone)[:, :8])

@@ -17,7 +17,6 @@ from .panels import ACTIVATIONS, Panels, panels_linear, panels_mlp, pays_in_one_
 
 # oneDNN's name and variant of an activation; it has none for quick_gelu.
 _FUSED = {None: ("none", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh")}
-_LEAST = 2**22  # multiplications of an image below which the call may cost more than it saves: about 15 µs there
 # Before, a trace takes a prepacked weight for a plain one, and what is compiled of it fails; and in 2.11 bits of a row
 # by a plain weight depend on the number of rows. Compared as versions.
 _PREPACKS = torch.__version__ >= "2.14"
@@ -52,12 +51,15 @@ def linear(
         if not _PREPACKS and x.ndim == 3 and len(x) > 1:
             return torch.cat([linear(x[i : i + 1], weight, bias, activation, backend) for i in range(len(x))])
         fused, variant = _FUSED.get(activation, _FUSED[None])
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, fused, [], variant)
+        if x.numel() == x.shape[-1]:  # a single row has bits of its own: it is taken as one of two
+            y: Tensor = torch.ops.mkldnn._linear_pointwise(torch.stack([x, x]), weight, bias, fused, [], variant)[0]
+        else:
+            y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, fused, [], variant)
         return y if activation in _FUSED else activate(y, activation, backend)
     if weight.is_mkldnn:  # for a gradient, say
         weight = weight.to_dense()
     if x.device.type == "cpu" and x.ndim == 3 and not torch.compiler.is_compiling() and len(x) > 1:
-        # MKL's bits depend on the number of rows: small images are taken one by one.
+        # MKL's bits depend on the number of rows: images are taken one by one.
         return torch.stack([activate(F.linear(image, weight, bias), activation, backend) for image in x])
     return activate(F.linear(x, weight, bias), activation, backend)
 
@@ -91,8 +93,7 @@ def prepacked(weight: Tensor) -> Tensor:
     before torch 2.14.
 
     Plain weights are laid out so in each call. Such a tensor is opaque: it has no storage, and little but `linear` and
-    `to_dense`, which gives the same numbers back, takes it. Bits of a product are those with the plain weight, but for
-    a single row, which has those of a row among others.
+    `to_dense`, which gives the same numbers back, takes it. Bits of a product are those with the plain weight.
     """
     if weight.device.type != "cpu" or weight.is_mkldnn or weight.requires_grad:
         return weight
@@ -114,25 +115,20 @@ def activate(x: Tensor, activation: str | None, backend: str | None = None) -> T
 
 
 def _serves(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether oneDNN's product takes these: large or prepacked, on an x86-64 CPU, and nothing has to see inside.
+    """Whether oneDNN's product takes these: on an x86-64 CPU, and nothing has to see inside.
 
-    Its bits are those of any batch, from torch 2.14 on, and MKL's are not.
+    Its bits are those of any batch, from torch 2.14 on, and of any number of threads. MKL's are not, least of all on
+    AMD's CPUs; it takes some 15 µs less for the smallest products.
     """
     tensors = (x, weight) if bias is None else (x, weight, bias)
     return (
         x.device.type == "cpu"
         and not torch.compiler.is_compiling()  # first: a size that a traced program compares is fixed in it
-        and (weight.is_mkldnn or _is_large(x, weight))
         and x.is_contiguous()
         and all(t.dtype == x.dtype for t in tensors)
         and not wants_gradient(*tensors)
         and _onednn(x.dtype)
     )
-
-
-def _is_large(x: Tensor, weight: Tensor) -> bool:
-    """By one image of a batch: the bits of each may not depend on the others."""
-    return (x[:1] if x.ndim > 2 else x).numel() * weight.shape[0] >= _LEAST
 
 
 def _onednn(dtype: torch.dtype) -> bool:

@@ -77,18 +77,26 @@ class TestWhatOnednnTakes:
         linear(*operands(197, 160, 640, torch.float32), "gelu")
         assert not plain.called
 
-    def test_small_ones_are_torchs(self, plain):
-        linear(*operands(7, 160, 640, torch.float32))
-        assert plain.called
+    def test_small_ones(self, plain):
+        linear(*operands(1, 7, 5, torch.float32))
+        assert not plain.called
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-    @pytest.mark.parametrize(("rows", "inputs"), [(2, 160), (7, 160), (50, 160), (31, 768)])
-    def test_bits_of_an_image_are_those_of_any_batch(self, plain, rows, inputs, dtype):
-        x, weight, bias = operands(8 * rows, inputs, 640, dtype)
-        images = x.view(8, rows, inputs)
-        alone = [linear(image[None], weight, bias, "gelu") for image in images]
-        assert torch.equal(torch.cat(alone), linear(images, weight, bias, "gelu"))
-        assert plain.called == (rows * inputs * 640 < 2**22)
+    @pytest.mark.parametrize("packed", [False, pytest.param(True, marks=prepacks)])
+    @pytest.mark.parametrize(
+        ("rows", "inputs", "outputs"),
+        [(1, 160, 640), (1, 3072, 768), (2, 160, 640), (6, 160, 640), (50, 160, 640), (31, 768, 640), (63, 256, 5)],
+    )
+    def test_bits_of_a_row_are_those_in_any_batch_by_any_threads(self, threads, rows, inputs, outputs, packed, dtype):
+        x, weight, bias = operands(8 * rows, inputs, outputs, dtype)
+        weight, images = prepacked(weight) if packed else weight, x.view(8, rows, inputs)
+        threads(1)
+        alone = torch.cat([linear(image[None], weight, bias, "gelu") for image in images])
+        for count in (1, 2):
+            threads(count)
+            assert torch.equal(alone, torch.cat([linear(image[None], weight, bias, "gelu") for image in images]))
+            assert torch.equal(alone, linear(images, weight, bias, "gelu"))
+            assert torch.equal(alone.flatten(0, 1), linear(x, weight, bias, "gelu"))
 
     def test_strided_inputs_are_torchs_and_right(self, plain):
         x, weight, bias = operands(394, 160, 640, torch.float32)
@@ -112,7 +120,6 @@ class TestWhatOnednnTakes:
     @pytest.mark.parametrize("activation", ACTIVATIONS)
     @pytest.mark.parametrize("shape", [(2, 7, 5), (7, 160, 640), (197, 160, 640), (50, 768, 3072)], ids=str)
     def test_a_prepacked_weight_gives_the_same_bits(self, plain, shape, activation, dtype):
-        """Of each row as well, alone or among others."""
         x, weight, bias = operands(*shape, dtype)
         packed = prepacked(weight)
         assert packed.is_mkldnn
@@ -122,8 +129,6 @@ class TestWhatOnednnTakes:
         fused, variant = {"gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh")}.get(activation, ("none", ""))
         expected = torch.ops.mkldnn._linear_pointwise(x, weight, bias, fused, [], variant)
         assert torch.equal(found, activate(expected, activation) if fused == "none" else expected)
-        assert torch.equal(found[:1], linear(x[:1], packed, bias, activation))
-        assert torch.equal(found, linear(x[:, None], packed, bias, activation)[:, 0])
 
     @prepacks
     def test_a_prepacked_weight_takes_strided_and_empty_inputs(self, plain):
