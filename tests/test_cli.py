@@ -110,6 +110,25 @@ class TestSegment:
         assert done.exit_code == 2
         assert reason in plain(done.output)
 
+    @pytest.mark.parametrize(
+        ("arguments", "told"),
+        [
+            (["segment", "{folder}", "--prompt", "cat", "--out", ""], "an empty argument, after --out"),
+            (["segment", "{folder}", "--prompt", "cat", "--out="], "an empty argument, --out="),
+            (["segment", "", "--prompt", "cat", "--out", "{folder}/out"], "an empty argument: a variable"),
+            (["export", "--out", "{folder}/out", "--weights", ""], "an empty argument, after --weights"),
+            (["study", "runtimes", "--out", ""], "an empty argument, after --out"),
+        ],
+        ids=str,
+    )
+    def test_an_empty_argument_is_no_path(self, folder, monkeypatch, arguments, told):
+        monkeypatch.chdir(folder)
+        before = sorted(folder.rglob("*"))
+        done = invoke(*(each.format(folder=folder) for each in arguments))
+        assert done.exit_code == 2
+        assert told in " ".join(plain(done.output).replace("│", " ").split())
+        assert sorted(folder.rglob("*")) == before
+
     def test_what_a_run_is_given(self, run, monkeypatch):
         calls, whole = [], gem_fast.batch.segment_files
 

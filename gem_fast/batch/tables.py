@@ -94,9 +94,11 @@ class Parquet:
 
     def rows(self, columns: Columns) -> Iterator[Rows]:
         """All rows, some at a time. TableError if one can't be read."""
-        column = columns.path or columns.key
-        for group in range(self._file.metadata.num_row_groups):
-            count = self._file.metadata.row_group(group).num_rows
+        column, size = columns.path or columns.key, self._raw.seek(0, os.SEEK_END)
+        counts = [self._file.metadata.row_group(group).num_rows for group in range(self._file.metadata.num_row_groups)]
+        if sum(counts) > size:  # missing ones, of which a few bytes may tell a billion
+            raise TableError(f"damaged ({sum(counts):,} rows in {size:,} bytes)")
+        for group, count in enumerate(counts):
             if not count:
                 continue  # it need have no pages
             if column is None:
@@ -104,9 +106,9 @@ class Parquet:
                     yield Rows(group, first, [None] * min(count - first, 1 << 16))
                 continue
             pages = self._pages(group, column)
-            size = max(1, min(1 << 16, _INSIDE // max(1, pages.dictionary)))
+            step = max(1, min(1 << 16, _INSIDE // max(1, pages.dictionary)))
             first = 0
-            for batch in self._batches(group, column, size):
+            for batch in self._batches(group, column, step):
                 yield Rows(group, first, texts_of(batch))
                 first += len(batch)
 

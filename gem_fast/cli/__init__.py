@@ -1,9 +1,10 @@
 """The `gem-fast` command: a thin skin over the Python API, a file for each subcommand."""
 
 from importlib.metadata import version as installed
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from ..terminal import say
 from .bench import bench
@@ -16,7 +17,21 @@ from .segment import segment
 from .study import study
 from .tune import tune
 
+
+class Commands(TyperGroup):
+    """All commands, none of which takes an empty argument."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for before, each in zip(("", *args), args, strict=False):
+            if not each or (each.startswith("--") and each.endswith("=")):  # as a path it would be this folder
+                where = f", {each or f'after {before}'}" if each or before.startswith("-") else ""
+                raise typer.BadParameter(f"an empty argument{where}: a variable of the shell that is not set?", ctx)
+        found: list[str] = super().parse_args(ctx, args)
+        return found
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Open-vocabulary segmentation with GEM (CVPR 2024), fast.",
     no_args_is_help=True,
     add_completion=False,

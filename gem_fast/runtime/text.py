@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from ..errors import ExportError
+from ..tokenizer_file import read_tokenizer
 from ..word_encoder import WordEncoder
 from .facts import TextFacts
 from .graph import Graph
@@ -20,9 +20,9 @@ class TextTokenizer:
 
     def __init__(self, path: Path, facts: TextFacts) -> None:
         try:
-            self.tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # `tokenizers` raises plain Exception
-            raise ExportError(f"{path} can't be read as a tokenizer: {error}") from error
+            self.tokenizer = read_tokenizer(path)
+        except ValueError as error:
+            raise ExportError(f"{path} {error}") from error
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
         self.context, self.unescaped = facts.context_length, facts.unescaped

@@ -26,8 +26,14 @@ _TEXT = _BOTH | {
     *("pad_id", "eos_id", "no_causal_mask", "proj_bias", "proj_type"),
     *(f"hf_{name}" for name in ("model_name", "model_pretrained", "proj_type", "pooler_type")),
 }
+_FLAGS = {
+    *("custom_text", "quick_gelu", "nonscalar_logit_scale", "output_tokens", "final_ln_after_pool", "qk_norm"),
+    *("scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc", "no_ln_pre", "embed_cls"),
+    *("no_causal_mask", "proj_bias", "timm_proj_bias"),
+}
 _MOST_LAYERS = 1 << 10  # more would take for ever to make, even without memory for them
 _LARGEST = 1 << 24
+_BOOLEAN = (bool, NoneType)
 
 
 def is_own_vision(model_cfg: dict[str, Any]) -> bool:
@@ -42,8 +48,10 @@ def check_config(name: str, model_cfg: dict[str, Any]) -> None:
     for where, config, known in (("model", model_cfg, _MODEL), ("vision", vision, _VISION), ("text", text, _TEXT)):
         if unknown := [str(setting)[:40] for setting in config if setting not in known]:
             raise ModelError(f"{name}: its {where} config has settings that are not known here: {', '.join(unknown)}")
+    flags = [(each, value) for config in (model_cfg, vision, text) for each, value in config.items() if each in _FLAGS]
     numbers = {each: model_cfg.get(each) for each in ("init_logit_scale", "init_logit_bias")}
     faults = [*_whole({"embed_dim": model_cfg["embed_dim"]})]
+    faults += [f"{each}={value!r}, not true or false"[:100] for each, value in flags if type(value) not in _BOOLEAN]
     faults += [f"{each}={value!r}"[:100] for each, value in numbers.items() if not _positive(value or 0, -_LARGEST)]
     if is_own_vision(model_cfg):
         faults += _vision_faults(vision, SIGLIP in model_cfg) or _tower_faults(vision, 768, model_cfg)

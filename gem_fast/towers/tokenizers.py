@@ -1,5 +1,6 @@
 """Tokenizers from files: Hugging Face's `tokenizer.json`, or BERT's `vocab.txt`."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from .folders import read_config
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+_LOCK = threading.Lock()  # truncation is a setting of a tokenizer, which threads share
 _LARGEST = 256 << 20  # bytes of a file: one of 901,629 tokens takes a third of it
 NAMES = ("tokenizer.json", "vocab.txt")
 _PADS = ("[PAD]", "<pad>")
@@ -47,14 +49,15 @@ class FileTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a cleaned text alone, however long it is."""
-        self.tokenizer.no_truncation()
-        with _told():
+        with _LOCK, _told():
+            self.tokenizer.no_truncation()
             return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        self.tokenizer.enable_truncation(self.context_length)
-        with _told():
-            found = self.tokenizer.encode_batch([self.clean_fn(text) for text in texts])
+        cleaned = [self.clean_fn(text) for text in texts]
+        with _LOCK, _told():
+            self.tokenizer.enable_truncation(self.context_length)
+            found = self.tokenizer.encode_batch(cleaned)
         ids = torch.full((len(found), self.context_length), self.padding[1], dtype=torch.long, device="cpu")
         for row, encoding in zip(ids, found, strict=True):
             row[: len(encoding.ids)] = torch.tensor(encoding.ids, dtype=torch.long, device="cpu")
@@ -117,29 +120,26 @@ def find_tokenizer(folder: Path) -> Path | None:
 
 def _read(file: Path, beside: dict[str, Any], label: str) -> "Tokenizer":
     try:
-        from tokenizers import Tokenizer
+        from ..tokenizer_file import read_tokenizer
+
+        return _word_piece(file, beside) if file.suffix == ".txt" else read_tokenizer(file)
     except ImportError as error:
         raise missing_extra("this model's tokenizer", "runtime", error) from error
-    if file.suffix == ".txt":
-        return _word_piece(file, beside, label)
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # `tokenizers` raises plain Exception
-        raise ModelError(f"{label} can't be read as a tokenizer: {str(error)[:200]}") from error
-    return tokenizer
+    except ValueError as error:
+        raise ModelError(f"{label} {error}") from error
 
 
-def _word_piece(file: Path, beside: dict[str, Any], label: str) -> "Tokenizer":
-    """BERT's tokenizer of a list of tokens, one a line, with the settings beside it."""
+def _word_piece(file: Path, beside: dict[str, Any]) -> "Tokenizer":
+    """BERT's tokenizer of a list of tokens, one a line, with the settings beside it; ValueError as `read_tokenizer`."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
     try:
         words = [line.rstrip("\n") for line in file.open(encoding="utf-8")]
     except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{label} can't be read: {str(error)[:100]}") from error
+        raise ValueError(f"can't be read: {str(error)[:100]}") from error
     vocabulary = {word: index for index, word in enumerate(words)}
     if missing := [token for token in ("[UNK]", "[SEP]", "[PAD]", "[CLS]") if token not in vocabulary]:
-        raise ModelError(f"{label} is no vocab.txt of BERT: it lacks {', '.join(missing)}")
+        raise ValueError(f"is no vocab.txt of BERT: it lacks {', '.join(missing)}")
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
     tokenizer.add_special_tokens([token for token in _BERT.values() if token in vocabulary])
     tokenizer.normalizer = normalizers.BertNormalizer(

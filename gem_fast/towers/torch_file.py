@@ -38,8 +38,10 @@ class TorchFile:
         elements: int = prod(stored.shape)
         count = storage.size * _dtype(storage.dtype).itemsize // dtype.itemsize
         last = stored.offset + sum((n - 1) * step for n, step in zip(stored.shape, stored.strides, strict=True))
-        if elements > count or (elements and last >= count):
+        if elements and last >= count:
             raise damaged("a tensor reaches beyond its storage")
+        if elements > count:
+            raise UnreadableError("has an expanded tensor, of more numbers than it stores: save it .contiguous()")
         if not elements:
             return torch.empty(stored.shape, dtype=dtype)
         place = self.places[storage.key]

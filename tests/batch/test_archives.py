@@ -278,6 +278,14 @@ class TestTables:
         (reason,) = read([path]).values()
         assert "damaged (" in reason
 
+    def test_parquet_of_missing_rows_without_end(self, tmp_path):
+        """A few bytes tell of any number of rows that have neither image nor key."""
+        missing = pa.table({"image": pa.nulls(1 << 20, pa.binary()), "key": pa.nulls(1 << 20, pa.string())})
+        path = tmp_path / "t.parquet"
+        pq.write_table(missing, path)
+        size = path.stat().st_size
+        assert read([path]) == {str(path): f"{path}: damaged (1,048,576 rows in {size:,} bytes)"}
+
     @pytest.mark.parametrize("kind", ["parquet", "stream"])
     def test_a_column_whose_name_is_no_utf_8(self, tmp_path, table, kind, folder):
         path = self.write(tmp_path / ("t.parquet" if kind == "parquet" else "t.arrow"), table, kind)

@@ -199,7 +199,7 @@ class TestCommand:
         exported()  # while nothing is missing
         monkeypatch.delitem(sys.modules, "gem_fast.runtime")
         monkeypatch.setitem(sys.modules, "tokenizers", None)
-        for name in [name for name in sys.modules if name.startswith("gem_fast.runtime.")]:
+        for name in [name for name in sys.modules if name.startswith(("gem_fast.runtime.", "gem_fast.tokenizer_file"))]:
             monkeypatch.delitem(sys.modules, name)
         done = run()
         assert done.exit_code == 2

@@ -139,6 +139,8 @@ class TestLocalDir:
             ("text", {"tokenizer_kwargs": {"bpe_path": "/etc/hosts"}}, "its tokenizer has the settings bpe_path"),
             ("text", {"context_length": 0}, "its texts have a context_length of 0"),
             ("text", {"ls_init_value": "large"}, "ls_init_value='large'"),
+            ("text", {"no_causal_mask": "false"}, "no_causal_mask='false', not true or false"),
+            ("vision", {"no_ln_pre": 1}, "no_ln_pre=1, not true or false"),
             ("vision", {"patch_size": 0}, "patch_size is 0, not a whole number above 0"),
             ("vision", {"head_width": 40}, "its heads do not share a width of 128"),
             ("vision", {"width": 2**23, "patch_size": 2**23}, "no model can be made of its config"),

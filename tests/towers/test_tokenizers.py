@@ -1,9 +1,11 @@
 """Tokenizers of files against the libraries' own, and files that are none."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from tokenizers import Regex, normalizers
 
 from gem_fast import ModelError
 from gem_fast.towers.model_tokenizer import tokenizer_of
@@ -133,6 +135,37 @@ class TestRefusals:
             (tmp_path / name).write_text(content)
             with pytest.raises(ModelError, match=name):
                 file_tokenizer(tmp_path / name, 12)
+
+    @pytest.mark.parametrize(
+        ("rules", "refused"),
+        [
+            ([normalizers.Replace("a", "aa")] * 16, False),
+            ([normalizers.Replace("a", "aa")] * 40, True),
+            ([normalizers.Replace("aa", "aa"), normalizers.Replace("  ", " ")] * 40, False),
+            ([normalizers.Replace(Regex("x*"), "x" * 300)] * 2, True),
+            ([normalizers.Replace(Regex("[0-9]|\\s+"), " ")] * 40, False),
+            ([normalizers.Replace(Regex(""), "x")] * 40, True),
+            ([normalizers.Prepend("▁" * 300), normalizers.Sequence([normalizers.Prepend("▁" * 300)])], True),
+        ],
+        ids=range(7),
+    )
+    def test_rules_that_make_a_text_longer_and_longer(self, tmp_path, rules, refused):
+        made = word_tokenizer()
+        made.normalizer = normalizers.Sequence(rules)
+        made.save(str(tmp_path / "tokenizer.json"))
+        if not refused:
+            assert file_tokenizer(tmp_path, 12)(["cat"]).shape == (1, 12)
+            return
+        with pytest.raises(ModelError, match="it makes texts more than 65,536 times as long"):
+            file_tokenizer(tmp_path, 12)
+
+    def test_threads_do_not_cut_each_others_texts(self, words):
+        tokenizer, text = file_tokenizer(words, 4), " ".join(["cat"] * 50)
+        with ThreadPoolExecutor(4) as pool:
+            counts = pool.map(
+                lambda n: len(tokenizer.encode(text)) if n % 2 else tokenizer([text]).shape[1], range(400)
+            )
+            assert set(counts) == {50, 4}
 
     def test_files_of_another_model(self, words):
         with pytest.raises(ModelError, match=r"has 14 tokens, and the model knows 10"):

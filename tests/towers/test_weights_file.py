@@ -155,7 +155,7 @@ class TestBombs:
 
     def test_a_tensor_that_repeats_its_storage(self, tmp_path):
         write_archive(tmp_path / "w.pt", tensor_pickle(4, shape=1 << 40, stride=0), bytes(16))
-        with pytest.raises(ModelError, match="a tensor reaches beyond its storage"):
+        with pytest.raises(ModelError, match=r"has an expanded tensor.*\.contiguous\(\)"):
             read_weights(tmp_path / "w.pt")
 
     def test_a_legacy_file_that_claims_more(self, tmp_path):
