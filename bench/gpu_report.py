@@ -19,11 +19,11 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 from gem_fast.kernels import triton_host
+from gem_fast.kernels.activation import triton_quick_gelu
 from gem_fast.kernels.attention.triton.tiles import FAMILIES, Tile, entries_of, split_width
 from gem_fast.kernels.decoding import triton_heatmaps
 from gem_fast.kernels.decoding.triton_labels import CLASSES, PIXELS, WARPS
 from gem_fast.kernels.launches import Launches
-from gem_fast.kernels.quick_gelu import triton_quick_gelu
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from gem_fast.towers.vision_config import VisionConfig
@@ -44,7 +44,7 @@ KERNELS = {
     "resident": (f"{ATTENTION}.resident", "resident_kernel"),
     "layer_norm": ("layer_norm.kernel", "layer_norm_kernel"),
     "add_layer_norm": ("layer_norm.kernel", "layer_norm_kernel"),
-    "quick_gelu": ("quick_gelu.kernel", "quick_gelu_kernel"),
+    "quick_gelu": ("activation.kernel", "quick_gelu_kernel"),
     "unit_rows": ("unit_rows.kernel", "unit_rows_kernel"),
     "labels": ("decoding.labels_kernel", "labels_kernel"),
     "extremes": ("decoding.heatmaps_kernel", "extremes_kernel"),

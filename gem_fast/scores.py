@@ -1,8 +1,9 @@
 """Cosine scores of patches with classes, at patch resolution."""
 
 import torch
-from gem_fast.kernels import linear
 from torch import Tensor
+
+from gem_fast.kernels.linear import linear_of_each
 
 
 def score_patches(patches: Tensor, words: Tensor, groups: list[int]) -> Tensor:
@@ -42,11 +43,7 @@ def surgery_scores(patches: Tensor, images: Tensor, words: Tensor, groups: list[
 def _cosines(patches: Tensor, words: Tensor) -> Tensor:
     """Of patches `[B, h, w, E]` and words `[T, E]`, `[B, T, h, w]`."""
     words = words.to(patches.device, patches.dtype)
-    if patches.device.type != "cpu" or torch.compiler.is_compiling():
-        return torch.einsum("bhwe,te->bthw", patches, words)
-    # Image by image: each is the weight of a product, whose bits are those of any number of words and threads.
-    each = [linear(words, image) for image in patches.flatten(1, 2)]
-    return torch.stack(each).unflatten(2, patches.shape[1:3])
+    return linear_of_each(words, patches.flatten(1, 2)).unflatten(2, patches.shape[1:3])
 
 
 def _of_classes(scores: Tensor, groups: list[int]) -> Tensor:

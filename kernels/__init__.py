@@ -3,12 +3,12 @@
 Nothing here knows of models or files. Importing this package never touches a device.
 """
 
+from .activation import quick_gelu, silu_gate
 from .attention import pair_attention, query_key_attention, self_self_attention
 from .decoding import decode_heatmaps, decode_labels
 from .int8 import int8_linear, int8_mlp
 from .layer_norm import add_layer_norm, layer_norm_and_temperature
 from .linear import linear, prepacked
-from .quick_gelu import quick_gelu
 from .unit_rows import unit_rows
 
 __all__ = [
@@ -24,5 +24,6 @@ __all__ = [
     "query_key_attention",
     "quick_gelu",
     "self_self_attention",
+    "silu_gate",
     "unit_rows",
 ]

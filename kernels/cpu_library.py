@@ -13,7 +13,7 @@ import torch  # its OpenMP runtime is what the library's undefined GOMP_parallel
 PATHS = ("avx512_bf16", "avx512", "avx2")  # as the library numbers them, the fastest first
 VARIABLE = "GEM_FAST_CPU"  # names the most that kernels may take of `PATHS`
 _VNNI, _FAST_BFLOAT16, _PANELS = 3, 4, 5  # as `gem_fast_supports` numbers them
-_INTERFACE = 5  # of the library, as `gem_fast_interface` tells it
+_INTERFACE = 6  # of the library, as `gem_fast_interface` tells it
 _MOST = os.environ.get(VARIABLE) or PATHS[0]
 
 

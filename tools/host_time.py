@@ -19,11 +19,11 @@ import torch
 import triton
 from gem_fast.bench.tables import markdown_table
 from gem_fast.kernels import first_use, triton_host, triton_kernel
+from gem_fast.kernels.activation import quick_gelu
 from gem_fast.kernels.attention import pair_attention, self_self_attention
 from gem_fast.kernels.attention.triton import tiles
 from gem_fast.kernels.backends import OPERATIONS
 from gem_fast.kernels.layer_norm import add_layer_norm
-from gem_fast.kernels.quick_gelu import quick_gelu
 from gem_fast.kernels.unit_rows import unit_rows
 from torch import Tensor
 from triton.backends.compiler import GPUTarget

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gem_fast.kernels.linear import linear_of_each
+
 from .layer import Linear
 
 POOLINGS = ("head", "value")  # what a patch's embedding can be
@@ -38,10 +40,9 @@ class AttentionPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens [B, N, C] after the last LayerNorm, to what is one for the image, [B, inner]."""
-        key, value = (each(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for each in (self.key, self.value))
-        query = self.query.view(1, self.heads, 1, -1).expand(len(x), -1, -1, -1)
-        pooled = F.scaled_dot_product_attention(query, key, value)  # [B, H, 1, D]
-        return self.finish(self.out(pooled.flatten(1)))
+        key, value = self.key(x), self.value(x)
+        attend = _by_products if x.device.type == "cpu" and not torch.compiler.is_compiling() else _by_torch
+        return self.finish(self.out(attend(self.query.unflatten(0, (self.heads, -1)), key, value)))
 
     def of_each(self, x: Tensor, pooling: str) -> Tensor:
         """Tokens [B, N, C] to [B, N, inner]: as if each were an image's only one, or what the attention adds up."""
@@ -51,3 +52,21 @@ class AttentionPool(nn.Module):
     def finish(self, pooled: Tensor) -> Tensor:
         normed = self.norm(pooled)
         return pooled + self.mlp_out(self.mlp_in(normed)) if self.has_mlp else normed
+
+
+def _by_torch(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """What a query [H, D] attends to in keys and values [B, N, H*D], [B, H*D]."""
+    key, value = (each.unflatten(-1, query.shape).transpose(1, 2) for each in (key, value))
+    pooled = F.scaled_dot_product_attention(query[None, :, None].expand(len(key), -1, -1, -1), key, value)
+    return pooled.flatten(1)
+
+
+def _by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The same by products of single images, in float32 or wider: torch cuts the tokens by the number of threads."""
+    wide = torch.promote_types(query.dtype, torch.float32)
+    heads, width = query.shape
+    queries = torch.block_diag(*(query.to(wide) * width**-0.5))  # [H, H*D]
+    weights = torch.softmax(linear_of_each(queries, key.to(wide)), dim=-1)  # [B, H, N]
+    attended = linear_of_each(weights, value.to(wide).transpose(1, 2))  # of each head all of the value, [B, H, H*D]
+    own = attended.unflatten(2, (heads, width)).diagonal(dim1=1, dim2=2)  # [B, D, H]
+    return own.transpose(1, 2).flatten(1).to(value.dtype)

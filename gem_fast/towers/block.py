@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gem_fast.kernels import add_layer_norm, linear, query_key_attention
+from gem_fast.kernels import add_layer_norm, linear, query_key_attention, silu_gate
 from gem_fast.kernels.layer_norm import Normed
 
 from .layer import Linear, in_turn
@@ -83,5 +82,5 @@ class Block(nn.Module):
         """The block's second half."""
         x, y, *_ = normed(self.ln_2, tokens, backend=backend)
         if self.gated:
-            return Sum(x, self.mlp_out(self.mlp_norm(F.silu(self.mlp_gate(y)) * self.mlp_in(y, backend))))
+            return Sum(x, self.mlp_out(self.mlp_norm(silu_gate(self.mlp_gate(y), self.mlp_in(y, backend), backend))))
         return Sum(x, in_turn(self.mlp_in, self.mlp_out, y, backend))

@@ -6,10 +6,9 @@ Tokens, LayerNorm and sums stay float32, and so do the embedding of patches and 
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gem_fast.kernels import int8_linear, int8_mlp
+from gem_fast.kernels import int8_linear, int8_mlp, silu_gate
 from gem_fast.kernels.cpu_library import faster_dtype
 from gem_fast.kernels.int8 import PANEL, Int8Weight, quantize_weight
 
@@ -106,7 +105,7 @@ class Int8Block(Block):
             return Sum(int8_mlp(*given, first, second, self.activation, backend=self.backend))
         x, y, *_ = normed(self.ln_2, tokens, backend=backend)
         gate, inner = (layer(y, backend=self.backend) for layer in (self.mlp_gate, self.mlp_in))
-        return Sum(x, self.mlp_out(self.mlp_norm(F.silu(gate) * inner), backend=self.backend))
+        return Sum(x, self.mlp_out(self.mlp_norm(silu_gate(gate, inner, self.backend)), backend=self.backend))
 
     def check_move(self, fn: Callable[[Tensor], Tensor]) -> None:
         probe = fn(torch.zeros(1, dtype=torch.float32, device="cpu"))

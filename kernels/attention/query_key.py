@@ -13,8 +13,9 @@ from .self_self import check_qkv
 def query_key_attention(qkv: Tensor, backend: str | None = None) -> Tensor:
     """softmax(q kᵀ/√D) v of qkv `[B, N, 3, H, D]` to `[B, N, H*D]`.
 
-    The native kernel serves if `backend` (or `GEM_FAST_BACKEND`) names `"cpu"`, or leaves the choice and there are
-    tokens enough; all else is `scaled_dot_product_attention`, which is at home on every device.
+    The native kernel serves if `backend` (or `GEM_FAST_BACKEND`) names `"cpu"` or leaves the choice; all else is
+    `scaled_dot_product_attention`, which is at home on every device. On a CPU its bits for few tokens depend on the
+    number of threads.
 
     Raises:
         ValueError: qkv has another shape or type, or `backend` does not exist or can't serve.
@@ -30,14 +31,9 @@ def sdpa(qkv: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
 
-def _pays(qkv: Tensor) -> bool:
-    """Whether there are tokens enough to make up for packing them, as measured; a graph is for any number of them."""
-    return torch.compiler.is_compiling() or qkv.shape[1] >= (48 if qkv.dtype == torch.float32 else 32)
-
-
 OPERATION = operation(
     "query_key_attention",
-    Backend("cpu", query_key_cpu, why_not_tokens, _pays),
+    Backend("cpu", query_key_cpu, why_not_tokens),
     Backend("sdpa", sdpa),
     example=lambda dtype, device: (torch.empty(1, 785, 3, 12, 64, dtype=dtype, device=device),),
 )

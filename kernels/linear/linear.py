@@ -9,8 +9,8 @@ import platform
 
 import torch
 import torch.nn.functional as F
+from gem_fast.kernels.activation.quick_gelu import quick_gelu
 from gem_fast.kernels.gradients import wants_gradient
-from gem_fast.kernels.quick_gelu import quick_gelu
 from torch import Tensor
 
 from .panels import ACTIVATIONS, Panels, panels_linear, panels_mlp, pays_in_one_pass, why_not
@@ -62,6 +62,13 @@ def linear(
         # MKL's bits depend on the number of rows: images are taken one by one.
         return torch.stack([activate(F.linear(image, weight, bias), activation, backend) for image in x])
     return activate(F.linear(x, weight, bias), activation, backend)
+
+
+def linear_of_each(x: Tensor, weights: Tensor) -> Tensor:
+    """`x @ weights[b].T` of each image b by itself, `[B, R, O]`: x `[R, I]` or `[B, R, I]`, weights `[B, O, I]`."""
+    if weights.device.type != "cpu" or torch.compiler.is_compiling():
+        return x @ weights.transpose(-2, -1)
+    return torch.stack([linear(*each) for each in zip(x.expand(len(weights), -1, -1), weights, strict=True)])
 
 
 def mlp(

@@ -7,7 +7,7 @@
 namespace gem_fast {
 namespace {
 
-enum class Activation : int { none = -1, gelu, gelu_tanh, quick_gelu };
+enum class Activation : int { none = -1, gelu, gelu_tanh, quick_gelu, silu };
 
 // Of Abramowitz and Stegun, 7.1.26, the highest power first.
 constexpr float ERF[] = {1.061405429f, -1.453152027f, 1.421413741f, -0.284496736f, 0.254829592f};
@@ -20,8 +20,13 @@ struct Activations {
 
     static GEM_INLINE Vec exp2(Vec x) { return Isa::exp2(x, EXP2_FLOAT32); }
 
-    // x · sigmoid(s), with s times -log2(e).
-    static GEM_INLINE Vec gated(Vec x, Vec minus_s) { return Isa::div(x, Isa::add(Isa::set(1), exp2(minus_s))); }
+    // x · sigmoid(s), with s times -log2(e); from 2^128 on, where floats end, the sigmoid is 0.
+    static GEM_INLINE Vec gated(Vec x, Vec minus_s) {
+        const Vec share = Isa::div(x, Isa::add(Isa::set(1), exp2(minus_s)));
+        return Isa::select(Isa::at_least(minus_s, Isa::set(128)), Isa::mul(x, Isa::zero()), share);
+    }
+
+    static GEM_INLINE Vec silu(Vec x) { return gated(x, Isa::mul(x, Isa::set(-LOG2_OF_E))); }
 
     static GEM_INLINE Vec quick_gelu(Vec x) { return gated(x, Isa::mul(x, Isa::set(-1.702f * LOG2_OF_E))); }
 
@@ -55,6 +60,7 @@ struct Activations {
             case Activation::gelu: return apply<gelu>(row, padded);
             case Activation::gelu_tanh: return apply<gelu_tanh>(row, padded);
             case Activation::quick_gelu: return apply<quick_gelu>(row, padded);
+            case Activation::silu: return apply<silu>(row, padded);
         }
     }
 };

@@ -2,7 +2,7 @@
 extern "C" {
 
 // Changes with any function of the library, so that one from older sources is told apart.
-int gem_fast_interface() { return 5; }
+int gem_fast_interface() { return 6; }
 
 // 1 if the CPU runs the path: 0 AVX-512 BF16, 1 AVX-512, 2 AVX2, 3 AVX-512 VNNI, the feature sets of target.h; 4
 // AVX-512 BF16 at twice the rate of float32, which AMD's CPUs have and Intel's have not; 5 AVX-512 on a CPU of Intel.

@@ -12,10 +12,10 @@ if os.environ.get("TRITON_INTERPRET"):
 
 import triton.language as tl  # noqa: E402 - without Triton it can't be imported
 from gem_fast.kernels import decode_heatmaps, decode_labels, triton_kernel  # noqa: E402
+from gem_fast.kernels.activation import quick_gelu  # noqa: E402
 from gem_fast.kernels.attention import pair_attention, pairs, self_self_attention  # noqa: E402
 from gem_fast.kernels.decoding import triton_labels  # noqa: E402
 from gem_fast.kernels.layer_norm import add_layer_norm  # noqa: E402
-from gem_fast.kernels.quick_gelu import quick_gelu  # noqa: E402
 from gem_fast.kernels.triton_kernel import Launch, TritonKernel, remembered  # noqa: E402
 from gem_fast.kernels.unit_rows import unit_rows  # noqa: E402
 from triton.compiler import CompiledKernel  # noqa: E402

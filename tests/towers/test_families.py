@@ -7,6 +7,7 @@ from collections import Counter
 import open_clip
 import pytest
 import torch
+from gem_fast.kernels.cpu_library import why_missing, why_no_vnni
 
 import gem_fast
 from gem_fast import ModelError
@@ -67,6 +68,29 @@ def test_embeddings_are_those_of_open_clip(folder, name):
     assert error(images, clip.encode_image(pixels(SHAPES["trained"]), normalize=True)) < 1e-5
     for ids in (tokens(name), tokens(name)[:2]):  # one that fills the context is among them, and not
         assert error(embed_tokens(model.text.tower, ids), clip.encode_text(ids, normalize=True)) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_bits_are_those_of_the_image_alone_by_any_threads(folder, threads, name, dtype):
+    if missing := why_no_vnni() if dtype == "int8" else why_missing():
+        pytest.skip(missing)
+    model = gem_fast.load(folder(name), dtype=dtype)
+
+    def features(images):
+        found = model.features(images, original=True)
+        return found.patches, found.original_patches, found.original_class
+
+    for h, w in ((1, 1), (2, 3), (5, 7), (9, 8)):
+        side = model.vision.config.patch_size
+        images = pixels((3, h * side, w * side))
+        threads(1)
+        alone = [torch.cat(parts) for parts in zip(*(features(image[None]) for image in images), strict=True)]
+        for count, batch in ((2, 1), (1, 3), (2, 3)):
+            threads(count)
+            found = zip(*map(features, images.split(batch)), strict=True)
+            for own, parts in zip(alone, found, strict=True):
+                assert torch.equal(own, torch.cat(parts)), f"{h}×{w}, {count} threads, batches of {batch}"
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -7,7 +7,7 @@ from gem_fast.kernels.triton_kernel import Launch, TritonKernel, remembered
 from torch import Tensor
 
 BLOCK = 2048  # elements of a program: sixteen a thread
-_KERNEL = TritonKernel("quick_gelu.kernel", "quick_gelu_kernel")
+_KERNEL = TritonKernel("activation.kernel", "quick_gelu_kernel")
 
 
 def why_not(x: Tensor) -> str | None:

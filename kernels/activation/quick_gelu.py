@@ -5,6 +5,9 @@ from gem_fast.kernels.backends import Backend, operation
 from gem_fast.kernels.first_use import random_tensors
 from torch import Tensor
 
+from .cpu import pays as pays_on_cpu
+from .cpu import quick_gelu_cpu
+from .cpu import why_not as why_not_on_cpu
 from .triton_quick_gelu import pays, triton_quick_gelu, why_not
 
 
@@ -13,8 +16,8 @@ def quick_gelu(x: Tensor, backend: str | None = None) -> Tensor:
 
     Args:
         x: floating, of any shape; not to be read any more.
-        backend: `"triton"`, in one launch and in place, or `"sdpa"` for torch's own operations; None is what
-            `GEM_FAST_BACKEND` names, else Triton on a GPU where it serves.
+        backend: `"cpu"` or `"triton"`, in one pass and in place, or `"sdpa"` for torch's own operations; None is what
+            `GEM_FAST_BACKEND` names, else the fastest that serves.
 
     Raises:
         ValueError: `backend` does not exist, or can't serve; the message says why.
@@ -30,6 +33,7 @@ def plain(x: Tensor) -> Tensor:
 
 OPERATION = operation(
     "quick_gelu",
+    Backend("cpu", quick_gelu_cpu, why_not_on_cpu, pays_on_cpu),
     Backend("triton", triton_quick_gelu, why_not, pays, trials=lambda *where: [random_tensors(*where, (3, 7, 700))]),
     Backend("sdpa", plain),
     example=lambda dtype, device: (torch.empty(1, 785, 3072, dtype=dtype, device=device),),
