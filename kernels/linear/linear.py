@@ -132,6 +132,8 @@ def _serves(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         x.device.type == "cpu"
         and not torch.compiler.is_compiling()  # first: a size that a traced program compares is fixed in it
         and x.is_contiguous()
+        and x.shape[-1:] == weight.shape[1:] != (0,)  # torch tells what does not fit
+        and (bias is None or bias.shape == weight.shape[:1])
         and all(t.dtype == x.dtype for t in tensors)
         and not wants_gradient(*tensors)
         and _onednn(x.dtype)

@@ -161,6 +161,21 @@ class TestWhatOnednnTakes:
         with pytest.raises(RuntimeError, match="dtype"):
             linear(x.bfloat16(), prepacked(weight), bias)
 
+    @pytest.mark.parametrize("packed", [False, pytest.param(True, marks=prepacks)])
+    def test_what_does_not_fit_is_told_by_torch(self, packed):
+        x, weight, bias = operands(50, 96, 288, torch.float32)
+        weight = prepacked(weight) if packed else weight
+        for given in ((x[:, :5].contiguous(), weight), (x[:1, :5].contiguous(), weight)):
+            with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+                linear(*given)
+        with pytest.raises(RuntimeError, match="expand"):
+            linear(x, weight, bias[:7])
+
+    def test_nothing_to_add_up_is_the_bias(self):
+        x, weight, bias = torch.ones(3, 0), torch.ones(5, 0), torch.arange(5.0)
+        assert torch.equal(linear(x, weight, bias), bias.expand(3, 5))
+        assert linear(torch.ones(3, 4), torch.ones(0, 4)).shape == (3, 0)
+
     def test_exported_programs_hold_torchs_operators_alone(self):
         class Layer(torch.nn.Module):
             def forward(self, x, weight, bias):
