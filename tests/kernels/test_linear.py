@@ -165,9 +165,9 @@ class TestWhatOnednnTakes:
     def test_what_does_not_fit_is_told_by_torch(self, packed):
         x, weight, bias = operands(50, 96, 288, torch.float32)
         weight = prepacked(weight) if packed else weight
-        for given in ((x[:, :5].contiguous(), weight), (x[:1, :5].contiguous(), weight)):
+        for rows in (50, 1):
             with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-                linear(*given)
+                linear(x[:rows, :5].contiguous(), weight)
         with pytest.raises(RuntimeError, match="expand"):
             linear(x, weight, bias[:7])
 

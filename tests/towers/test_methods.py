@@ -55,8 +55,9 @@ def test_float32_agrees_with_float64(name, method, B, h, w, backend):
     assert error(patches.flatten(1, 2), truth(name, method, *shape)) < 2e-6
 
 
-@pytest.mark.parametrize("method", ALL)
+@pytest.mark.parametrize("method", ["gem", "clip"])
 def test_float32_agrees_with_float64_on_a_whole_model(method):
+    """The others by hand: `methods_at_full_size.py`."""
     shape = (1, 224, 160)
     patches = ours("B16", method)(pixels(*shape)).patches
     assert error(patches.flatten(1, 2), truth("B16", method, *shape)) < 2e-6

@@ -55,6 +55,7 @@ MODELS = {
 def open_clip_visual(name):
     """An untrained vision tower in float32, its layer norms and scales away from their neutral start."""
     config = {k: v for k, v in MODELS[name].items() if k in ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")}
+    config["text_cfg"] = SMALL["text_cfg"]  # which nobody asks, and takes longer to make than it is worth
     torch.manual_seed(0)
     visual = open_clip.CLIP(**config).visual.eval().requires_grad_(False)
     for key, value in visual.named_parameters():
