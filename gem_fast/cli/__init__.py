@@ -23,7 +23,8 @@ class Commands(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         for before, each in zip(("", *args), args, strict=False):
-            if not each or (each.startswith("--") and each.endswith("=")):  # as a path it would be this folder
+            option, equals, value = each.partition("=")
+            if not each or (option.startswith("--") and equals and not value):  # as a path it would be this folder
                 where = f", {each or f'after {before}'}" if each or before.startswith("-") else ""
                 raise typer.BadParameter(f"an empty argument{where}: a variable of the shell that is not set?", ctx)
         found: list[str] = super().parse_args(ctx, args)
