@@ -145,9 +145,10 @@ class TestRefusals:
             ([normalizers.Replace(Regex("x*"), "x" * 300)] * 2, True),
             ([normalizers.Replace(Regex("[0-9]|\\s+"), " ")] * 40, False),
             ([normalizers.Replace(Regex(""), "x")] * 40, True),
+            ([normalizers.Replace(Regex("q"), "xy")] * 40, True),
             ([normalizers.Prepend("▁" * 300), normalizers.Sequence([normalizers.Prepend("▁" * 300)])], True),
         ],
-        ids=range(7),
+        ids=range(8),
     )
     def test_rules_that_make_a_text_longer_and_longer(self, tmp_path, rules, refused):
         made = word_tokenizer()
