@@ -4,6 +4,8 @@ Torch's own take several passes, and an element's bits depend on where it lies: 
 of what each thread does, are computed in another way.
 """
 
+import ctypes
+
 import torch
 from gem_fast.kernels.cpu_library import PATHS, call, choose_path, pointer, why_missing
 from gem_fast.kernels.gradients import wants_gradient
@@ -49,8 +51,9 @@ def silu_gate_cpu(gate: Tensor, x: Tensor, *, path: str | None = None) -> Tensor
 
 def _activate(x: Tensor, factor: Tensor | None, activation: int, path: str) -> None:
     if n := x.numel():
-        type_, threads = _TYPES.index(x.dtype), torch.get_num_threads()
-        call("gem_fast_activate", pointer(x), pointer(factor), n, activation, type_, PATHS.index(path), threads)
+        count = ctypes.c_int64(n)
+        numbers = (activation, _TYPES.index(x.dtype), PATHS.index(path), torch.get_num_threads())
+        call("gem_fast_activate", pointer(x), pointer(factor), count, *numbers)
 
 
 _OPERATOR = register(

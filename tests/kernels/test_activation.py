@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from gem_fast.kernels import linear, quick_gelu, silu_gate
+from gem_fast.kernels import cpu_library, linear, quick_gelu, silu_gate
 from gem_fast.kernels.activation.cpu import quick_gelu_cpu, silu_gate_cpu
 from gem_fast.kernels.cpu_library import paths
 
@@ -85,6 +85,19 @@ def test_what_it_serves_and_what_is_torchs():
     ):
         with pytest.raises(ValueError, match=f"silu_gate: the backend 'cpu' can't serve: .*{told}"):
             silu_gate(x.clone(), wrong, "cpu")
+
+
+def test_more_elements_than_an_int_holds(monkeypatch):
+    """Their number as the library gets it: plain numbers are C's int there."""
+    seen = []
+
+    class Library:
+        def gem_fast_activate(self, *arguments):
+            seen.append(arguments[2].value)
+
+    monkeypatch.setattr(cpu_library, "_LIBRARY", Library())
+    quick_gelu_cpu(torch.zeros(1).expand(2**32 + 3))
+    assert seen == [2**32 + 3]
 
 
 @EITHER
