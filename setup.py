@@ -8,14 +8,8 @@ from setuptools import Extension, find_packages, setup
 
 # These lie at the top of the repository and install as `gem_fast.kernels`, `gem_fast.export`, `gem_fast.bench`.
 MAPPED = ("kernels", "export", "bench")
-NATIVE = (
-    "activation",
-    "attention",
-    "decoding",
-    "int8",
-    "layer_norm",
-    "linear",
-)  # rooms of `kernels` with C++ of their own
+# Rooms of `kernels` with C++ of their own.
+NATIVE = ("activation", "attention", "decoding", "int8", "layer_norm", "linear")
 
 
 def packages() -> tuple[list[str], dict[str, str]]:

@@ -95,7 +95,8 @@ class Parquet:
     def rows(self, columns: Columns) -> Iterator[Rows]:
         """All rows, some at a time. TableError if one can't be read."""
         column, size = columns.path or columns.key, self._raw.seek(0, os.SEEK_END)
-        counts = [self._file.metadata.row_group(group).num_rows for group in range(self._file.metadata.num_row_groups)]
+        metadata = self._file.metadata
+        counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         if sum(counts) > size:  # missing ones, of which a few bytes may tell a billion
             raise TableError(f"damaged ({sum(counts):,} rows in {size:,} bytes)")
         for group, count in enumerate(counts):

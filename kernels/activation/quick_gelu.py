@@ -5,9 +5,7 @@ from gem_fast.kernels.backends import Backend, operation
 from gem_fast.kernels.first_use import random_tensors
 from torch import Tensor
 
-from .cpu import pays as pays_on_cpu
-from .cpu import quick_gelu_cpu
-from .cpu import why_not as why_not_on_cpu
+from . import cpu
 from .triton_quick_gelu import pays, triton_quick_gelu, why_not
 
 
@@ -33,7 +31,7 @@ def plain(x: Tensor) -> Tensor:
 
 OPERATION = operation(
     "quick_gelu",
-    Backend("cpu", quick_gelu_cpu, why_not_on_cpu, pays_on_cpu),
+    Backend("cpu", cpu.quick_gelu_cpu, cpu.why_not, cpu.pays),
     Backend("triton", triton_quick_gelu, why_not, pays, trials=lambda *where: [random_tensors(*where, (3, 7, 700))]),
     Backend("sdpa", plain),
     example=lambda dtype, device: (torch.empty(1, 785, 3072, dtype=dtype, device=device),),

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from gem_fast.kernels.backends import Backend, operation
 from torch import Tensor
 
-from .cpu import pays, silu_gate_cpu, why_not
+from . import cpu
 
 
 def silu_gate(gate: Tensor, x: Tensor, backend: str | None = None) -> Tensor:
@@ -34,5 +34,5 @@ def _example(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 OPERATION = operation(
-    "silu_gate", Backend("cpu", silu_gate_cpu, why_not, pays), Backend("sdpa", plain), example=_example
+    "silu_gate", Backend("cpu", cpu.silu_gate_cpu, cpu.why_not, cpu.pays), Backend("sdpa", plain), example=_example
 )

@@ -51,10 +51,10 @@ def linear(
         if not _PREPACKS and x.ndim == 3 and len(x) > 1:
             return torch.cat([linear(x[i : i + 1], weight, bias, activation, backend) for i in range(len(x))])
         fused, variant = _FUSED.get(activation, _FUSED[None])
-        if x.numel() == x.shape[-1]:  # a single row has bits of its own: it is taken as one of two
-            y: Tensor = torch.ops.mkldnn._linear_pointwise(torch.stack([x, x]), weight, bias, fused, [], variant)[0]
-        else:
-            y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, fused, [], variant)
+        single = x.numel() == x.shape[-1]  # a row that has bits of its own: it is taken as one of two
+        rows = torch.stack([x, x]) if single else x
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, fused, [], variant)
+        y = y[0] if single else y
         return y if activation in _FUSED else activate(y, activation, backend)
     if weight.is_mkldnn:  # for a gradient, say
         weight = weight.to_dense()

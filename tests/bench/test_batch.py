@@ -3,19 +3,12 @@
 from itertools import product
 
 import pytest
-import torch
 from gem_fast.bench import batch
 
 import gem_fast
 from gem_fast.demo import SAMPLES
 
-
-@pytest.fixture(autouse=True)
-def _threads():
-    """It sets torch's threads, as its process may."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("threads")  # it sets torch's, as its process may
 
 
 @pytest.mark.filterwarnings("ignore:this model's vocabulary")

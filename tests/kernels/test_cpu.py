@@ -118,17 +118,9 @@ def test_all_tokens_zero(path):
 
 @pytest.mark.parametrize("path", paths())
 @pytest.mark.parametrize("N", [1, 7, 8, 16, 40, 50, 97, 104])
-def test_nan_in_a_head_stays_in_that_head(path, N):
+def test_nan_in_a_head_stays_in_that_head(threads, path, N):
     """On one thread, so that the next head gets the scratch that it leaves."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        check_nan_stays(path, N)
-    finally:
-        torch.set_num_threads(before)
-
-
-def check_nan_stays(path, N):
+    threads(1)
     qkv = make_qkv(2, N, 2, 32, dtype=torch.bfloat16)
     clean = native(qkv, torch.tensor([3.0, 3.0]), path=path)
     qkv[0, 0, :, 1] = torch.nan

@@ -93,7 +93,7 @@ def test_the_most_inputs_do_not_overflow(backend):
 
 
 @backends
-def test_a_row_depends_on_nothing_else(backend):
+def test_a_row_depends_on_nothing_else(threads, backend):
     weight, bias = layer(100, 70)
     packed, x = quantize_weight(weight, bias), tokens(53, 100)
     whole = int8_linear(x, packed, backend=backend)
@@ -101,12 +101,8 @@ def test_a_row_depends_on_nothing_else(backend):
         assert torch.equal(int8_linear(x[first:last].contiguous(), packed, backend=backend), whole[first:last])
     assert torch.equal(int8_linear(x.view(1, 53, 100).expand(2, -1, -1), packed, backend=backend)[1], whole)
     assert torch.equal(int8_linear(x.T.contiguous().T, packed, backend=backend), whole)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(3)
-        assert torch.equal(int8_linear(x, packed, backend=backend), whole)
-    finally:
-        torch.set_num_threads(threads)
+    threads(3)
+    assert torch.equal(int8_linear(x, packed, backend=backend), whole)
 
 
 @backends

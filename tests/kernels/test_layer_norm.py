@@ -94,18 +94,15 @@ def test_nan_and_infinity_stay_in_their_token(path, poisoned):
 
 
 @native
-def test_a_token_has_the_same_bits_in_any_batch_and_on_any_number_of_threads():
+def test_a_token_has_the_same_bits_in_any_batch_and_on_any_number_of_threads(threads):
     x, branch, weight, bias, aside, _ = summed(3, 97, 700, torch.float32)
-    whole, threads = add_layer_norm(x, branch, weight, bias, 1e-5, 64, aside, backend="cpu"), torch.get_num_threads()
-    try:
-        for count in (1, 3):
-            torch.set_num_threads(count)
-            pair = aside[0][1:2], aside[1][1:2]
-            one = add_layer_norm(x[1:2], branch[1:2], weight, bias, 1e-5, 64, pair, backend="cpu")
-            for found, expected in zip(one, whole, strict=True):
-                assert torch.equal(found, expected[1:2])
-    finally:
-        torch.set_num_threads(threads)
+    whole = add_layer_norm(x, branch, weight, bias, 1e-5, 64, aside, backend="cpu")
+    for count in (1, 3):
+        threads(count)
+        pair = aside[0][1:2], aside[1][1:2]
+        one = add_layer_norm(x[1:2], branch[1:2], weight, bias, 1e-5, 64, pair, backend="cpu")
+        for found, expected in zip(one, whole, strict=True):
+            assert torch.equal(found, expected[1:2])
 
 
 @native

@@ -133,22 +133,18 @@ def test_rows_of_zero_tiny_and_huge_norm(way):
 @pytest.mark.parametrize("way", paths())
 @pytest.mark.parametrize(("pairs", "grid"), [("qq", None), ("kk", (12, 12)), ("qq+kk", None), ("qk", None)], ids=str)
 @pytest.mark.parametrize("size", [1, 8])
-def test_bits_depend_on_no_other_head_image_or_thread(way, pairs, grid, size):
+def test_bits_depend_on_no_other_head_image_or_thread(threads, way, pairs, grid, size):
     """A head that the symmetric kernel can't serve leaves the others as they are."""
-    dtype, before = types_of(way)[0], torch.get_num_threads()
-    qkv = make_qkv(145, size, B=3, H=1, dtype=dtype)
+    qkv = make_qkv(145, size, B=3, H=1, dtype=types_of(way)[0])
     qkv[1, 3, :2] *= 40
-    try:
-        results = []
-        for threads in (1, 2, 5):
-            torch.set_num_threads(threads)
-            results.append(run(way, qkv, pairs, grid=grid))
-            alone = [run(way, image[None], pairs, grid=grid)[0] for image in qkv]
-            assert torch.equal(torch.stack(alone), results[-1])
-        assert torch.equal(results[0], results[1])
-        assert torch.equal(results[0], results[2])
-    finally:
-        torch.set_num_threads(before)
+    results = []
+    for count in (1, 2, 5):
+        threads(count)
+        results.append(run(way, qkv, pairs, grid=grid))
+        alone = [run(way, image[None], pairs, grid=grid)[0] for image in qkv]
+        assert torch.equal(torch.stack(alone), results[-1])
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
 
 
 @pytest.mark.parametrize("way", paths())
