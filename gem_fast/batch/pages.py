@@ -1,115 +1,109 @@
-"""The pages of a Parquet column by their headers alone, so that none is inflated without a bound.
+"""What a Parquet file tells of its columns and their pages, so that none is inflated without a bound.
 
-Source: the Parquet format's `PageHeader`, in Thrift's compact protocol.
+pyarrow's own metadata of a column ends the process where a file's statistics contradict themselves.
+
+Source: the Parquet format's `parquet.thrift`.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from .columns import TableError
+from .thrift import ThriftError, read_struct
+
 LARGEST = 1 << 30  # bytes of a page
 _SMALL, _RATIO = 1 << 24, 200  # beyond the first no page of images is so many times what it is stored as
 _HEAD = 1 << 16  # bytes that hold a page's header, statistics included
-_DICTIONARY = 2
+_LARGEST_FOOTER = 1 << 26
+_DICTIONARY = 2  # a kind of pages
+_DELTA_BYTE_ARRAY = 7  # an encoding
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A column in a row group: where its pages lie."""
+
+    first: int
+    end: int
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """So many rows, and the columns that hold them in the schema's order, of which an encrypted one tells nothing."""
+
+    rows: int
+    chunks: list[Chunk | None]
 
 
 @dataclass(frozen=True)
 class Pages:
-    """What reading a column chunk takes: bytes of its largest page, of its dictionary, and why it can't be, if so."""
+    """What reading a column chunk takes: bytes of its largest page, and of what each batch of its rows may repeat."""
 
     largest: int = 0
-    dictionary: int = 0
-    refused: str | None = None
+    repeated: int = 0
 
 
-def look_through(file: BinaryIO, column: Any) -> Pages:
-    """The pages of a column chunk (pyarrow's metadata of it)."""
-    place = min(each for each in (column.dictionary_page_offset, column.data_page_offset) if each is not None)
-    end = place + column.total_compressed_size
-    largest = dictionary = 0
-    while place < end:
-        file.seek(place)
-        try:
-            fields, length = _header(file.read(_HEAD))
-        except (IndexError, ValueError):
-            return Pages(refused="a damaged header of a Parquet page")
-        kind, inflated, stored = (fields.get(each, 0) for each in (1, 2, 3))
-        if stored < 0 or inflated < 0 or (not stored and inflated):
-            return Pages(refused="a damaged header of a Parquet page")
+def row_groups(file: BinaryIO) -> list[RowGroup]:
+    """The row groups of a Parquet file, by its footer.
+
+    Raises:
+        TableError: the footer is damaged.
+    """
+    size = file.seek(0, os.SEEK_END)
+    try:
+        file.seek(size - 8)
+        length = int.from_bytes(file.read(4), "little")
+        if length > min(size - 8, _LARGEST_FOOTER):
+            raise ThriftError(f"{length:,} bytes")
+        file.seek(size - 8 - length)
+        footer, _ = read_struct(file.read(length))
+        return [_row_group(each) for each in footer[4]]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise TableError(f"damaged (its footer: {error})") from error
+
+
+def _row_group(told: dict[int, Any]) -> RowGroup:
+    return RowGroup(int(told[3]), [_chunk(column[3]) if 3 in column else None for column in told[1]])
+
+
+def _chunk(told: dict[int, Any]) -> Chunk:
+    data, dictionary = int(told[9]), int(told.get(11, 0))
+    first = dictionary if 0 < dictionary < data else data  # as Parquet's C++ library has it
+    return Chunk(first, first + int(told[7]))
+
+
+def look_through(file: BinaryIO, chunk: Chunk) -> Pages:
+    """The pages of a column chunk, by their headers alone.
+
+    Raises:
+        TableError: a page's header is damaged, or it takes more memory than a page of images does.
+    """
+    largest = repeated = 0
+    for kind, encoding, stored, inflated in _pages(file, chunk):
         if inflated > LARGEST or (inflated > _SMALL and inflated > _RATIO * stored):
-            return Pages(refused=f"a Parquet page that inflates {stored:,} bytes to {inflated:,}")
+            raise TableError(f"a Parquet page that inflates {stored:,} bytes to {inflated:,}")
         largest = max(largest, inflated)
-        dictionary = max(dictionary, inflated if kind == _DICTIONARY else 0)
-        place += length + stored
-    return Pages(largest, dictionary)
+        if kind == _DICTIONARY or encoding == _DELTA_BYTE_ARRAY:
+            repeated = max(repeated, inflated)
+    return Pages(largest, repeated)
 
 
-def _header(content: bytes) -> tuple[dict[int, int], int]:
-    """The whole numbers among a header's fields, and its length."""
-    reader = iter(content)
-    at = _Place(reader)
-    fields = at.struct(0)
-    return fields, at.count
-
-
-class _Place:
-    """Reads Thrift's compact protocol; StopIteration becomes a ValueError."""
-
-    def __init__(self, content: Iterator[int]) -> None:
-        self._content, self.count = content, 0
-
-    def _byte(self) -> int:
-        self.count += 1
-        value = next(self._content, None)
-        if value is None:
-            raise ValueError("cut off")
-        return value
-
-    def _varint(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self._byte()
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
-            if shift > 63:
-                raise ValueError("too long a number")
-
-    def struct(self, depth: int) -> dict[int, int]:
-        if depth > 8:
-            raise ValueError("too deep")
-        fields: dict[int, int] = {}
-        name = 0
-        while head := self._byte():
-            kind = head & 15
-            step = head >> 4
-            name = name + step if step else self._number()
-            value = self._value(kind, depth)
-            if isinstance(value, int):
-                fields[name] = value
-        return fields
-
-    def _number(self) -> int:
-        value = self._varint()
-        return (value >> 1) ^ -(value & 1)
-
-    def _value(self, kind: int, depth: int) -> Any:
-        if kind in (1, 2):  # true, false
-            return None
-        if kind == 3:
-            return self._byte()
-        if kind in (4, 5, 6):
-            return self._number()
-        if kind == 7:
-            return [self._byte() for _ in range(8)] and None
-        if kind == 8:
-            return [self._byte() for _ in range(self._varint())] and None
-        if kind in (9, 10):
-            head = self._byte()
-            count = head >> 4 if head >> 4 < 15 else self._varint()
-            return [self._value(head & 15, depth + 1) for _ in range(count)] and None
-        if kind == 12:
-            self.struct(depth + 1)
-            return None
-        raise ValueError("an unknown type")
+def _pages(file: BinaryIO, chunk: Chunk) -> Iterator[tuple[int, int | None, int, int]]:
+    """Each page's kind, encoding, and bytes as stored and inflated."""
+    place = chunk.first
+    try:
+        if place < 0:
+            raise ThriftError("its place")
+        while place < chunk.end:
+            file.seek(place)
+            header, length = read_struct(file.read(_HEAD))
+            kind, inflated, stored = int(header[1]), int(header[2]), int(header[3])
+            if stored < 0 or inflated < 0 or (not stored and inflated):
+                raise ThriftError("its sizes")
+            # Data pages tell it in their second field, those of version 2 in their fourth.
+            yield kind, header.get(5, {}).get(2, header.get(8, {}).get(4)), stored, inflated
+            place += length + stored
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        raise TableError(f"a damaged header of a Parquet page ({error})") from error

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import ImageError
 from .columns import Columns, TableError, as_bytes, has_bytes, texts_of
 from .contents import MAX_BYTES
-from .pages import Pages, look_through
+from .pages import Pages, look_through, row_groups
 from .remote import is_url, open_binary
 
 ENDINGS = (".parquet", ".arrow", ".feather")
@@ -42,8 +42,10 @@ class Row:
     def read(self) -> bytes:
         try:
             content = _open_table(self.table).image(self.group, self.row, self.column)
-        except TableError as error:
+        except ValueError as error:
             raise ImageError(f"{self.image}: {error}") from error
+        except IndexError as error:  # it was written anew since it was listed
+            raise ImageError(f"{self.image}: the table has no such row any more") from error
         if content is None:
             raise ImageError(f"{self.image}: the row has no image")
         if len(content) > MAX_BYTES:
@@ -86,6 +88,9 @@ class Parquet:
             self._raw if is_url(path) else path, buffer_size=1 << 20, pre_buffer=False, **limits
         )
         self.schema = self._file.schema_arrow
+        leaves = self._file.schema
+        self._paths = [leaves.column(index).path for index in range(len(leaves))]
+        self._groups = row_groups(self._raw)
         self._stream: _Stream | None = None
 
     @property
@@ -95,11 +100,10 @@ class Parquet:
     def rows(self, columns: Columns) -> Iterator[Rows]:
         """All rows, some at a time. TableError if one can't be read."""
         column, size = columns.path or columns.key, self._raw.seek(0, os.SEEK_END)
-        metadata = self._file.metadata
-        counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-        if sum(counts) > size:  # missing ones, of which a few bytes may tell a billion
-            raise TableError(f"damaged ({sum(counts):,} rows in {size:,} bytes)")
-        for group, count in enumerate(counts):
+        total = sum(group.rows for group in self._groups)
+        if total > size:  # missing ones, of which a few bytes may tell a billion
+            raise TableError(f"damaged ({total:,} rows in {size:,} bytes)")
+        for group, count in enumerate(each.rows for each in self._groups):
             if not count:
                 continue  # it need have no pages
             if column is None:
@@ -107,7 +111,7 @@ class Parquet:
                     yield Rows(group, first, [None] * min(count - first, 1 << 16))
                 continue
             pages = self._pages(group, column)
-            step = max(1, min(1 << 16, _INSIDE // max(1, pages.dictionary)))
+            step = max(1, min(1 << 16, _INSIDE // max(1, pages.repeated)))
             first = 0
             for batch in self._batches(group, column, step):
                 yield Rows(group, first, texts_of(batch))
@@ -117,7 +121,7 @@ class Parquet:
         stream = self._stream
         if stream is None or (stream.group, stream.column) != (group, column) or row < stream.first:
             pages = self._pages(group, column)
-            size = max(1, min(_ROWS, (1 << 26) // max(1, pages.dictionary)))
+            size = max(1, min(_ROWS, (1 << 26) // max(1, pages.repeated)))
             stream = self._stream = _Stream(group, column, self._batches(group, column, size))
         with suppress(StopIteration):
             return stream.take(row)
@@ -125,19 +129,18 @@ class Parquet:
 
     def _path(self, column: str) -> str:
         """What the file calls a column, or what holds its bytes."""
-        return f"{column}.bytes" if has_bytes(self.schema.field(self.schema.names.index(column)).type) else column
+        return f"{column}.bytes" if has_bytes(self.schema.field(_index(self.schema, column)).type) else column
 
     def _pages(self, group: int, column: str) -> Pages:
-        chunk, path = self._file.metadata.row_group(group), self._path(column)
-        for index in range(chunk.num_columns):
-            if chunk.column(index).path_in_schema == path:
-                pages = look_through(self._raw, chunk.column(index))
-                if pages.refused:
-                    raise TableError(f"column {column} has {pages.refused}")
-                if "DELTA_BYTE_ARRAY" in chunk.column(index).encodings:
-                    return Pages(pages.largest, pages.largest)
-                return pages
-        raise TableError(f"row group {group} has no column {column}")
+        index = self._paths.index(self._path(column))
+        chunks = self._groups[group].chunks
+        chunk = chunks[index] if index < len(chunks) else None
+        if chunk is None:
+            raise TableError(f"row group {group} has no column {column} that can be read")
+        try:
+            return look_through(self._raw, chunk)
+        except TableError as error:
+            raise TableError(f"column {column} has {error}") from error
 
     def _batches(self, group: int, column: str, size: int) -> Iterator[Any]:
         import pyarrow
@@ -173,7 +176,10 @@ class Arrow:
         self._source = pa.PythonFile(open_binary(path), "r") if is_url(path) else pa.memory_map(path)
         start = 8 if self._source.read(6) == b"ARROW1" else 0
         self._source.seek(start)
-        self.schema = pa.ipc.read_schema(pa.ipc.read_message(self._source))
+        message = pa.ipc.read_message(self._source)
+        if message.type != "schema":  # it would be taken for one all the same
+            raise TableError("damaged (it does not begin with its schema)")
+        self.schema = pa.ipc.read_schema(message)
         if coded := [field.name for field in self.schema if pa.types.is_dictionary(field.type)]:
             named = ", ".join(coded)
             raise TableError(f"Arrow with dictionaries ({named}) is not read: write it without, or as Parquet")
@@ -198,13 +204,16 @@ class Arrow:
 
     def image(self, group: int, row: int, column: str) -> bytes | None:
         if self._last is None or self._last[0] != group:
-            self._last = group, self._column(self._batch(group)[0], column)
+            batch, _ = self._batch(group)
+            if batch is None:
+                raise IndexError(group)
+            self._last = group, self._column(batch, column)
         return self._last[1][row].as_py()
 
     def _column(self, batch: Any, column: str) -> Any:
         import pyarrow as pa
 
-        array = batch.column(batch.schema.names.index(column))
+        array = batch.column(_index(batch.schema, column))
         try:
             array.validate()
             array = array.field("bytes") if has_bytes(array.type) else array
@@ -227,6 +236,12 @@ class Arrow:
             return pa.ipc.read_record_batch(message, self.schema), self._source.tell()
         except (pa.ArrowException, OSError) as error:
             raise TableError(_told(error)) from error
+
+
+def _index(schema: Any, column: str) -> int:
+    if column not in schema.names:
+        raise TableError(f"it has no column {column}; was it written anew since it was listed?")
+    return int(schema.names.index(column))
 
 
 def is_compressed(metadata: bytes) -> bool:
@@ -253,7 +268,12 @@ _opened = threading.local()
 
 
 def _open_table(path: str) -> "Parquet | Arrow":
-    """The table that this worker, a process or a thread, read last; opened if it is another."""
-    if getattr(_opened, "of", None) != (path, os.getpid()):
-        _opened.table, _opened.of = open_table(path), (path, os.getpid())
+    """The table that this worker, a process or a thread, read last; opened if it is another, or was written anew."""
+    try:
+        state = None if is_url(path) else os.stat(path)
+    except OSError as error:
+        raise TableError(f"can't be read: {error.strerror}") from error
+    now = path, os.getpid(), state and (state.st_ino, state.st_size, state.st_mtime_ns)
+    if getattr(_opened, "of", None) != now:
+        _opened.table, _opened.of = open_table(path), now
     return _opened.table

@@ -17,6 +17,7 @@ from gem_fast.batch import sources
 from gem_fast.batch.contents import Refused, Remote
 from gem_fast.batch.options import parse_part
 from gem_fast.batch.sources import Listing
+from gem_fast.batch.thrift import ThriftError, read_struct
 from gem_fast.errors import ImageError
 
 SETTINGS = {"size": 64, "batch_size": 2, "overlays": False}
@@ -154,6 +155,31 @@ class TestTar:
         assert [source.name for source in Listing([path])] == ["a", "a-2"]
 
 
+class TestThrift:
+    @pytest.mark.parametrize(
+        ("content", "told"),
+        [
+            (b"\x19\xf1" + b"\xff" * 8 + b"\x7f", "cut off"),  # a list of 2^63 truth values
+            (b"\x19" * 5000, "too deep"),
+            (b"\x1c" * 5000, "too deep"),
+            (b"\x18\xff\xff\xff\xff\x0f", "cut off"),
+            (b"\x15" + b"\xff" * 20, "too long a number"),
+            (b"\x1b\x00\x00", "an unknown type"),
+            (b"", "cut off"),
+        ],
+    )
+    def test_what_has_no_end(self, content, told):
+        with pytest.raises(ThriftError, match=told):
+            read_struct(content)
+
+    def test_every_type(self):
+        told = (
+            b"\x11\x12\x13\x07\x15\x03\x17" + bytes(8) + b"\x18\x02ab\x19\x22\x01\x02\x1c\x15\x04\x00\x05\x28\x06\x00"
+        )
+        fields = {1: True, 2: False, 3: 7, 4: -2, 5: bytes(8), 6: b"ab", 7: [1, 2], 8: {1: 2}, 20: 3}
+        assert read_struct(told + b"more") == (fields, len(told))
+
+
 class TestTables:
     @pytest.fixture
     def table(self):
@@ -285,6 +311,49 @@ class TestTables:
         pq.write_table(missing, path)
         size = path.stat().st_size
         assert read([path]) == {str(path): f"{path}: damaged (1,048,576 rows in {size:,} bytes)"}
+
+    def test_parquet_whose_footer_is_damaged(self, tmp_path, table):
+        """Wherever it is: of what it says of itself some ends the process in Parquet's own library."""
+        path = tmp_path / "t.parquet"
+        pq.write_table(table.slice(0, 2), path, store_schema=False)
+        whole = path.read_bytes()
+        length = int.from_bytes(whole[-8:-4], "little")
+        for place in range(len(whole) - 8 - length, len(whole) - 8):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+            assert read([path])
+
+    def test_parquet_that_calls_a_column_another(self, tmp_path):
+        """A bomb that lies where the footer's columns have each other's names is the schema's column."""
+        path = tmp_path / "t.parquet"
+        columns = pa.table({"image": [bytes(1 << 25)], "other": [b"1"]})
+        pq.write_table(columns, path, compression="zstd", use_dictionary=False, store_schema=False)
+        whole = path.read_bytes()
+        footer = whole.rindex(b"other", 0, whole.rindex(b"other"))  # after the schema's come the chunks'
+        chunks = whole[footer + 5 :].replace(b"image", b"?").replace(b"other", b"image").replace(b"?", b"other")
+        path.write_bytes(whole[: footer + 5] + chunks)
+        (reason,) = read([path]).values()
+        assert "column image has a Parquet page that inflates" in reason
+
+    @pytest.mark.parametrize("kind", ["parquet", "stream"])
+    def test_a_table_that_is_written_anew(self, tmp_path, table, kind):
+        path = self.write(tmp_path / ("t.parquet" if kind == "parquet" else "t.arrow"), table, kind)
+        listed = list(Listing([path]))
+        assert listed[0].content.read() == b"\0"
+        anew = pa.table({"key": ["0.png"], "image": [b"new"]})
+        self.write(path, anew, kind)
+        assert next(iter(Listing([path]))).content.read() == b"new"
+        with pytest.raises(ImageError, match=r"8\.png: "):
+            listed[8].content.read()
+        self.write(path, anew.rename_columns(["key", "other"]), kind)
+        with pytest.raises(ImageError, match=r"0\.png: it has no column image; was it written anew"):
+            listed[0].content.read()
+
+    def test_arrow_that_begins_with_no_schema(self, tmp_path, table):
+        path = self.write(tmp_path / "t.arrow", table, "stream")
+        content = path.read_bytes()
+        start = 8 + int.from_bytes(content[4:8], "little")
+        path.write_bytes(content[start:])
+        assert read([path]) == {str(path): f"{path}: damaged (it does not begin with its schema)"}
 
     @pytest.mark.parametrize("kind", ["parquet", "stream"])
     def test_a_column_whose_name_is_no_utf_8(self, tmp_path, table, kind, folder):
