@@ -105,5 +105,5 @@ def _pages(file: BinaryIO, chunk: Chunk) -> Iterator[tuple[int, int | None, int,
             # Data pages tell it in their second field, those of version 2 in their fourth.
             yield kind, header.get(5, {}).get(2, header.get(8, {}).get(4)), stored, inflated
             place += length + stored
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, OSError) as error:
         raise TableError(f"a damaged header of a Parquet page ({error})") from error
