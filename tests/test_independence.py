@@ -55,5 +55,6 @@ def test_scores_of_a_class_are_those_among_any_others(threads, classes):
         threads(count)
         for own, found in zip(alone, model.scores(patches, range(5), words, [1] * classes), strict=True):
             assert torch.equal(own, found)
-        single = [model.scores(patches, range(5), word[None], [1]) for word in words[:8]]
-        assert torch.equal(torch.cat(single, 1), torch.stack(alone)[:, :8])
+        if torch.__version__ >= (2, 14):  # before it oneDNN takes other sums for few words
+            single = [model.scores(patches, range(5), word[None], [1]) for word in words[:8]]
+            assert torch.equal(torch.cat(single, 1), torch.stack(alone)[:, :8])

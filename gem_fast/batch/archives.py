@@ -7,14 +7,12 @@ from typing import Any
 
 from ..images import EXTENSIONS
 from . import tables
-from .columns import TableError, columns_of
+from .columns import LONGEST, TableError, columns_of
 from .contents import MAX_BYTES, Refused, Remote, Stretch
 from .found import OWN_ENDINGS, Found, PassedOver, TableRows
 from .records import PARTIAL
 from .remote import is_url, open_binary
 from .tar import members
-
-_LONGEST = 1 << 12  # characters of a key or path in a table
 
 
 def images_in(path: str, real: str, name: str, passed_over: PassedOver) -> Iterator[Found | TableRows]:
@@ -72,7 +70,7 @@ def in_rows(item: TableRows) -> Iterator[Found]:
 
 def _by_path(row: str, path: str | None) -> Found:
     """The image that a table names by its path; no more than a plain URL is taken from a table of others."""
-    if not path or "\0" in path or "::" in path or len(path) > _LONGEST:
+    if not path or "\0" in path or "::" in path or len(path) > LONGEST:
         return Found(row, row, "refused", Refused(row, "the row has no path of an image"))
     stem = os.path.splitext(os.path.basename(path))[0] or "unnamed"
     return Found(path, path, stem, Remote(path)) if is_url(path) else Found(path, os.path.realpath(path), stem)
@@ -80,7 +78,7 @@ def _by_path(row: str, path: str | None) -> Found:
 
 def as_name(key: Any) -> str:
     """A key as a name below a folder: no part of it is empty, leads out, or into what a run removes at its end."""
-    parts = re.sub(r"[\0-\x1f\\]", "_", "" if key is None else str(key)[:_LONGEST]).split("/")
+    parts = re.sub(r"[\0-\x1f\\]", "_", "" if key is None else str(key)[:LONGEST]).split("/")
     return "/".join(part for part in parts if part.lower() not in ("", ".", "..", PARTIAL))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 _BYTES = ("image", "image_bytes", "bytes", "content", "img", "jpg", "jpeg", "png", "webp", "data")
 _PATHS = ("path", "image_path", "image", "file_name", "filename", "filepath", "file", "url", "uri")
 _KEYS = ("key", "__key__", "id", "image_id", *_PATHS)
+LONGEST = 1 << 12  # letters of a key or path
 
 
 class TableError(ValueError):
@@ -27,14 +28,9 @@ def columns_of(schema: Any) -> Columns:
     Raises:
         TableError: there is neither a column of images nor one of paths.
     """
-    import pyarrow.types as kinds
-
-    def is_text(kind: Any) -> bool:
-        return kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind)
-
     contents = [field.name for holds in (is_bytes, has_bytes) for field in schema if holds(field.type)]
-    texts = [field.name for field in schema if is_text(field.type)]
-    named = [field.name for field in schema if is_text(field.type) or kinds.is_integer(field.type)]
+    texts = [field.name for field in schema if _is_text(field.type)]
+    named = [field.name for field in schema if _is_text(field.type) or _is_integer(field.type)]
     content = next((name for name in (*_BYTES, *contents) if name in contents), None)
     path = None if content else next((name for name in _PATHS if name in texts), None)
     if content is None and path is None:
@@ -43,9 +39,30 @@ def columns_of(schema: Any) -> Columns:
     return Columns(content, path, next((name for name in _KEYS if name in named), None))
 
 
+def _plain(kind: Any) -> Any:
+    """The type of a column's values, which a categorical one has once each."""
+    import pyarrow.types as kinds
+
+    return kind.value_type if kinds.is_dictionary(kind) else kind
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow.types as kinds
+
+    kind = _plain(kind)
+    return kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind)
+
+
+def _is_integer(kind: Any) -> bool:
+    import pyarrow.types as kinds
+
+    return kinds.is_integer(_plain(kind))
+
+
 def is_bytes(kind: Any) -> bool:
     import pyarrow.types as kinds
 
+    kind = _plain(kind)
     return kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_binary_view(kind)
 
 
@@ -57,11 +74,29 @@ def has_bytes(kind: Any) -> bool:
 
 
 def texts_of(array: Any) -> list[Any]:
-    """Keys or paths; of what is no UTF-8 the bytes as Python has them in names of files."""
+    """Keys or paths, long ones cut a letter behind `LONGEST`: many may share their bytes in the table's memory."""
+    if _shares(array.type) or array.nbytes > LONGEST + 256 * len(array):
+        return [_text_of(value) for value in array]
     try:
         return array.to_pylist()
     except UnicodeDecodeError:
-        return [each and each.decode("utf-8", "surrogateescape") for each in as_bytes(array).to_pylist()]
+        return [_text_of(value) for value in array]
+
+
+def _shares(kind: Any) -> bool:
+    import pyarrow.types as kinds
+
+    return kinds.is_dictionary(kind) or kinds.is_string_view(kind)
+
+
+def _text_of(value: Any) -> Any:
+    import pyarrow as pa
+
+    value = value.value if isinstance(value, pa.DictionaryScalar) else value
+    if not isinstance(value, pa.BinaryScalar) or (content := value.as_buffer()) is None:
+        return value.as_py()
+    # Of what is no UTF-8 the bytes, as Python has them in names of files; no letter takes more than four.
+    return content[: 4 * (LONGEST + 1)].to_pybytes().decode("utf-8", "surrogateescape")[: LONGEST + 1]
 
 
 def as_bytes(array: Any) -> Any:

@@ -17,8 +17,7 @@ LARGEST = 1 << 30  # bytes of a page
 _SMALL, _RATIO = 1 << 24, 200  # beyond the first no page of images is so many times what it is stored as
 _HEAD = 1 << 16  # bytes that hold a page's header, statistics included
 _LARGEST_FOOTER = 1 << 26
-_DICTIONARY = 2  # a kind of pages
-_DELTA_BYTE_ARRAY = 7  # an encoding
+_DELTA_BYTE_ARRAY = 7  # an encoding, by which a value repeats what the one before begins with
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,6 @@ class RowGroup:
 
     rows: int
     chunks: list[Chunk | None]
-
-
-@dataclass(frozen=True)
-class Pages:
-    """What reading a column chunk takes: bytes of its largest page, and of what each batch of its rows may repeat."""
-
-    largest: int = 0
-    repeated: int = 0
 
 
 def row_groups(file: BinaryIO) -> list[RowGroup]:
@@ -74,24 +65,35 @@ def _chunk(told: dict[int, Any]) -> Chunk:
     return Chunk(first, first + int(told[7]))
 
 
-def look_through(file: BinaryIO, chunk: Chunk) -> Pages:
-    """The pages of a column chunk, by their headers alone.
+def rows_within(file: BinaryIO, chunk: Chunk, most: int) -> int:
+    """How many rows of a column chunk, one after another, take no more than so many bytes, by headers of pages alone.
 
     Raises:
         TableError: a page's header is damaged, or it takes more memory than a page of images does.
     """
-    largest = repeated = 0
-    for kind, encoding, stored, inflated in _pages(file, chunk):
-        if inflated > LARGEST or (inflated > _SMALL and inflated > _RATIO * stored):
-            raise TableError(f"a Parquet page that inflates {stored:,} bytes to {inflated:,}")
-        largest = max(largest, inflated)
-        if kind == _DICTIONARY or encoding == _DELTA_BYTE_ARRAY:
-            repeated = max(repeated, inflated)
-    return Pages(largest, repeated)
+    largest = repeated = 1
+    fewest = most
+    for page in _pages(file, chunk):
+        if page.inflated > LARGEST or (page.inflated > _SMALL and page.inflated > _RATIO * page.stored):
+            raise TableError(f"a Parquet page that inflates {page.stored:,} bytes to {page.inflated:,}")
+        largest = max(largest, page.inflated)
+        fewest = fewest if page.values is None else min(fewest, page.values)
+        if page.values is None or page.encoding == _DELTA_BYTE_ARRAY:  # each row may have all that is in it
+            repeated = max(repeated, page.inflated)
+    return max(1, min(most // repeated, most // largest * fewest))
 
 
-def _pages(file: BinaryIO, chunk: Chunk) -> Iterator[tuple[int, int | None, int, int]]:
-    """Each page's kind, encoding, and bytes as stored and inflated."""
+@dataclass(frozen=True)
+class _Page:
+    """A page's bytes as stored and inflated; a data page's values, and how they are encoded."""
+
+    stored: int
+    inflated: int
+    values: int | None
+    encoding: int | None
+
+
+def _pages(file: BinaryIO, chunk: Chunk) -> Iterator[_Page]:
     place = chunk.first
     try:
         if place < 0:
@@ -99,11 +101,11 @@ def _pages(file: BinaryIO, chunk: Chunk) -> Iterator[tuple[int, int | None, int,
         while place < chunk.end:
             file.seek(place)
             header, length = read_struct(file.read(_HEAD))
-            kind, inflated, stored = int(header[1]), int(header[2]), int(header[3])
+            inflated, stored = int(header[2]), int(header[3])
             if stored < 0 or inflated < 0 or (not stored and inflated):
                 raise ThriftError("its sizes")
-            # Data pages tell it in their second field, those of version 2 in their fourth.
-            yield kind, header.get(5, {}).get(2, header.get(8, {}).get(4)), stored, inflated
+            data = header.get(5, {}) or header.get(8, {})  # the second of version 2, which has its encoding elsewhere
+            yield _Page(stored, inflated, data.get(1), data.get(2 if 5 in header else 4))
             place += length + stored
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, OSError) as error:
         raise TableError(f"a damaged header of a Parquet page ({error})") from error

@@ -10,12 +10,12 @@ from typing import Any
 from ..errors import ImageError
 from .columns import Columns, TableError, as_bytes, has_bytes, texts_of
 from .contents import MAX_BYTES
-from .pages import Pages, look_through, row_groups
+from .pages import row_groups, rows_within
 from .remote import is_url, open_binary
 
 ENDINGS = (".parquet", ".arrow", ".feather")
 OWN = b"gem_fast"  # in the metadata of tables that a run wrote
-_INSIDE = 1 << 28  # bytes of keys that are in memory at a time
+_INSIDE = 1 << 27  # bytes of keys, or of images, that are in memory at a time
 _STEP = 1 << 12  # keys of an Arrow table that are listed at a time
 _ROWS = 16  # images that are in memory at a time, in each worker
 
@@ -110,8 +110,7 @@ class Parquet:
                 for first in range(0, count, 1 << 16):
                     yield Rows(group, first, [None] * min(count - first, 1 << 16))
                 continue
-            pages = self._pages(group, column)
-            step = max(1, min(1 << 16, _INSIDE // max(1, pages.repeated)))
+            step = min(1 << 16, self._rows_within(group, column))
             first = 0
             for batch in self._batches(group, column, step):
                 yield Rows(group, first, texts_of(batch))
@@ -120,8 +119,7 @@ class Parquet:
     def image(self, group: int, row: int, column: str) -> bytes | None:
         stream = self._stream
         if stream is None or (stream.group, stream.column) != (group, column) or row < stream.first:
-            pages = self._pages(group, column)
-            size = max(1, min(_ROWS, (1 << 26) // max(1, pages.repeated)))
+            size = min(_ROWS, self._rows_within(group, column))
             stream = self._stream = _Stream(group, column, self._batches(group, column, size))
         with suppress(StopIteration):
             return stream.take(row)
@@ -131,14 +129,14 @@ class Parquet:
         """What the file calls a column, or what holds its bytes."""
         return f"{column}.bytes" if has_bytes(self.schema.field(_index(self.schema, column)).type) else column
 
-    def _pages(self, group: int, column: str) -> Pages:
+    def _rows_within(self, group: int, column: str) -> int:
         index = self._paths.index(self._path(column))
         chunks = self._groups[group].chunks
         chunk = chunks[index] if index < len(chunks) else None
         if chunk is None:
             raise TableError(f"row group {group} has no column {column} that can be read")
         try:
-            return look_through(self._raw, chunk)
+            return rows_within(self._raw, chunk, _INSIDE)
         except TableError as error:
             raise TableError(f"column {column} has {error}") from error
 

@@ -22,7 +22,9 @@ _REFUSED = {
 }
 _SPARSE = b"S"
 _FILES = (b"0", b"\0", b"7")
-_FOLDER = b"5"
+_FOLDERS = (b"5", b"D")  # the second of GNU's incremental archives, with a list of what is in it
+_LABELS = (b"g", b"K", b"V")  # of the archive, or of a link
+_WITHOUT_CONTENT = (b"1", b"2", b"3", b"4", b"5", b"6")  # whatever their size says, as other readers have it
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ def members(file: BinaryIO) -> Iterator[Member]:
         kind, size = head[156:157], _number(longer.get(b"size", head[124:136]), decimal=b"size" in longer)
         start = place + _BLOCK
         name = _text(longer.get(b"path") or _ustar_name(head))
+        size = 0 if kind in _WITHOUT_CONTENT else size
         if size is None or start + size > end:
             claim = "no size" if size is None else f"{size:,} bytes, more than the archive has"
             yield Member(name, start, 0, f"its header claims {claim}")
@@ -66,11 +69,11 @@ def members(file: BinaryIO) -> Iterator[Member]:
             content = file.read(size)
             longer |= {b"path": content.rstrip(b"\0")} if kind == b"L" else _pax(content)
             continue
-        if kind in (b"g", b"K"):
+        if kind in _LABELS:
             continue
         kind = _SPARSE if _SPARSE in longer else kind
         longer = {}
-        if kind == _FOLDER or (kind in _FILES and name.endswith("/")):  # the second before POSIX
+        if kind in _FOLDERS or (kind in _FILES and name.endswith("/")):  # the second before POSIX
             continue
         reason = _REFUSED.get(kind) or why_unsafe(name) or (None if kind in _FILES else f"of an unknown kind {kind!r}")
         yield Member(name.removeprefix("./"), start, size, reason)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ExportError
-from ..tokenizer_file import read_tokenizer
+from ..tokenizer_file import read_tokenizer, told
 from ..word_encoder import WordEncoder
 from .facts import TextFacts
 from .graph import Graph
@@ -25,8 +25,10 @@ class TextTokenizer:
             raise ExportError(f"{path} {error}") from error
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
-        self.context, self.unescaped = facts.context_length, facts.unescaped
-        self.ended = len(self.tokenizer.encode("").ids) > 0
+        self.path, self.context, self.unescaped = path, facts.context_length, facts.unescaped
+        if (added := self.tokenizer.num_special_tokens_to_add(is_pair=False)) > self.context:
+            raise ExportError(f"{path} puts {added} tokens around each text, and the model reads {self.context}")
+        self.ended = len(self.uncut([""])[0]) > 0
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text with the start and the end of text, which stays where a text is cut to the context."""
@@ -37,7 +39,8 @@ class TextTokenizer:
         """The same, however long they are."""
         # The file can't hold what CLIP's tokenizer does first: entities, twice since some are escaped themselves.
         clean = [html.unescape(html.unescape(text)) for text in texts] if self.unescaped else list(texts)
-        return [encoding.ids for encoding in self.tokenizer.encode_batch(clean)]
+        with told(f"{self.path} can't split a text", ExportError):
+            return [encoding.ids for encoding in self.tokenizer.encode_batch(clean)]
 
 
 class TextEncoder(WordEncoder[np.ndarray]):

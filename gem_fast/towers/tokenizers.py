@@ -1,8 +1,8 @@
 """Tokenizers from files: Hugging Face's `tokenizer.json`, or BERT's `vocab.txt`."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,29 +47,28 @@ class FileTokenizer:
         """Tokens that are put around a text."""
         return int(self.tokenizer.num_special_tokens_to_add(is_pair=False))
 
+    def _told(self) -> AbstractContextManager[None]:
+        from ..tokenizer_file import told
+
+        return told("the tokenizer can't split a text", ModelError)
+
     def encode(self, text: str) -> list[int]:
         """Ids of a cleaned text alone, however long it is."""
-        with _LOCK, _told():
+        with _LOCK, self._told():
             self.tokenizer.no_truncation()
             return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         cleaned = [self.clean_fn(text) for text in texts]
-        with _LOCK, _told():
+        with _LOCK, self._told():
             self.tokenizer.enable_truncation(self.context_length)
             found = self.tokenizer.encode_batch(cleaned)
+        if any(len(encoding.ids) > self.context_length for encoding in found):
+            raise ModelError("the tokenizer can't be used: it repeats a text after cutting it to the context")
         ids = torch.full((len(found), self.context_length), self.padding[1], dtype=torch.long, device="cpu")
         for row, encoding in zip(ids, found, strict=True):
             row[: len(encoding.ids)] = torch.tensor(encoding.ids, dtype=torch.long, device="cpu")
         return ids if self.dropped is None else ids.masked_fill(ids == self.dropped, 0)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # `tokenizers` raises plain Exception, where a file has no token for what is unknown
-        raise ModelError(f"the tokenizer can't split a text: {str(error)[:200]}") from error
 
 
 def file_tokenizer(

@@ -98,7 +98,8 @@ class TestWhatOnednnTakes:
             threads(count)
             assert torch.equal(alone, torch.cat([linear(image[None], weight, bias, "gelu") for image in images]))
             assert torch.equal(alone, linear(images, weight, bias, "gelu"))
-            assert torch.equal(alone.flatten(0, 1), linear(x, weight, bias, "gelu"))
+            if torch.__version__ >= (2, 14):  # before it oneDNN takes other sums for more rows
+                assert torch.equal(alone.flatten(0, 1), linear(x, weight, bias, "gelu"))
 
     def test_strided_inputs_are_torchs_and_right(self, plain):
         x, weight, bias = operands(394, 160, 640, torch.float32)

@@ -1,11 +1,12 @@
 """Tokenizers of files against the libraries' own, and files that are none."""
 
 import json
+import struct
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from tokenizers import Regex, normalizers
+from tokenizers import Regex, normalizers, pre_tokenizers, processors
 
 from gem_fast import ModelError
 from gem_fast.towers.model_tokenizer import tokenizer_of
@@ -14,6 +15,16 @@ from tests.towers.blip_models import BERT, write_vocabulary
 from tests.towers.families import CONFIGS, word_tokenizer
 
 TEXTS = ["a photo of the cat.", "Red_CAR!!  in the bus, tree", "", "a " * 40, "unknown 猫 cafés", "[SEP] dog [MASK]"]
+
+
+def precompiled(letters):
+    """SentencePiece's map of characters that puts so many letters for a `c`: a double array of its trie, then texts."""
+    units = [0] * 512
+    units[0], units[256 ^ ord("c")], units[300] = 256 << 10, (256 ^ ord("c") ^ 300) << 10 | 1 << 8 | ord("c"), 1 << 31
+    trie = struct.pack("<512I", *units)
+    rule = normalizers.Precompiled(struct.pack("<I", len(trie)) + trie + b"c" * letters + b"\0")
+    assert len(rule.normalize_str("c")) == letters
+    return rule
 
 
 def transformers():
@@ -144,11 +155,17 @@ class TestRefusals:
             ([normalizers.Replace("aa", "aa"), normalizers.Replace("  ", " ")] * 40, False),
             ([normalizers.Replace(Regex("x*"), "x" * 300)] * 2, True),
             ([normalizers.Replace(Regex("[0-9]|\\s+"), " ")] * 40, False),
+            ([normalizers.Replace(Regex("\\s+"), "")] * 40, False),
+            ([normalizers.Replace(Regex("(?=é)"), "é")] * 40, True),
+            ([normalizers.NFKC(), normalizers.Lowercase(), normalizers.StripAccents(), normalizers.Strip()], False),
+            ([normalizers.Replace("c", "é"), *[normalizers.ByteLevel()] * 40], True),
+            ([precompiled(300)] * 2, True),
+            ([precompiled(30)] * 2, False),
             ([normalizers.Replace(Regex(""), "x")] * 40, True),
             ([normalizers.Replace(Regex("q"), "xy")] * 40, True),
             ([normalizers.Prepend("▁" * 300), normalizers.Sequence([normalizers.Prepend("▁" * 300)])], True),
         ],
-        ids=range(8),
+        ids=range(14),
     )
     def test_rules_that_make_a_text_longer_and_longer(self, tmp_path, rules, refused):
         made = word_tokenizer()
@@ -159,6 +176,45 @@ class TestRefusals:
             return
         with pytest.raises(ModelError, match="it makes texts more than 65,536 times as long"):
             file_tokenizer(tmp_path, 12)
+
+    @pytest.mark.parametrize(
+        "rule",
+        [
+            pre_tokenizers.Sequence([pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)] * 30),
+            pre_tokenizers.Sequence(
+                [pre_tokenizers.Sequence([pre_tokenizers.Metaspace(prepend_scheme="always")] * 30)]
+            ),
+            processors.TemplateProcessing(single=" ".join(["$A"] * 70_000), special_tokens=[]),
+        ],
+        ids=range(3),
+    )
+    def test_other_rules_that_do(self, tmp_path, rule):
+        made = word_tokenizer()
+        if isinstance(rule, processors.PostProcessor):
+            made.post_processor = rule
+        else:
+            made.pre_tokenizer = rule
+        made.save(str(tmp_path / "tokenizer.json"))
+        with pytest.raises(ModelError, match="it makes texts more than 65,536 times as long"):
+            file_tokenizer(tmp_path, 12)
+
+    def test_a_template_that_repeats_a_text(self, tmp_path):
+        made = word_tokenizer()
+        made.post_processor = processors.TemplateProcessing(single=" ".join(["$A"] * 30), special_tokens=[])
+        made.save(str(tmp_path / "tokenizer.json"))
+        with pytest.raises(ModelError, match="repeats a text after cutting it"):
+            file_tokenizer(tmp_path, 8)(["a cat"])
+
+    @pytest.mark.filterwarnings("ignore")
+    def test_an_expression_without_an_end(self, tmp_path):
+        """It ends in a panic of the library, which is no Exception."""
+        made = word_tokenizer()
+        made.pre_tokenizer = pre_tokenizers.Split(Regex("(x+x+)+y"), "isolated")
+        made.save(str(tmp_path / "tokenizer.json"))
+        tokenizer = file_tokenizer(tmp_path, 12)
+        for split in (tokenizer.encode, lambda text: tokenizer([text])):
+            with pytest.raises(ModelError, match=r"can't split a text: .*retry-limit"):
+                split("x" * 60)
 
     def test_threads_do_not_cut_each_others_texts(self, words):
         tokenizer, text = file_tokenizer(words, 4), " ".join(["cat"] * 50)
