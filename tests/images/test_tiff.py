@@ -169,6 +169,7 @@ def test_values_that_no_rule_covers_name_file_and_range(tmp_path, samples, reaso
     ("tags", "reason"),
     [
         ({262: ("H", [8])}, "photometric interpretation 8"),
+        ({262: ("H", [6])}, "photometric interpretation 6"),
         ({259: ("H", [7])}, "compression 7"),
         ({339: ("H", [6])}, r"\[16\] bits in the formats \[6\]"),
         ({258: ("H", [0])}, r"\[0\] bits"),
@@ -177,11 +178,12 @@ def test_values_that_no_rule_covers_name_file_and_range(tmp_path, samples, reaso
         ({279: ("I", [3])}, r"strip or tile 0 holds 3 of 12 bytes"),
         ({257: ("I", [9]), 278: ("I", [1])}, "1 of 9 strips"),
         ({256: ("I", [30_000]), 257: ("I", [30_000])}, "more than"),
-        ({256: ("I", [9_000]), 257: ("I", [9_000]), 277: ("H", [9]), 262: ("H", [2])}, "9 samples of 16 bits is more"),
         ({317: ("H", [9])}, "predictor 9"),
+        ({256: ("I", [9_000]), 257: ("I", [9_000]), 277: ("H", [9]), 262: ("H", [2])}, "9 samples of 16 bits is more"),
     ],
     ids=[
         "lab",
+        "ycbcr",
         "jpeg",
         "complex",
         "no-bits",
@@ -190,8 +192,8 @@ def test_values_that_no_rule_covers_name_file_and_range(tmp_path, samples, reaso
         "short",
         "strips",
         "giant",
-        "deep-giant",
         "predictor",
+        "deep-giant",
     ],
 )
 def test_what_cannot_be_read_says_why(tmp_path, tags, reason):

@@ -3,14 +3,15 @@
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin
 
 from ..limits import MAX_PIXELS, check_size
 from ..orientation import ORIENTATION_TAG, turned
 from ..pixels import from_floats, from_integers, with_info
-from .layout import HEIGHT, LAYOUT_TAGS, STRIP_OFFSETS, TILE_OFFSETS, WIDTH, Layout, layout, suits_pillow
+from .blocks import blocks
+from .layout import Layout, layout, suits_pillow
 from .samples import read_samples
-from .tags import read_tags
+from .tags import HEIGHT, LAYOUT_TAGS, WIDTH, read_tags
 
 _PROFILE_TAG = 34675
 
@@ -23,26 +24,33 @@ def open_tiff(file: BinaryIO, most: int = MAX_PIXELS) -> Image.Image:
     """
     tags = read_tags(file, LAYOUT_TAGS | {ORIENTATION_TAG, _PROFILE_TAG})
     check_size(tags.one(WIDTH), tags.one(HEIGHT), most)
-    if suits_pillow(tags) and tags.array(TILE_OFFSETS if TILE_OFFSETS in tags else STRIP_OFFSETS).size:
+    stored = blocks(tags)
+    if suits_pillow(tags):
         try:
-            return Image.open(file, formats=("TIFF",))
-        except UnidentifiedImageError:
+            return _by_pillow(file)
+        except SyntaxError:
             pass  # a kind that Pillow doesn't know: read below, or the reason told
-    form = layout(tags)
-    image = _to_image(read_samples(file, form), form)
+    form = layout(tags, stored)
     profile = tags.entries[_PROFILE_TAG].tobytes() if _PROFILE_TAG in tags else None
-    return turned(with_info(image, {"icc_profile": profile}), tags.one(ORIENTATION_TAG, 1))
+    return turned(_to_image(read_samples(file, form), form, profile), tags.one(ORIENTATION_TAG, 1))
 
 
-def _to_image(samples: np.ndarray, form: Layout) -> Image.Image:
+def _by_pillow(file: BinaryIO) -> Image.Image:
+    file.seek(0)
+    image = TiffImagePlugin.TiffImageFile(file)
+    return image
+
+
+def _to_image(samples: np.ndarray, form: Layout, profile: bytes | None) -> Image.Image:
     narrow = from_floats(samples, form.colours) if form.kind == "f" else from_integers(samples, form.bits)
     if form.inverted:
         narrow[..., 0] = 255 - narrow[..., 0]
     if form.colours == 4:
-        return Image.fromarray(narrow[..., :4].copy(), "CMYK")
-    clear = "" if form.alpha is None else "a" if form.premultiplied else "A"
-    image = Image.fromarray(narrow[..., 0] if narrow.shape[2] == 1 else narrow)
-    return image if clear != "a" else _reinterpreted(image)
+        image = Image.fromarray(narrow[..., :4].copy(), "CMYK")
+    else:
+        image = Image.fromarray(narrow[..., 0] if narrow.shape[2] == 1 else narrow)
+        image = _reinterpreted(image) if form.premultiplied else image
+    return with_info(image, {"icc_profile": profile})
 
 
 def _reinterpreted(image: Image.Image) -> Image.Image:

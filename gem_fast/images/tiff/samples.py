@@ -22,19 +22,19 @@ def read_samples(file: BinaryIO, form: Layout) -> np.ndarray:
     Raises:
         ImageError: the compression can't be read, or a strip or tile is missing or too short.
     """
-    wanted = [*range(form.colours), *([] if form.alpha is None else [form.alpha])]
-    image = np.empty((form.height, form.width, len(wanted)), form.dtype.newbyteorder("="))
-    down, across = (-(-side // block) for side, block in zip((form.height, form.width), form.block, strict=True))
-    for place in range(len(wanted) if form.planar else 1):
+    blocks, wanted = form.blocks, [*range(form.colours), *([] if form.alpha is None else [form.alpha])]
+    image = np.empty((blocks.height, blocks.width, len(wanted)), form.dtype.newbyteorder("="))
+    (down, across), (rows, columns) = blocks.grid, blocks.size
+    for place in range(len(wanted) if blocks.planar else 1):
         for row in range(down):
             for column in range(across):
-                number = ((wanted[place] if form.planar else 0) * down + row) * across + column
-                top, left = row * form.block[0], column * form.block[1]
-                height = form.block[0] if form.tiled else min(form.block[0], form.height - top)
+                number = ((wanted[place] if blocks.planar else 0) * down + row) * across + column
+                top, left = row * rows, column * columns
+                height = rows if blocks.tiled else min(rows, blocks.height - top)
                 samples = _block(file, form, number, height)
-                target = image[top : top + height, left : left + form.block[1]]
+                target = image[top : top + height, left : left + columns]
                 part = samples[: target.shape[0], : target.shape[1]]
-                if form.planar:
+                if blocks.planar:
                     target[..., place] = part[..., 0]
                 else:
                     target[...] = part[..., wanted]
@@ -43,10 +43,10 @@ def read_samples(file: BinaryIO, form: Layout) -> np.ndarray:
 
 def _block(file: BinaryIO, form: Layout, number: int, height: int) -> np.ndarray:
     """One strip or tile: `[height, block width, samples stored in it]`."""
-    samples = 1 if form.planar else form.samples
-    across = form.block[1] * samples
+    columns, samples = form.blocks.size[1], 1 if form.blocks.planar else form.blocks.samples
+    across = columns * samples
     length = -(-across * form.bits // 8)
-    file.seek(int(form.offsets[number]))
+    file.seek(int(form.blocks.offsets[number]))
     content = file.read(min(int(form.counts[number]), 2 * height * length + 65_536))
     if form.reverse:
         content = content.translate(_REVERSED)
@@ -62,7 +62,7 @@ def _block(file: BinaryIO, form: Layout, number: int, height: int) -> np.ndarray
         values = np.concatenate(list(_unpacked(rows, form.bits, across)))
     else:
         raise ImageError(f"a TIFF of {form.bits} bits with the predictor {form.predictor} can't be read")
-    return values.reshape(height, form.block[1], samples)
+    return values.reshape(height, columns, samples)
 
 
 def _decompressed(content: bytes, compression: int, height: int, length: int) -> bytes:
