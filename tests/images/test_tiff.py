@@ -1,5 +1,6 @@
 """TIFF of every depth, sign and layout: the same picture, or an error that says why not."""
 
+import warnings
 import zlib
 
 import numpy as np
@@ -95,6 +96,17 @@ def test_compressed_16_bits(tmp_path, compression):
     values = np.random.default_rng(0).integers(0, 65_536, (40, 30), dtype=np.uint16)
     Image.fromarray(values).save(path, compression=compression)
     assert np.array_equal(pixels(read_image(path))[..., 0], np.round(values / 257))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_large_strips_meet_no_limit_of_pillow(tmp_path, monkeypatch, bits):
+    path = tmp_path / "large.tif"
+    values = np.random.default_rng(0).integers(0, 2**bits, (40, 30), dtype=f"u{bits // 8}")
+    Image.fromarray(values).save(path, compression="tiff_lzw")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000)  # it warns from there on, and refuses twice as many
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(pixels(read_image(path))[..., 0], np.round(values / (257 if bits == 16 else 1)))
 
 
 @pytest.mark.parametrize("predictor", [2, 3])

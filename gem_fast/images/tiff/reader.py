@@ -1,5 +1,6 @@
 """A TIFF file to a Pillow image: by Pillow where it is right, else by its samples."""
 
+import warnings
 from typing import BinaryIO
 
 import numpy as np
@@ -17,7 +18,7 @@ _PROFILE_TAG = 34675
 
 
 def open_tiff(file: BinaryIO, most: int = MAX_PIXELS) -> Image.Image:
-    """The first image of the file, at most so many pixels, its samples in 8 bits; Pillow's are not loaded yet.
+    """The first image of the file, at most so many pixels, its samples in 8 bits.
 
     Raises:
         ImageError: its samples can't be read, or it is too large. Whatever Pillow raises.
@@ -38,6 +39,9 @@ def open_tiff(file: BinaryIO, most: int = MAX_PIXELS) -> Image.Image:
 def _by_pillow(file: BinaryIO) -> Image.Image:
     file.seek(0)
     image = TiffImagePlugin.TiffImageFile(file)
+    with warnings.catch_warnings():  # of sizes that are allowed here
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image.load()
     return image
 
 

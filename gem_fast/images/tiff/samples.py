@@ -3,7 +3,6 @@
 import struct
 import zlib
 from collections.abc import Iterator
-from io import BytesIO
 from typing import BinaryIO
 
 import numpy as np
@@ -83,8 +82,7 @@ def _decompressed(content: bytes, compression: int, height: int, length: int) ->
     )
     fields = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in (*entries, (279, len(content)))]
     head = b"II*\0\x08\0\0\0" + struct.pack("<H", len(fields)) + b"".join(fields) + bytes(4)
-    with Image.open(BytesIO(head + content), formats=("TIFF",)) as image:
-        return image.tobytes()
+    return Image.frombytes("L", (length, height), head + content, "libtiff", "L", 0, 8).tobytes()
 
 
 def _unpredicted(rows: np.ndarray, form: Layout, samples: int) -> np.ndarray:
