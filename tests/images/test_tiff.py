@@ -127,6 +127,44 @@ def test_predictors(tmp_path, predictor):
     assert np.abs(pixels(read_image(path)) - values * 255).max() <= 1
 
 
+def subsampled(luma, chroma, across, down):
+    """An uncompressed strip of YCbCr: units of `down` x `across` pixels that share their Cb and Cr."""
+    units = [(top, left) for top in range(chroma.shape[0]) for left in range(chroma.shape[1])]
+    luma = np.pad(luma, [(0, -side % step) for side, step in zip(luma.shape, (down, across), strict=True)])
+    return b"".join(
+        luma[top * down : (top + 1) * down, left * across : (left + 1) * across].tobytes() + chroma[top, left].tobytes()
+        for top, left in units
+    )
+
+
+@pytest.mark.parametrize(
+    ("across", "down", "told"),
+    [(1, 1, True), (2, 1, True), (2, 2, True), (2, 2, False), (4, 2, True)],
+    ids=["444", "422", "420", "untold", "410"],
+)
+def test_uncompressed_ycbcr(tmp_path, picture_values, across, down, told):
+    path = tmp_path / "video.tif"
+    luma, chroma = stored(picture_values[..., 0], "u", 8), stored(0.4 + picture_values[..., 1:3] / 5, "u", 8)
+    chroma = np.ascontiguousarray(chroma[: -(-HEIGHT // down), : -(-WIDTH // across)])
+    write_tiff(
+        path, np.zeros((HEIGHT, WIDTH, 3), np.uint8), photometric=6, content=subsampled(luma, chroma, across, down),
+        tags={530: ("H", [across, down])} if told else {},
+    )  # fmt: skip
+    whole = np.dstack([luma, chroma.repeat(down, axis=0).repeat(across, axis=1)[:HEIGHT, :WIDTH]])
+    expected = Image.fromarray(whole, "YCbCr").convert("RGB")
+    assert np.abs(pixels(read_image(path)) - pixels(expected)).max() <= 2
+
+
+def test_ycbcr_in_planes(tmp_path, picture_values):
+    chunky, planar, odd = (tmp_path / f"{name}.tif" for name in ("chunky", "planar", "odd"))
+    samples = stored(0.3 + picture_values[..., :3] / 3, "u", 8)
+    for path, tags in ((chunky, {530: ("H", [1, 1])}), (planar, {530: ("H", [1, 1])}), (odd, {})):
+        write_tiff(path, samples, photometric=6, planar=path != chunky, tags=tags)
+    assert np.array_equal(pixels(read_image(planar)), pixels(read_image(chunky)))
+    with pytest.raises(ImageError, match=r"odd\.tif: a TIFF of YCbCr in planes of different sizes"):
+        read_image(odd)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_deep_pictures_are_turned_upright(tmp_path, orientation):
     path = tmp_path / "turned.tif"

@@ -6,15 +6,17 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
+from ...errors import ImageError
 from ..limits import MAX_PIXELS, check_size
 from ..orientation import ORIENTATION_TAG, turned
 from ..pixels import from_floats, from_integers, with_info
 from .blocks import blocks
 from .layout import Layout, layout, suits_pillow
 from .samples import read_samples
-from .tags import HEIGHT, LAYOUT_TAGS, WIDTH, read_tags
+from .tags import HEIGHT, LAYOUT_TAGS, PHOTOMETRIC, SUBSAMPLING, WIDTH, Tags, read_tags
 
 _PROFILE_TAG = 34675
+_YCBCR = 6
 
 
 def open_tiff(file: BinaryIO, most: int = MAX_PIXELS) -> Image.Image:
@@ -26,9 +28,11 @@ def open_tiff(file: BinaryIO, most: int = MAX_PIXELS) -> Image.Image:
     tags = read_tags(file, LAYOUT_TAGS | {ORIENTATION_TAG, _PROFILE_TAG})
     check_size(tags.one(WIDTH), tags.one(HEIGHT), most)
     stored = blocks(tags)
+    if tags.one(PHOTOMETRIC, 1) == _YCBCR and stored.planar and tags.values(SUBSAMPLING, (2, 2)) != (1, 1):
+        raise ImageError("a TIFF of YCbCr in planes of different sizes (subsampled colours) can't be read")
     if suits_pillow(tags):
         try:
-            return _by_pillow(file)
+            return _by_pillow(file, tags)
         except SyntaxError:
             pass  # a kind that Pillow doesn't know: read below, or the reason told
     form = layout(tags, stored)
@@ -36,9 +40,13 @@ def open_tiff(file: BinaryIO, most: int = MAX_PIXELS) -> Image.Image:
     return turned(_to_image(read_samples(file, form), form, profile), tags.one(ORIENTATION_TAG, 1))
 
 
-def _by_pillow(file: BinaryIO) -> Image.Image:
+def _by_pillow(file: BinaryIO, tags: Tags) -> Image.Image:
     file.seek(0)
     image = TiffImagePlugin.TiffImageFile(file)
+    if image.mode == "YCbCr":  # uncompressed: Pillow's own decoder knows neither subsampling nor planes, libtiff does
+        extents, place = (0, 0, tags.one(WIDTH), tags.one(HEIGHT)), ("RGBX", False, image.tag_v2.offset)
+        image.tile = [image.tile[0]._replace(codec_name="libtiff", extents=extents, offset=0, args=place)]
+        image._mode, image.use_load_libtiff = "RGB", True
     with warnings.catch_warnings():  # of sizes that are allowed here
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image.load()
