@@ -75,11 +75,37 @@ def test_alpha_is_put_on_white(tmp_path, picture_values, kind, bits, channels, p
     assert np.abs(pixels(read_image(path)) - (colours * alpha + 1 - alpha) * 255).max() <= 2
 
 
-def test_premultiplied_alpha(tmp_path, picture_values):
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("photometric", [0, 1, 2])
+def test_premultiplied_alpha(tmp_path, picture_values, photometric, bits):
     path = tmp_path / "premultiplied.tif"
-    colours, alpha = picture_values[..., :3], 0.5 + picture_values[..., 3:] / 2
-    write_tiff(path, stored(np.dstack([colours * alpha, alpha]), "u", 16), photometric=2, extra=[1])
+    colours, alpha = picture_values[..., : 3 if photometric == 2 else 1], 0.5 + picture_values[..., 3:] / 2
+    inked = 1 - colours if photometric == 0 else colours
+    write_tiff(path, stored(np.dstack([inked * alpha, alpha]), "u", bits), photometric=photometric, extra=[1])
     assert np.abs(pixels(read_image(path)) - (colours * alpha + 1 - alpha) * 255).max() <= 3
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("extra", [[], [999]], ids=["untold", "corel"])
+@pytest.mark.parametrize("planar", [False, True], ids=["chunky", "planar"])
+def test_a_fourth_sample_of_rgb_is_alpha_unless_a_tag_says_otherwise(tmp_path, picture_values, bits, extra, planar):
+    path, told = tmp_path / "rgba.tif", tmp_path / "told.tif"
+    samples = stored(picture_values, "u", bits)
+    write_tiff(path, samples, photometric=2, extra=extra, planar=planar)
+    write_tiff(told, samples, photometric=2, extra=[2], planar=planar)
+    assert np.abs(pixels(read_image(path)) - pixels(read_image(told))).max() <= 1
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("extra", [0, 1, 2])
+@pytest.mark.parametrize("planar", [False, True], ids=["chunky", "planar"])
+def test_alpha_of_cmyk_is_put_on_white(tmp_path, picture_values, bits, extra, planar):
+    path = tmp_path / "print.tif"
+    inks, alpha = picture_values[..., :3], 0.5 + picture_values[..., 3:] / 2
+    samples = np.dstack([inks, np.zeros_like(alpha)]) * (alpha if extra == 1 else 1)
+    write_tiff(path, stored(np.dstack([samples, alpha]), "u", bits), photometric=5, extra=[extra], planar=planar)
+    expected = 1 - inks if extra == 0 else (1 - inks) * alpha + 1 - alpha
+    assert np.abs(pixels(read_image(path)) - expected * 255).max() <= 3
 
 
 def test_cmyk_of_16_bits(tmp_path):
@@ -163,6 +189,17 @@ def test_ycbcr_in_planes(tmp_path, picture_values):
     assert np.array_equal(pixels(read_image(planar)), pixels(read_image(chunky)))
     with pytest.raises(ImageError, match=r"odd\.tif: a TIFF of YCbCr in planes of different sizes"):
         read_image(odd)
+
+
+@pytest.mark.parametrize("extra", [[], [0], [2]], ids=["none", "other", "alpha"])
+@pytest.mark.parametrize("planar", [False, True], ids=["chunky", "planar"])
+def test_cielab(tmp_path, planar, extra):
+    """L in 0..100 as 0..255, a and b as signed bytes: grey, red, blue; and what lies under alpha 0."""
+    path = tmp_path / "lab.tif"
+    samples = np.array([[(137, 0, 0, 255), (121, 56, 34, 255), (77, 25, 201, 255), (137, 0, 0, 0)]], np.uint8)
+    write_tiff(path, samples[..., : 3 + len(extra)], photometric=8, planar=planar, extra=extra)
+    expected = [(128, 128, 128), (200, 60, 60), (60, 60, 160), (255, 255, 255) if extra == [2] else (128, 128, 128)]
+    assert np.abs(pixels(read_image(path))[0] - expected).max() <= 2
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

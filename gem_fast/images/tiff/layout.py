@@ -30,9 +30,10 @@ COMPRESSIONS = {
     34925: "LZMA",
     50000: "Zstandard",
 }
-_MODES = {0: "L", 1: "L", 2: "RGB", 5: "CMYK"}  # Pillow's by photometric; 0 is WhiteIsZero
+_MODES = {0: "L", 1: "L", 2: "RGB", 5: "CMYK", 8: "LAB"}  # Pillow's by photometric; 0 is WhiteIsZero
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # unsigned, signed, floating; 4 is undefined
 _DEPTHS = {"u": range(1, 33), "i": (8, 16, 32), "f": (16, 32, 64)}
+_ALPHAS = (1, 2, 999)  # multiplied into the colours, not multiplied, and what Corel Draw writes for that
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def layout(tags: Tags, stored: Blocks) -> Layout:
         raise ImageError(f"damaged or truncated (lengths of {len(counts):,} of {stored.count:,} strips or tiles)")
     bits, kind = _sample(tags, stored.samples)
     photometric, compression = tags.one(PHOTOMETRIC, 1), tags.one(COMPRESSION, 1)
-    if photometric not in _MODES:
+    if photometric not in _MODES or (_MODES[photometric] == "LAB" and (bits, kind) != (8, "u")):
         raise ImageError(f"a TIFF of {bits} bits with the photometric interpretation {photometric} can't be read")
     if compression not in COMPRESSIONS:
         raise ImageError(f"a TIFF of {bits} bits with the compression {compression} can't be read")
@@ -114,13 +115,16 @@ def layout(tags: Tags, stored: Blocks) -> Layout:
 def _alpha(tags: Tags, samples: int, mode: str) -> tuple[int | None, bool]:
     """The channel that is alpha, and whether the colours are multiplied by it."""
     colours = len(mode)
-    extra = tags.values(EXTRA_SAMPLES, ())[: max(0, samples - colours)]
-    alpha = next((place for place, each in enumerate(extra) if each in (1, 2)), None)
+    # Of RGB the fourth is alpha where no tag says what it is, as in Pillow.
+    extra = tags.values(EXTRA_SAMPLES, (2,) if mode == "RGB" and samples == 4 else ())[: max(0, samples - colours)]
+    alpha = next((place for place, each in enumerate(extra) if each in _ALPHAS), None)
     # A second sample that no tag explains is passed over, as in Pillow; more are bands of something else.
     if samples < colours or (colours == 1 and samples > 2 and alpha is None):
-        raise ImageError(f"a TIFF of {samples} samples a pixel that are no grey, RGB or CMYK can't be read")
+        raise ImageError(f"a TIFF of {samples} samples a pixel that are no grey, RGB, CMYK or CIELAB can't be read")
     if alpha is None:
         return None, False
+    if mode == "LAB" and extra[alpha] == 1:
+        raise ImageError("a TIFF of CIELAB that is multiplied by alpha can't be read")
     return colours + alpha, extra[alpha] == 1
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from ...errors import ImageError
+from ..colour import to_srgb
 from ..limits import MAX_PIXELS, check_size
 from ..orientation import ORIENTATION_TAG, turned
 from ..pixels import from_floats, from_integers, with_info
@@ -54,18 +55,25 @@ def _by_pillow(file: BinaryIO, tags: Tags) -> Image.Image:
 
 
 def _to_image(samples: np.ndarray, form: Layout, profile: bytes | None) -> Image.Image:
+    """With its profile, or with alpha in sRGB."""
     narrow = from_floats(samples, form.colours) if form.kind == "f" else from_integers(samples, form.bits)
+    colours, alpha = narrow[..., : form.colours], narrow[..., form.colours :]
+    if form.premultiplied:
+        _divide(colours, alpha[..., 0])
     if form.inverted:
-        narrow[..., 0] = 255 - narrow[..., 0]
-    if form.colours == 4:
-        image = Image.fromarray(narrow[..., :4].copy(), "CMYK")
-    else:
-        image = Image.fromarray(narrow[..., 0] if narrow.shape[2] == 1 else narrow)
-        image = _reinterpreted(image) if form.premultiplied else image
-    return with_info(image, {"icc_profile": profile})
+        np.subtract(255, colours, out=colours)
+    size = (form.blocks.width, form.blocks.height)
+    image = Image.frombuffer(form.mode, size, np.ascontiguousarray(colours), "raw", form.mode, 0, 1)
+    if form.alpha is None:
+        return with_info(image, {"icc_profile": profile})
+    clear = to_srgb(image, profile)  # before alpha is put in, for which CMYK and CIELAB have no room
+    clear.putalpha(Image.fromarray(alpha[..., 0]))
+    return clear
 
 
-def _reinterpreted(image: Image.Image) -> Image.Image:
-    """Colours that are multiplied by alpha."""
-    mode = {"LA": "La", "RGBA": "RGBa"}[image.mode]
-    return Image.frombytes(mode, image.size, image.tobytes())
+def _divide(colours: np.ndarray, alpha: np.ndarray) -> None:
+    """In place, colours that are multiplied by alpha."""
+    divisor = np.maximum(alpha, 1).astype(np.uint16)
+    for channel in range(colours.shape[2]):
+        whole = (colours[..., channel] * np.uint16(255) + divisor // 2) // divisor
+        colours[..., channel] = np.minimum(whole, 255)
