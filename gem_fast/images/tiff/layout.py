@@ -30,6 +30,7 @@ COMPRESSIONS = {
     34925: "LZMA",
     50000: "Zstandard",
 }
+_PREDICTED = ("LZW", "Deflate", "LZMA", "Zstandard")  # libtiff passes over a predictor with others
 _MODES = {0: "L", 1: "L", 2: "RGB", 5: "CMYK", 8: "LAB"}  # Pillow's by photometric; 0 is WhiteIsZero
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # unsigned, signed, floating; 4 is undefined
 _DEPTHS = {"u": range(1, 33), "i": (8, 16, 32), "f": (16, 32, 64)}
@@ -105,7 +106,7 @@ def layout(tags: Tags, stored: Blocks) -> Layout:
     if compression not in COMPRESSIONS:
         raise ImageError(f"a TIFF of {bits} bits with the compression {compression} can't be read")
     alpha, premultiplied = _alpha(tags, stored.samples, _MODES[photometric])
-    predictor = tags.one(PREDICTOR, 1)
+    predictor = tags.one(PREDICTOR, 1) if COMPRESSIONS[compression] in _PREDICTED else 1
     return Layout(
         stored, tags.order, bits, kind, photometric, compression, predictor, tags.one(FILL_ORDER, 1) == 2,
         counts, alpha, premultiplied,

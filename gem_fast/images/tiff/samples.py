@@ -55,7 +55,9 @@ def _block(file: BinaryIO, form: Layout, number: int, height: int) -> np.ndarray
             f"damaged or truncated (strip or tile {number} holds {len(raw):,} of {height * length:,} bytes)"
         )
     rows = np.frombuffer(raw, np.uint8, height * length).reshape(height, length)
-    if form.bits in (8, 16, 32, 64):
+    if form.bits == 24 and form.predictor == 1:
+        values = _triples(rows, form.order)
+    elif form.bits in (8, 16, 32, 64):
         values = _unpredicted(rows, form, samples)
     elif form.predictor == 1:
         values = np.concatenate(list(_unpacked(rows, form.bits, across)))
@@ -101,6 +103,12 @@ def _unpredicted(rows: np.ndarray, form: Layout, samples: int) -> np.ndarray:
         summed = np.cumsum(rows.reshape(height, -1, samples), axis=1, dtype=np.uint8).reshape(height, width, -1)
         return np.ascontiguousarray(summed.transpose(0, 2, 1)).reshape(height, -1).view(f">f{width}")
     raise ImageError(f"a TIFF with the predictor {form.predictor} can't be read")
+
+
+def _triples(rows: np.ndarray, order: str) -> np.ndarray:
+    """Samples of three bytes, which are whole bytes in the file's order, unlike those that do not fill bytes."""
+    beside = (0, 1) if order == "<" else (1, 0)
+    return np.pad(rows.reshape(len(rows), -1, 3), [(0, 0), (0, 0), beside]).view(f"{order}u4")[..., 0]
 
 
 def _unpacked(rows: np.ndarray, bits: int, across: int) -> Iterator[np.ndarray]:
