@@ -53,6 +53,14 @@ def test_white_is_zero(tmp_path, picture_values, kind, bits):
     assert np.abs(pixels(read_image(path)) - (255 - samples / white * 255)).max() <= 1
 
 
+@pytest.mark.parametrize("bits", [1, 8, 12, 16])
+def test_black_is_zero_where_no_tag_says_so(tmp_path, picture_values, bits):
+    path = tmp_path / "untold.tif"
+    samples = stored(picture_values[..., :1], "u", bits)
+    write_tiff(path, samples, bits=bits, tags={262: ("H", [])})
+    assert np.abs(pixels(read_image(path)) - samples / (2**bits - 1) * 255).max() <= 1
+
+
 @pytest.mark.parametrize("planar", [False, True], ids=["chunky", "planar"])
 @pytest.mark.parametrize(("kind", "bits"), [("u", 4), ("u", 8), ("u", 12), ("u", 16), ("u", 32), ("i", 16), ("f", 32)])
 @pytest.mark.parametrize("layout", [{"rows": 7}, {"tile": (16, 32)}], ids=["strips", "tiles"])

@@ -85,7 +85,8 @@ def suits_pillow(tags: Tags) -> bool:
     bits = tags.values(BITS, (1,))[:samples]
     unsigned = all(_KINDS.get(kind) == "u" for kind in tags.values(SAMPLE_FORMAT, (1,)))
     ours = tags.one(COMPRESSION, 1) in COMPRESSIONS and tags.one(PHOTOMETRIC, 1) in _MODES
-    if tags.one(PLANES, 1) == 2 and samples > 1 and ours:
+    # Pillow takes WhiteIsZero for granted where the tag is missing, which libtiff does of faxes only.
+    if ours and (PHOTOMETRIC not in tags or (tags.one(PLANES, 1) == 2 and samples > 1)):
         return False
     return unsigned and (set(bits) == {8} or (samples == 1 and bits[0] < 8))
 
