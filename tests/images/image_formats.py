@@ -73,9 +73,16 @@ def write_tiff(
 
 
 def packed(block, depth, order):
-    """Samples as a TIFF's bytes: whole ones in the file's byte order, others bit by bit with rows from a new byte."""
+    """Samples as a TIFF's bytes: whole bytes in the file's order, else bit by bit with rows from a new byte."""
     if depth == block.dtype.itemsize * 8:
         return block.astype(block.dtype.newbyteorder(order)).tobytes()
+    if depth == 24:
+        return (
+            block.astype(f"{order}u4")
+            .view(np.uint8)
+            .reshape(-1, 4)[:, slice(3) if order == "<" else slice(1, 4)]
+            .tobytes()
+        )
     rows = block.reshape(block.shape[0], -1).astype(np.uint64)
     bits = (rows[..., None] >> np.arange(depth - 1, -1, -1, dtype=np.uint64)) & np.uint64(1)
     return np.packbits(bits.reshape(len(rows), -1).astype(np.uint8), axis=1).tobytes()

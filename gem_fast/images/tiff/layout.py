@@ -5,17 +5,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...errors import ImageError
-from ..limits import MAX_PIXELS
-from .tags import Tags
+from .blocks import Blocks
+from .tags import (
+    BITS,
+    COMPRESSION,
+    EXTRA_SAMPLES,
+    FILL_ORDER,
+    PHOTOMETRIC,
+    PLANES,
+    PREDICTOR,
+    SAMPLE_FORMAT,
+    SAMPLES,
+    STRIP_COUNTS,
+    TILE_COUNTS,
+    Tags,
+)
 
-WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
-STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP, STRIP_COUNTS, PLANES, PREDICTOR = 273, 277, 278, 279, 284, 317
-TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS, EXTRA_SAMPLES, SAMPLE_FORMAT = 322, 323, 324, 325, 338, 339
-LAYOUT_TAGS = frozenset({
-    WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER,
-    STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP, STRIP_COUNTS, PLANES, PREDICTOR,
-    TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS, EXTRA_SAMPLES, SAMPLE_FORMAT,
-})  # fmt: skip
 COMPRESSIONS = {
     1: "none",
     5: "LZW",
@@ -25,11 +30,11 @@ COMPRESSIONS = {
     34925: "LZMA",
     50000: "Zstandard",
 }
-_COLOURS = {0: 1, 1: 1, 2: 3, 5: 4}  # samples by photometric: WhiteIsZero, BlackIsZero, RGB, CMYK
+_PREDICTED = ("LZW", "Deflate", "LZMA", "Zstandard")  # libtiff passes over a predictor with others
+_MODES = {0: "L", 1: "L", 2: "RGB", 5: "CMYK", 8: "LAB"}  # Pillow's by photometric; 0 is WhiteIsZero
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # unsigned, signed, floating; 4 is undefined
 _DEPTHS = {"u": range(1, 33), "i": (8, 16, 32), "f": (16, 32, 64)}
-_MAX_BLOCK_SIDE = 1 << 20
-_MAX_BYTES = 12 * MAX_PIXELS  # of all samples, as of the largest image in 32-bit RGB
+_ALPHAS = (1, 2, 999)  # multiplied into the colours, not multiplied, and what Corel Draw writes for that
 
 
 @dataclass(frozen=True)
@@ -39,31 +44,29 @@ class Layout:
     Attributes:
         order: "<" or ">", of samples that fill bytes.
         kind: "u" unsigned, "i" signed, "f" floating.
-        block: height and width of a strip or tile; a tile is stored whole even where it juts out.
         alpha: the channel that is alpha, None without; `premultiplied` if the colours are multiplied by it.
     """
 
+    blocks: Blocks
     order: str
-    height: int
-    width: int
     bits: int
     kind: str
     photometric: int
-    samples: int
-    planar: bool
-    block: tuple[int, int]
-    tiled: bool
     compression: int
     predictor: int
     reverse: bool
-    offsets: np.ndarray
     counts: np.ndarray
     alpha: int | None
     premultiplied: bool
 
     @property
+    def mode(self) -> str:
+        """Of a Pillow image of the colours."""
+        return _MODES[self.photometric]
+
+    @property
     def colours(self) -> int:
-        return _COLOURS[self.photometric]
+        return len(self.mode)
 
     @property
     def inverted(self) -> bool:
@@ -81,53 +84,50 @@ def suits_pillow(tags: Tags) -> bool:
     samples = tags.one(SAMPLES, 1)
     bits = tags.values(BITS, (1,))[:samples]
     unsigned = all(_KINDS.get(kind) == "u" for kind in tags.values(SAMPLE_FORMAT, (1,)))
-    ours = tags.one(COMPRESSION, 1) in COMPRESSIONS and tags.one(PHOTOMETRIC, 1) in _COLOURS
-    if tags.one(PLANES, 1) == 2 and samples > 1 and ours:
+    ours = tags.one(COMPRESSION, 1) in COMPRESSIONS and tags.one(PHOTOMETRIC, 1) in _MODES
+    # Pillow takes WhiteIsZero for granted where the tag is missing, which libtiff does of faxes only.
+    if ours and (PHOTOMETRIC not in tags or (tags.one(PLANES, 1) == 2 and samples > 1)):
         return False
     return unsigned and (set(bits) == {8} or (samples == 1 and bits[0] < 8))
 
 
-def layout(tags: Tags) -> Layout:
-    """The layout by the tags.
+def layout(tags: Tags, stored: Blocks) -> Layout:
+    """The layout of blocks by the tags.
 
     Raises:
         ImageError: a tag is missing or contradicts another, or samples of this kind can't be read.
     """
-    height, width, samples = tags.one(HEIGHT), tags.one(WIDTH), tags.one(SAMPLES, 1)
-    bits, kind = _sample(tags, samples)
+    counts = tags.array(TILE_COUNTS if stored.tiled else STRIP_COUNTS)
+    if len(counts) < stored.count:
+        raise ImageError(f"damaged or truncated (lengths of {len(counts):,} of {stored.count:,} strips or tiles)")
+    bits, kind = _sample(tags, stored.samples)
     photometric, compression = tags.one(PHOTOMETRIC, 1), tags.one(COMPRESSION, 1)
-    if photometric not in _COLOURS:
+    if photometric not in _MODES or (_MODES[photometric] == "LAB" and (bits, kind) != (8, "u")):
         raise ImageError(f"a TIFF of {bits} bits with the photometric interpretation {photometric} can't be read")
     if compression not in COMPRESSIONS:
         raise ImageError(f"a TIFF of {bits} bits with the compression {compression} can't be read")
-    colours = _COLOURS[photometric]
-    extra = tags.values(EXTRA_SAMPLES, ())[: max(0, samples - colours)]
-    alpha = next((place for place, each in enumerate(extra) if each in (1, 2)), None)
+    alpha, premultiplied = _alpha(tags, stored.samples, _MODES[photometric])
+    predictor = tags.one(PREDICTOR, 1) if COMPRESSIONS[compression] in _PREDICTED else 1
+    return Layout(
+        stored, tags.order, bits, kind, photometric, compression, predictor, tags.one(FILL_ORDER, 1) == 2,
+        counts, alpha, premultiplied,
+    )  # fmt: skip
+
+
+def _alpha(tags: Tags, samples: int, mode: str) -> tuple[int | None, bool]:
+    """The channel that is alpha, and whether the colours are multiplied by it."""
+    colours = len(mode)
+    # Of RGB the fourth is alpha where no tag says what it is, as in Pillow.
+    extra = tags.values(EXTRA_SAMPLES, (2,) if mode == "RGB" and samples == 4 else ())[: max(0, samples - colours)]
+    alpha = next((place for place, each in enumerate(extra) if each in _ALPHAS), None)
     # A second sample that no tag explains is passed over, as in Pillow; more are bands of something else.
     if samples < colours or (colours == 1 and samples > 2 and alpha is None):
-        raise ImageError(f"a TIFF of {samples} samples a pixel that are no grey, RGB or CMYK can't be read")
-    if height * width * samples * bits > 8 * _MAX_BYTES:
-        raise ImageError(f"{width}×{height} with {samples} samples of {bits} bits is more than {_MAX_BYTES:,} bytes")
-    tiled, planar = TILE_OFFSETS in tags, tags.one(PLANES, 1) == 2 and samples > 1
-    block = (
-        (tags.one(TILE_HEIGHT), tags.one(TILE_WIDTH))
-        if tiled
-        else (min(tags.one(ROWS_PER_STRIP, height), height), width)
-    )
-    if min(height, width, *block) < 1 or max(block) > _MAX_BLOCK_SIDE:
-        raise ImageError(f"a TIFF of {width}×{height} in blocks of {block[1]}×{block[0]} can't be read")
-    offsets, counts = (
-        tags.array(TILE_OFFSETS if tiled else STRIP_OFFSETS),
-        tags.array(TILE_COUNTS if tiled else STRIP_COUNTS),
-    )
-    wanted = -(-width // block[1]) * -(-height // block[0]) * (samples if planar else 1)
-    if min(len(offsets), len(counts)) < wanted:
-        raise ImageError(f"damaged or truncated ({len(offsets):,} of {wanted:,} strips or tiles)")
-    return Layout(
-        tags.order, height, width, bits, kind, photometric, samples, planar, block, tiled, compression,
-        tags.one(PREDICTOR, 1), tags.one(FILL_ORDER, 1) == 2, offsets, counts,
-        None if alpha is None else colours + alpha, alpha is not None and extra[alpha] == 1,
-    )  # fmt: skip
+        raise ImageError(f"a TIFF of {samples} samples a pixel that are no grey, RGB, CMYK or CIELAB can't be read")
+    if alpha is None:
+        return None, False
+    if mode == "LAB" and extra[alpha] == 1:
+        raise ImageError("a TIFF of CIELAB that is multiplied by alpha can't be read")
+    return colours + alpha, extra[alpha] == 1
 
 
 def _sample(tags: Tags, samples: int) -> tuple[int, str]:

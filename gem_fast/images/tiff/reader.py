@@ -1,51 +1,79 @@
 """A TIFF file to a Pillow image: by Pillow where it is right, else by its samples."""
 
+import warnings
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin
 
+from ...errors import ImageError
+from ..colour import to_srgb
 from ..limits import MAX_PIXELS, check_size
 from ..orientation import ORIENTATION_TAG, turned
 from ..pixels import from_floats, from_integers, with_info
-from .layout import HEIGHT, LAYOUT_TAGS, STRIP_OFFSETS, TILE_OFFSETS, WIDTH, Layout, layout, suits_pillow
+from .blocks import blocks
+from .layout import Layout, layout, suits_pillow
 from .samples import read_samples
-from .tags import read_tags
+from .tags import HEIGHT, LAYOUT_TAGS, PHOTOMETRIC, SUBSAMPLING, WIDTH, Tags, read_tags
 
 _PROFILE_TAG = 34675
+_YCBCR = 6
 
 
 def open_tiff(file: BinaryIO, most: int = MAX_PIXELS) -> Image.Image:
-    """The first image of the file, at most so many pixels, its samples in 8 bits; Pillow's are not loaded yet.
+    """The first image of the file, at most so many pixels, its samples in 8 bits.
 
     Raises:
         ImageError: its samples can't be read, or it is too large. Whatever Pillow raises.
     """
     tags = read_tags(file, LAYOUT_TAGS | {ORIENTATION_TAG, _PROFILE_TAG})
     check_size(tags.one(WIDTH), tags.one(HEIGHT), most)
-    if suits_pillow(tags) and tags.array(TILE_OFFSETS if TILE_OFFSETS in tags else STRIP_OFFSETS).size:
+    stored = blocks(tags)
+    if tags.one(PHOTOMETRIC, 1) == _YCBCR and stored.planar and tags.values(SUBSAMPLING, (2, 2)) != (1, 1):
+        raise ImageError("a TIFF of YCbCr in planes of different sizes (subsampled colours) can't be read")
+    if suits_pillow(tags):
         try:
-            return Image.open(file, formats=("TIFF",))
-        except UnidentifiedImageError:
+            return _by_pillow(file, tags)
+        except SyntaxError:
             pass  # a kind that Pillow doesn't know: read below, or the reason told
-    form = layout(tags)
-    image = _to_image(read_samples(file, form), form)
+    form = layout(tags, stored)
     profile = tags.entries[_PROFILE_TAG].tobytes() if _PROFILE_TAG in tags else None
-    return turned(with_info(image, {"icc_profile": profile}), tags.one(ORIENTATION_TAG, 1))
+    return turned(_to_image(read_samples(file, form), form, profile), tags.one(ORIENTATION_TAG, 1))
 
 
-def _to_image(samples: np.ndarray, form: Layout) -> Image.Image:
+def _by_pillow(file: BinaryIO, tags: Tags) -> Image.Image:
+    file.seek(0)
+    image = TiffImagePlugin.TiffImageFile(file)
+    if image.mode == "YCbCr":  # uncompressed: Pillow's own decoder knows neither subsampling nor planes, libtiff does
+        extents, place = (0, 0, tags.one(WIDTH), tags.one(HEIGHT)), ("RGBX", False, image.tag_v2.offset)
+        image.tile = [image.tile[0]._replace(codec_name="libtiff", extents=extents, offset=0, args=place)]
+        image._mode, image.use_load_libtiff = "RGB", True
+    with warnings.catch_warnings():  # of sizes that are allowed here
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image.load()
+    return image
+
+
+def _to_image(samples: np.ndarray, form: Layout, profile: bytes | None) -> Image.Image:
+    """With its profile, or with alpha in sRGB."""
     narrow = from_floats(samples, form.colours) if form.kind == "f" else from_integers(samples, form.bits)
+    colours, alpha = narrow[..., : form.colours], narrow[..., form.colours :]
+    if form.premultiplied:
+        _divide(colours, alpha[..., 0])
     if form.inverted:
-        narrow[..., 0] = 255 - narrow[..., 0]
-    if form.colours == 4:
-        return Image.fromarray(narrow[..., :4].copy(), "CMYK")
-    clear = "" if form.alpha is None else "a" if form.premultiplied else "A"
-    image = Image.fromarray(narrow[..., 0] if narrow.shape[2] == 1 else narrow)
-    return image if clear != "a" else _reinterpreted(image)
+        np.subtract(255, colours, out=colours)
+    size = (form.blocks.width, form.blocks.height)
+    image = Image.frombuffer(form.mode, size, np.ascontiguousarray(colours), "raw", form.mode, 0, 1)
+    if form.alpha is None:
+        return with_info(image, {"icc_profile": profile})
+    clear = to_srgb(image, profile)  # before alpha is put in, for which CMYK and CIELAB have no room
+    clear.putalpha(Image.fromarray(alpha[..., 0]))
+    return clear
 
 
-def _reinterpreted(image: Image.Image) -> Image.Image:
-    """Colours that are multiplied by alpha."""
-    mode = {"LA": "La", "RGBA": "RGBa"}[image.mode]
-    return Image.frombytes(mode, image.size, image.tobytes())
+def _divide(colours: np.ndarray, alpha: np.ndarray) -> None:
+    """In place, colours that are multiplied by alpha."""
+    divisor = np.maximum(alpha, 1).astype(np.uint16)
+    for channel in range(colours.shape[2]):
+        whole = (colours[..., channel] * np.uint16(255) + divisor // 2) // divisor
+        colours[..., channel] = np.minimum(whole, 255)

@@ -3,7 +3,6 @@
 import struct
 import zlib
 from collections.abc import Iterator
-from io import BytesIO
 from typing import BinaryIO
 
 import numpy as np
@@ -22,19 +21,19 @@ def read_samples(file: BinaryIO, form: Layout) -> np.ndarray:
     Raises:
         ImageError: the compression can't be read, or a strip or tile is missing or too short.
     """
-    wanted = [*range(form.colours), *([] if form.alpha is None else [form.alpha])]
-    image = np.empty((form.height, form.width, len(wanted)), form.dtype.newbyteorder("="))
-    down, across = (-(-side // block) for side, block in zip((form.height, form.width), form.block, strict=True))
-    for place in range(len(wanted) if form.planar else 1):
+    blocks, wanted = form.blocks, [*range(form.colours), *([] if form.alpha is None else [form.alpha])]
+    image = np.empty((blocks.height, blocks.width, len(wanted)), form.dtype.newbyteorder("="))
+    (down, across), (rows, columns) = blocks.grid, blocks.size
+    for place in range(len(wanted) if blocks.planar else 1):
         for row in range(down):
             for column in range(across):
-                number = ((wanted[place] if form.planar else 0) * down + row) * across + column
-                top, left = row * form.block[0], column * form.block[1]
-                height = form.block[0] if form.tiled else min(form.block[0], form.height - top)
+                number = ((wanted[place] if blocks.planar else 0) * down + row) * across + column
+                top, left = row * rows, column * columns
+                height = rows if blocks.tiled else min(rows, blocks.height - top)
                 samples = _block(file, form, number, height)
-                target = image[top : top + height, left : left + form.block[1]]
+                target = image[top : top + height, left : left + columns]
                 part = samples[: target.shape[0], : target.shape[1]]
-                if form.planar:
+                if blocks.planar:
                     target[..., place] = part[..., 0]
                 else:
                     target[...] = part[..., wanted]
@@ -43,10 +42,10 @@ def read_samples(file: BinaryIO, form: Layout) -> np.ndarray:
 
 def _block(file: BinaryIO, form: Layout, number: int, height: int) -> np.ndarray:
     """One strip or tile: `[height, block width, samples stored in it]`."""
-    samples = 1 if form.planar else form.samples
-    across = form.block[1] * samples
+    columns, samples = form.blocks.size[1], 1 if form.blocks.planar else form.blocks.samples
+    across = columns * samples
     length = -(-across * form.bits // 8)
-    file.seek(int(form.offsets[number]))
+    file.seek(int(form.blocks.offsets[number]))
     content = file.read(min(int(form.counts[number]), 2 * height * length + 65_536))
     if form.reverse:
         content = content.translate(_REVERSED)
@@ -56,13 +55,15 @@ def _block(file: BinaryIO, form: Layout, number: int, height: int) -> np.ndarray
             f"damaged or truncated (strip or tile {number} holds {len(raw):,} of {height * length:,} bytes)"
         )
     rows = np.frombuffer(raw, np.uint8, height * length).reshape(height, length)
-    if form.bits in (8, 16, 32, 64):
+    if form.bits == 24 and form.predictor == 1:
+        values = _triples(rows, form.order)
+    elif form.bits in (8, 16, 32, 64):
         values = _unpredicted(rows, form, samples)
     elif form.predictor == 1:
         values = np.concatenate(list(_unpacked(rows, form.bits, across)))
     else:
         raise ImageError(f"a TIFF of {form.bits} bits with the predictor {form.predictor} can't be read")
-    return values.reshape(height, form.block[1], samples)
+    return values.reshape(height, columns, samples)
 
 
 def _decompressed(content: bytes, compression: int, height: int, length: int) -> bytes:
@@ -83,8 +84,7 @@ def _decompressed(content: bytes, compression: int, height: int, length: int) ->
     )
     fields = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in (*entries, (279, len(content)))]
     head = b"II*\0\x08\0\0\0" + struct.pack("<H", len(fields)) + b"".join(fields) + bytes(4)
-    with Image.open(BytesIO(head + content), formats=("TIFF",)) as image:
-        return image.tobytes()
+    return Image.frombytes("L", (length, height), head + content, "libtiff", "L", 0, 8).tobytes()
 
 
 def _unpredicted(rows: np.ndarray, form: Layout, samples: int) -> np.ndarray:
@@ -103,6 +103,12 @@ def _unpredicted(rows: np.ndarray, form: Layout, samples: int) -> np.ndarray:
         summed = np.cumsum(rows.reshape(height, -1, samples), axis=1, dtype=np.uint8).reshape(height, width, -1)
         return np.ascontiguousarray(summed.transpose(0, 2, 1)).reshape(height, -1).view(f">f{width}")
     raise ImageError(f"a TIFF with the predictor {form.predictor} can't be read")
+
+
+def _triples(rows: np.ndarray, order: str) -> np.ndarray:
+    """Samples of three bytes, which are whole bytes in the file's order, unlike those that do not fill bytes."""
+    beside = (0, 1) if order == "<" else (1, 0)
+    return np.pad(rows.reshape(len(rows), -1, 3), [(0, 0), (0, 0), beside]).view(f"{order}u4")[..., 0]
 
 
 def _unpacked(rows: np.ndarray, bits: int, across: int) -> Iterator[np.ndarray]:
