@@ -5,11 +5,12 @@ import re
 from typing import BinaryIO
 
 from ..errors import ImageError
+from .boxes import boxes
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit, 256 MB of RGB
 MAX_WINDOWED_PIXELS = 2 * MAX_PIXELS  # of an image that is read in windows: what Pillow refuses whoever asks
 MAX_SCANS = 100  # of a progressive JPEG; encoders write about 10, and each is a pass over all pixels
-_HEAD = 1 << 16  # where the size of a JPEG XL file stands
+_JXL_SIZE = 16  # bytes of a JPEG XL codestream that hold its size
 _JPEG = 1 << 28  # bytes of a JPEG that are looked through
 _SCAN = re.compile(rb"\xff\xda")
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
@@ -34,8 +35,8 @@ def check_file(file: BinaryIO, name: str, most: int = MAX_PIXELS) -> None:
         # The two bytes may also stand in metadata and in what follows the image, so that many are looked at closely.
         if len(_SCAN.findall(content)) > MAX_SCANS and jpeg_scans(content) > MAX_SCANS:
             raise ImageError(f"a JPEG of more than {MAX_SCANS} scans")
-    elif name == "JPEG XL" and (codestream := _jxl_codestream(file.read(_HEAD))):
-        check_size(*jxl_size(codestream), most)
+    elif name == "JPEG XL":
+        check_size(*jxl_size(_jxl_codestream(file)), most)
     file.seek(0)
 
 
@@ -51,24 +52,29 @@ def jpeg_scans(content: bytes) -> int:
     return scans
 
 
-def _jxl_codestream(head: bytes) -> bytes | None:
-    """Where the codestream starts: at once, or in a box. None if not within these bytes."""
-    place = 0
-    while not head.startswith(b"\xff\x0a", place):
-        length, kind = int.from_bytes(head[place : place + 4], "big"), head[place + 4 : place + 8]
-        if kind in (b"jxlc", b"jxlp"):
-            place += 8 if length != 1 else 16
-            place += 4 if kind == b"jxlp" else 0
-            return head[place:]
-        if length < 8:
-            return None
-        place += length
-    return head[place:]
+def _jxl_codestream(file: BinaryIO) -> bytes:
+    """The first bytes of the codestream: the file's, or those of a box, or of several that hold it in pieces.
+
+    Raises:
+        ImageError: there is none.
+    """
+    found = file.read(_JXL_SIZE)
+    if not found.startswith(b"\xff\x0a"):
+        found = b""
+        for kind, start, end in boxes(file):
+            if kind in (b"jxlc", b"jxlp"):
+                file.seek(start + (4 if kind == b"jxlp" else 0))  # a piece starts with its number
+                found += file.read(max(0, min(end - file.tell(), _JXL_SIZE)))
+            if kind == b"jxlc" or len(found) >= _JXL_SIZE:
+                break
+    if not found.startswith(b"\xff\x0a"):
+        raise ImageError("damaged or truncated (it has no codestream)")
+    return found
 
 
 def jxl_size(codestream: bytes) -> tuple[int, int]:
     """Width and height by a JPEG XL codestream's first bytes. Source: ISO/IEC 18181-1, SizeHeader."""
-    bits = int.from_bytes(codestream[2:16], "little")
+    bits = int.from_bytes(codestream[2:_JXL_SIZE], "little")
 
     def take(count: int) -> int:
         nonlocal bits

@@ -1,14 +1,13 @@
 """Reading of images: formats, modes and orientation."""
 
 import struct
-import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from gem_fast.images import ImageError, load_image, read_image
-from tests.images.image_formats import FORMATS, LOSSLESS, OPTIONAL, pixels
+from tests.images.image_formats import FORMATS, LOSSLESS, OPTIONAL, pixels, write_png
 
 
 @pytest.mark.parametrize("ending", FORMATS)
@@ -178,21 +177,6 @@ def test_transparent_value_of_a_deep_grey_png_is_put_on_white(tmp_path):
     path = tmp_path / "key.png"
     Image.fromarray(np.array([[1000, 257 * 100]], np.uint16)).save(path, transparency=1000)
     assert pixels(read_image(path))[0, :, 0].tolist() == [255, 100]
-
-
-def write_png(path, width, bits, colour_type, lines, key=None):
-    """A PNG of these lines' bytes, with that transparent value."""
-    header = struct.pack(">IIBBBBB", width, len(lines), bits, colour_type, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"".join(b"\0" + line for line in lines))), (b"IEND", b"")]
-    if key is not None:
-        chunks.insert(1, (b"tRNS", struct.pack(f">{len(key)}H", *key)))
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + b"".join(
-            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-            for kind, content in chunks
-        )
-    )
 
 
 @pytest.mark.parametrize("colours", [1, 2, 3, 4], ids=["grey", "grey-alpha", "rgb", "rgb-alpha"])
