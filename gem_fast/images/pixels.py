@@ -93,18 +93,6 @@ def to_8_bit(image: Image.Image) -> Image.Image:
     return with_info(deep, {"icc_profile": image.info.get("icc_profile")})
 
 
-def fit_transparency(image: Image.Image) -> None:
-    """Before a PNG is loaded: its transparent value in 8 bits, where Pillow leaves it in the file's."""
-    key, tile = image.info.get("transparency"), getattr(image, "tile", None)
-    if image.format != "PNG" or not tile or not isinstance(key, int | tuple):
-        return
-    kind = tile[0][3]
-    if isinstance(key, int) and kind in GREY_STEPS:
-        image.info["transparency"] = key * GREY_STEPS[kind]
-    elif isinstance(key, tuple) and kind == "RGB;16B":
-        image.info["transparency"] = tuple(value >> 8 for value in key)
-
-
 def with_info(image: Image.Image, info: dict) -> Image.Image:
     image.info = info
     return image

@@ -17,7 +17,8 @@ from .formats import Format, check_regular, format_of
 from .jpeg import jpeg_pixels
 from .limits import MAX_PIXELS, check_file, check_size
 from .orientation import orientation, turned, turned_pixels
-from .pixels import HALF_STEP, fit_transparency, from_integers, to_rgb
+from .pixels import HALF_STEP, from_integers, to_rgb
+from .plugins import loaded
 from .tiff.reader import open_tiff
 
 if TYPE_CHECKING:
@@ -90,9 +91,7 @@ def _opened(file: BinaryIO, form: Format, most: int) -> Image.Image:
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
-    fit_transparency(image)
-    image.load()
-    return turned(to_rgb(image), orientation(image))
+    return turned(to_rgb(loaded(image)), orientation(image))
 
 
 @contextmanager
