@@ -113,6 +113,15 @@ def test_transparent_palette_is_put_on_white(tmp_path, ending):
     assert read[1, 3].tolist() == [200, 100, 50]
 
 
+def test_a_palette_with_alpha_is_put_on_white(tmp_path):
+    image = Image.new("RGBA", (4, 2), (10, 20, 30, 0))
+    image.paste((200, 100, 50, 255), (2, 0, 4, 2))
+    for made in (image.quantize(4, method=Image.Quantize.FASTOCTREE), image.convert("P"), image.convert("PA")):
+        read = pixels(load_image(made))
+        assert read[0, 0].tolist() == [255, 255, 255]
+        assert np.abs(read[1, 3] - (200, 100, 50)).max() <= 30  # of few colours
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 def test_alpha_is_put_on_white(tmp_path, mode):
     clear, half, solid = ((100,) * (len(mode) - 1) + (alpha,) for alpha in (0, 128, 255))
