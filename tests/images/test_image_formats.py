@@ -13,7 +13,7 @@ from PIL import Image, features
 
 from gem_fast.images import EXTENSIONS, ImageError, load_image, read_image, sniff
 from gem_fast.images.formats import FORMATS as TABLE
-from gem_fast.images.limits import MAX_SCANS, jpeg_scans, jxl_size
+from gem_fast.images.limits import jxl_size
 from tests.images.image_formats import FORMATS, OPTIONAL, pixels
 
 STARTS = {
@@ -162,21 +162,6 @@ def test_an_interrupt_is_no_damaged_image(tmp_path, picture, monkeypatch):
 
     monkeypatch.setattr(Image.Image, "load", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        read_image(path)
-
-
-def test_a_jpeg_of_endless_scans_is_refused(tmp_path, picture):
-    path = tmp_path / "scans.jpg"
-    picture().save(path, progressive=True)
-    content = path.read_bytes()
-    assert jpeg_scans(content) == 10
-    assert read_image(path).size == (64, 48)
-    path.write_bytes(content + b"\xff\xda" * 500)  # not within the image: what phones append
-    assert read_image(path).size == (64, 48)
-    starts = [place for place in range(len(content)) if content[place : place + 2] == b"\xff\xda"]
-    scan = content[starts[1] : starts[2]]
-    path.write_bytes(content[: starts[2]] + scan * MAX_SCANS + content[starts[2] :])
-    with pytest.raises(ImageError, match=r"scans\.jpg: a JPEG of more than 100 scans"):
         read_image(path)
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gem_fast.images import ImageError, read_image
+from gem_fast.images import ImageError, limits, read_image
+from gem_fast.images.limits import MAX_SCANS, jpeg_segments
 from tests.images.image_formats import box
 
 JXL_HEAD = box(b"JXL ", b"\r\n\x87\n") + box(b"ftyp", b"jxl \0\0\0\0jxl ")
@@ -72,4 +73,49 @@ def test_a_jpeg_xl_without_a_codestream_is_refused_unseen(tmp_path, content, mon
     path = tmp_path / "odd.jxl"
     path.write_bytes(content)
     with pytest.raises(ImageError, match=r"odd\.jxl: damaged or truncated \((it has no codestream|.* box)"):
+        read_image(path)
+
+
+@pytest.fixture
+def progressive(tmp_path, picture):
+    """A JPEG, and where its scans start."""
+    path = tmp_path / "photo.jpg"
+    picture().save(path, progressive=True)
+    content = path.read_bytes()
+    return path, content, [start - 4 for marker, start in jpeg_segments(content) if marker == 0xDA]
+
+
+def test_the_scans_of_a_jpeg(progressive):
+    path, content, starts = progressive
+    assert len(starts) == 10
+    path.write_bytes(content + b"\xff\xda" * 500)  # not within the image: what phones append
+    assert read_image(path).size == (64, 48)
+
+
+@pytest.mark.parametrize("before", [b"", b"\xff\x01", b"\xff\xd3", b"\xff", b"\xff\xe1\0\x04\xff\xd9"], ids=bytes.hex)
+def test_a_jpeg_of_endless_scans_is_refused(progressive, before):
+    """Whatever stands before each: markers of no length, fill, and the end of another image in metadata."""
+    path, content, starts = progressive
+    scan = before + content[starts[1] : starts[2]]
+    path.write_bytes(content[: starts[2]] + scan * MAX_SCANS + content[starts[2] :])
+    with pytest.raises(ImageError, match=r"photo\.jpg: a JPEG of more than 100 scans"):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("segment", "count"), [(b"\xff\xe1\0\x0aExif\0\0II", 101), (b"\xff\xfe\0\2", 10_000)], ids=["exif", "comment"]
+)
+def test_a_jpeg_of_endless_segments_is_refused(progressive, segment, count):
+    path, content, _ = progressive
+    path.write_bytes(content[:2] + segment * 90 + content[2:])
+    assert read_image(path).size == (64, 48)
+    path.write_bytes(content[:2] + segment * count + content[2:])
+    with pytest.raises(ImageError, match=r"photo\.jpg: a JPEG of more than 100 EXIF segments, or 10,000 in all"):
+        read_image(path)
+
+
+def test_a_jpeg_larger_than_its_pixels_is_refused(progressive, monkeypatch):
+    path, content, _ = progressive
+    monkeypatch.setattr(limits, "MAX_JPEG", len(content) - 1)
+    with pytest.raises(ImageError, match=r"photo\.jpg: a JPEG of more than [\d,]+ bytes"):
         read_image(path)
