@@ -13,11 +13,12 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import ImageError
+from .colour import stays
 from .formats import Format, check_regular, format_of
-from .jpeg import jpeg_pixels
+from .jpeg import jpeg_samples
 from .limits import MAX_PIXELS, check_file, check_size
 from .orientation import orientation, turned, turned_pixels
-from .pixels import HALF_STEP, from_integers, to_rgb
+from .pixels import HALF_STEP, from_integers, to_rgb, with_info
 from .plugins import loaded
 from .tiff.reader import open_tiff
 
@@ -76,9 +77,13 @@ def _decoded(file: BinaryIO, most: int) -> Image.Image | np.ndarray:
     check_file(file, form.name, most)
     with _opened(file, form, most) as image:
         check_size(image.width, image.height, most)
-        if form.name == "JPEG" and (pixels := jpeg_pixels(image, file)) is not None:
-            return turned_pixels(pixels, orientation(image))
-        return _upright_rgb(image)
+        samples = jpeg_samples(image, file) if form.name == "JPEG" else None
+        if samples is None:
+            return _upright_rgb(image)
+        if image.mode == "RGB" and stays(image.info.get("icc_profile"), "RGB"):
+            return turned_pixels(samples, orientation(image))
+        decoded = Image.frombytes(image.mode, image.size, samples)
+        return turned(to_rgb(with_info(decoded, image.info)), orientation(image))
 
 
 def _opened(file: BinaryIO, form: Format, most: int) -> Image.Image:
