@@ -197,3 +197,19 @@ def test_orientation_in_xmp(tmp_path, picture, ending):
         info.add_itxt("XML:com.adobe.xmp", xmp.decode())
         picture().save(path, pnginfo=info)
     assert read_image(path).size == (48, 64)
+
+
+@pytest.mark.skipif(not OPTIONAL["avif"], reason="this Pillow has no AVIF")
+def test_orientation_in_xmp_is_not_to_count_in_avif(tmp_path, picture):
+    path = tmp_path / "turned.avif"
+    for exif, size in ((1, (64, 48)), (6, (48, 64))):  # which Pillow writes as what AVIF itself says
+        tags = Image.Exif()
+        tags[0x0112] = exif
+        picture().save(path, exif=tags, xmp=b'<rdf:Description tiff:Orientation="3"/>')
+        image = read_image(path)
+        assert image.size == size
+        upright = image if exif == 1 else image.transpose(Image.Transpose.ROTATE_90)
+        assert np.abs(pixels(upright) - pixels(picture())).mean() < 8
+    picture().save(path, xmp=b'<rdf:Description tiff:Orientation="6"/>')
+    for source in (path, Image.open(path)):
+        assert load_image(source).size == (64, 48)
