@@ -120,12 +120,14 @@ def _reason(error: BaseException) -> str:
         case PermissionError():
             return "no permission to read it"
         case UnidentifiedImageError():
-            return "damaged or truncated (its header can't be read)"
+            return "damaged or truncated (or its header is of a kind that can't be read)"
         case Image.DecompressionBombError() | Image.DecompressionBombWarning():
             return f"more than {MAX_PIXELS:,} pixels"
         case MemoryError():
             return "damaged or truncated (decoding it takes more memory than there is)"
     said = " ".join(str(getattr(error, "strerror", None) or error).split())[:_MAX_REASON]
+    if said.startswith("Unsupported"):  # a header that is whole
+        return f"of a kind that is not read ({said})"
     return f"damaged or truncated ({said or type(error).__name__})"
 
 
@@ -147,10 +149,7 @@ def load_image(source: ImageLike, most: int = MAX_PIXELS) -> Image.Image:
                 raise ImageError("in the format EPS, which another program would have to read")
             return _upright_rgb(source)
     if is_tensor(source):
-        if source.ndim != 3 or source.shape[0] not in (1, 2, 3, 4):
-            raise ImageError(f"a tensor image must be [3, H, W], or have 1, 2 or 4 channels, got {list(source.shape)}")
-        wide = source.float() if source.is_floating_point() and source.dtype.itemsize < 4 else source
-        return load_image(wide.detach().cpu().permute(1, 2, 0).numpy())
+        return _from_array(_tensor_array(source))
     if isinstance(source, np.ndarray):
         return _from_array(source)
     raise ImageError(f"an image must be a path, PIL image, array or tensor, got {type(source).__name__}")
@@ -166,6 +165,19 @@ def is_tensor(value: Any) -> "TypeIs[Tensor]":
     """Whether it is a torch tensor: no one holds one who has not imported torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _tensor_array(tensor: "Tensor") -> np.ndarray:
+    """`[C, H, W]` to `[H, W, C]`."""
+    try:
+        shape = list(tensor.shape)
+        wide = tensor.float() if tensor.is_floating_point() and tensor.dtype.itemsize < 4 else tensor
+        array = wide.detach().cpu().resolve_conj().resolve_neg().numpy()
+    except (RuntimeError, TypeError) as error:  # meta, sparse, quantized, nested
+        raise ImageError(f"a tensor image must be dense and hold its values ({str(error)[:_MAX_REASON]})") from error
+    if len(shape) != 3 or shape[0] not in (1, 2, 3, 4):
+        raise ImageError(f"a tensor image must be [3, H, W], or have 1, 2 or 4 channels, got {shape}")
+    return array.transpose(1, 2, 0)
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

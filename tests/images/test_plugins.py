@@ -148,6 +148,15 @@ def test_a_bmp_with_a_short_header_and_a_grey_palette(tmp_path):
     assert pixels(read_image(path))[0, :, 1].tolist() == [0, 1, 0, 15]
 
 
+def test_a_bmp_of_a_kind_that_is_not_read_is_not_called_damaged(tmp_path):
+    path = tmp_path / "order.bmp"
+    masks = struct.pack("<IIII", 0xFF, 0xFF00, 0xFF0000, 0)  # red, green, blue and nothing
+    head = struct.pack("<IiiHHIIiiII", 56, 2, 1, 1, 32, 3, 8, 0, 0, 0, 0) + masks
+    path.write_bytes(b"BM" + struct.pack("<IHHI", 14 + 56 + 8, 0, 0, 14 + 56) + head + bytes(8))
+    with pytest.raises(ImageError, match=r"order\.bmp: of a kind that is not read \(Unsupported BMP bitfields"):
+        read_image(path)
+
+
 def test_a_transparent_colour_of_16_bits_is_no_other_colour(tmp_path):
     """Colours that share its upper bytes, or its lower ones, stay."""
     path = tmp_path / "key.png"
