@@ -8,8 +8,8 @@ import simplejpeg
 from PIL import Image
 
 _SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
-# Of what libjpeg warns of, the words for wrong pixels; a few bytes before the end are padding of some cameras.
-_DAMAGE = re.compile(r"Corrupt JPEG data(?!: \d extraneous bytes before marker 0xd9)")
+# What libjpeg says of wrong pixels; not a broken profile, nor the few bytes that some cameras put before the end.
+_DAMAGE = re.compile(r"Corrupt JPEG data(?!: bad ICC|: \d extraneous bytes before marker 0xd9)")
 
 
 def jpeg_samples(image: Image.Image, file: BinaryIO) -> np.ndarray | None:

@@ -116,6 +116,7 @@ def test_damage_that_pillow_reads_over_is_told(tmp_path, picture, damaged, mode,
 HARMLESS = {
     "padded": lambda whole: whole[:-2] + bytes(2) + whole[-2:],
     "version": lambda whole: whole.replace(b"JFIF\0\1", b"JFIF\0\7"),
+    "profile": lambda whole: whole[:2] + b"\xff\xe2\0\x12ICC_PROFILE\0\5\1xy" + whole[2:],
     "appended": lambda whole: whole + bytes(900),
 }
 
