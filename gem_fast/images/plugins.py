@@ -10,7 +10,7 @@ from .jpeg2000 import check_depth, embedded_profile
 from .pixels import GREY_STEPS, with_info
 
 _JXL_BYTES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4, "I;16": 2, "F": 4}  # of a pixel
-_BMP_RAW = {4: "P;4", 8: "P"}
+_BMP_RAW = {1: "P;1", 4: "P;4", 8: "P"}
 
 
 def loaded(image: Any) -> Image.Image:
