@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from PIL.ImageCms import ImageCmsTransform
 
 _SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}
-_MAX_PROFILE = 1 << 22  # bytes; printers' largest are about half of it
+MAX_PROFILE = 1 << 22  # bytes; printers' largest are about half of it
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
@@ -38,7 +38,7 @@ def stays(profile: bytes | None, mode: str) -> bool:
 
 
 def _by_profile(profile: bytes | None, mode: str) -> "ImageCmsTransform | None":
-    return _transform(profile, mode) if profile and len(profile) <= _MAX_PROFILE else None
+    return _transform(profile, mode) if profile and len(profile) <= MAX_PROFILE else None
 
 
 @lru_cache(maxsize=8)

@@ -1,30 +1,34 @@
-"""JPEG by libjpeg-turbo without a detour: the pixels that Pillow gives, bit for bit, sooner. Needs no torch."""
+"""JPEG by libjpeg-turbo without a detour: the samples that Pillow gives, bit for bit, sooner. Needs no torch."""
 
-import os
+import re
 from typing import BinaryIO
 
 import numpy as np
 import simplejpeg
 from PIL import Image
 
-from .colour import stays
+_SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
+# What libjpeg says of wrong pixels; not a broken profile, nor the few bytes that cameras put before the end.
+_DAMAGE = re.compile(r"Corrupt JPEG data(?!: bad ICC|: \d{1,3} extraneous bytes before marker 0xd9)")
 
-_LARGEST = 1 << 28  # bytes that are held at once
 
+def jpeg_samples(image: Image.Image, file: BinaryIO) -> np.ndarray | None:
+    """Samples `[H, W, C]` uint8 of a JPEG that Pillow has opened, as they lie in the file and in the mode of the image.
 
-def jpeg_pixels(image: Image.Image, file: BinaryIO) -> np.ndarray | None:
-    """Pixels `[H, W, 3]` in sRGB of a JPEG that Pillow has opened, as they lie in the file.
+    None where Pillow is to read it: its size or kind is another to this decoder, or it is cut, which Pillow tells.
 
-    None where Pillow is to read it: its pixels are grey, CMYK, or of a colour space of their own; or it is damaged.
+    Raises:
+        ValueError: it is damaged; Pillow would read on.
     """
-    if image.mode != "RGB" or not stays(image.info.get("icc_profile"), "RGB"):
-        return None
-    if file.seek(0, os.SEEK_END) > _LARGEST:
-        return None
     file.seek(0)
     content = file.read()
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(content)
-        return simplejpeg.decode_jpeg(content) if (width, height) == image.size else None
-    except ValueError:
+        if (width, height) != image.size:
+            return None
+        samples = simplejpeg.decode_jpeg(content, _SPACES[image.mode])
+    except ValueError as error:
+        if _DAMAGE.search(str(error)):
+            raise
         return None
+    return 255 - samples if image.mode == "CMYK" else samples  # as Pillow takes them, by Adobe's convention

@@ -49,6 +49,8 @@ def orientation(image: Image.Image) -> int:
             return read_tags(BytesIO(exif[start:]), frozenset({ORIENTATION_TAG})).one(ORIENTATION_TAG)
     except Exception:
         pass
+    if image.format in ("AVIF", "HEIF"):
+        return 1  # what the format says, its decoder gives as EXIF; XMP is not to count
     xmp = info.get("xmp") or info.get("XML:com.adobe.xmp", b"")
     found = _XMP.search(xmp.encode(errors="replace") if isinstance(xmp, str) else bytes(xmp))
     return int(found[1]) if found else 1

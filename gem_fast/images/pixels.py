@@ -13,7 +13,6 @@ HALF_STEP = 0.5 / 255
 _WHITES = (1, 255, 65_535)
 # What Pillow multiplies the values of a grey PNG of few bits by, so that the largest is white.
 GREY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}
-_ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
 def from_integers(values: np.ndarray, bits: int) -> np.ndarray:
@@ -93,18 +92,6 @@ def to_8_bit(image: Image.Image) -> Image.Image:
     return with_info(deep, {"icc_profile": image.info.get("icc_profile")})
 
 
-def fit_transparency(image: Image.Image) -> None:
-    """Before a PNG is loaded: its transparent value in 8 bits, where Pillow leaves it in the file's."""
-    key, tile = image.info.get("transparency"), getattr(image, "tile", None)
-    if image.format != "PNG" or not tile or not isinstance(key, int | tuple):
-        return
-    kind = tile[0][3]
-    if isinstance(key, int) and kind in GREY_STEPS:
-        image.info["transparency"] = key * GREY_STEPS[kind]
-    elif isinstance(key, tuple) and kind == "RGB;16B":
-        image.info["transparency"] = tuple(value >> 8 for value in key)
-
-
 def with_info(image: Image.Image, info: dict) -> Image.Image:
     image.info = info
     return image
@@ -120,10 +107,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
         raise ImageError(f"an image must have pixels, got {image.width}×{image.height}")
     image = to_8_bit(image)
     profile = image.info.get("icc_profile")
-    if image.mode not in _ALPHA_MODES and "transparency" not in image.info:
+    if not image.has_transparency_data:
         return to_srgb(image, profile)
     grey = image.mode in ("L", "LA", "La")
-    rgba = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
-    flat = to_srgb(rgba.getchannel("R") if grey else rgba.convert("RGB"), profile)
-    flat.putalpha(rgba.getchannel("A"))
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), flat).convert("RGB")
+    image = image.convert("LA") if image.mode == "La" else image
+    image = image if image.mode == "RGBA" else image.convert("RGBA")
+    white = Image.new("RGB", image.size, "white")
+    white.paste(to_srgb(image.getchannel("R") if grey else image.convert("RGB"), profile), mask=image.getchannel("A"))
+    return white

@@ -13,11 +13,13 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import ImageError
+from .colour import stays
 from .formats import Format, check_regular, format_of
-from .jpeg import jpeg_pixels
+from .jpeg import jpeg_samples
 from .limits import MAX_PIXELS, check_file, check_size
 from .orientation import orientation, turned, turned_pixels
-from .pixels import HALF_STEP, fit_transparency, from_integers, to_rgb
+from .pixels import HALF_STEP, from_integers, to_rgb, with_info
+from .plugins import loaded
 from .tiff.reader import open_tiff
 
 if TYPE_CHECKING:
@@ -75,9 +77,13 @@ def _decoded(file: BinaryIO, most: int) -> Image.Image | np.ndarray:
     check_file(file, form.name, most)
     with _opened(file, form, most) as image:
         check_size(image.width, image.height, most)
-        if form.name == "JPEG" and (pixels := jpeg_pixels(image, file)) is not None:
-            return turned_pixels(pixels, orientation(image))
-        return _upright_rgb(image)
+        samples = jpeg_samples(image, file) if form.name == "JPEG" else None
+        if samples is None:
+            return _upright_rgb(image)
+        if image.mode == "RGB" and stays(image.info.get("icc_profile"), "RGB"):
+            return turned_pixels(samples, orientation(image))
+        decoded = Image.frombytes(image.mode, image.size, samples)
+        return turned(to_rgb(with_info(decoded, image.info)), orientation(image))
 
 
 def _opened(file: BinaryIO, form: Format, most: int) -> Image.Image:
@@ -90,9 +96,7 @@ def _opened(file: BinaryIO, form: Format, most: int) -> Image.Image:
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
-    fit_transparency(image)
-    image.load()
-    return turned(to_rgb(image), orientation(image))
+    return turned(to_rgb(loaded(image)), orientation(image))
 
 
 @contextmanager
@@ -116,12 +120,14 @@ def _reason(error: BaseException) -> str:
         case PermissionError():
             return "no permission to read it"
         case UnidentifiedImageError():
-            return "damaged or truncated (its header can't be read)"
+            return "damaged or truncated (or its header is of a kind that can't be read)"
         case Image.DecompressionBombError() | Image.DecompressionBombWarning():
             return f"more than {MAX_PIXELS:,} pixels"
         case MemoryError():
             return "damaged or truncated (decoding it takes more memory than there is)"
     said = " ".join(str(getattr(error, "strerror", None) or error).split())[:_MAX_REASON]
+    if said.startswith("Unsupported"):  # a header that is whole
+        return f"of a kind that is not read ({said})"
     return f"damaged or truncated ({said or type(error).__name__})"
 
 
@@ -143,10 +149,7 @@ def load_image(source: ImageLike, most: int = MAX_PIXELS) -> Image.Image:
                 raise ImageError("in the format EPS, which another program would have to read")
             return _upright_rgb(source)
     if is_tensor(source):
-        if source.ndim != 3 or source.shape[0] not in (1, 2, 3, 4):
-            raise ImageError(f"a tensor image must be [3, H, W], or have 1, 2 or 4 channels, got {list(source.shape)}")
-        wide = source.float() if source.is_floating_point() and source.dtype.itemsize < 4 else source
-        return load_image(wide.detach().cpu().permute(1, 2, 0).numpy())
+        return _from_array(_tensor_array(source))
     if isinstance(source, np.ndarray):
         return _from_array(source)
     raise ImageError(f"an image must be a path, PIL image, array or tensor, got {type(source).__name__}")
@@ -162,6 +165,19 @@ def is_tensor(value: Any) -> "TypeIs[Tensor]":
     """Whether it is a torch tensor: no one holds one who has not imported torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _tensor_array(tensor: "Tensor") -> np.ndarray:
+    """`[C, H, W]` to `[H, W, C]`."""
+    try:
+        shape = list(tensor.shape)
+        wide = tensor.float() if tensor.is_floating_point() and tensor.dtype.itemsize < 4 else tensor
+        array = wide.detach().cpu().resolve_conj().resolve_neg().numpy()
+    except (RuntimeError, TypeError) as error:  # meta, sparse, quantized, nested
+        raise ImageError(f"a tensor image must be dense and hold its values ({str(error)[:_MAX_REASON]})") from error
+    if len(shape) != 3 or shape[0] not in (1, 2, 3, 4):
+        raise ImageError(f"a tensor image must be [3, H, W], or have 1, 2 or 4 channels, got {shape}")
+    return array.transpose(1, 2, 0)
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -1,6 +1,7 @@
 """Formats that are read, an image's values, and small TIFF files, for the tests of reading."""
 
 import struct
+import zlib
 from importlib.util import find_spec
 
 import numpy as np
@@ -86,3 +87,23 @@ def packed(block, depth, order):
     rows = block.reshape(block.shape[0], -1).astype(np.uint64)
     bits = (rows[..., None] >> np.arange(depth - 1, -1, -1, dtype=np.uint64)) & np.uint64(1)
     return np.packbits(bits.reshape(len(rows), -1).astype(np.uint8), axis=1).tobytes()
+
+
+def write_png(path, width, bits, colour_type, lines, key=None):
+    """A PNG of these lines' bytes, with that transparent value."""
+    header = struct.pack(">IIBBBBB", width, len(lines), bits, colour_type, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"".join(b"\0" + line for line in lines))), (b"IEND", b"")]
+    if key is not None:
+        chunks.insert(1, (b"tRNS", struct.pack(f">{len(key)}H", *key)))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+            for kind, content in chunks
+        )
+    )
+
+
+def box(kind, content):
+    """A box of a JPEG 2000 or JPEG XL file."""
+    return struct.pack(">I4s", 8 + len(content), kind) + content

@@ -1,14 +1,13 @@
 """Reading of images: formats, modes and orientation."""
 
 import struct
-import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from gem_fast.images import ImageError, load_image, read_image
-from tests.images.image_formats import FORMATS, LOSSLESS, OPTIONAL, pixels
+from tests.images.image_formats import FORMATS, LOSSLESS, OPTIONAL, pixels, write_png
 
 
 @pytest.mark.parametrize("ending", FORMATS)
@@ -114,6 +113,15 @@ def test_transparent_palette_is_put_on_white(tmp_path, ending):
     assert read[1, 3].tolist() == [200, 100, 50]
 
 
+def test_a_palette_with_alpha_is_put_on_white(tmp_path):
+    image = Image.new("RGBA", (4, 2), (10, 20, 30, 0))
+    image.paste((200, 100, 50, 255), (2, 0, 4, 2))
+    for made in (image.quantize(4, method=Image.Quantize.FASTOCTREE), image.convert("P"), image.convert("PA")):
+        read = pixels(load_image(made))
+        assert read[0, 0].tolist() == [255, 255, 255]
+        assert np.abs(read[1, 3] - (200, 100, 50)).max() <= 30  # of few colours
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 def test_alpha_is_put_on_white(tmp_path, mode):
     clear, half, solid = ((100,) * (len(mode) - 1) + (alpha,) for alpha in (0, 128, 255))
@@ -178,21 +186,6 @@ def test_transparent_value_of_a_deep_grey_png_is_put_on_white(tmp_path):
     path = tmp_path / "key.png"
     Image.fromarray(np.array([[1000, 257 * 100]], np.uint16)).save(path, transparency=1000)
     assert pixels(read_image(path))[0, :, 0].tolist() == [255, 100]
-
-
-def write_png(path, width, bits, colour_type, lines, key=None):
-    """A PNG of these lines' bytes, with that transparent value."""
-    header = struct.pack(">IIBBBBB", width, len(lines), bits, colour_type, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"".join(b"\0" + line for line in lines))), (b"IEND", b"")]
-    if key is not None:
-        chunks.insert(1, (b"tRNS", struct.pack(f">{len(key)}H", *key)))
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + b"".join(
-            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-            for kind, content in chunks
-        )
-    )
 
 
 @pytest.mark.parametrize("colours", [1, 2, 3, 4], ids=["grey", "grey-alpha", "rgb", "rgb-alpha"])
