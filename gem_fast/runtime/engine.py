@@ -92,7 +92,7 @@ class GemRuntime(Segmenter):
 
     @property
     def usual_resize(self) -> str:  # type: ignore[override]
-        return "nearest exported" if self.sizes else "shorter"
+        return "nearest exported" if self.sizes else self.defaults.resize
 
     @property
     def patch_size(self) -> int:
@@ -177,7 +177,8 @@ class GemRuntime(Segmenter):
             ImageError: this image would need a size that was not exported. ValueError: every image would.
         """
         patch, sizes = self.manifest.image.patch_size, self.sizes
-        asked = (image_size, size or self.defaults.size, resize or "shorter", patch)
+        policy: ResizePolicy = resize or self.defaults.resize  # type: ignore[assignment]  # the manifest knows no other
+        asked = (image_size, size or self.defaults.size, policy, patch)
         if not sizes:
             return input_size(*asked)
         wanted = unbounded_size(*asked)
@@ -228,7 +229,8 @@ def scorer(
 def usual_settings(manifest: Manifest, sizes: Sequence[tuple[int, int]]) -> Defaults:
     """The model's own; for the input's size the first that was exported, where its own was not."""
     size, shorter = manifest.image.default_size, [min(each) for each in sizes]
-    return Defaults(size if not shorter or size in shorter else shorter[0], **vars(manifest.defaults))
+    usual = size if not shorter or size in shorter else shorter[0]
+    return Defaults(usual, resize=manifest.image.resize, **vars(manifest.defaults))
 
 
 def synonym_rows(groups: Sequence[int]) -> np.ndarray:

@@ -26,7 +26,8 @@ from .interface import TensorFacts, check_tensors, head_and_text, image_encoder,
 from .typed_json import EntryError, from_json, member, parse_json, read_json, require, shown
 
 FORMAT = "gem_fast.export"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+_BEFORE_RESIZE = 3  # the version whose images all had the policy shorter, and no word of it
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 _LIMIT = 16 << 20  # bytes of a manifest, which has room for a vocabulary of a million tokens
@@ -135,11 +136,13 @@ def read_manifest(folder: Path) -> Manifest:
         if not isinstance(found, dict) or found.pop("format", None) != FORMAT:
             raise ExportError(f"{path} is not the manifest of an exported model")
         version = found.pop("format_version", None)
-        if version != FORMAT_VERSION or isinstance(version, bool):
+        if version not in (_BEFORE_RESIZE, FORMAT_VERSION):
             raise ExportError(
-                f"{path} has format version {shown(version)}, this gem_fast reads {FORMAT_VERSION}; "
-                "export the model again"
+                f"{path} has format version {shown(version)}, this gem_fast reads {_BEFORE_RESIZE} and "
+                f"{FORMAT_VERSION}; export the model again"
             )
+        if version == _BEFORE_RESIZE and isinstance(image := found.get("image"), dict):
+            image.setdefault("resize", "shorter")
         manifest: Manifest = from_json(Manifest, found)
     except ExportError:
         raise

@@ -57,7 +57,7 @@ class TestFolder:
 
     def test_another_format(self, copy):
         edit_manifest(copy, lambda manifest: manifest.update(format_version=99))
-        with pytest.raises(ExportError, match=r"version 99, this gem_fast reads 3; export the model again"):
+        with pytest.raises(ExportError, match=r"version 99, this gem_fast reads 3 and 4; export the model again"):
             GemRuntime(copy)
 
     @pytest.mark.parametrize(

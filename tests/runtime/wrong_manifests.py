@@ -39,6 +39,7 @@ KINDS = {
     ),
     "zero default size": ("image/default_size", 0, "image.default_size must be from 1"),
     "a huge default size": ("image/default_size", 10**9, "image.default_size must be from 1 to 16,384"),
+    "another policy": ("image/resize", "crop", 'image.resize must be one of shorter, squash, exact, got "crop"'),
     "two means": ("image/mean", [0.5, 0.5], "image.mean must be one for each of red, green and blue"),
     "no mean": ("image/mean", [], "image.mean must be one for each of"),
     "NaN mean": ("image/mean", [0.5, math.nan, 0.5], "image.mean[1] must be a finite number, got NaN"),
