@@ -102,15 +102,19 @@ class GemRuntime(Segmenter):
         self, image_size: tuple[int, int], size: int | None, resize: ResizePolicy | None, windows: Windows | None
     ) -> tuple[tuple[int, int], Layout | None]:
         """As every engine; windows, too, are of an exported size."""
-        shape, layout = super().place(image_size, size, resize, windows)
-        taken = shape if layout is None else layout.crop
-        if self.sizes and taken not in self.sizes:
+        placed = super().place(image_size, size, resize, windows)
+        if windows is None or not self.sizes:
+            return placed
+        asked = size or self.defaults.size, resize or "shorter", self.patch_size
+        crops = [windows.layout(unbounded_size(each, *asked)).crop for each in (image_size, *self.sizes)]
+        if crops[0] not in self.sizes:
             listed = ", ".join(map(size_name, self.sizes))
-            raise (ImageError if layout is None else ValueError)(
-                f"windows would be {size_name(taken)} (height x width), and exported were {listed}: export that size "
-                "or a dynamic one, or take windows of an exported size"
+            # If any image has a fitting input, one of an exported size has.
+            raise (ImageError if {*crops} & {*self.sizes} else ValueError)(
+                f"windows would be {size_name(crops[0])} (height x width), and exported were {listed}: export that "
+                "size or a dynamic one, or take windows of an exported size"
             )
-        return shape, layout
+        return placed
 
     def identity(self) -> dict[str, Any]:
         model, export = self.manifest.model, self.manifest.export
