@@ -30,6 +30,7 @@ FORMAT_VERSION = 4
 _BEFORE_RESIZE = 3  # the version whose images all had the policy shorter, and no word of it
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
+_LONGEST_VERSION = 100  # characters: it is read as numbers, and told in errors
 _LIMIT = 16 << 20  # bytes of a manifest, which has room for a vocabulary of a million tokens
 
 
@@ -55,6 +56,10 @@ class Manifest:
     files: Mapping[str, FileFacts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for package, version in self.versions.items():
+            right = f"a version of up to {_LONGEST_VERSION} printable characters"
+            fits = len(version) <= _LONGEST_VERSION and version.isprintable()
+            require(fits, member("versions", package), right, version)
         worded = self.export.format == "segmenter"
         right = "an object" if worded else "null"
         there = self.vocabulary is not None

@@ -99,6 +99,11 @@ KINDS = {
         'files["image_encoder.onnx"].size must be null, as dynamic_size is true, got "96x96"',
     ),
     "a version as a number": ("versions/torch", 2.1, "versions.torch must be a text, got 2.1"),
+    "a version without end": (
+        "versions/onnxruntime", "9" * 5000,
+        "versions.onnxruntime must be a version of up to 100 printable characters, got ",
+    ),
+    "a version of two lines": ("versions/torch", "2.8\n0", "versions.torch must be a version of up to 100 printable"),
     "a check as a text": ("check", "fine", 'check must be a list, got "fine"'),
     "a check of nothing": ("check", [{}], "check[0].graph is missing"),
     # files
