@@ -65,12 +65,12 @@ class GemRuntime(Segmenter):
         self.options = RuntimeOptions(**options)
         if told := two_runtimes():
             warn_caller(told)
-        self.folder = Path(folder)
-        self.manifest = open_folder(self.folder, verify)
+        self.manifest = open_folder(Path(folder), verify)
+        self.folder = Path(folder).absolute()  # graphs are loaded later, wherever the process is by then
         self.name = self.manifest.model.name
         exported = self.manifest.export.feature_surgery
         if feature_surgery and not exported:
-            raise ExportError(f"{self.folder} was exported without feature surgery: export the model with it")
+            raise ExportError(f"{folder} was exported without feature surgery: export the model with it")
         self.feature_surgery = exported if feature_surgery is None else feature_surgery
         encoders = self.manifest.of_role("image_encoder")
         self.sizes = tuple(entry.size for entry in encoders.values() if entry.size)
