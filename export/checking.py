@@ -24,7 +24,7 @@ from gem_fast.towers.text import embed_tokens, reads_padding
 
 from .calibration import Calibration
 from .checked_session import open_session
-from .comparison import agreed, compare, encoded, labeller
+from .comparison import agreed, compare, encoded, label_share
 from .plain import plain_torch
 from .tokenizer_file import padding_id
 
@@ -68,18 +68,17 @@ def _image_encoders(
     for name, entry in manifest.of_role("image_encoder").items():
         session = open_session(folder / name, emulated=kind == "bfloat16")
         for size in [entry.size] if entry.size else [(side, side), (5 * patch, 7 * patch)]:
-            labels = labeller(words, size, model.defaults.logit_scale)
+            labels = label_share(words, size)
             for told, feed, pixels in feeds(model, size, made.with_preprocess, calibration):
                 results = dict(zip(entry.outputs, session.run(None, feed), strict=True))
                 where: dict[str, Any] = {"graph": name, "size": size_name(size), "batch": len(pixels), "input": told}
                 unchanged = made.original or made.feature_surgery
                 with torch.inference_mode():
                     truth = encoded(model.vision, pixels, unchanged)
-                    alone = plain and encoded(plain, pixels, unchanged)
+                    alone = {} if plain is None else encoded(plain, pixels, unchanged)
                 for output, result in results.items():
-                    against = {"labelled": labels if output == "patch_features" else None, "output": output, **where}
-                    found = compare(result, truth[output], **against)
-                    yield found.loosened(compare(alone[output], truth[output], **against)) if alone else found
+                    share = labels if output == "patch_features" else None
+                    yield compare(result, truth[output], alone.get(output), share, output=output, **where)
 
 
 def feeds(

@@ -1,10 +1,11 @@
 """How far what was exported is from the engine, and how far it may be."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from gem_fast.kernels import decode_labels
+import torch.nn.functional as F
 from torch import Tensor
 
 from gem_fast.errors import ExportError
@@ -15,7 +16,9 @@ from .verdict import DisagreementError
 if TYPE_CHECKING:
     from gem_fast.towers.vit import GemVisionTransformer
 
-Labeller = Callable[[Tensor], Tensor]
+# Of a result, the truth and the largest relative error that is right: the share of pixels that are labelled alike, and
+# of those others that such an error may turn.
+LabelShare = Callable[[Tensor, Tensor, float], tuple[float, float]]
 OUTPUTS = ("patch_features", "image_embedding", "original_features")  # of the image encoder
 
 
@@ -27,21 +30,31 @@ def agreed(comparisons: Iterable[Comparison]) -> tuple[Comparison, ...]:
     return every
 
 
-def compare(result: Any, truth: Tensor, labelled: Labeller | None = None, **where: Any) -> Comparison:
+def compare(
+    result: Any, truth: Tensor, plain: Tensor | None = None, share: LabelShare | None = None, **where: Any
+) -> Comparison:
     """A result against the engine's.
 
     Args:
         result: an array or tensor.
         truth: the engine's, of the same shape.
-        labelled: makes labels of both.
+        plain: what PyTorch alone gives in a type that rounds more, by which the bounds are loosened.
+        share: of pixels that both label alike; what the error that is right may turn is not counted against it.
         **where: `graph`, `output`, `size`, `batch`, `input`.
     """
-    ours, theirs = torch.as_tensor(result), torch.as_tensor(truth)
-    if ours.shape != theirs.shape:
-        raise ExportError(f"{where['graph']} gives {where['output']} {list(ours.shape)}, not {list(theirs.shape)}")
-    absolute = (ours.double() - theirs.double()).abs().max().item()
-    share = None if labelled is None else (labelled(ours) == labelled(theirs)).double().mean().item()
-    return Comparison(**where, absolute=absolute, relative=relative_error(result, truth), labels=share)
+    ours = torch.as_tensor(result)
+    if ours.shape != truth.shape:
+        raise ExportError(f"{where['graph']} gives {where['output']} {list(ours.shape)}, not {list(truth.shape)}")
+    absolute = (ours.double() - truth.double()).abs().max().item()
+    found = Comparison(**where, absolute=absolute, relative=relative_error(ours, truth))
+    alone = replace(found, relative=0.0 if plain is None else relative_error(plain, truth))
+    near, bound = 0.0, found.loosened(alone).bound
+    if share is not None:
+        same, near = share(ours, truth, bound)
+        found = replace(found, labels=same)
+        alone = replace(alone, labels=1.0 if plain is None else sum(share(plain, truth, bound)))
+    allowed = found if plain is None else found.loosened(alone)
+    return replace(allowed, least_labels=allowed.least_labels - near)
 
 
 def encoded(vision: "GemVisionTransformer", pixels: Tensor, original: bool) -> dict[str, Tensor]:
@@ -57,11 +70,29 @@ def relative_error(result: Any, truth: Tensor) -> float:
     return float((torch.as_tensor(result).double() - expected).norm() / expected.norm())
 
 
-def labeller(words: Tensor, size: tuple[int, int], logit_scale: float) -> Labeller:
-    """From patch features `[B, h, w, E]` to labels `[B, H, W]` of the words `[T, E]` at that size."""
+def label_share(words: Tensor, size: tuple[int, int]) -> LabelShare:
+    """Labels `[B, H, W]` at that size of the words `[T, E]`, compared for patch features `[B, h, w, E]`.
 
-    def labels(patches: Tensor) -> Tensor:
-        cosines = torch.einsum("bhwe,te->bthw", patches.float(), words)
-        return torch.stack([decode_labels(each, size, logit_scale=logit_scale)[0] for each in cosines])
+    Features that are off by d move the difference of two cosines by at most d times the distance of the two words:
+    where the engine's are nearer than that to each other, an error of d may turn the label.
+    """
+    apart = torch.cdist(words, words)
 
-    return labels
+    def cosines(patches: Tensor) -> Tensor:
+        scores = torch.einsum("hwe,te->thw", patches.float(), words)
+        return F.interpolate(scores[None], size, mode="bilinear", align_corners=False)[0]
+
+    def counted(result: Tensor, truth: Tensor, bound: float) -> Tensor:
+        engine = cosines(truth)
+        best, chosen = engine.argmax(0), cosines(result).argmax(0)
+        lost = (engine.gather(0, best[None]) - engine.gather(0, chosen[None]))[0]
+        same = best == chosen
+        near = ~same & (lost <= bound * apart[best, chosen])
+        return torch.stack([same.double().mean(), near.double().mean()])
+
+    def share(result: Tensor, truth: Tensor, bound: float) -> tuple[float, float]:
+        pairs = zip(result, truth, strict=True)
+        same, near = torch.stack([counted(*pair, bound) for pair in pairs]).mean(0).tolist()
+        return same, near
+
+    return share

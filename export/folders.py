@@ -27,9 +27,19 @@ def whole_folder(out: Path) -> Iterator[Path]:
         folder.chmod(0o755)
         yield folder
         _check_replaceable(out, target)  # again: much can come there in the minutes of an export
+        _swap(folder, target, Path(temporary) / "old")
+
+
+def _swap(folder: Path, target: Path, old: Path) -> None:
+    """Give the folder the target's name, and what has it another; both or, if that fails or is interrupted, neither."""
+    try:
         if target.exists():
-            target.rename(Path(temporary) / "old")
+            target.rename(old)
         folder.rename(target)
+    except BaseException:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        raise
 
 
 def _check_replaceable(out: Path, target: Path) -> None:

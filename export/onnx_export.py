@@ -187,6 +187,7 @@ def describe(model: GemModel, export: ExportFacts, vocabulary: VocabularyFacts |
             std=model.std,
             default_size=defaults.size,
             interpolation=model.interpolation,
+            resize=model.usual_resize,
         ),
         text=TextFacts(
             context_length=tokenizer.context_length,

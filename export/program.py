@@ -137,7 +137,5 @@ def compare_package(
         truth, alone = (encoded(vision, pixels, original) for vision in (model.vision, plain))
         found = loaded(pixels)
         for output, result in zip(OUTPUTS, found if original else [found], strict=False):
-            against = {"output": output, **where}
-            own = compare(result.cpu(), truth[output].cpu(), **against)
-            lower = plain.position_embedding.dtype != torch.float32
-            yield own.loosened(compare(alone[output].cpu(), truth[output].cpu(), **against)) if lower else own
+            lower = alone[output].cpu() if plain.position_embedding.dtype != torch.float32 else None
+            yield compare(result.cpu(), truth[output].cpu(), lower, output=output, **where)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gem_fast.errors import ExportError
+from gem_fast.preprocess import unbounded_size
 from gem_fast.runtime.facts import FileFacts, Size
 from gem_fast.runtime.folder import file_sha256
 from gem_fast.runtime.manifest import TOKENIZER, Manifest, write_manifest
@@ -119,7 +120,7 @@ def _place_all(made: Manifest, graphs: Path, folder: Path, serving: Serving) -> 
     for role, prefix in _NAMES.items():
         for file, entry in made.of_role(role).items():
             name = prefix + file.removeprefix(role).removesuffix(".onnx")
-            free = (made.text.context_length,) if role == "text_encoder" else entry.size or _square(made)
+            free = (made.text.context_length,) if role == "text_encoder" else _size(made, entry)
             interfaces[name] = _place(graphs, file, entry, folder / MODELS / name, serving, free)
             files[f"{MODELS}/{name}/1/model.onnx"] = entry
             if role == "image_encoder":
@@ -144,7 +145,7 @@ def _write_guide(manifest: Manifest, folder: Path) -> None:
     (image,) = encoder.inputs
     takes = "takes" if len(ensembles) == 1 else "take"
     normalised = f"pixels normalised with mean {list(manifest.image.mean)} and std {list(manifest.image.std)}"
-    height, width = encoder.size or (manifest.image.default_size,) * 2
+    height, width = _size(manifest, encoder)
     tokens = [each.ids for each in Tokenizer.from_file(str(folder / TOKENIZER)).encode_batch(["a photo of a cat."])]
     opset = manifest.export.opset or 0
     text = _README.format(
@@ -169,9 +170,9 @@ def _write_guide(manifest: Manifest, folder: Path) -> None:
     (folder / "request.json").write_text(json.dumps({"inputs": [entry]}) + "\n", encoding="utf-8")
 
 
-def _square(made: Manifest) -> Size:
-    """The model's own size."""
-    return made.image.default_size, made.image.default_size
+def _size(made: Manifest, encoder: FileFacts) -> Size:
+    """Of the input of an image encoder; of one that takes any, the model's own."""
+    return encoder.size or unbounded_size((1, 1), made.image.default_size, "squash", made.image.patch_size)
 
 
 def _place(

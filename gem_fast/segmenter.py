@@ -123,9 +123,9 @@ class Segmenter(Engine):
             background: what else the images may show, as prompts; it competes with the classes, and where it wins
                 the label is 0.
             size: side of the model's input in pixels, by default `defaults.size`; see `resize`.
-            resize: `"shorter"` (side, aspect kept; the default), `"squash"` (square) or `"exact"` (the image's own
-                size), each rounded to multiples of the patch. Exported models have certain sizes only: their default
-                is the one that is nearest to `"shorter"`.
+            resize: `"shorter"` (side, aspect kept), `"squash"` (square) or `"exact"` (the image's own size), each
+                rounded to multiples of the patch; by default `defaults.resize`, in windows `"shorter"`. Where an
+                exported model has certain sizes only, its default is the one that is nearest to that.
             threshold: confidence below which a pixel is background; 0 for none. By default `defaults.threshold`, or
                 `defaults.heatmap_threshold` for a single prompt without background, whose confidence is its heat map.
             logit_scale: multiplier of the cosine before the softmax over classes.

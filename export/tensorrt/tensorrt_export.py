@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gem_fast.errors import ExportError
+from gem_fast.runtime.facts import TextFacts
 from gem_fast.runtime.folder import file_sha256
 from gem_fast.runtime.manifest import Manifest, write_manifest
 from gem_fast.runtime.typed_json import from_json, read_json, shown
@@ -101,7 +102,7 @@ def export_tensorrt(
         if options.check:
             manifest = replace(manifest, check=check_export(model, folder, manifest, Calibration()))
         write_manifest(folder, manifest)
-        profiles = make_profiles(sizes, max_batch, model.text.tokenizer.context_length)
+        profiles = make_profiles(sizes, max_batch, manifest.text)
         stored = {name: [{d: asdict(e) for d, e in p.items()} for p in each] for name, each in profiles.items()}
         (folder / PROFILES).write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
         commands = build_commands(folder, profiles)
@@ -115,13 +116,14 @@ def export_tensorrt(
     return TensorRTExport(manifest, engines, missing, commands)
 
 
-def make_profiles(sizes: tuple[tuple[int, int], ...], max_batch: int, context: int) -> dict[str, list[Profile]]:
+def make_profiles(sizes: tuple[tuple[int, int], ...], max_batch: int, text: TextFacts) -> dict[str, list[Profile]]:
     """Optimisation profiles of both encoders by their graphs' names."""
-    batch = Extent(1, max_batch, max_batch)
+    batch, context = Extent(1, max_batch, max_batch), text.context_length
+    length = Extent(context if text.filled else 1, context, context)
     image: list[Profile] = [{"batch": batch}]
     if len(sizes) > 1:
         image = [{"batch": batch, "height": Extent(h, h, h), "width": Extent(w, w, w)} for h, w in sizes]
-    return {"image_encoder": image, "text_encoder": [{"texts": Extent(*_TEXTS), "length": Extent(1, context, context)}]}
+    return {"image_encoder": image, "text_encoder": [{"texts": Extent(*_TEXTS), "length": length}]}
 
 
 def fit_for_tensorrt(path: Path) -> None:

@@ -105,8 +105,8 @@ def segment(
     resize: Annotated[
         Resize | None,
         typer.Option(
-            help="What --size is: the shorter side (default), both sides, or nothing (the image's own size). "
-            "An exported model's default is the nearest of its sizes."
+            help="What --size is: the shorter side (most models' default), both sides, or nothing (the image's own "
+            "size). The default of an export with certain sizes is the nearest of them."
         ),
     ] = None,
     threshold: Annotated[

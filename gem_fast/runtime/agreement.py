@@ -22,7 +22,8 @@ class Comparison:
         relative: the Frobenius norm of the difference over that of the engine's output.
         bound: the largest `relative` that is right.
         labels: the share of pixels with the same label, or None where there are none.
-        least_labels: the smallest such share that is right.
+        least_labels: the smallest such share that is right, given how many pixels lie so near a tie that `bound` turns
+            them.
     """
 
     graph: str

@@ -65,12 +65,12 @@ class GemRuntime(Segmenter):
         self.options = RuntimeOptions(**options)
         if told := two_runtimes():
             warn_caller(told)
-        self.folder = Path(folder)
-        self.manifest = open_folder(self.folder, verify)
+        self.manifest = open_folder(Path(folder), verify)
+        self.folder = Path(folder).absolute()  # graphs are loaded later, wherever the process is by then
         self.name = self.manifest.model.name
         exported = self.manifest.export.feature_surgery
         if feature_surgery and not exported:
-            raise ExportError(f"{self.folder} was exported without feature surgery: export the model with it")
+            raise ExportError(f"{folder} was exported without feature surgery: export the model with it")
         self.feature_surgery = exported if feature_surgery is None else feature_surgery
         encoders = self.manifest.of_role("image_encoder")
         self.sizes = tuple(entry.size for entry in encoders.values() if entry.size)
@@ -92,7 +92,7 @@ class GemRuntime(Segmenter):
 
     @property
     def usual_resize(self) -> str:  # type: ignore[override]
-        return "nearest exported" if self.sizes else "shorter"
+        return "nearest exported" if self.sizes else self.defaults.resize
 
     @property
     def patch_size(self) -> int:
@@ -102,15 +102,19 @@ class GemRuntime(Segmenter):
         self, image_size: tuple[int, int], size: int | None, resize: ResizePolicy | None, windows: Windows | None
     ) -> tuple[tuple[int, int], Layout | None]:
         """As every engine; windows, too, are of an exported size."""
-        shape, layout = super().place(image_size, size, resize, windows)
-        taken = shape if layout is None else layout.crop
-        if self.sizes and taken not in self.sizes:
+        placed = super().place(image_size, size, resize, windows)
+        if windows is None or not self.sizes:
+            return placed
+        asked = size or self.defaults.size, resize or "shorter", self.patch_size
+        crops = [windows.layout(unbounded_size(each, *asked)).crop for each in (image_size, *self.sizes)]
+        if crops[0] not in self.sizes:
             listed = ", ".join(map(size_name, self.sizes))
-            raise (ImageError if layout is None else ValueError)(
-                f"windows would be {size_name(taken)} (height x width), and exported were {listed}: export that size "
-                "or a dynamic one, or take windows of an exported size"
+            # If any image has a fitting input, one of an exported size has.
+            raise (ImageError if {*crops} & {*self.sizes} else ValueError)(
+                f"windows would be {size_name(crops[0])} (height x width), and exported were {listed}: export that "
+                "size or a dynamic one, or take windows of an exported size"
             )
-        return shape, layout
+        return placed
 
     def identity(self) -> dict[str, Any]:
         model, export = self.manifest.model, self.manifest.export
@@ -177,7 +181,8 @@ class GemRuntime(Segmenter):
             ImageError: this image would need a size that was not exported. ValueError: every image would.
         """
         patch, sizes = self.manifest.image.patch_size, self.sizes
-        asked = (image_size, size or self.defaults.size, resize or "shorter", patch)
+        policy: ResizePolicy = resize or self.defaults.resize  # type: ignore[assignment]  # the manifest knows no other
+        asked = (image_size, size or self.defaults.size, policy, patch)
         if not sizes:
             return input_size(*asked)
         wanted = unbounded_size(*asked)
@@ -228,7 +233,8 @@ def scorer(
 def usual_settings(manifest: Manifest, sizes: Sequence[tuple[int, int]]) -> Defaults:
     """The model's own; for the input's size the first that was exported, where its own was not."""
     size, shorter = manifest.image.default_size, [min(each) for each in sizes]
-    return Defaults(size if not shorter or size in shorter else shorter[0], **vars(manifest.defaults))
+    usual = size if not shorter or size in shorter else shorter[0]
+    return Defaults(usual, resize=manifest.image.resize, **vars(manifest.defaults))
 
 
 def synonym_rows(groups: Sequence[int]) -> np.ndarray:

@@ -3,9 +3,10 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import get_args
 
 from ..dtypes import DTYPES
-from ..preprocess import INTERPOLATIONS
+from ..preprocess import INTERPOLATIONS, ResizePolicy
 from .interface import TensorFacts
 from .typed_json import member, require
 
@@ -60,6 +61,7 @@ class ImageFacts:
         mean, std: the normalisation of pixels in 0..1.
         default_size: side of the input in pixels, where the caller names none.
         interpolation: how images are resized.
+        resize: the policy by which, where the caller names none.
     """
 
     patch_size: int
@@ -68,12 +70,13 @@ class ImageFacts:
     std: tuple[float, ...]
     default_size: int
     interpolation: str = "bicubic"
+    resize: str = "shorter"
 
     def __post_init__(self) -> None:
         for name, most in (("patch_size", _LONGEST_SIDE), ("embed_dim", _MOST), ("default_size", _LONGEST_SIDE)):
             _within(name, getattr(self, name), 1, most)
-        right = f"one of {', '.join(INTERPOLATIONS)}"
-        require(self.interpolation in INTERPOLATIONS, "interpolation", right, self.interpolation)
+        for name, known in (("interpolation", INTERPOLATIONS), ("resize", get_args(ResizePolicy))):
+            require(getattr(self, name) in known, name, f"one of {', '.join(known)}", getattr(self, name))
         for name, values, least in (("mean", self.mean, 0), ("std", self.std, _NARROWEST)):
             require(len(values) == 3, name, "one for each of red, green and blue", values)
             for i, value in enumerate(values):

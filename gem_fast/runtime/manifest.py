@@ -26,9 +26,11 @@ from .interface import TensorFacts, check_tensors, head_and_text, image_encoder,
 from .typed_json import EntryError, from_json, member, parse_json, read_json, require, shown
 
 FORMAT = "gem_fast.export"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+_BEFORE_RESIZE = 3  # the version whose images all had the policy shorter, and no word of it
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
+_LONGEST_VERSION = 100  # characters: it is read as numbers, and told in errors
 _LIMIT = 16 << 20  # bytes of a manifest, which has room for a vocabulary of a million tokens
 
 
@@ -54,6 +56,10 @@ class Manifest:
     files: Mapping[str, FileFacts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for package, version in self.versions.items():
+            right = f"a version of up to {_LONGEST_VERSION} printable characters"
+            fits = len(version) <= _LONGEST_VERSION and version.isprintable()
+            require(fits, member("versions", package), right, version)
         worded = self.export.format == "segmenter"
         right = "an object" if worded else "null"
         there = self.vocabulary is not None
@@ -135,11 +141,13 @@ def read_manifest(folder: Path) -> Manifest:
         if not isinstance(found, dict) or found.pop("format", None) != FORMAT:
             raise ExportError(f"{path} is not the manifest of an exported model")
         version = found.pop("format_version", None)
-        if version != FORMAT_VERSION or isinstance(version, bool):
+        if version not in (_BEFORE_RESIZE, FORMAT_VERSION):
             raise ExportError(
-                f"{path} has format version {shown(version)}, this gem_fast reads {FORMAT_VERSION}; "
-                "export the model again"
+                f"{path} has format version {shown(version)}, this gem_fast reads {_BEFORE_RESIZE} and "
+                f"{FORMAT_VERSION}; export the model again"
             )
+        if version == _BEFORE_RESIZE and isinstance(image := found.get("image"), dict):
+            image.setdefault("resize", "shorter")
         manifest: Manifest = from_json(Manifest, found)
     except ExportError:
         raise

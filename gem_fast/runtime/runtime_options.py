@@ -82,6 +82,8 @@ class RuntimeOptions:
             raise ExportError(f"max_batch must be 1 or more, got {self.max_batch}")
         if self.cache is not None and Path(self.cache).exists() and not Path(self.cache).is_dir():
             raise NotADirectoryError(f"the cache {self.cache} is a file; it must be a folder")
+        if self.cache is not None:
+            object.__setattr__(self, "cache", Path(self.cache).absolute())  # engines are built later
         available = onnxruntime.get_available_providers()
         if self.provider_name not in available:
             raise ExportError(self._missing(available))

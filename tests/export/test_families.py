@@ -74,6 +74,12 @@ def test_methods_agree_with_torch(load, name, method):
     assert relative_error(found, model.features(pixels(40, 72))) < 1e-5
 
 
+@pytest.mark.parametrize("name", ["siglip-wide", "coca"])
+def test_pixels_near_ties_refuse_no_export(load, name, tmp_path):
+    """Where PyTorch alone happens to turn few of them."""
+    assert export_onnx(load(name), tmp_path / "out", ExportOptions(dtype="bf16", dynamic_size=True)).check
+
+
 TEXTS = ["cat", "a photo of the red car.", "The_dog & bus!!", "Tom &amp; Jerry", "tree " * 30, "cafés 猫"]
 
 

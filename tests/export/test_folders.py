@@ -55,6 +55,26 @@ def test_what_comes_there_while_an_export_is_written_stays(tmp_path):
     assert os.listdir(out) == ["thesis.txt"]
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError], ids=lambda error: error.__name__)
+@pytest.mark.parametrize("step", range(4), ids=["before the first", "after it", "before the second", "after it too"])
+def test_the_earlier_export_outlives_a_swap_that_ends_anywhere(tmp_path, monkeypatch, step, error):
+    out, rename, steps = tmp_path / "out", module.Path.rename, iter(range(4))
+    export_into(out, "old.onnx")
+
+    def interrupted(path, target):
+        if next(steps, None) == step:
+            raise error
+        rename(path, target)
+        if next(steps, None) == step:
+            raise error
+
+    monkeypatch.setattr(module.Path, "rename", interrupted)
+    with pytest.raises(error):
+        export_into(out)
+    assert os.listdir(tmp_path) == ["out"]
+    assert sorted(os.listdir(out)) == ["manifest.json", "new.onnx" if step == 3 else "old.onnx"]
+
+
 @pytest.mark.parametrize("there", [True, False], ids=["a folder", "nothing"])
 def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path, there):
     target = tmp_path / "disk" / "exported"

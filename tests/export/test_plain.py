@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from gem_fast.export.checking import sample_images
+from gem_fast.export.comparison import compare, encoded, label_share
 from gem_fast.export.plain import Int8Linear, plain_torch
 
 import gem_fast
+from gem_fast.preprocess import to_pixels
 from gem_fast.runtime.agreement import Comparison
 from gem_fast.towers.vit import Linear
 
@@ -37,6 +40,62 @@ def test_the_model_itself_is_left_alone(kind):
     assert (plain.backend, model.vision.backend) == ("sdpa", None)
     after = model.vision.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+class TestLabels:
+    """Of gem-tiny's features in bfloat16, and of these with an error of another kind."""
+
+    @pytest.fixture(scope="class")
+    def tiny(self):
+        return gem_fast.load("gem-tiny")
+
+    @pytest.fixture(scope="class")
+    def words(self, tiny):
+        return tiny.encode_text(["cat", "dog", "car", "tree", "house", "rocket"])
+
+    @pytest.fixture(scope="class")
+    def compared(self, tiny, words):
+        """What is found of an error `[B, h, w, E]` of patch features, in float32 and in bfloat16."""
+        pixels = torch.stack([to_pixels(each, (96, 96), tiny.mean, tiny.std) for each in sample_images()])
+        with torch.inference_mode():
+            truth, low = (encoded(each, pixels, False) for each in (tiny.vision, plain_torch(tiny.vision, "bf16")))
+        where = {"graph": "g.onnx", "output": "patch_features", "size": "96x96", "batch": 8, "input": "samples"}
+
+        def compared(error, lower=True):
+            told, plain = truth["patch_features"], low["patch_features"] if lower else None
+            return compare(told + error(told), told, plain, label_share(words, (96, 96)), **where)
+
+        return compared
+
+    @pytest.mark.parametrize("lower", [True, False], ids=["bfloat16", "float32"])
+    @pytest.mark.parametrize("classes", [(0, 1), (2, 5), (4, 3)])
+    def test_no_error_within_the_bound_is_refused_whatever_it_turns(self, compared, words, classes, lower):
+        """The worst there is: every patch off by nearly the bound, from one word towards another."""
+        towards = torch.nn.functional.normalize(words[classes[1]] - words[classes[0]], dim=0)
+        bound = compared(torch.zeros_like, lower).bound
+        found = compared(lambda truth: 0.98 * bound * towards.expand_as(truth), lower)
+        assert found.relative > 0.97 * found.bound
+        assert found.holds
+        assert found.labels < 0.999 or not lower
+
+    @pytest.mark.parametrize("patches", [20, 40])
+    def test_what_turns_labels_that_no_error_within_the_bound_could_is_refused(self, compared, words, patches):
+        """Some of 1,152 patches are another class's by a little: over all, less than the type may lose."""
+        bound = compared(torch.zeros_like).bound
+
+        def error(truth):
+            best = (truth @ words.T).flatten(0, 2).topk(2)
+            apart = words[best.indices[:, 1]] - words[best.indices[:, 0]]
+            least = (best.values[:, 0] - best.values[:, 1]) / apart.norm(dim=1) ** 2
+            decided = least * apart.norm(dim=1) > bound
+            chosen = torch.where(decided, least, torch.inf).argsort()[:patches]
+            made = torch.zeros_like(apart)
+            made[chosen] = 2.5 * least[chosen, None] * apart[chosen]
+            return made.view_as(truth)
+
+        found = compared(error)
+        assert found.relative <= found.bound
+        assert found.labels < found.least_labels
 
 
 def test_what_a_comparison_allows():

@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from gem_fast.export import ExportError, ExportOptions
 from gem_fast.export.onnx_export import write_graphs
@@ -15,6 +17,7 @@ import gem_fast
 from gem_fast.runtime.folder import verify_files
 from gem_fast.runtime.manifest import read_manifest
 from tests.export.checked import fewest_labels, largest_error
+from tests.towers.families import CONFIGS, make_model, word_tokenizer, write_folder
 
 SIZES = ((32, 32), (32, 48))
 
@@ -124,6 +127,19 @@ def test_options_that_do_not_fit(model, tmp_path, options, told):
     with pytest.raises(ExportError, match=told):
         export_tensorrt(model, tmp_path / "out", ExportOptions(**options))
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("family", ["coca", "siglip", "mobileclip2"])
+def test_the_text_encoder_takes_every_length_of_its_profile(family, tmp_path):
+    config = CONFIGS[family]
+    tokenizer = word_tokenizer() if config["text_cfg"].get("hf_tokenizer_name") else None
+    model = gem_fast.load(str(write_folder(tmp_path / family, make_model(config), config, tokenizer)))
+    export_tensorrt(model, tmp_path / "out", ExportOptions(attention="portable", check=False))
+    (profile,) = json.loads((tmp_path / "out" / "tensorrt.json").read_text())["text_encoder"]
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "text_encoder.onnx")
+    assert profile["length"]["most"] == model.text.tokenizer.context_length
+    for length in range(profile["length"]["least"], profile["length"]["most"] + 1):
+        assert session.run(None, {"token_ids": np.ones((2, length), np.int64)})
 
 
 def test_plugins_in_bfloat16_agree_with_torch(model, tmp_path):

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -19,6 +20,7 @@ import gem_fast
 from gem_fast.runtime.folder import verify_files
 from gem_fast.runtime.manifest import read_manifest
 from tests.export.triton_schema import read_configs, read_schema
+from tests.towers.families import CONFIGS, make_model, write_folder
 
 KINDS = {TensorProto.FLOAT: "TYPE_FP32", TensorProto.INT64: "TYPE_INT64", TensorProto.INT32: "TYPE_INT32"}
 SIZE = (32, 40)
@@ -197,6 +199,24 @@ def test_encoders_warm_up(configs):
         assert sample.inputs[tensor].zero_data
         assert sample.batch_size == 1
     assert not configs["gem_head"].model_warmup
+
+
+@pytest.mark.parametrize("name", ["a size that is no multiple of the patch", "texts that are filled up"])
+def test_graphs_of_any_size_run_on_what_they_warm_up_with_and_what_the_guide_asks(name, model, schema, tmp_path):
+    if name == "texts that are filled up":
+        model = gem_fast.load(str(write_folder(tmp_path / "coca", make_model(CONFIGS["coca"]), CONFIGS["coca"])))
+    model = replace(model, defaults=replace(model.defaults, size=52))
+    export_triton_server(model, tmp_path / "out", ExportOptions(dynamic_size=True, check=False))
+    configs = read_configs(tmp_path / "out" / "models", schema)
+    (request,) = json.loads((tmp_path / "out" / "request.json").read_text())["inputs"]
+    shown = re.search(r"np\.zeros\(\((.*?)\)", (tmp_path / "out" / "README.md").read_text())[1]
+    asked = {"pixels": [int(each) for each in shown.split(",")], "token_ids": request["shape"]}
+    for kind, tensor, type in (("image", "pixels", np.float32), ("text", "token_ids", np.int64)):
+        (sample,) = configs[f"gem_{kind}_encoder"].model_warmup
+        path = tmp_path / "out" / "models" / f"gem_{kind}_encoder" / "1" / "model.onnx"
+        session = onnxruntime.InferenceSession(path)
+        for shape in ([1, *sample.inputs[tensor].dims], asked[tensor]):
+            assert session.run(None, {tensor: np.zeros(shape, type)})
 
 
 def test_preprocessing_in_the_graph_is_served_as_uint8_images(model, schema, tmp_path):

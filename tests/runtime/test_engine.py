@@ -2,11 +2,13 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from gem_fast.bench import memory
+from gem_fast.export import ExportOptions, export_onnx
 from gem_fast.export.checking import sample_images
 from PIL import Image
 
@@ -87,6 +89,30 @@ def test_a_dynamic_size_serves_every_policy(dynamic, picture, resize, size):
     ):
         assert one.scores.shape == other.scores.shape
         assert_same(one, other)
+
+
+@pytest.fixture(scope="module")
+def squashed():
+    """gem-tiny as if it had been trained on images that were squashed, as BLIP was."""
+    return replace(engine(), defaults=replace(engine().defaults, resize="squash"))
+
+
+@pytest.mark.parametrize("resize", [None, "shorter", "squash", "exact"])
+def test_a_model_keeps_its_own_resize_policy(squashed, tmp_path, picture, resize):
+    images, arguments = [picture(80, 160, 0), picture(90, 60, 1)], {"threshold": 0.2, "resize": resize}
+    export_onnx(squashed, tmp_path / "out", ExportOptions(dynamic_size=True, check=False))
+    runtime = GemRuntime(tmp_path / "out", threads=1)
+    assert (runtime.usual_resize, runtime.defaults) == (squashed.usual_resize, squashed.defaults)
+    ours, theirs = (each.segment(images, ["cat", "dog"], **arguments) for each in (runtime, squashed))
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.scores.shape == other.scores.shape
+        assert_same(one, other)
+
+
+def test_of_several_sizes_the_nearest_is_that_of_the_models_own_policy(squashed, tmp_path, picture):
+    export_onnx(squashed, tmp_path / "out", ExportOptions(sizes=GRIDS, check=False))
+    photo = picture(96, 130)
+    assert_same(*(each.segment(photo, ["cat", "dog"]) for each in (GemRuntime(tmp_path / "out", threads=1), squashed)))
 
 
 def test_single_images_of_every_kind(dynamic, folder, picture):

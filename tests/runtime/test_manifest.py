@@ -122,11 +122,24 @@ def test_what_is_no_manifest(folder, content, told):
         GemRuntime(folder)
 
 
-@pytest.mark.parametrize("version", [1, True, "2", 2.5, None, [[]], 10**30])
+@pytest.mark.parametrize("version", [1, 2, True, "3", 2.5, None, [[]], 10**30])
 def test_another_version(folder, valid, version):
     write(folder, changed(valid, ("format_version",), version))
-    with pytest.raises(ExportError, match=r"has format version .*, this gem_fast reads 3; export the model again$"):
+    with pytest.raises(ExportError, match=r"has format version .*, this gem_fast reads 3 and 4; export the model a"):
         GemRuntime(folder)
+
+
+def test_an_export_of_version_3_takes_the_shorter_side_as_it_did(folder, valid):
+    older = copy.deepcopy(valid) | {"format_version": 3}
+    del older["image"]["resize"]
+    write(folder, older)
+    assert read_manifest(folder) == read_manifest(exported())
+    write(folder, older | {"format_version": 4})
+    with pytest.raises(ExportError, match=r"damaged: image\.resize is missing"):
+        read_manifest(folder)
+    write(folder, {**older, "image": []})
+    with pytest.raises(ExportError, match=r"damaged: image must be an object"):
+        read_manifest(folder)
 
 
 class TestLinks:

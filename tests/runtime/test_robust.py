@@ -49,6 +49,14 @@ class TestFolder:
         with pytest.raises(ExportError, match="is no exported model"):
             GemRuntime(tmp_path)
 
+    def test_its_graphs_are_found_when_the_process_goes_elsewhere(self, tmp_path, picture, monkeypatch):
+        monkeypatch.chdir(exported().parent)
+        model = GemRuntime(exported().name, threads=1)
+        monkeypatch.chdir(tmp_path)
+        assert model.segment(picture(), ["cat", "dog"]).labels.size
+        with pytest.raises(ExportError, match=r"^nowhere is no exported model"):
+            GemRuntime("nowhere")
+
     @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"format": "other"}', b"\xff\xfe"], ids=repr)
     def test_a_manifest_of_something_else(self, copy, content):
         (copy / "manifest.json").write_bytes(content)
@@ -57,7 +65,7 @@ class TestFolder:
 
     def test_another_format(self, copy):
         edit_manifest(copy, lambda manifest: manifest.update(format_version=99))
-        with pytest.raises(ExportError, match=r"version 99, this gem_fast reads 3; export the model again"):
+        with pytest.raises(ExportError, match=r"version 99, this gem_fast reads 3 and 4; export the model again"):
             GemRuntime(copy)
 
     @pytest.mark.parametrize(
@@ -209,6 +217,13 @@ class TestOptions:
         (tmp_path / "cache").write_text("")
         with pytest.raises(NotADirectoryError, match="cache is a file"):
             RuntimeOptions(cache=tmp_path / "cache")
+
+    def test_the_cache_stays_where_it_was_when_the_process_goes_elsewhere(self, nvidia, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        options = RuntimeOptions(provider="tensorrt", cache="cache")
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir("elsewhere")
+        assert options.providers({})[0][1]["trt_engine_cache_path"] == str(tmp_path / "cache")
 
     def test_what_sessions_are_given(self):
         usual = RuntimeOptions().session_options()

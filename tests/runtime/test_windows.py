@@ -1,5 +1,7 @@
 """Sliding windows on exported models, against the torch engine's and against the plain way."""
 
+import json
+
 import numpy as np
 import pytest
 from gem_fast.bench import memory
@@ -49,6 +51,45 @@ def test_an_exported_size_serves_windows_of_that_size_on_any_image(fixed, images
     assert_same(fixed.segment(images, PROMPTS, **SLIDING), engine().segment(images, PROMPTS, **SLIDING))
     with pytest.raises(ValueError, match=r"windows would be 48x48 .* exported were 64x64, 96x96"):
         fixed.segment(images, PROMPTS, **(SLIDING | {"window": 48}))
+
+
+NO_SUCH = r"windows would be {} \(height x width\), and exported were 64x64, 96x96: export that size"
+
+
+def test_an_image_whose_windows_have_no_exported_size_fails_alone(fixed, picture, tmp_path):
+    """A wide one takes windows of 96×128, a square one a single input of 96×96."""
+    images = [picture(96, 96, 1), picture(96, 200, 2), picture(200, 96, 3), picture(50, 50, 4)]
+    found = list(fixed.stream(images, PROMPTS, window=128, size=96))
+    assert [isinstance(each, ImageError) for each in found] == [False, True, True, False]
+    with pytest.raises(ImageError, match=NO_SUCH.format("96x128")):
+        fixed.segment(images, PROMPTS, window=128, size=96)
+    for name, image in zip("abcd", images, strict=True):
+        image.save(tmp_path / f"{name}.png")
+    segment_files(fixed, tmp_path, PROMPTS, tmp_path / "out", workers=1, window=128, size=96)
+    records = [json.loads(line) for line in (tmp_path / "out" / "summary.jsonl").read_text().splitlines()]
+    told = [None, f"{tmp_path / 'b.png'}: {found[1]}", f"{tmp_path / 'c.png'}: {found[2]}", None]
+    assert [each.get("error") for each in records] == told
+
+
+@pytest.mark.parametrize(
+    ("settings", "taken"),
+    [
+        ({"window": 48}, "48x48"),
+        ({"window": 128, "size": 128}, "128x128"),
+        ({"window": 128, "size": 72}, "72x72"),
+        ({"window": 128, "size": 128, "resize": "squash"}, "128x128"),
+        ({"window": 48, "resize": "exact"}, "48x48"),
+    ],
+    ids=str,
+)
+def test_windows_that_no_image_can_have_are_told_before_the_first(fixed, settings, taken):
+    def never():
+        raise AssertionError("an image was read")
+        yield
+
+    with pytest.raises(ValueError, match=NO_SUCH.format(taken)) as error:
+        fixed.stream(never(), PROMPTS, **settings)
+    assert not isinstance(error.value, ImageError)
 
 
 def test_a_graph_that_resizes_gets_windows_of_the_resized_image(images):

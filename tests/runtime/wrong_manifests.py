@@ -39,6 +39,7 @@ KINDS = {
     ),
     "zero default size": ("image/default_size", 0, "image.default_size must be from 1"),
     "a huge default size": ("image/default_size", 10**9, "image.default_size must be from 1 to 16,384"),
+    "another policy": ("image/resize", "crop", 'image.resize must be one of shorter, squash, exact, got "crop"'),
     "two means": ("image/mean", [0.5, 0.5], "image.mean must be one for each of red, green and blue"),
     "no mean": ("image/mean", [], "image.mean must be one for each of"),
     "NaN mean": ("image/mean", [0.5, math.nan, 0.5], "image.mean[1] must be a finite number, got NaN"),
@@ -98,6 +99,11 @@ KINDS = {
         'files["image_encoder.onnx"].size must be null, as dynamic_size is true, got "96x96"',
     ),
     "a version as a number": ("versions/torch", 2.1, "versions.torch must be a text, got 2.1"),
+    "a version without end": (
+        "versions/onnxruntime", "9" * 5000,
+        "versions.onnxruntime must be a version of up to 100 printable characters, got ",
+    ),
+    "a version of two lines": ("versions/torch", "2.8\n0", "versions.torch must be a version of up to 100 printable"),
     "a check as a text": ("check", "fine", 'check must be a list, got "fine"'),
     "a check of nothing": ("check", [{}], "check[0].graph is missing"),
     # files
