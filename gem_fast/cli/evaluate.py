@@ -177,17 +177,20 @@ def _evaluate(plan: "Plan", running: dict[str, Any], style: Style, output: "_Out
     figures: list[float | None] = []
     failed = 0
     output.begin()
-    for case in plan.cases():
-        progress = Progress()
-        say(f"{case.model.name}, {case.method}, {case.data.name}: {len(case.data.images):,} images", to=errors)
-        with shown(progress, style):
-            done = case.evaluate(progress=progress, journal=output.journal, **running)
-        failed += _tell_failures(done[0])
-        rows += [each.row for each in done]
-        figures += [case.paper] * len(done)
-        output.write(rows)
+    try:
+        for case in plan.cases():
+            progress = Progress()
+            say(f"{case.model.name}, {case.method}, {case.data.name}: {len(case.data.images):,} images", to=errors)
+            with shown(progress, style):
+                done = case.evaluate(progress=progress, journal=output.journal, **running)
+            failed += _tell_failures(done[0])
+            rows += [each.row for each in done]
+            figures += [case.paper] * len(done)
+            output.write(rows)
+    finally:  # what is finished is told, whatever ended the rest
+        if rows:
+            Console(width=max(console.width, _WIDTH)).print(_table(rows, figures))
     output.end(rows)
-    Console(width=max(console.width, _WIDTH)).print(_table(rows, figures))
     return failed
 
 
@@ -204,13 +207,17 @@ class _Output:
         return None if self.rows is None else self.rows.with_name(f"{self.rows.name}.partial")
 
     def begin(self) -> None:
-        if self.rows is None or self.journal is None:
-            return
-        if self.rows.is_dir():
-            raise ValueError(f"--json {self.rows} is a folder: name a file in it")
-        self.rows.parent.mkdir(parents=True, exist_ok=True)
-        if not self.resume:
-            self.journal.unlink(missing_ok=True)
+        """Make sure that they can be written, before anything is measured."""
+        if self.plot is not None:
+            from gem_fast.evaluation.plots import make_room
+
+            make_room(self.plot)
+        if self.rows is not None and self.journal is not None:
+            from gem_fast.writing import make_room_for
+
+            make_room_for(self.rows)
+            if not self.resume:
+                self.journal.unlink(missing_ok=True)
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         from gem_fast.writing import write_whole

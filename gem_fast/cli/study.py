@@ -32,6 +32,9 @@ def _failing() -> Iterator[None]:
 
 def _tell(made: "Callable[[], Study]", out: Path, picture: str) -> None:
     with _failing():
+        from gem_fast.evaluation.plots import make_room
+
+        make_room(out / picture)
         for line in made().lines:
             say(line)
         say(f"drawn in {out / picture}")

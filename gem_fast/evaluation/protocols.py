@@ -115,7 +115,7 @@ PROTOCOLS = {
 
 
 def words_of(dataset: Dataset, steps: Protocol) -> list[tuple[int, str]]:
-    """Each word that competes, with the label that it stands for."""
+    """Each word that competes, with the label that it stands for; ValueError if it is the only one."""
     found = []
     for label, each in enumerate(dataset.classes):
         if label == 0 and dataset.background:
@@ -123,6 +123,8 @@ def words_of(dataset: Dataset, steps: Protocol) -> list[tuple[int, str]]:
                 found += [(0, word) for word in (each.synonyms if steps.background_words else (each.name,))]
             continue
         found += [(label, word) for word in (each.synonyms if steps.synonyms else each.synonyms[:1])]
+    if len(found) < 2:
+        raise ValueError(f"{dataset.name} has a single class: nothing competes with it; name two or more")
     return found
 
 

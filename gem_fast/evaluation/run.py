@@ -76,8 +76,6 @@ def evaluate_variants(
     runs = Running(**running)
     progress = runs.progress or Progress()
     words = words_of(dataset, steps)
-    if len(words) < 2:
-        raise ValueError(f"{dataset.name} has a single class: nothing competes with it; name two or more")
     query = model.query(
         {f"{place} {word}": [word] for place, (_, word) in enumerate(words * len(variants))},
         templates=steps.templates,

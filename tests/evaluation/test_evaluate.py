@@ -2,8 +2,8 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from gem_fast.evaluation import PROTOCOLS, evaluate, open_data
 from gem_fast.evaluation.decoding import LabelRule
 from gem_fast.evaluation.journal import Journal
 from gem_fast.evaluation.paper import paper_figure
-from gem_fast.evaluation.plan import Plan
+from gem_fast.evaluation.plan import Case, Plan
 from gem_fast.evaluation.protocols import words_of
 from gem_fast.windows import WindowDecoder, Windows
 
@@ -159,7 +159,7 @@ def test_the_photographs_own_size(own, tmp_path):
 
 
 def test_scenes_alone_have_all_methods_and_what_is_unknown_is_told_before_anything_runs(own, tmp_path):
-    scenes, other = ((SimpleNamespace(name=name), PROTOCOLS["gem"]) for name in ("scenes", "ade20k"))
+    scenes, other = ((open_data(name, None), PROTOCOLS["gem"]) for name in ("scenes", str(own)))
     assert Plan((scenes,)).chosen_methods() == tuple(gem_fast.methods())
     assert Plan((scenes,), sweep=("iterations=0",)).chosen_methods() == ("gem",)
     assert Plan((scenes, other)).chosen_methods() == ("gem",)
@@ -168,7 +168,63 @@ def test_scenes_alone_have_all_methods_and_what_is_unknown_is_told_before_anythi
     assert result.exit_code == 2
     assert "no method is called 'sclop'; the methods are clip, maskclip" in " ".join(result.output.split())
     assert "3 images" not in result.output
-    assert "is a folder: name a file in it" in " ".join(run("--data", own, "--json", tmp_path).output.split())
+
+
+@pytest.fixture
+def single(own, tmp_path):
+    """The same photographs with one class."""
+    folder = shutil.copytree(own, tmp_path / "single")
+    (folder / "classes.txt").write_text("cat\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--model", "gem-tiny", "--model", "nonsense"], "no model is called 'nonsense'"),
+        (["--model", "gem-tiny", "--model", "ViT-B-16:nonsense"], "no weights 'nonsense'; its tags are"),
+        (["--model", "gem-tiny", "--model", "ViT-B-16"], "needs either pretrained"),
+        (["--method", "gem", "--method", "clip", "--sweep", "iterations=0,1"], "clip is none"),
+        (["--data", "single"], "single has a single class"),
+        (["--sweep", "iterations=0", "--plot", "single"], "single is a folder: name a file in it"),
+        (["--sweep", "iterations=0", "--plot", "single/classes.txt/a.png"], "classes.txt is no folder"),
+        (["--json", "single"], "single is a folder: name a file in it"),
+        (["--json", "single/classes.txt/a.json"], "classes.txt is no folder"),
+    ],
+    ids=str,
+)
+def test_what_a_later_case_or_file_could_not_have_is_told_before_anything_runs(
+    own, single, monkeypatch, options, said
+):
+    monkeypatch.chdir(single.parent)
+    monkeypatch.setattr(Case, "evaluate", lambda self, **running: pytest.fail("something ran"))
+    result = run("--data", own, *options)
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.split())
+
+
+def test_drawing_is_tried_before_anything_runs(own, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr(Case, "evaluate", lambda self, **running: pytest.fail("something ran"))
+    result = run("--data", own, "--sweep", "iterations=0", "--plot", tmp_path / "a.png")
+    assert result.exit_code == 2
+    assert "gem_fast[evaluation]" in result.output
+
+
+@pytest.mark.parametrize(("error", "status"), [(ValueError("windows don't fit"), 2), (KeyboardInterrupt(), 130)])
+def test_what_is_finished_is_told_whatever_ends_the_rest(own, monkeypatch, error, status):
+    evaluate_case = Case.evaluate
+
+    def once(self, **running):
+        if self.method != "gem":
+            raise error
+        return evaluate_case(self, **running)
+
+    monkeypatch.setattr(Case, "evaluate", once)
+    result = run("--data", own, "--size", 64, "--method", "gem", "--method", "clip")
+    assert result.exit_code == status
+    assert "mIoU" in result.output
+    assert "│ own" in result.output
 
 
 def test_images_that_can_not_be_used_are_told(own):

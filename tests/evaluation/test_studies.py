@@ -72,6 +72,15 @@ def test_localization_measures_each_method(model, tmp_path):
     assert last["GEM, 1 it."][0] == pytest.approx(float(wanted), abs=1e-5)
 
 
+@pytest.mark.parametrize("study", ["clustering", "kmeans", "lipschitz", "localization"])
+def test_a_picture_without_a_place_is_told_before_anything_is_computed(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, study, lambda *given: pytest.fail("something ran"))
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(app, ["study", study, "--out", str(tmp_path / "file")])
+    assert result.exit_code == 2
+    assert "file is no folder" in " ".join(result.output.split())
+
+
 def test_the_command_prints_and_draws(tmp_path):
     result = CliRunner().invoke(app, ["study", "clustering", "--out", str(tmp_path)])
     assert result.exit_code == 0
