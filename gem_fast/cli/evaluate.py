@@ -61,7 +61,7 @@ def evaluate(
         bool | None, typer.Option("--synonyms/--no-synonyms", help="All words of a class, or its first alone.")
     ] = None,
     background_words: Annotated[
-        bool | None, typer.Option("--background-words/--no-background-words", help="Words for what is background.")
+        bool | None, typer.Option("--background-words/--no-background-words", help="Words of the background compete, too.")
     ] = None,
     sweep: Annotated[
         list[str] | None,

@@ -90,6 +90,7 @@ def evaluate_variants(
         "size": steps.size or model.defaults.size,
         "logit_scale": query.logit_scale,
         "threshold": query.threshold if dataset.background else None,
+        "background_words": steps.background_words if dataset.background else None,
         "batch_size": runs.batch_size,
         **{name: value for name, value in model.identity().items() if name != "model"},
     }

@@ -12,13 +12,15 @@ from typer.testing import CliRunner
 
 import gem_fast
 from gem_fast.cli import app
-from gem_fast.evaluation import PROTOCOLS, evaluate, open_data
+from gem_fast.evaluation import PROTOCOLS, Dataset, evaluate, open_data
 from gem_fast.evaluation.decoding import LabelRule
 from gem_fast.evaluation.journal import Journal
+from gem_fast.evaluation.labelled import class_list
+from gem_fast.evaluation.metrics import IGNORED
 from gem_fast.evaluation.paper import paper_figure
 from gem_fast.evaluation.plan import Case, Plan
 from gem_fast.evaluation.protocols import words_of
-from gem_fast.windows import WindowDecoder, Windows
+from gem_fast.windows import Axis, Layout, WindowDecoder, Windows
 
 SHARED = next((each / "shared/data" for each in Path(__file__).parents if (each / "shared/data").is_dir()), None)
 SAMPLES = Path(gem_fast.__file__).parent / "samples"
@@ -193,9 +195,7 @@ def single(own, tmp_path):
     ],
     ids=str,
 )
-def test_what_a_later_case_or_file_could_not_have_is_told_before_anything_runs(
-    own, single, monkeypatch, options, said
-):
+def test_what_a_later_case_or_file_could_not_have_is_told_before_anything_runs(own, single, monkeypatch, options, said):
     monkeypatch.chdir(single.parent)
     monkeypatch.setattr(Case, "evaluate", lambda self, **running: pytest.fail("something ran"))
     result = run("--data", own, *options)
@@ -288,6 +288,56 @@ class TestProtocols:
         odds[~kept] = 0
         wanted = np.where(odds.max(0) < 0.4, 0, odds.argmax(0))
         assert (found == wanted).mean() > 0.999
+
+    @pytest.mark.parametrize(
+        ("background", "counts", "wanted"),
+        [
+            (True, (0, 10, 10, 10), 0),  # ties at a third each, and no class has more than half
+            (False, (0, 10, 10, 10), IGNORED),
+            (False, (30, 1, 1, 1), 0),  # a class like others where nothing is background
+            (False, (1, 30, 1, 1), 1),
+        ],
+    )
+    def test_where_classes_are_too_small_pixels_are_of_what_is_left(self, background, counts, wanted):
+        found = np.repeat(range(4), counts)[None]
+        scores = np.full((4, 1, found.size), -1, np.float32)
+        scores[found[0], 0, np.arange(found.size)] = 1
+        layout = Layout(*(Axis(side, side, side, 1) for side in found.shape))
+        labels = np.array([0, 1, 2, 3])[1 if background else 0 :]
+        rule = LabelRule(labels, background, 0.1, 10.0, area_threshold=0.5)
+        decoded = rule.apply(scores[labels], WindowDecoder(layout), layout, found.shape, found.shape)
+        assert (decoded == wanted).all()
+
+    def test_an_area_threshold_that_no_class_reaches_leaves_background(self, own, tmp_path):
+        result = run("--data", own, "--size", 64, "--area-threshold", 1, "--json", tmp_path / "rows.json")
+        assert result.exit_code == 0, result.output
+        (row,) = json.loads((tmp_path / "rows.json").read_text())
+        assert row["pixel_accuracy"] == pytest.approx(row["per_class"]["background"])
+        assert row["per_class"]["cat"] == 0
+
+    @pytest.mark.parametrize("synonyms", [True, False])
+    @pytest.mark.parametrize(("chosen", "wanted"), [(True, ["background", "wall"]), (False, []), ("wall", ["wall"])])
+    def test_background_words_compete_where_they_are_asked_for_with_or_without_synonyms(
+        self, own, synonyms, chosen, wanted
+    ):
+        steps = PROTOCOLS["gem"].of(None, synonyms=synonyms, background_words=chosen)
+        words = words_of(open_data(str(own), None), steps)
+        assert [word for label, word in words if label == 0] == wanted
+        assert (1, "kitten") in words or not synonyms
+
+    def test_context60s_background_is_the_word_alone_by_sclip(self):
+        steps = PROTOCOLS["sclip"].of("context60")
+        dataset = Dataset("context60", (*class_list("background"), *class_list("context")), True, (), (), list)
+        words = words_of(dataset, steps)
+        assert [word for label, word in words if label == 0] == ["background"]
+        assert len(words) > 70
+
+    def test_a_stride_without_windows_is_refused(self, own):
+        for options in ((), ("--window", 0), ("--protocol", "sclip", "--window", 0)):
+            result = run("--data", own, "--stride", 16, *options)
+            assert result.exit_code == 2
+            assert "give window, too" in result.output
+        assert PROTOCOLS["sclip"].of("voc20", window=0).stride is None
 
     def test_wrong_names_say_what_is_right(self, own):
         assert "gem, sclip, own" in run("--data", own, "--protocol", "gme").output
