@@ -90,7 +90,7 @@ class Plan:
                 parse_sweep(self.sweep, methods()[method])
 
     def chosen_methods(self) -> tuple[str, ...]:
-        scenes_alone = all(data.name == SCENES for data, _ in self.sets)
+        scenes_alone = all(data.kind == SCENES for data, _ in self.sets)
         usual = (_ALL,) if scenes_alone and not self.sweep else ("gem",)
         chosen = self.methods or usual
         return tuple(methods()) if _ALL in chosen else chosen
@@ -114,7 +114,7 @@ class Plan:
                     engine = swept(engine, self.sweep)
                     variants = tuple(each.name for each in engine.variants)
                 for data, steps in self.sets:
-                    figure = None if self.sweep else paper_figure(data.name, model, tag, method)
+                    figure = None if self.sweep else paper_figure(data.kind, model, tag, method)
                     yield Case(engine, data, steps, method, variants, figure)
 
 
