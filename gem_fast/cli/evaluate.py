@@ -61,7 +61,8 @@ def evaluate(
         bool | None, typer.Option("--synonyms/--no-synonyms", help="All words of a class, or its first alone.")
     ] = None,
     background_words: Annotated[
-        bool | None, typer.Option("--background-words/--no-background-words", help="Words of the background compete, too.")
+        bool | None,
+        typer.Option("--background-words/--no-background-words", help="Words of the background compete, too."),
     ] = None,
     sweep: Annotated[
         list[str] | None,
@@ -166,7 +167,7 @@ def _steps(dataset: "Dataset | PointSet", protocol: str | None, changed: dict[st
     name = protocol or USUAL
     if name not in PROTOCOLS:
         raise ValueError(f"no protocol is called {name!r}; the protocols are {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name].of(dataset.name, **changed)
+    return PROTOCOLS[name].of(dataset.kind, **changed)
 
 
 def _evaluate(plan: "Plan", running: dict[str, Any], style: Style, output: "_Output") -> int:
@@ -190,7 +191,7 @@ def _evaluate(plan: "Plan", running: dict[str, Any], style: Style, output: "_Out
     finally:  # what is finished is told, whatever ended the rest
         if rows:
             Console(width=max(console.width, _WIDTH)).print(_table(rows, figures))
-    output.end(rows)
+    output.end(rows, failed)
     return failed
 
 
@@ -223,10 +224,14 @@ class _Output:
         from gem_fast.writing import write_whole
 
         if self.rows is not None:
-            write_whole(self.rows, (json.dumps(rows, indent=1, ensure_ascii=False) + "\n").encode())
+            content = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+            write_whole(self.rows, content.encode(errors="backslashreplace"))
 
-    def end(self, rows: list[dict[str, Any]]) -> None:
-        if self.journal is not None:
+    def end(self, rows: list[dict[str, Any]], failed: int) -> None:
+        """With images that failed the journal stays, so that only these are computed once they are mended."""
+        if self.journal is not None and failed:
+            say(f"--resume goes on with {self.rows} where images failed, once these are mended", to=errors)
+        elif self.journal is not None:
             self.journal.unlink(missing_ok=True)
         if self.plot is not None:
             from gem_fast.evaluation.plots import draw_sweep
@@ -244,6 +249,7 @@ def _tell_failures(done: "Evaluation") -> int:
 
 def _table(rows: list[dict[str, Any]], figures: list[float | None]) -> Any:
     from rich.table import Table
+    from rich.text import Text
 
     headings = ("data", "model", "method", "protocol", "mIoU", "paper", "pixels", "classes", "fwIoU", "images/s")
     table = Table()
@@ -251,7 +257,7 @@ def _table(rows: list[dict[str, Any]], figures: list[float | None]) -> Any:
         table.add_column(heading, no_wrap=True, justify="left" if place < 4 else "right")
     for row, figure in zip(rows, figures, strict=True):
         shares = [row[name] for name in ("pixel_accuracy", "mean_accuracy", "frequency_weighted_iou")]
-        table.add_row(
+        cells = (
             row["data"],
             row["model"],
             ", ".join(filter(None, (row["method"], row["settings"].get("sweep")))),
@@ -261,6 +267,7 @@ def _table(rows: list[dict[str, Any]], figures: list[float | None]) -> Any:
             *map(_percent, shares),
             "" if row["images_per_second"] is None else f"{row['images_per_second']:.1f}",
         )
+        table.add_row(*(Text(each.encode(errors="backslashreplace").decode()) for each in cells))  # no markup
     return table
 
 

@@ -1,6 +1,7 @@
 """`gem-fast evaluate`: figures equal to those by hand, protocols, resuming, failures."""
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -124,6 +125,62 @@ def test_an_evaluation_goes_on_and_ends_as_one_that_was_not_interrupted(own, tmp
     assert sum(scored) == 1
     evaluate(model, dataset, PROTOCOLS["gem"].of("own", size=72), journal=journal)
     assert sum(scored) == 4
+
+
+def counted(monkeypatch):
+    """A list that grows by what the engine scores."""
+    scored, score = [], gem_fast.GemModel.score_on_host
+    monkeypatch.setattr(
+        gem_fast.GemModel,
+        "score_on_host",
+        lambda self, pixels, *rest, **named: scored.extend([1] * len(pixels)) or score(self, pixels, *rest, **named),
+    )
+    return scored
+
+
+@pytest.mark.parametrize("part", ["images", "labels"])
+def test_a_file_that_was_replaced_is_measured_anew(own, tmp_path, monkeypatch, part):
+    model, steps, journal = gem_fast.load("gem-tiny"), PROTOCOLS["gem"].of(None, size=64), tmp_path / "journal"
+    evaluate(model, open_data(str(own), None), steps, journal=journal)
+    place = own / part / "coffee.png"
+    Image.fromarray(np.asarray(Image.open(place))[::-1].copy()).save(place)
+    os.utime(place, ns=(1, 1))
+    scored = counted(monkeypatch)
+    resumed = evaluate(model, open_data(str(own), None), steps, journal=journal)
+    assert len(scored) == 1
+    assert resumed.row["per_class"] == evaluate(model, open_data(str(own), None), steps).row["per_class"]
+
+
+def test_an_image_that_was_mended_is_measured_alone(own, tmp_path, monkeypatch):
+    place = own / "images/coffee.png"
+    whole = place.read_bytes()
+    place.write_bytes(whole[:200])
+    options = ("--data", own, "--size", 64, "--workers", 1, "--json", tmp_path / "rows.json")
+    result = run(*options)
+    assert result.exit_code == 1
+    assert "--resume goes on with" in result.output
+    place.write_bytes(whole)
+    scored = counted(monkeypatch)
+    assert run(*options, "--resume").exit_code == 0
+    assert len(scored) == 1
+    assert json.loads((tmp_path / "rows.json").read_text())[0]["images"] == 3
+    assert not (tmp_path / "rows.json.partial").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
+def test_names_are_no_markup_and_need_not_be_text(own, tmp_path):
+    folder = own.rename(own.with_name("[red]o\udcff"))
+    result = run("--data", folder, "--size", 64, "--json", tmp_path / "rows.json")
+    assert result.exit_code == 0, result.output
+    assert "[red]o\\udcff" in result.output
+    assert json.loads((tmp_path / "rows.json").read_text())[0]["data"] == "[red]o\udcff"
+
+
+def test_labels_of_another_size_never_reach_the_engine(own, monkeypatch):
+    Image.new("L", (5, 5)).save(own / "labels/coffee.png")
+    scored = counted(monkeypatch)
+    assert run("--data", own, "--size", 64).exit_code == 1
+    assert len(scored) == 2
 
 
 def test_the_command_goes_on_where_it_was_interrupted(own, tmp_path, monkeypatch):
