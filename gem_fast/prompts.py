@@ -85,8 +85,11 @@ def read_prompt_file(path: str | os.PathLike) -> dict[str, list[str]]:
     return classes
 
 
-def read_class_lines(path: str | os.PathLike) -> list[list[str]]:
-    """The words of each line of a prompt file, those of one class in several lines apart; errors as above."""
+def read_class_lines(path: str | os.PathLike, gaps: bool = True) -> list[list[str]]:
+    """The words of each line of a prompt file, those of one class in several lines apart; errors as above.
+
+    Without gaps, a line that would be passed over is an error, but for empty ones at the end.
+    """
     name = f"prompts file {os.fspath(path)}"
     right = "write a class a line, synonyms after commas"
     text = read_text_file(path, name, _LARGEST_FILE, right)
@@ -95,7 +98,7 @@ def read_class_lines(path: str | os.PathLike) -> list[list[str]]:
     if _is_json(text):
         raise ValueError(f"{name} is JSON; {right}")
     lines: list[list[str]] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.rstrip().splitlines(), 1):
         words = [word.strip() for word in line.split(",") if word.strip()]
         if words and not line.lstrip().startswith("#"):
             if len(longest := max(words, key=len)) > _LONGEST_WORD:
@@ -103,6 +106,8 @@ def read_class_lines(path: str | os.PathLike) -> list[list[str]]:
                     f"{name}, line {number}: a word of {len(longest):,} letters is longer than any model reads; {right}"
                 )
             lines.append(words)
+        elif not gaps:
+            raise ValueError(f"{name}, line {number} names no class, and lines count labels here; {right}")
     if not lines:
         raise ValueError(f"{name} names no class; {right}")
     return lines

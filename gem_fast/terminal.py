@@ -15,7 +15,8 @@ errors = Console(stderr=True)
 
 
 def say(text: str, style: str | None = None, *, to: Console = console) -> None:
-    """Print a line as it is: names of files are no markup, and a line is never broken."""
+    """Print a line as it is: names of files are no markup, a line is never broken, and bytes of names are escaped."""
+    text = text.encode(errors="backslashreplace").decode()
     to.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -71,6 +71,21 @@ def told_of(path: Path) -> Iterator[None]:
         raise kind(error.errno, error.strerror, str(path)) from error
 
 
+def make_room_for(path: Path) -> None:
+    """Make the folder of a file that is to be written, before what it will hold is computed.
+
+    Raises:
+        ValueError: the path is a folder, or lies below a file. OSError: its folder can't be made or written.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file in it")
+    if file := next((each for each in path.parents if each.exists() and not each.is_dir()), None):
+        raise ValueError(f"{path} can't be written, since {file} is no folder: name a file in one")
+    with told_of(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+
+
 def is_whole(path: Path) -> bool:
     """Whether a file is there and both begins and ends as its kind does."""
     begin, end = _ENDS.get(path.suffix, (b"", b""))

@@ -61,7 +61,8 @@ def evaluate(
         bool | None, typer.Option("--synonyms/--no-synonyms", help="All words of a class, or its first alone.")
     ] = None,
     background_words: Annotated[
-        bool | None, typer.Option("--background-words/--no-background-words", help="Words for what is background.")
+        bool | None,
+        typer.Option("--background-words/--no-background-words", help="Words of the background compete, too."),
     ] = None,
     sweep: Annotated[
         list[str] | None,
@@ -166,7 +167,7 @@ def _steps(dataset: "Dataset | PointSet", protocol: str | None, changed: dict[st
     name = protocol or USUAL
     if name not in PROTOCOLS:
         raise ValueError(f"no protocol is called {name!r}; the protocols are {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name].of(dataset.name, **changed)
+    return PROTOCOLS[name].of(dataset.kind, **changed)
 
 
 def _evaluate(plan: "Plan", running: dict[str, Any], style: Style, output: "_Output") -> int:
@@ -177,17 +178,20 @@ def _evaluate(plan: "Plan", running: dict[str, Any], style: Style, output: "_Out
     figures: list[float | None] = []
     failed = 0
     output.begin()
-    for case in plan.cases():
-        progress = Progress()
-        say(f"{case.model.name}, {case.method}, {case.data.name}: {len(case.data.images):,} images", to=errors)
-        with shown(progress, style):
-            done = case.evaluate(progress=progress, journal=output.journal, **running)
-        failed += _tell_failures(done[0])
-        rows += [each.row for each in done]
-        figures += [case.paper] * len(done)
-        output.write(rows)
-    output.end(rows)
-    Console(width=max(console.width, _WIDTH)).print(_table(rows, figures))
+    try:
+        for case in plan.cases():
+            progress = Progress()
+            say(f"{case.model.name}, {case.method}, {case.data.name}: {len(case.data.images):,} images", to=errors)
+            with shown(progress, style):
+                done = case.evaluate(progress=progress, journal=output.journal, **running)
+            failed += _tell_failures(done[0])
+            rows += [each.row for each in done]
+            figures += [case.paper] * len(done)
+            output.write(rows)
+    finally:  # what is finished is told, whatever ended the rest
+        if rows:
+            Console(width=max(console.width, _WIDTH)).print(_table(rows, figures))
+    output.end(rows, failed)
     return failed
 
 
@@ -204,22 +208,30 @@ class _Output:
         return None if self.rows is None else self.rows.with_name(f"{self.rows.name}.partial")
 
     def begin(self) -> None:
-        if self.rows is None or self.journal is None:
-            return
-        if self.rows.is_dir():
-            raise ValueError(f"--json {self.rows} is a folder: name a file in it")
-        self.rows.parent.mkdir(parents=True, exist_ok=True)
-        if not self.resume:
-            self.journal.unlink(missing_ok=True)
+        """Make sure that they can be written, before anything is measured."""
+        if self.plot is not None:
+            from gem_fast.evaluation.plots import make_room
+
+            make_room(self.plot)
+        if self.rows is not None and self.journal is not None:
+            from gem_fast.writing import make_room_for
+
+            make_room_for(self.rows)
+            if not self.resume:
+                self.journal.unlink(missing_ok=True)
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         from gem_fast.writing import write_whole
 
         if self.rows is not None:
-            write_whole(self.rows, (json.dumps(rows, indent=1, ensure_ascii=False) + "\n").encode())
+            content = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+            write_whole(self.rows, content.encode(errors="backslashreplace"))
 
-    def end(self, rows: list[dict[str, Any]]) -> None:
-        if self.journal is not None:
+    def end(self, rows: list[dict[str, Any]], failed: int) -> None:
+        """With images that failed the journal stays, so that only these are computed once they are mended."""
+        if self.journal is not None and failed:
+            say(f"--resume goes on with {self.rows} where images failed, once these are mended", to=errors)
+        elif self.journal is not None:
             self.journal.unlink(missing_ok=True)
         if self.plot is not None:
             from gem_fast.evaluation.plots import draw_sweep
@@ -237,6 +249,7 @@ def _tell_failures(done: "Evaluation") -> int:
 
 def _table(rows: list[dict[str, Any]], figures: list[float | None]) -> Any:
     from rich.table import Table
+    from rich.text import Text
 
     headings = ("data", "model", "method", "protocol", "mIoU", "paper", "pixels", "classes", "fwIoU", "images/s")
     table = Table()
@@ -244,7 +257,7 @@ def _table(rows: list[dict[str, Any]], figures: list[float | None]) -> Any:
         table.add_column(heading, no_wrap=True, justify="left" if place < 4 else "right")
     for row, figure in zip(rows, figures, strict=True):
         shares = [row[name] for name in ("pixel_accuracy", "mean_accuracy", "frequency_weighted_iou")]
-        table.add_row(
+        cells = (
             row["data"],
             row["model"],
             ", ".join(filter(None, (row["method"], row["settings"].get("sweep")))),
@@ -254,6 +267,7 @@ def _table(rows: list[dict[str, Any]], figures: list[float | None]) -> Any:
             *map(_percent, shares),
             "" if row["images_per_second"] is None else f"{row['images_per_second']:.1f}",
         )
+        table.add_row(*(Text(each.encode(errors="backslashreplace").decode()) for each in cells))  # no markup
     return table
 
 

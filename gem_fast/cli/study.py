@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..terminal import fail, say, short_warnings
+from ..terminal import errors, fail, say, short_warnings
 from .options import Pretrained
 
 if TYPE_CHECKING:
@@ -32,9 +32,17 @@ def _failing() -> Iterator[None]:
 
 def _tell(made: "Callable[[], Study]", out: Path, picture: str) -> None:
     with _failing():
-        for line in made().lines:
+        from gem_fast.evaluation.plots import make_room
+
+        make_room(out / picture)
+        found = made()
+        for failure in found.failures:
+            say(f"failed: {failure}", "red", to=errors)
+        for line in found.lines:
             say(line)
         say(f"drawn in {out / picture}")
+    if found.failures:
+        raise typer.Exit(1)
 
 
 @study.command()
@@ -69,13 +77,16 @@ def lipschitz(
 def localization(
     model: Annotated[str, _MODEL] = "gem-tiny",
     pretrained: Pretrained = None,
-    data: Annotated[str, typer.Option(help="As for gem-fast evaluate.")] = "scenes",
+    data: Annotated[str, typer.Option(help="As for gem-fast evaluate, points left out.")] = "scenes",
     root: Annotated[Path | None, typer.Option(help="What holds VOCdevkit, ...")] = None,
     images: Annotated[int, typer.Option(min=1, help="How many.")] = 100,
     size: Annotated[int | None, typer.Option(min=1, help="Shorter side of the input.")] = None,
     out: Annotated[Path, _OUT] = Path("study"),
 ) -> None:
-    """Figure 5: similarity of patches and contrasts after each block, by method."""
+    """Figure 5: similarity of patches and contrasts after each block, by method.
+
+    Exit status: 0, 1 if some images could not be used, 2 if it could not start or go on.
+    """
     from gem_fast.evaluation import open_data, studies
 
     _tell(

@@ -1,19 +1,22 @@
 """Labelled data sets in the layouts of torchvision and mmsegmentation, and folders of one's own. Needs no torch."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from ..images import EXTENSIONS
+from ..errors import warn_caller
+from ..images import EXTENSIONS, ImageError
 from ..prompts import TextClass
 from .label_images import read_label_image, read_names
 from .labelled import Dataset, class_list, read_classes
 from .metrics import IGNORED
 from .scenes import load_scenes
 
-_VOID = 255
+_VOID, _WIDE_VOID = 255, 65_535
 # Ids of COCO-Stuff's raw maps that no image has.
 _COCO_UNUSED = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
 _COCO_IDS, _COCO_THINGS = 182, 80
@@ -98,6 +101,9 @@ def _cityscapes(root: Path, name: str) -> Dataset:
     folder = _folder(root, name, "cityscapes", ".")
     place = _there(folder / "leftImg8bit/val", name, "a folder a city with its *_leftImg8bit.png")
     labels = _there(folder / "gtFine/val", name, "a folder a city with *_gtFine_labelTrainIds.png of cityscapesscripts")
+    for city in place.iterdir():
+        if not city.exists():
+            raise ValueError(f"{name}: expected the folder {city}, and the link leads to none")
     images = sorted(each for each in place.glob("*/*_leftImg8bit.png") if _is_shown(each))
     if not images:
         raise ValueError(f"{name}: expected {place}/CITY/*_leftImg8bit.png, and there is none")
@@ -105,7 +111,14 @@ def _cityscapes(root: Path, name: str) -> Dataset:
         (each, labels / each.parent.name / each.name.replace("_leftImg8bit", "_gtFine_labelTrainIds"))
         for each in images
     ]
-    return _dataset(name, class_list("cityscapes"), False, pairs, _plain(19))
+    classes = class_list("cityscapes")
+
+    def read(path: Path | int) -> np.ndarray:
+        assert isinstance(path, Path)
+        labels = read_label_image(path).astype(np.int32)
+        return np.where(labels < len(classes), labels, IGNORED)
+
+    return _dataset(name, classes, False, pairs, read)
 
 
 def _own(folder: Path) -> Dataset:
@@ -113,18 +126,29 @@ def _own(folder: Path) -> Dataset:
     name = folder.resolve().name
     images = _images(_there(folder / "images", name, "the photographs"), name)
     labels = _there(folder / "labels", name, "a PNG for each photograph, of its name, whose values count the classes")
-    classes = read_classes(_there(folder / "classes.txt", name, "a class a line, that of label 0 first"))
+    classes = read_classes(_there(folder / "classes.txt", name, "a class a line, that of label 0 first"), gaps=False)
     pairs = [(each, labels / f"{each.stem}.png") for each in images]
-    return _dataset(name, classes, classes[0].name.casefold() == "background", pairs, _plain(len(classes)))
+    background = classes[0].name.casefold() == "background"
+    found = replace(_dataset(name, classes, background, pairs, _own_labels(len(classes))), kind=None)
+    if alone := sorted({each for each in labels.glob("*.png") if _is_shown(each)} - set(found.truths)):
+        warn_caller(f"{name}: label images without a photograph are left out, {len(alone):,} of them: {alone[0]}, ...")
+    return found
 
 
-def _plain(count: int) -> Callable[[Path | int], np.ndarray]:
-    """Labels as they are; those from `count` on, 255 among them, don't count."""
+def _own_labels(count: int) -> Callable[[Path | int], np.ndarray]:
+    """Labels as they are, of which the greatest that the classes leave free in 8 or 16 bits doesn't count."""
+    void = _VOID if count <= _VOID else _WIDE_VOID
 
     def read(path: Path | int) -> np.ndarray:
         assert isinstance(path, Path)
-        labels = read_label_image(path).astype(np.int32)
-        return np.where((labels < count) & ((labels != _VOID) | (count <= _VOID)), labels, IGNORED)
+        values = read_label_image(path)
+        labels = np.where(values == void, np.int32(IGNORED), values.astype(np.int32))
+        if (largest := int(labels.max())) >= count:
+            raise ImageError(
+                f"{path} has the label {largest}, and classes.txt has {count} lines, for 0 to {count - 1}; "
+                f"{void} counts nowhere"
+            )
+        return labels
 
     return read
 
@@ -142,7 +166,8 @@ def _scenes(root: Path | None, name: str) -> Dataset:
             labels[mask] = nouns.index(noun) + 1
         return labels
 
-    return Dataset(name, classes, True, tuple(scene.image for scene in scenes), tuple(range(len(scenes))), read)
+    images = tuple(scene.image for scene in scenes)
+    return Dataset(name, classes, True, images, tuple(range(len(scenes))), read, kind=name)
 
 
 _READERS: Mapping[str, Callable[[Path, str], Dataset]] = {
@@ -169,6 +194,8 @@ def open_data(name: str, root: Path | None) -> Dataset:
     Raises:
         ValueError: there is no such set, or it is laid out otherwise; the message says what was expected where.
     """
+    if name == POINTS:
+        raise ValueError(f"{POINTS} has points, and label maps are needed here: take a set that has them")
     if name == SCENES:
         return _scenes(root, name)
     if name in _READERS:
@@ -194,7 +221,11 @@ def _dataset(
                 what = "photograph" if path is pair[0] else "label image"
                 raise ValueError(f"{name}: expected the {what} {path}, and there is none")
     images, truths = zip(*pairs, strict=True)
-    return Dataset(name, classes, background, images, truths, read)
+    for truth, count in Counter(truths).items():
+        if count > 1:
+            twice = ", ".join(str(image) for image, own in pairs if own == truth)
+            raise ValueError(f"{name}: {truth} would count {count} times, for {twice}; name each photograph once")
+    return Dataset(name, classes, background, images, truths, read, kind=name)
 
 
 def _folder(root: Path, name: str, *inside: str) -> Path:
@@ -214,8 +245,8 @@ def _there(path: Path, name: str, what: str) -> Path:
 
 
 def _is_shown(path: Path) -> bool:
-    """A file, and not one of those that macOS puts beside each."""
-    return path.is_file() and not path.name.startswith(".")
+    """No folder, and none of the files that macOS puts beside each; a link may lead to nothing, which is to be told."""
+    return not path.is_dir() and not path.name.startswith(".")
 
 
 def _images(folder: Path, name: str) -> list[Path]:

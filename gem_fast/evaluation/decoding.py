@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..windows import Axis, Layout, WindowDecoder
+from .metrics import IGNORED
 from .protocols import Protocol
 
 if TYPE_CHECKING:
@@ -59,18 +60,25 @@ class LabelRule:
         return found
 
     def _large(self, found: np.ndarray) -> np.ndarray:
-        """Which labels cover more than the threshold's share of the pixels that are no background."""
+        """Which labels cover more than the threshold's share of the pixels that are no background; that one always."""
+        first = 1 if self.background else 0
         counts = np.bincount(found.ravel(), minlength=int(self.labels.max()) + 1)
-        large = counts > (self.area_threshold or 0) * counts[1:].sum()
-        large[0] = True
+        large = counts > (self.area_threshold or 0) * counts[first:].sum()
+        large[:first] = True
         return large
 
     def _among(
         self, scores: np.ndarray, decoder: WindowDecoder, size: tuple[int, int], kept: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Labels and probabilities where only some labels may win, in the softmax over all words."""
-        found, confidence = np.empty(size, np.int32), np.empty(size, np.float32)
+        """Labels and probabilities where only some labels may win, in the softmax over all words.
+
+        Where none may, pixels are background; without one they are of no class.
+        """
+        found = np.full(size, 0 if self.background else IGNORED, np.int32)
+        confidence = np.zeros(size, np.float32)
         allowed = np.flatnonzero(kept[self.labels])
+        if not len(allowed):
+            return found, confidence
         for place, tile in decoder.tiles(scores, size):
             logits = tile * np.float32(self.logit_scale)
             most = logits.max(0)

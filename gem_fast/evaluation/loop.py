@@ -90,6 +90,9 @@ class Measuring(ABC):
     @abstractmethod
     def image(self, index: int) -> ImageLike: ...
 
+    def check(self, index: int, size: tuple[int, int]) -> None:  # noqa: B027  # there may be nothing to check
+        """Raise ImageError, before the engine has an image of height and width, if it can't be measured."""
+
     @abstractmethod
     def counts(self, held: Held, scores: np.ndarray, decoder: "Decoder", seconds: Seconds) -> Counts:
         """Of an image, given its scores and what decodes them."""
@@ -100,6 +103,7 @@ class Measuring(ABC):
             picture = load_image(self.image(index), MAX_WINDOWED_PIXELS if self.windows else MAX_PIXELS)
         with timed("resize", seconds):
             size = picture.height, picture.width
+            self.check(index, size)
             shape, layout = self.model.place(size, self.steps.size, self.steps.resize, self.windows)
             pixels = (self.model.window_pixels if layout else self.model.pixels)(picture, shape)
         return Held(index, size, shape, layout), pixels, shape

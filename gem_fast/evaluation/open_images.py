@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -31,6 +31,7 @@ class PointSet:
 
     images: tuple[Pointed, ...] = field(repr=False)
     name: str = POINTS
+    kind: str = POINTS
 
 
 def open_points(root: Path | None) -> PointSet:
@@ -41,9 +42,9 @@ def open_points(root: Path | None) -> PointSet:
     """
     if root is None:
         raise ValueError(f"{POINTS} lies below a folder: name it with --root")
-    for name in (ANNOTATIONS, DESCRIPTIONS, "validation"):
-        if not (root / name).exists():
-            raise ValueError(f"{POINTS}: expected {root / name}, and there is none; --root is what holds it")
+    for path, kind in ((root / ANNOTATIONS, "file"), (root / DESCRIPTIONS, "file"), (root / "validation", "folder")):
+        if not (path.is_file() if kind == "file" else path.is_dir()):
+            raise ValueError(f"{POINTS}: expected the {kind} {path}, and there is none; --root is what holds it")
     names = {row[0]: row[1] for row in _rows(root / DESCRIPTIONS) if len(row) > 1}
     by_image: dict[str, dict[str, list[tuple[float, float, bool]]]] = defaultdict(lambda: defaultdict(list))
     for image, word, *point in _points(root / ANNOTATIONS, names):
@@ -67,12 +68,21 @@ def _arrays(points: list[tuple[float, float, bool]]) -> tuple[np.ndarray, np.nda
 
 
 def _rows(path: Path) -> Iterator[list[str]]:
-    """Lines of a CSV file; the reader itself bounds how long a field may be."""
+    """Rows of a CSV file."""
     try:
         with open(path, encoding="utf-8", errors="replace", newline="") as file:
-            yield from csv.reader(file)
+            yield from csv.reader(_lines(file))
     except (OSError, csv.Error) as error:
         raise ValueError(f"{path} can't be read: {error}") from error
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """Lines of a file, none of which is longer than the reader lets a field be."""
+    most = csv.field_size_limit()
+    while line := file.readline(most + 1):
+        if len(line) > most:
+            raise csv.Error(f"a line has more than {most:,} letters")
+        yield line
 
 
 def _points(path: Path, names: Mapping[str, str]) -> Iterator[tuple[Any, ...]]:

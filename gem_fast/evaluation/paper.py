@@ -20,10 +20,10 @@ _GEM = {
 _FAMILIES = {"openai": "CLIP", "laion": "OpenCLIP", "metaclip": "MetaCLIP"}
 
 
-def paper_figure(data: str, model: str, pretrained: str | None, method: str) -> float | None:
-    """What the paper has for a model of open_clip and a tag of its weights, in percent; None where it has nothing."""
+def paper_figure(data: str | None, model: str, pretrained: str | None, method: str) -> float | None:
+    """What the paper has for a kind of set, a model of open_clip and a tag of its weights, in percent; or None."""
     backbone = model.removesuffix("-quickgelu")
     family = next((name for start, name in _FAMILIES.items() if (pretrained or "").startswith(start)), None)
     if method == "gem":
-        return _GEM.get((backbone, family or ""), {}).get(data)
-    return _CLIP_B16.get(method, {}).get(data) if (backbone, family) == ("ViT-B-16", "CLIP") else None
+        return _GEM.get((backbone, family or ""), {}).get(data or "")
+    return _CLIP_B16.get(method, {}).get(data or "") if (backbone, family) == ("ViT-B-16", "CLIP") else None

@@ -12,7 +12,7 @@ from .loop import Evaluation
 from .open_images import PointSet
 from .paper import paper_figure
 from .point_run import evaluate_points
-from .protocols import Protocol
+from .protocols import Protocol, words_of
 from .run import evaluate_variants
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which cases there are.
+    """Which cases there are: ValueError, before one is measured, for what can be told of sets, names and settings.
 
     Attributes:
         sets: data sets, each with its protocol's steps.
@@ -72,9 +72,25 @@ class Plan:
         if unknown := [each for each in self.methods if each not in (*methods(), _ALL)]:
             known = ", ".join(methods())
             raise ValueError(f"no method is called {unknown[0]!r}; the methods are {known}, and {_ALL} takes each")
+        for data, steps in self.sets:
+            if isinstance(data, Dataset):
+                words_of(data, steps)
+        self._check_models()
+
+    def _check_models(self) -> None:
+        """Raise ValueError for a name that there is none of, or a sweep that one of the methods can't have."""
+        from ..towers.checkpoint import check_asked
+
+        for name in self.models:
+            check_asked(*split(name), self.loading.get("weights"), self.loading.get("tokenizer"))
+        if self.sweep:
+            from .sweep import parse_sweep
+
+            for method in self.chosen_methods():
+                parse_sweep(self.sweep, methods()[method])
 
     def chosen_methods(self) -> tuple[str, ...]:
-        scenes_alone = all(data.name == SCENES for data, _ in self.sets)
+        scenes_alone = all(data.kind == SCENES for data, _ in self.sets)
         usual = (_ALL,) if scenes_alone and not self.sweep else ("gem",)
         chosen = self.methods or usual
         return tuple(methods()) if _ALL in chosen else chosen
@@ -83,7 +99,7 @@ class Plan:
         """One after another, each with its model loaded.
 
         Raises:
-            ValueError: a model can't be loaded, or the sweep does not fit its method.
+            ValueError: a model can't be loaded.
         """
         import gem_fast
 
@@ -98,7 +114,7 @@ class Plan:
                     engine = swept(engine, self.sweep)
                     variants = tuple(each.name for each in engine.variants)
                 for data, steps in self.sets:
-                    figure = None if self.sweep else paper_figure(data.name, model, tag, method)
+                    figure = None if self.sweep else paper_figure(data.kind, model, tag, method)
                     yield Case(engine, data, steps, method, variants, figure)
 
 

@@ -9,16 +9,30 @@ from typing import Any
 import numpy as np
 
 from ..errors import missing_extra
-from ..writing import write_whole
+from ..writing import make_room_for, write_whole
 
 
-def figure(rows: int = 1, columns: int = 1, **settings: Any) -> tuple[Any, Any]:
-    """A figure without a screen, and its axes."""
+def make_room(path: Path) -> None:
+    """Make sure, before what is drawn is computed, that a picture can be drawn and has a place.
+
+    Raises:
+        ModelError: matplotlib is missing. ValueError, OSError: the path is a folder, or can't lie where it would.
+    """
+    _figure_class()
+    make_room_for(path)
+
+
+def _figure_class() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise missing_extra("drawing", "evaluation", error) from error
-    drawn = Figure(layout="constrained", **settings)
+    return Figure
+
+
+def figure(rows: int = 1, columns: int = 1, **settings: Any) -> tuple[Any, Any]:
+    """A figure without a screen, and its axes."""
+    drawn = _figure_class()(layout="constrained", **settings)
     return drawn, drawn.subplots(rows, columns, squeeze=False)
 
 

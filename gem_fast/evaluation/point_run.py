@@ -12,9 +12,9 @@ from ..batch.work import timed
 from ..batch.workers import Seconds
 from ..images import ImageLike
 from ..prompts import TextClass
-from .journal import Counts, Journal
+from .journal import Counts, Journal, version_of
 from .loop import Evaluation, Held, Measuring, Running, measured, number, versions
-from .open_images import PointSet
+from .open_images import Pointed, PointSet
 from .points import MAP_THRESHOLD, Hits, hits, readings
 from .protocols import POINT_STEPS, Protocol
 
@@ -89,8 +89,8 @@ def evaluate_points(model: "Segmenter", points: PointSet, steps: Protocol, **run
         "batch_size": runs.batch_size,
         **{name: value for name, value in model.identity().items() if name != "model"},
     }
-    question = {"data": points.name, "points": _fingerprint(points), "settings": settings, "model": model.name}
-    kept = Journal(runs.journal, question, 4)
+    question = {"data": points.name, "settings": settings, "model": model.name}
+    kept = Journal(runs.journal, question, [_fingerprint(each) for each in points.images], 4)
     done, failures = measured(work, axes_query(asked), kept, progress, runs)
     found = [
         [Hits(word, *counts) for word, counts in zip(points.images[index].points, rows, strict=True)]
@@ -129,11 +129,9 @@ def axes_query(asked: "Query") -> "Query":
     return replace(asked, classes=tuple(TextClass(str(i), (str(i),)) for i in range(len(axes))), words=words)
 
 
-def _fingerprint(points: PointSet) -> str:
-    """Of all photographs' names, words and points."""
-    digest = sha256()
-    for each in points.images:
-        digest.update(f"{each.path}\0".encode(errors="surrogateescape"))
-        for word, (places, yes) in each.points.items():
-            digest.update(f"{word}\0".encode() + places.tobytes() + yes.tobytes())
+def _fingerprint(image: Pointed) -> str:
+    """Of a photograph's file, words and points."""
+    digest = sha256(repr(version_of(image.path)).encode())
+    for word, (places, yes) in image.points.items():
+        digest.update(f"{word}\0".encode() + places.tobytes() + yes.tobytes())
     return digest.hexdigest()

@@ -28,7 +28,8 @@ class Protocol:
         threshold: probability below which a pixel is background, where the set has one; None for the model's.
         area_threshold: classes with no more than this share of the pixels that are no background lose them.
         synonyms: each word is a class of its own in the softmax, and stands for its class; or the first word alone.
-        background_words: those of the list of background words compete; or background is the threshold's alone.
+        background_words: all words of the background compete, or the one that is named here; or none does, and
+            background is the threshold's alone.
         differently: what is otherwise for some sets.
         notes: what a reader has to know.
     """
@@ -44,15 +45,19 @@ class Protocol:
     threshold: float | None = None
     area_threshold: float | None = None
     synonyms: bool = False
-    background_words: bool = False
+    background_words: bool | str = False
     differently: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def of(self, data: str, **chosen: Any) -> "Protocol":
-        """As it is for a data set, with what the user chose."""
-        changes = {**self.differently.get(data, {}), **{k: v for k, v in chosen.items() if v is not None}}
+    def of(self, data: str | None, **chosen: Any) -> "Protocol":
+        """As it is for a data set, with what the user chose; ValueError for a stride without windows."""
+        changes = {**self.differently.get(data or "", {}), **{k: v for k, v in chosen.items() if v is not None}}
         steps = replace(self, differently={}, **changes)
-        return steps if steps.window else replace(steps, window=None, stride=None)
+        if steps.window:
+            return steps
+        if chosen.get("stride") is not None:
+            raise ValueError("stride is that of windows: give window, too")
+        return replace(steps, window=None, stride=None)
 
     def settings(self) -> dict[str, Any]:
         """The steps by name."""
@@ -93,7 +98,7 @@ PROTOCOLS = {
         background_words=True,
         differently={
             "voc21": {"logit_scale": 65.0, "threshold": 0.1, "area_threshold": 0.1},
-            "context60": {"logit_scale": 50.0, "threshold": 0.1, "background_words": False},
+            "context60": {"logit_scale": 50.0, "threshold": 0.1, "background_words": "background"},
             "coco-object": {"logit_scale": 50.0, "threshold": 0.1},
             "coco-stuff": {"size": 448},
             "cityscapes": {"size": 560},
@@ -115,14 +120,16 @@ PROTOCOLS = {
 
 
 def words_of(dataset: Dataset, steps: Protocol) -> list[tuple[int, str]]:
-    """Each word that competes, with the label that it stands for."""
+    """Each word that competes, with the label that it stands for; ValueError if it is the only one."""
     found = []
     for label, each in enumerate(dataset.classes):
+        words = each.synonyms if steps.synonyms else each.synonyms[:1]
         if label == 0 and dataset.background:
-            if steps.synonyms:
-                found += [(0, word) for word in (each.synonyms if steps.background_words else (each.name,))]
-            continue
-        found += [(label, word) for word in (each.synonyms if steps.synonyms else each.synonyms[:1])]
+            chosen = steps.background_words
+            words = (chosen,) if isinstance(chosen, str) else each.synonyms if chosen else ()
+        found += [(label, word) for word in words]
+    if len(found) < 2:
+        raise ValueError(f"{dataset.name} has a single class: nothing competes with it; name two or more")
     return found
 
 

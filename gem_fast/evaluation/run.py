@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +12,8 @@ from ..batch.work import timed
 from ..batch.workers import Seconds
 from ..images import ImageLike
 from .decoding import LabelRule, label_rule
-from .journal import Counts, Journal
-from .labelled import Dataset, checked_truth
+from .journal import Counts, Journal, version_of
+from .labelled import Dataset, check_label_size
 from .loop import Evaluation, Held, Measuring, Running, measured, number, versions
 from .metrics import Areas, areas
 from .protocols import Protocol, words_of
@@ -36,9 +37,17 @@ class LabelMaps(Measuring):
     def image(self, index: int) -> ImageLike:
         return self.dataset.images[index]
 
+    def files(self) -> list[Any]:
+        """What each image and its labels are, which may change under their names; of scenes their places."""
+        pairs = zip(self.labels(), self.dataset.truths, strict=True)
+        return [[version_of(image), version_of(truth) if isinstance(truth, Path) else truth] for image, truth in pairs]
+
+    def check(self, index: int, size: tuple[int, int]) -> None:
+        check_label_size(self.dataset, index, size)
+
     def counts(self, held: Held, scores: np.ndarray, decoder: "Decoder", seconds: Seconds) -> Counts:
         with timed("read", seconds):
-            truth = checked_truth(self.dataset, held.index, held.size)
+            truth = self.dataset.truth(held.index)
         with timed("decode scores", seconds):
             found = [
                 areas(self.rule.apply(own, decoder, held.layout, held.shape, held.size), truth, self.classes)
@@ -76,8 +85,6 @@ def evaluate_variants(
     runs = Running(**running)
     progress = runs.progress or Progress()
     words = words_of(dataset, steps)
-    if len(words) < 2:
-        raise ValueError(f"{dataset.name} has a single class: nothing competes with it; name two or more")
     query = model.query(
         {f"{place} {word}": [word] for place, (_, word) in enumerate(words * len(variants))},
         templates=steps.templates,
@@ -92,13 +99,14 @@ def evaluate_variants(
         "size": steps.size or model.defaults.size,
         "logit_scale": query.logit_scale,
         "threshold": query.threshold if dataset.background else None,
+        "background_words": steps.background_words if dataset.background else None,
         "batch_size": runs.batch_size,
         **{name: value for name, value in model.identity().items() if name != "model"},
     }
     work = LabelMaps(model, steps, windows, dataset, rule, len(variants))
-    asked = {"data": dataset.name, "images": work.labels(), "words": words}
-    question = {**asked, "settings": settings, "model": model.name, "variants": list(variants)}
-    found, failures = measured(work, query, Journal(runs.journal, question, 4), progress, runs)
+    asked = {"data": dataset.name, "words": words, "variants": list(variants)}
+    question = {**asked, "settings": settings, "model": model.name}
+    found, failures = measured(work, query, Journal(runs.journal, question, work.files(), 4), progress, runs)
     summed = np.zeros((3, work.classes * len(variants)), np.int64)
     for counts in found.values():
         for label, *own in counts:

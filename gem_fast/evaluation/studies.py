@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import missing_extra
-from .labelled import Dataset
+from ..errors import ImageError, missing_extra
+from .labelled import Dataset, checked_truth
 from .plots import figure, save
 
 if TYPE_CHECKING:
@@ -24,10 +24,11 @@ PAPER_LIPSCHITZ = {"v": (0.51, 0.073), "k": (0.63, 0.091), "q": (0.66, 0.104)}
 
 @dataclass(frozen=True)
 class Study:
-    """What came out: lines to print, and numbers by name for whoever goes on with them."""
+    """What came out: lines to print, numbers by name for whoever goes on with them, and why images failed."""
 
     lines: tuple[str, ...]
     values: dict[str, Any]
+    failures: tuple[str, ...] = ()
 
 
 def self_self(points: np.ndarray, temperature: float, iterations: int) -> np.ndarray:
@@ -145,7 +146,11 @@ def localization(model: "GemModel", dataset: Dataset, out: Path, images: int = 1
     """Figure 5's measures after each block, for CLIP, CLIP Surgery and GEM with 1, 2 and 3 iterations.
 
     Over the patches of an image: the mean cosine of any two; that of two of one object less that of its patches with
-    the rest; and that of an object's patches with its word less that of the rest.
+    the rest; and that of an object's patches with its word less that of the rest. Images that can't be used are left
+    out and told.
+
+    Raises:
+        ValueError: the model's method is not GEM, or no image could be used.
     """
     import torch
 
@@ -163,11 +168,18 @@ def localization(model: "GemModel", dataset: Dataset, out: Path, images: int = 1
     names = ["CLIP", *(each.name for each in variants)]
     sums = np.zeros((len(model.vision.blocks), len(names), 3))
     counts = np.zeros_like(sums)
-    for index in range(min(images, len(dataset.images))):
-        picture = load_image(dataset.images[index])
-        shape = model.input_size((picture.height, picture.width), size, None)
+    failures: list[str] = []
+    wanted = min(images, len(dataset.images))
+    for index in range(wanted):
+        try:
+            picture = load_image(dataset.images[index])
+            truth = checked_truth(dataset, index, (picture.height, picture.width))
+            shape = model.input_size((picture.height, picture.width), size, None)
+        except ImageError as error:
+            failures.append(str(error))
+            continue
         pixels = torch.from_numpy(normalised(model.pixels(picture, shape)[None], model.mean, model.std))
-        masks = _patch_masks(dataset, index, tuple(side // model.patch_size for side in shape))
+        masks = _patch_masks(truth, dataset.background, tuple(side // model.patch_size for side in shape))
         with torch.inference_mode():
             found = layers(model.vision, variants, pixels.to(model.device), original=True)
             for layer, paths in enumerate(found):
@@ -178,6 +190,8 @@ def localization(model: "GemModel", dataset: Dataset, out: Path, images: int = 1
                         known = ~np.isnan(measured)
                         sums[layer, k, known] += measured[known]
                         counts[layer, k] += known
+    if len(failures) == wanted:
+        raise ImageError(f"no image could be used: {failures[0]}")
     means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
     drawn, axes = figure(1, 3, figsize=(13, 4))
     for measure, (axis, title) in enumerate(zip(axes[0], MEASURES, strict=True)):
@@ -188,12 +202,12 @@ def localization(model: "GemModel", dataset: Dataset, out: Path, images: int = 1
         axis.grid(alpha=0.3)
     drawn.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names))
     save(drawn, out / "localization.png")
-    lines = [f"after the last block, on {min(images, len(dataset.images))} images of {dataset.name}, {model.name}"]
+    lines = [f"after the last block, on {wanted - len(failures)} images of {dataset.name}, {model.name}"]
     lines += [
         f"{name}: " + ", ".join(f"{title} {value:.3f}" for title, value in zip(MEASURES, means[-1, k], strict=True))
         for k, name in enumerate(names)
     ]
-    return Study(tuple(lines), {"names": names, "means": means})
+    return Study(tuple(lines), {"names": names, "means": means}, tuple(failures))
 
 
 def _iterated(method: Any, iterations: int) -> Any:
@@ -202,13 +216,12 @@ def _iterated(method: Any, iterations: int) -> Any:
     return replace(method, iterations=iterations)
 
 
-def _patch_masks(dataset: Dataset, index: int, grid: Sequence[int]) -> dict[int, np.ndarray]:
-    """Of each class of the image that is no background, which patches are mostly its own: bool `[h·w]`."""
-    truth = dataset.truth(index)
+def _patch_masks(truth: np.ndarray, background: bool, grid: Sequence[int]) -> dict[int, np.ndarray]:
+    """Of each class of an image's labels that is no background, which patches are mostly its own: bool `[h·w]`."""
     rows, columns = (np.arange(side) * count // side for side, count in zip(truth.shape, grid, strict=True))
     cells = rows[:, None] * grid[1] + columns
     total = np.bincount(cells.ravel(), minlength=grid[0] * grid[1])
-    first = 1 if dataset.background else 0
+    first = 1 if background else 0
     masks = {}
     for label in np.unique(truth[truth >= first]).tolist():
         share = np.bincount(cells[truth == label], minlength=len(total)) / np.maximum(total, 1)

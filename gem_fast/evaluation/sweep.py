@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..towers.block import Block
     from ..towers.vit import GemVisionTransformer
 
+_LARGEST_MULTIPLE = 1e6  # of a temperature; beyond, float32 has no room for what is multiplied
 SWEPT = ("iterations", "projections", "normalize", "temperature")
 
 
@@ -42,13 +43,16 @@ def parse_sweep(texts: Sequence[str], method: Method) -> tuple[Variant, ...]:
     """
     if not method.beside:
         raise ValueError(f"sweeps are of paths beside the unchanged one, such as gem's, and {method.name} is none")
-    axes: list[list[tuple[str, Any]]] = []
+    axes: dict[str, list[Any]] = {}
     for text in texts:
         name, _, values = text.partition("=")
         if name not in SWEPT or not values:
             raise ValueError(f"a sweep is NAME=VALUE,VALUE,... with one of {', '.join(SWEPT)}, got {text!r}")
-        axes.append([(name, _value(name, each.strip())) for each in values.split(",")])
-    return tuple(_variant(dict(chosen), method) for chosen in product(*axes))
+        axes.setdefault(name, []).extend(_value(name, each.strip()) for each in values.split(","))
+    for name, listed in axes.items():
+        if len(set(listed)) < len(listed):
+            raise ValueError(f"the sweep of {name} names a value more than once: {', '.join(map(str, listed))}")
+    return tuple(_variant(dict(zip(axes, chosen, strict=True)), method) for chosen in product(*axes.values()))
 
 
 def _value(name: str, text: str) -> Any:
@@ -73,8 +77,10 @@ def _truth(text: str) -> bool:
 def _variant(chosen: dict[str, Any], method: Method) -> Variant:
     """A method with some settings; without normalising, its scale is the head's, as in the paper's Table 1."""
     name, temperature = ", ".join(f"{key}={value}" for key, value in chosen.items()), chosen.pop("temperature", 1.0)
-    if not temperature > 0:
-        raise ValueError(f"a temperature's multiple must be positive, got {temperature}")
+    if not 1 / _LARGEST_MULTIPLE <= temperature <= _LARGEST_MULTIPLE:
+        raise ValueError(
+            f"a temperature's multiple must be {1 / _LARGEST_MULTIPLE} to {_LARGEST_MULTIPLE}, got {temperature}"
+        )
     changes: dict[str, Any] = {key: chosen[key] for key in ("iterations", "normalize") if key in chosen}
     if letters := chosen.get("projections"):
         changes["attention"] = "+".join(letter * 2 for letter in letters)
@@ -151,6 +157,8 @@ class SweptModel(GemModel):
 
 
 def swept(model: GemModel, texts: Sequence[str]) -> SweptModel:
-    """The model with the variants of a sweep of its method."""
+    """The model with the variants of a sweep of its method; ValueError if it has none, or scores by feature surgery."""
+    if model.feature_surgery:
+        raise ValueError("a sweep's scores are cosines: load the model without feature_surgery")
     variants = parse_sweep(texts, model.vision.method)
     return SweptModel(**{each.name: getattr(model, each.name) for each in fields(GemModel)}, variants=variants)

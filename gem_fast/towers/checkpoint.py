@@ -65,9 +65,8 @@ def read_checkpoint(
     Raises:
         ModelError: the name, tag or file can't be used.
     """
+    check_asked(name, pretrained, weights, tokenizer)
     if name in EMBEDDED:
-        if pretrained or weights or tokenizer:
-            raise ModelError(f"{name} brings its own weights; leave out pretrained, weights and tokenizer")
         return _read_embedded(name)
     source = _find(name, pretrained, weights)
     model_cfg = deepcopy(source.model_cfg)
@@ -99,6 +98,28 @@ def read_checkpoint(
     )
 
 
+def check_asked(
+    name: str, pretrained: str | None, weights: str | Path | None, tokenizer: str | Path | None = None
+) -> None:
+    """Raise ModelError for a name or a tag that there is none of, before anything is fetched or read."""
+    if name in EMBEDDED:
+        if pretrained or weights or tokenizer:
+            raise ModelError(f"{name} brings its own weights; leave out pretrained, weights and tokenizer")
+        return
+    if describes_itself(name):
+        return
+    _config_of(name)
+    tags = [*pretrained_tags(name), "random"]
+    if (pretrained is None) == (weights is None):
+        raise ModelError(
+            f"{name} needs either pretrained, one of {', '.join(tags)}, or weights, a local .safetensors or .pt file"
+        )
+    if pretrained not in (None, *tags):
+        raise ModelError(
+            f"{name} has no weights {pretrained!r}; its tags are: {', '.join(tags)}; weights takes a local file"
+        )
+
+
 def _places(source: Source, tokenizer: str | Path | None) -> tuple[Path, ...]:
     """Folders that may hold the files of a text tower: where the tokenizer is, and beside the weights."""
     given = None if tokenizer is None else Path(tokenizer)
@@ -107,26 +128,18 @@ def _places(source: Source, tokenizer: str | Path | None) -> tuple[Path, ...]:
 
 
 def _find(name: str, pretrained: str | None, weights: str | Path | None) -> Source:
-    """Where the weights of a model are, after a look at what was asked for."""
+    """Where the weights of a model are, of whom `check_asked` has nothing to say."""
     if describes_itself(name):
         source = described_model(name, pretrained, weights)
         if reason := why_unsupported(source.model_cfg):
             raise ModelError(f"{name} is not supported: {reason}")
         return source
     model_cfg = _config_of(name)
-    if (pretrained is None) == (weights is None):
-        raise ModelError(
-            f"{name} needs either pretrained, one of {', '.join([*pretrained_tags(name), 'random'])}, "
-            "or weights, a local .safetensors or .pt file"
-        )
     if weights is not None:
         return local_weights(name, model_cfg, Path(weights))
     assert pretrained is not None
     if pretrained == "random":
         return Source("random", model_cfg, None, usual_images(model_cfg))
-    if pretrained not in pretrained_tags(name):
-        tags = ", ".join([*pretrained_tags(name), "random"])
-        raise ModelError(f"{name} has no weights {pretrained!r}; its tags are: {tags}; weights takes a local file")
     return pretrained_weights(name, model_cfg, pretrained)
 
 

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gem_fast.evaluation import PROTOCOLS
 from gem_fast.evaluation.datasets import open_data
 from gem_fast.evaluation.label_images import read_label_image, read_names
 from gem_fast.evaluation.labelled import checked_truth, class_list
 from gem_fast.evaluation.metrics import IGNORED
+from gem_fast.evaluation.paper import paper_figure
 from gem_fast.images import ImageError
 
 VALUES = np.array([[0, 1, 2], [19, 20, 255]], np.uint8)
@@ -105,13 +107,14 @@ class TestLayouts:
 
     def test_a_folder_of_ones_own(self, tmp_path):
         put(tmp_path / "own/images/x.png")
-        put(tmp_path / "own/labels/x.png", VALUES)
-        (tmp_path / "own/classes.txt").write_text("background\ncat, kitty\ndog\n")
+        put(tmp_path / "own/labels/x.png", np.array([[0, 1, 2], [1, 2, 255]], np.uint8))
+        (tmp_path / "own/classes.txt").write_text("background\ncat, kitty\ndog\n\n \n")
         dataset = open_data(str(tmp_path / "own"), None)
         assert dataset.name == open_data("own/images/..", tmp_path).name == "own"
         assert dataset.background
+        assert dataset.kind is None
         assert [each.name for each in dataset.classes] == ["background", "cat", "dog"]
-        assert dataset.truth(0).tolist() == [[0, 1, 2], [IGNORED] * 3]
+        assert dataset.truth(0).tolist() == [[0, 1, 2], [1, 2, IGNORED]]
         with pytest.raises(ImageError, match="one size"):
             checked_truth(dataset, 0, (3, 2))
         assert dataset.with_classes({"puss": ["puss"], "hound": ["hound"]}).classes[0].name == "background"
@@ -157,6 +160,68 @@ class TestLayouts:
         with pytest.raises(ValueError, match=r"classes\.txt names cat more than once"):
             open_data(str(tmp_path / "own"), None)
 
+    @pytest.fixture
+    def own(self, tmp_path):
+        put(tmp_path / "own/images/x.png")
+        put(tmp_path / "own/labels/x.png", VALUES)
+        (tmp_path / "own/classes.txt").write_text("cat\ndog\nbird\n")
+        return tmp_path / "own"
+
+    @pytest.mark.parametrize("lines", ["# pets\ncat\ndog\n", "cat\n\ndog\n", "cat\n ,\ndog\n", "cat\n# dog\n"])
+    def test_lines_without_a_class_would_shift_the_labels(self, own, lines):
+        (own / "classes.txt").write_text(lines)
+        with pytest.raises(ValueError, match=r"classes\.txt, line [12] names no class, and lines count labels"):
+            open_data(str(own), None)
+
+    def test_labels_without_a_class_are_told(self, own):
+        with pytest.raises(
+            ImageError, match=r"x\.png has the label 20, .* has 3 lines, for 0 to 2; 255 counts nowhere"
+        ):
+            open_data(str(own), None).truth(0)
+        (own / "classes.txt").write_text("".join(f"class {k}\n" for k in range(300)))
+        Image.fromarray(np.array([[0, 255, 299], [1, 2, 65535]], np.uint16)).save(own / "labels/x.png")
+        assert open_data(str(own), None).truth(0).tolist() == [[0, 255, 299], [1, 2, IGNORED]]
+
+    def test_label_images_without_a_photograph_are_told(self, own):
+        put(own / "labels/y.png", VALUES)
+        put(own / "labels/._x.png", VALUES)
+        with pytest.warns(UserWarning, match=r"without a photograph are left out, 1 of them: .*y\.png"):
+            open_data(str(own), None)
+
+    def test_photographs_of_one_label_image_would_count_twice(self, own, root):
+        put(own / "images/x.jpg")
+        with pytest.raises(ValueError, match=r"labels/x\.png would count 2 times, for .*x\.jpg, .*x\.png"):
+            open_data(str(own), None)
+        (root / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").write_text("a_1\na_1\n")
+        with pytest.raises(ValueError, match=r"a_1\.png would count 2 times"):
+            open_data("voc21", root)
+
+    def test_links_that_lead_nowhere_are_told(self, own, root):
+        places = {
+            str(own): own / "images/z.png",
+            "ade20k": root / "ADEChallengeData2016/images/validation/z.jpg",
+            "cityscapes": root / "cityscapes/leftImg8bit/val/ulm/z_leftImg8bit.png",
+        }
+        for name, place in places.items():
+            place.symlink_to("nowhere")
+            with pytest.raises(ValueError, match=f"expected the photograph .*{place.name}, and there is none"):
+                open_data(name, root)
+        places["cityscapes"].unlink()
+        (root / "cityscapes/leftImg8bit/val/bonn").symlink_to("nowhere")
+        with pytest.raises(ValueError, match=r"expected the folder .*bonn"):
+            open_data("cityscapes", root)
+
+    def test_a_folder_that_is_called_as_a_set_is_ones_own(self, own):
+        own.rename(own.with_name("voc21"))
+        dataset = open_data(str(own.with_name("voc21")), None)
+        assert (dataset.name, dataset.kind) == ("voc21", None)
+        assert PROTOCOLS["sclip"].of(dataset.kind).logit_scale == 40
+        assert paper_figure(dataset.kind, "ViT-B-16", "openai", "gem") is None
+
+    def test_points_are_no_label_maps(self):
+        with pytest.raises(ValueError, match="label maps are needed"):
+            open_data("openimages-points", None)
+
     def test_files_that_macos_puts_beside_each_are_none_of_a_set(self, root):
         for place in (
             "ADEChallengeData2016/images/validation/._b.jpg",
@@ -197,6 +262,13 @@ def test_grey_label_images_of_few_bits_have_their_values(tmp_path, bits):
         content += struct.pack(">I", len(each)) + kind + each + struct.pack(">I", zlib.crc32(kind + each))
     (tmp_path / "a.png").write_bytes(content)
     assert read_label_image(tmp_path / "a.png").tolist() == values.tolist()
+
+
+def test_label_images_may_be_as_large_as_photographs_in_windows(tmp_path, recwarn):
+    Image.new("L", (9_500, 9_500), 7).save(tmp_path / "large.png")
+    labels = read_label_image(tmp_path / "large.png")
+    assert (labels.shape, labels[-1, -1]) == ((9_500, 9_500), 7)
+    assert not recwarn
 
 
 class TestHostileFiles:

@@ -1,9 +1,10 @@
 """`gem-fast evaluate`: figures equal to those by hand, protocols, resuming, failures."""
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,13 +13,15 @@ from typer.testing import CliRunner
 
 import gem_fast
 from gem_fast.cli import app
-from gem_fast.evaluation import PROTOCOLS, evaluate, open_data
+from gem_fast.evaluation import PROTOCOLS, Dataset, evaluate, open_data
 from gem_fast.evaluation.decoding import LabelRule
 from gem_fast.evaluation.journal import Journal
+from gem_fast.evaluation.labelled import class_list
+from gem_fast.evaluation.metrics import IGNORED
 from gem_fast.evaluation.paper import paper_figure
-from gem_fast.evaluation.plan import Plan
+from gem_fast.evaluation.plan import Case, Plan
 from gem_fast.evaluation.protocols import words_of
-from gem_fast.windows import WindowDecoder, Windows
+from gem_fast.windows import Axis, Layout, WindowDecoder, Windows
 
 SHARED = next((each / "shared/data" for each in Path(__file__).parents if (each / "shared/data").is_dir()), None)
 SAMPLES = Path(gem_fast.__file__).parent / "samples"
@@ -124,6 +127,62 @@ def test_an_evaluation_goes_on_and_ends_as_one_that_was_not_interrupted(own, tmp
     assert sum(scored) == 4
 
 
+def counted(monkeypatch):
+    """A list that grows by what the engine scores."""
+    scored, score = [], gem_fast.GemModel.score_on_host
+    monkeypatch.setattr(
+        gem_fast.GemModel,
+        "score_on_host",
+        lambda self, pixels, *rest, **named: scored.extend([1] * len(pixels)) or score(self, pixels, *rest, **named),
+    )
+    return scored
+
+
+@pytest.mark.parametrize("part", ["images", "labels"])
+def test_a_file_that_was_replaced_is_measured_anew(own, tmp_path, monkeypatch, part):
+    model, steps, journal = gem_fast.load("gem-tiny"), PROTOCOLS["gem"].of(None, size=64), tmp_path / "journal"
+    evaluate(model, open_data(str(own), None), steps, journal=journal)
+    place = own / part / "coffee.png"
+    Image.fromarray(np.asarray(Image.open(place))[::-1].copy()).save(place)
+    os.utime(place, ns=(1, 1))
+    scored = counted(monkeypatch)
+    resumed = evaluate(model, open_data(str(own), None), steps, journal=journal)
+    assert len(scored) == 1
+    assert resumed.row["per_class"] == evaluate(model, open_data(str(own), None), steps).row["per_class"]
+
+
+def test_an_image_that_was_mended_is_measured_alone(own, tmp_path, monkeypatch):
+    place = own / "images/coffee.png"
+    whole = place.read_bytes()
+    place.write_bytes(whole[:200])
+    options = ("--data", own, "--size", 64, "--workers", 1, "--json", tmp_path / "rows.json")
+    result = run(*options)
+    assert result.exit_code == 1
+    assert "--resume goes on with" in result.output
+    place.write_bytes(whole)
+    scored = counted(monkeypatch)
+    assert run(*options, "--resume").exit_code == 0
+    assert len(scored) == 1
+    assert json.loads((tmp_path / "rows.json").read_text())[0]["images"] == 3
+    assert not (tmp_path / "rows.json.partial").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
+def test_names_are_no_markup_and_need_not_be_text(own, tmp_path):
+    folder = own.rename(own.with_name("[red]o\udcff"))
+    result = run("--data", folder, "--size", 64, "--json", tmp_path / "rows.json")
+    assert result.exit_code == 0, result.output
+    assert "[red]o\\udcff" in result.output
+    assert json.loads((tmp_path / "rows.json").read_text())[0]["data"] == "[red]o\udcff"
+
+
+def test_labels_of_another_size_never_reach_the_engine(own, monkeypatch):
+    Image.new("L", (5, 5)).save(own / "labels/coffee.png")
+    scored = counted(monkeypatch)
+    assert run("--data", own, "--size", 64).exit_code == 1
+    assert len(scored) == 2
+
+
 def test_the_command_goes_on_where_it_was_interrupted(own, tmp_path, monkeypatch):
     options = ("--data", own, "--size", 64, "--workers", 1)
     assert run(*options, "--json", tmp_path / "whole.json").exit_code == 0
@@ -159,7 +218,7 @@ def test_the_photographs_own_size(own, tmp_path):
 
 
 def test_scenes_alone_have_all_methods_and_what_is_unknown_is_told_before_anything_runs(own, tmp_path):
-    scenes, other = ((SimpleNamespace(name=name), PROTOCOLS["gem"]) for name in ("scenes", "ade20k"))
+    scenes, other = ((open_data(name, None), PROTOCOLS["gem"]) for name in ("scenes", str(own)))
     assert Plan((scenes,)).chosen_methods() == tuple(gem_fast.methods())
     assert Plan((scenes,), sweep=("iterations=0",)).chosen_methods() == ("gem",)
     assert Plan((scenes, other)).chosen_methods() == ("gem",)
@@ -168,7 +227,61 @@ def test_scenes_alone_have_all_methods_and_what_is_unknown_is_told_before_anythi
     assert result.exit_code == 2
     assert "no method is called 'sclop'; the methods are clip, maskclip" in " ".join(result.output.split())
     assert "3 images" not in result.output
-    assert "is a folder: name a file in it" in " ".join(run("--data", own, "--json", tmp_path).output.split())
+
+
+@pytest.fixture
+def single(own, tmp_path):
+    """The same photographs with one class."""
+    folder = shutil.copytree(own, tmp_path / "single")
+    (folder / "classes.txt").write_text("cat\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--model", "gem-tiny", "--model", "nonsense"], "no model is called 'nonsense'"),
+        (["--model", "gem-tiny", "--model", "ViT-B-16:nonsense"], "no weights 'nonsense'; its tags are"),
+        (["--model", "gem-tiny", "--model", "ViT-B-16"], "needs either pretrained"),
+        (["--method", "gem", "--method", "clip", "--sweep", "iterations=0,1"], "clip is none"),
+        (["--data", "single"], "single has a single class"),
+        (["--sweep", "iterations=0", "--plot", "single"], "single is a folder: name a file in it"),
+        (["--sweep", "iterations=0", "--plot", "single/classes.txt/a.png"], "classes.txt is no folder"),
+        (["--json", "single"], "single is a folder: name a file in it"),
+        (["--json", "single/classes.txt/a.json"], "classes.txt is no folder"),
+    ],
+    ids=str,
+)
+def test_what_a_later_case_or_file_could_not_have_is_told_before_anything_runs(own, single, monkeypatch, options, said):
+    monkeypatch.chdir(single.parent)
+    monkeypatch.setattr(Case, "evaluate", lambda self, **running: pytest.fail("something ran"))
+    result = run("--data", own, *options)
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.split())
+
+
+def test_drawing_is_tried_before_anything_runs(own, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr(Case, "evaluate", lambda self, **running: pytest.fail("something ran"))
+    result = run("--data", own, "--sweep", "iterations=0", "--plot", tmp_path / "a.png")
+    assert result.exit_code == 2
+    assert "gem_fast[evaluation]" in result.output
+
+
+@pytest.mark.parametrize(("error", "status"), [(ValueError("windows don't fit"), 2), (KeyboardInterrupt(), 130)])
+def test_what_is_finished_is_told_whatever_ends_the_rest(own, monkeypatch, error, status):
+    evaluate_case = Case.evaluate
+
+    def once(self, **running):
+        if self.method != "gem":
+            raise error
+        return evaluate_case(self, **running)
+
+    monkeypatch.setattr(Case, "evaluate", once)
+    result = run("--data", own, "--size", 64, "--method", "gem", "--method", "clip")
+    assert result.exit_code == status
+    assert "mIoU" in result.output
+    assert "│ own" in result.output
 
 
 def test_images_that_can_not_be_used_are_told(own):
@@ -232,6 +345,56 @@ class TestProtocols:
         odds[~kept] = 0
         wanted = np.where(odds.max(0) < 0.4, 0, odds.argmax(0))
         assert (found == wanted).mean() > 0.999
+
+    @pytest.mark.parametrize(
+        ("background", "counts", "wanted"),
+        [
+            (True, (0, 10, 10, 10), 0),  # ties at a third each, and no class has more than half
+            (False, (0, 10, 10, 10), IGNORED),
+            (False, (30, 1, 1, 1), 0),  # a class like others where nothing is background
+            (False, (1, 30, 1, 1), 1),
+        ],
+    )
+    def test_where_classes_are_too_small_pixels_are_of_what_is_left(self, background, counts, wanted):
+        found = np.repeat(range(4), counts)[None]
+        scores = np.full((4, 1, found.size), -1, np.float32)
+        scores[found[0], 0, np.arange(found.size)] = 1
+        layout = Layout(*(Axis(side, side, side, 1) for side in found.shape))
+        labels = np.array([0, 1, 2, 3])[1 if background else 0 :]
+        rule = LabelRule(labels, background, 0.1, 10.0, area_threshold=0.5)
+        decoded = rule.apply(scores[labels], WindowDecoder(layout), layout, found.shape, found.shape)
+        assert (decoded == wanted).all()
+
+    def test_an_area_threshold_that_no_class_reaches_leaves_background(self, own, tmp_path):
+        result = run("--data", own, "--size", 64, "--area-threshold", 1, "--json", tmp_path / "rows.json")
+        assert result.exit_code == 0, result.output
+        (row,) = json.loads((tmp_path / "rows.json").read_text())
+        assert row["pixel_accuracy"] == pytest.approx(row["per_class"]["background"])
+        assert row["per_class"]["cat"] == 0
+
+    @pytest.mark.parametrize("synonyms", [True, False])
+    @pytest.mark.parametrize(("chosen", "wanted"), [(True, ["background", "wall"]), (False, []), ("wall", ["wall"])])
+    def test_background_words_compete_where_they_are_asked_for_with_or_without_synonyms(
+        self, own, synonyms, chosen, wanted
+    ):
+        steps = PROTOCOLS["gem"].of(None, synonyms=synonyms, background_words=chosen)
+        words = words_of(open_data(str(own), None), steps)
+        assert [word for label, word in words if label == 0] == wanted
+        assert (1, "kitten") in words or not synonyms
+
+    def test_context60s_background_is_the_word_alone_by_sclip(self):
+        steps = PROTOCOLS["sclip"].of("context60")
+        dataset = Dataset("context60", (*class_list("background"), *class_list("context")), True, (), (), list)
+        words = words_of(dataset, steps)
+        assert [word for label, word in words if label == 0] == ["background"]
+        assert len(words) > 70
+
+    def test_a_stride_without_windows_is_refused(self, own):
+        for options in ((), ("--window", 0), ("--protocol", "sclip", "--window", 0)):
+            result = run("--data", own, "--stride", 16, *options)
+            assert result.exit_code == 2
+            assert "give window, too" in result.output
+        assert PROTOCOLS["sclip"].of("voc20", window=0).stride is None
 
     def test_wrong_names_say_what_is_right(self, own):
         assert "gem, sclip, own" in run("--data", own, "--protocol", "gme").output

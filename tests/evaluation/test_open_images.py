@@ -1,6 +1,7 @@
 """OpenImages V7's points: the files, the heat maps at the points, and what is said of wrong files."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -135,11 +136,21 @@ def test_what_points_can_not_take_is_refused(root, tmp_path):
         ("00ab,0.2,0.5,/m/9,yes,,,,,\n", "no name for /m/9"),
         ("00cd,0.2,0.5,/m/1,yes,,,,,\n", "expected the photograph .*00cd.jpg"),
         ("00ab,0.2,0.5,/m/1,yes,,,,," + "x" * 200_000, "can't be read"),
+        ("00ab,0.2,0.5,/m/1,yes,,,,," + "x," * 200_000, "can't be read: a line has more than"),
     ],
 )
 def test_wrong_lines_are_named(root, row, said):
     (root / ANNOTATIONS).write_text(HEADER + row)
     with pytest.raises(ValueError, match=said):
+        open_points(root)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs")
+@pytest.mark.parametrize("name", [ANNOTATIONS, DESCRIPTIONS])
+def test_what_is_no_file_is_not_waited_for(root, name):
+    (root / name).unlink()
+    os.mkfifo(root / name)
+    with pytest.raises(ValueError, match=f"expected the file .*{name}"):
         open_points(root)
 
 

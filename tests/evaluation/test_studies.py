@@ -33,12 +33,14 @@ def test_clusters_are_what_is_linked():
     assert studies.clusters(points).tolist() == [0, 1, 0, 2, 1]
 
 
-def test_more_iterations_and_higher_temperatures_leave_fewer_clusters(tmp_path):
+def test_more_iterations_leave_fewer_clusters_and_so_do_higher_temperatures_from_ten_on(tmp_path):
     counts = studies.clustering(tmp_path).values["counts"]
     for temperature in studies.TEMPERATURES:
         found = [counts[temperature, k] for k in studies.ITERATIONS]
         assert found == sorted(found, reverse=True)
-    assert counts[0.07, 30] > counts[0.18, 30]
+    for iterations in (10, 30):
+        found = [counts[temperature, iterations] for temperature in studies.TEMPERATURES]
+        assert found == sorted(found, reverse=True)
     assert Image.open(tmp_path / "clustering.png").size[0] > 300
 
 
@@ -70,6 +72,37 @@ def test_localization_measures_each_method(model, tmp_path):
     features = model.patch_features(np.stack(pixels), (96, 96)).flatten(1, 2)
     wanted = torch.einsum("bne,bme->bnm", features, features).mean()
     assert last["GEM, 1 it."][0] == pytest.approx(float(wanted), abs=1e-5)
+
+
+def test_localization_goes_on_without_images_that_can_not_be_used(tmp_path):
+    for part in ("images", "labels"):
+        (tmp_path / "own" / part).mkdir(parents=True)
+    for name, size in (("a", (64, 64)), ("b", (64, 64)), ("c", (32, 32))):
+        Image.new("RGB", (64, 64), "red").save(tmp_path / f"own/images/{name}.png")
+        Image.fromarray(np.tile(np.array([0, 1], np.uint8), (size[1], size[0] // 2))).save(
+            tmp_path / f"own/labels/{name}.png"
+        )
+    photograph = tmp_path / "own/images/b.png"
+    photograph.write_bytes(photograph.read_bytes()[:60])
+    (tmp_path / "own/classes.txt").write_text("cat\ndog\n")
+    options = ["--data", str(tmp_path / "own"), "--size", "64", "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, ["study", "localization", *options])
+    said = " ".join(result.output.split())
+    assert result.exit_code == 1
+    assert "on 1 images of own" in said
+    assert "b.png: damaged" in said
+    assert "c.png: the image is 64×64 and its labels are 32×32" in said
+    (tmp_path / "own/images/a.png").write_bytes(b"no photograph")
+    assert "no image could be used" in CliRunner().invoke(app, ["study", "localization", *options]).output
+
+
+@pytest.mark.parametrize("study", ["clustering", "kmeans", "lipschitz", "localization"])
+def test_a_picture_without_a_place_is_told_before_anything_is_computed(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, study, lambda *given: pytest.fail("something ran"))
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(app, ["study", study, "--out", str(tmp_path / "file")])
+    assert result.exit_code == 2
+    assert "file is no folder" in " ".join(result.output.split())
 
 
 def test_the_command_prints_and_draws(tmp_path):

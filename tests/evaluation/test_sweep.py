@@ -50,12 +50,36 @@ def test_temperature_multiplies_the_adaptive_one(picture):
         ("iterations=x", "can't take 'x'"),
         ("normalize=1", "take '1'"),
         ("projections=z", "z"),
-        ("temperature=0", "positive"),
+        ("temperature=0", "1e-06 to"),
+        ("temperature=1e-300", "1e-06 to"),
+        ("temperature=inf", "1e-06 to"),
+        ("iterations=0,1,0", "iterations names a value more than once: 0, 1, 0"),
+        ("temperature=1,1.0", "more than once"),
     ],
 )
 def test_wrong_sweeps_say_what_is_right(text, said):
     with pytest.raises(ValueError, match=said):
         parse_sweep([text], gem_fast.methods()["gem"])
+
+
+def test_settings_of_one_name_are_joined():
+    method = gem_fast.methods()["gem"]
+    joined = parse_sweep(["iterations=0", "temperature=1,2", "iterations=3"], method)
+    assert joined == parse_sweep(["iterations=0,3", "temperature=1,2"], method)
+    with pytest.raises(ValueError, match="more than once"):
+        parse_sweep(["iterations=0", "iterations=0"], method)
+
+
+@pytest.mark.parametrize("temperature", ["1e-6", "1e6"])
+def test_the_widest_multiples_give_scores(picture, temperature):
+    base = swept(gem_fast.load("gem-tiny"), [f"temperature={temperature}"])
+    assert np.isfinite(scores_of(base, base.encode_text(["cat", "dog"]), picture(64, 96))).all()
+
+
+def test_feature_surgery_is_refused():
+    model = gem_fast.load("gem-tiny", method="clip-surgery", feature_surgery=True)
+    with pytest.raises(ValueError, match="without feature_surgery"):
+        swept(model, ["iterations=0"])
 
 
 def test_methods_without_a_path_beside_are_refused():
