@@ -67,6 +67,8 @@ def _cleaning(name: str, text_cfg: dict[str, Any]) -> tuple[str, bool]:
         raise ModelError(f"{name}: its tokenizer_kwargs are no settings by name")
     if unknown := [setting for setting in settings if setting not in known]:
         raise ModelError(f"{name}: its tokenizer has the settings {', '.join(unknown)}, which are not known here")
+    if (mode := text_cfg.get("tokenizer_mode")) not in (None, ""):
+        raise ModelError(f"{name}: its tokenizer has tokenizer_mode={mode!r}, which is not known here")
     clean = settings.get("clean", usual)
     if not isinstance(clean, str) or clean not in CLEANINGS:
         raise ModelError(f"{name}: its tokenizer has clean={clean!r}, not {', '.join(CLEANINGS)}")
