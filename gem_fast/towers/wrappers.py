@@ -17,6 +17,7 @@ _ANCHORS = ("visual.conv1.weight", "visual.trunk.pos_embed", "vision_model.embed
 _PREFIXES = {"model", "clip", "clip_model", "net", "network", "backbone"}  # taken off where no anchor is found
 _DEEPEST = 64
 _MOST_NAMES = 100_000
+_LONGEST = 1 << 9  # letters of a name that is put together
 
 
 def unwrapped(content: Any) -> tuple[dict[str, Any], frozenset[str]]:
@@ -76,7 +77,7 @@ def _attributes(top: Module) -> Iterator[tuple[str, Any]]:
         prefix, module, depth = waiting.pop()
         for name, value in module.attributes.items():
             count += 1
-            if count > _MOST_NAMES or depth > _DEEPEST:
+            if count > _MOST_NAMES or depth > _DEEPEST or len(prefix) + len(str(name)) > _LONGEST:
                 raise UnreadableError("is damaged: its modules hold each other without end")
             if isinstance(value, Module):
                 waiting.append((f"{prefix}{name}.", value, depth + 1))
@@ -85,11 +86,12 @@ def _attributes(top: Module) -> Iterator[tuple[str, Any]]:
 
 
 def _without_prefix(tensors: dict[str, Any]) -> dict[str, Any]:
-    while True:
+    for _ in range(_DEEPEST):
         first = {name.split(".", 1)[0] if "." in name else "" for name in tensors}
         if len(first) != 1 or not first <= _PREFIXES:
-            return tensors
+            break
         tensors = {name.split(".", 1)[1]: value for name, value in tensors.items()}
+    return tensors
 
 
 def _without_tensors(content: Any) -> str:
