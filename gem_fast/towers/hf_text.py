@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from ..errors import ModelError, missing_extra
+from ..errors import ModelError, missing_extra, shown
 from .bert import bert_shapes, pack_bert
 from .folders import named_folders, read_config
 from .naming import TowerWeights
@@ -57,24 +57,25 @@ def hf_text(name: str, model_cfg: dict[str, Any], places: tuple[Path, ...]) -> T
     kind = config.get("model_type")
     pooler, projection = text.get("hf_pooler_type", "mean_pooler"), text.get("hf_proj_type", "mlp")
     if projection not in (None, "linear", "mlp"):
-        raise ModelError(f"{name}: its text tower has hf_proj_type={projection!r}")
+        raise ModelError(f"{name}: its text tower has hf_proj_type={shown(projection)}")
     if kind in _BERTS and pooler in _POOLERS:
         return BertLike(_bert_config(name, config, model_cfg), _layers(projection))
     if kind in (*_BERTS, *_OTHERS):
         assert folder is not None
         _check_for_transformers(name, config)
         return ByTransformers(name, model_cfg, folder)
-    raise ModelError(f"{name}: its text tower is a {kind!r}; {', '.join((*_BERTS, *_OTHERS))} are known")
+    raise ModelError(f"{name}: its text tower is a {shown(kind)}; {', '.join((*_BERTS, *_OTHERS))} are known")
 
 
 def _check_for_transformers(name: str, config: dict[str, Any]) -> None:
     """Refuse sizes of what no weights bound, layers and a table of positions; and attention that would be fetched."""
     for key, value in config.items():
         most = next((most for part, most in _MOST.items() if part in key), None)
+        told = f"{name}: the config.json of its text tower has {key}={shown(value)}"
         if most and type(value) is int and value > most:
-            raise ModelError(f"{name}: the config.json of its text tower has {key}={value}, of at most {most:,}")
+            raise ModelError(f"{told}, of at most {most:,}")
         if key.endswith("attn_implementation") and value not in (None, "eager", "sdpa"):
-            raise ModelError(f"{name}: the config.json of its text tower has {key}={value!r}, not 'eager' or 'sdpa'")
+            raise ModelError(f"{told}, not 'eager' or 'sdpa'")
 
 
 def _folder(model: str, places: tuple[Path, ...]) -> Path | None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..errors import shown
 from .stored import Inert, Module, StoredTensor, UnreadableError, foreign
 
 # Keys under which checkpoints hold their state dict, the likelier first.
@@ -46,11 +47,11 @@ def plain_names(tensors: dict[str, Any]) -> dict[str, Any]:
     for name, value in tensors.items():
         short = ".".join(part for part in name.split(".") if part not in _TRANSPARENT)
         if short in plain:
-            raise UnreadableError(f"holds {short!r} twice, under several prefixes")
+            raise UnreadableError(f"holds {shown(short)} twice, under several prefixes")
         plain[short] = value
     places = {name.removesuffix(anchor) for name in plain for anchor in _ANCHORS if f".{name}".endswith(f".{anchor}")}
     if len(places) > 1:
-        raise UnreadableError(f"holds several CLIP models, under {', '.join(map(repr, sorted(places)))}; keep one")
+        raise UnreadableError(f"holds several CLIP models, under {', '.join(map(shown, sorted(places)[:5]))}; keep one")
     for place in places:
         return {name.removeprefix(place): value for name, value in plain.items() if name.startswith(place)}
     return _without_prefix(plain)
@@ -100,6 +101,6 @@ def _without_tensors(content: Any) -> str:
     if isinstance(content, (StoredTensor, Tensor)):
         return "holds one tensor, not a state dict: tensors by name"
     if isinstance(content, dict):
-        keys = ", ".join(repr(key)[:40] for key in list(content)[:5])
+        keys = ", ".join(shown(key) for key in list(content)[:5])
         return f"holds no tensors by name, only {keys}" if keys else "holds an empty dictionary, no tensors"
     return f"holds a {type(content).__name__}, not a state dict: tensors by name"
