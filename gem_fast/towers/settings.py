@@ -36,10 +36,9 @@ _NAMES = {
     *("timm_model_name", "timm_pool", "timm_proj", "hf_model_name", "hf_tokenizer_name", "hf_proj_type"),
     *("hf_pooler_type", "pool_type", "proj_type", "pos_embed_type", "block_type", "tokenizer_mode"),
 }
-_LONGEST_NAME = 1 << 10
+_NUMBERS = ("init_logit_scale", "init_logit_bias")
 _MOST_LAYERS = 1 << 10  # more would take for ever to make, even without memory for them
 _LARGEST = 1 << 24
-_BOOLEAN = (bool, NoneType)
 
 
 def is_own_vision(model_cfg: dict[str, Any]) -> bool:
@@ -59,20 +58,7 @@ def check_config(name: str, model_cfg: dict[str, Any]) -> None:
     for where, config, known in (("model", model_cfg, _MODEL), ("vision", vision, _VISION), ("text", text, _TEXT)):
         if unknown := ", ".join(str(setting)[:40] for setting in config if setting not in known):
             raise ModelError(f"{name}: its {where} config has settings that are not known here: {unknown[:200]}")
-    values = [pair for config in (model_cfg, vision, text) for pair in config.items()]
-    numbers = {each: model_cfg.get(each) for each in ("init_logit_scale", "init_logit_bias")}
-    faults = [*_whole({"embed_dim": model_cfg["embed_dim"]})]
-    faults += [
-        f"{each}={shown(value)}, not true or false"
-        for each, value in values
-        if each in _FLAGS and type(value) not in _BOOLEAN
-    ]
-    faults += [f"{each}={shown(value)}, no name" for each, value in values if each in _NAMES and not _is_name(value)]
-    faults += [
-        f"{each}={shown(value)}"
-        for each, value in numbers.items()
-        if value is not None and not _positive(value, -_LARGEST)
-    ]
+    faults = [*_whole({"embed_dim": model_cfg["embed_dim"]}), *_kind_faults(model_cfg, vision, text)]
     if not is_trunk(vision):
         faults += _vision_faults(vision, SIGLIP in model_cfg) or _tower_faults(vision, 768, model_cfg)
     if vision.get("attentional_pool"):
@@ -84,6 +70,22 @@ def check_config(name: str, model_cfg: dict[str, Any]) -> None:
         faults += _text_faults(text) or _tower_faults(text, 512, model_cfg)
     if faults:
         raise ModelError(f"{name}: no model can be made of its config: {'; '.join(faults)}")
+
+
+def _kind_faults(*configs: dict[str, Any]) -> list[str]:
+    """Of settings that are true or false, names, or any numbers."""
+    kinds = (
+        (_FLAGS, "not true or false", lambda value: isinstance(value, bool)),
+        (_NAMES, "not a name", lambda value: isinstance(value, str) and value.isprintable() and len(value) < 1 << 10),
+        (_NUMBERS, "not a number", lambda value: _positive(value, -_LARGEST)),
+    )
+    values = [pair for config in configs for pair in config.items() if pair[1] is not None]
+    return [
+        f"{each}={shown(value)}, {words}"
+        for named, words, fits in kinds
+        for each, value in values
+        if each in named and not fits(value)
+    ]
 
 
 def _vision_faults(vision: dict[str, Any], any_heads: bool) -> list[str]:
@@ -137,10 +139,6 @@ def _whole(sizes: dict[str, Any], least: int = 1) -> list[str]:
         for name, size in sizes.items()
         if type(size) is not int or not least <= size < _LARGEST
     ]
-
-
-def _is_name(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and value.isprintable() and len(value) <= _LONGEST_NAME)
 
 
 def _positive(number: Any, above: int = 0) -> bool:

@@ -132,7 +132,7 @@ class TestLocalDir:
             (
                 "vision",
                 {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": ["token"], "timm_proj": ""},
-                "timm_pool=['token'], no name",
+                "timm_pool=['token'], not a name",
             ),
             ("text", {"norm_kwargs": {"bias": False}}, "norm_kwargs={'bias': False}"),
             ("text", {"act_kwargs": {"approximate": 3}}, "act_kwargs={'approximate': 3}"),
