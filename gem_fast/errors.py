@@ -6,7 +6,13 @@ import warnings
 
 
 class ModelError(ValueError):
-    """A model that can't be loaded; the message says why and what would be right."""
+    """A model that can't be loaded; the message says why and what would be right.
+
+    It quotes files and configurations of others: what is no printable character is written as Python escapes it.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(x if x.isprintable() else repr(x)[1:-1] for x in message))
 
 
 class ImageError(ValueError):
@@ -19,6 +25,12 @@ class ExportError(ValueError):
 
 class GraphError(RuntimeError):
     """An exported graph that can't be computed, for want of memory above all; the message names it and the reason."""
+
+
+def shown(value: object, most: int = 60) -> str:
+    """What somebody's file has for a value, in a message: as Python writes it, and not all of it if it is long."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def missing_extra(purpose: str, extra: str, error: ImportError) -> ModelError:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..errors import ModelError
+from ..errors import ModelError, shown
 from .hugging_face import check_activation
 from .text_config import BertConfig
 from .vision_config import VisionConfig
@@ -73,8 +73,9 @@ def blip_config(config: dict[str, Any], label: str) -> dict[str, Any]:
             raise ModelError(f"{label}: its config.json asks for {part['num_hidden_layers']:,} layers")
         if part["hidden_size"] % part["num_attention_heads"] or not isinstance(epsilon, float) or not 0 < epsilon < 1:
             raise ModelError(f"{label}: its config.json has heads or a layer_norm_eps that don't fit")
-    if not 0 <= text["pad_token_id"] < text["vocab_size"]:
-        raise ModelError(f"{label}: its padding is token {text['pad_token_id']}, which its vocabulary does not have")
+    padding = text["pad_token_id"]
+    if type(padding) is not int or not 0 <= padding < text["vocab_size"]:
+        raise ModelError(f"{label}: its padding is token {shown(padding)}, which its vocabulary does not have")
     return {
         BLIP: {"vision": vision, "text": text, "embed_dim": size},
         "vision_cfg": {"image_size": vision["image_size"]},

@@ -17,7 +17,7 @@ from .blip import blip_scale, blip_shapes, blip_state, pack_blip_text
 from .blip_config import BLIP
 from .clip_names import check_finite, to_clip
 from .hf_text import hf_text
-from .settings import check_config, is_own_vision
+from .settings import is_own_vision
 from .shapes import Shapes, vision_shapes
 from .text_config import text_config
 from .text_maker import OwnText, TextMaker
@@ -70,7 +70,6 @@ def build_towers(name: str, model_cfg: dict[str, Any], weights: Weights | None, 
         size, told = trained_size(weights.state), model_cfg["vision_cfg"].get("image_size")
         if size and not isinstance(told, (list, tuple)):  # a height and a width are those of the positions
             model_cfg["vision_cfg"]["image_size"] = size
-    check_config(name, model_cfg)
     text = text_maker(name, model_cfg, places)
     return _random(name, model_cfg, text) if weights is None else _trained(name, model_cfg, weights, text)
 

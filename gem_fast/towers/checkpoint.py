@@ -19,6 +19,7 @@ from .configs import EMBEDDED, embedded_folder, find_config, pretrained_tags, su
 from .model_tokenizer import tokenizer_of
 from .quick_gelu import tells_activation, warn_of_other_activation
 from .served import vision_config, why_unsupported
+from .settings import check_config
 from .sources import Source, described_model, describes_itself, local_weights, pretrained_weights, usual_images
 from .text_config import text_config
 from .text_tower import pack_text
@@ -131,10 +132,12 @@ def _find(name: str, pretrained: str | None, weights: str | Path | None) -> Sour
     """Where the weights of a model are, of whom `check_asked` has nothing to say."""
     if describes_itself(name):
         source = described_model(name, pretrained, weights)
+        check_config(name, source.model_cfg)
         if reason := why_unsupported(source.model_cfg):
             raise ModelError(f"{name} is not supported: {reason}")
         return source
     model_cfg = _config_of(name)
+    check_config(name, model_cfg)
     if weights is not None:
         return local_weights(name, model_cfg, Path(weights))
     assert pretrained is not None

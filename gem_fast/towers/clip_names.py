@@ -68,7 +68,7 @@ def check_finite(state: dict[str, Tensor], weights: Weights) -> None:
     """Raise ModelError if a number is none; what was read of the file leaves memory again."""
     for name, value in state.items():
         if value.numel() and not _is_finite(value):
-            raise ModelError(f"weights: {weights.path} is not usable: {name} holds NaN or infinite values")
+            raise ModelError(f"weights: {weights.path} is not usable: {name[:100]} holds NaN or infinite values")
         weights.release()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError
+from ..errors import ModelError, shown
 from .blip_config import BLIP, blip_config
 from .hugging_face import KINDS as CLIPS
 from .hugging_face import open_clip_config
@@ -29,6 +29,7 @@ _WEIGHTS = (
     "model.pth",
 )
 _MOST_CONFIG = 1 << 20
+_DEEPEST = 32  # lists and objects of a configuration in one another
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def _of_hugging_face(folder: Path, label: str) -> dict[str, Any]:
         return blip_config(config, label)
     if kind not in (*CLIPS, *SIGLIPS):
         known = ", ".join((*CLIPS, *SIGLIPS))
-        raise ModelError(f"{label}: its config.json is of a {kind!r} model; {known} and {BLIP} are known")
+        raise ModelError(f"{label}: its config.json is of a {shown(kind)} model; {known} and {BLIP} are known")
     tokenizer = read_config(folder / "tokenizer_config.json", label)
     return (open_clip_config if kind in CLIPS else siglip_config)(config, tokenizer, label)
 
@@ -111,7 +112,7 @@ def named_folders(name: str, places: Sequence[Path]) -> Iterator[Path]:
     """The places, and below each the folder that a config names; what it names elsewhere is not followed."""
     for place in places:
         below = (place / name).resolve()
-        if below.is_dir() and below.is_relative_to(place.resolve()):
+        if os.path.isdir(below) and below.is_relative_to(place.resolve()):
             yield below
         yield place
 
@@ -126,6 +127,18 @@ def read_config(path: Path, label: str) -> dict[str, Any]:
         config = json.loads(path.read_text())
         if not isinstance(config, dict):
             raise ValueError("it is no JSON object")
+        _check_values(config)
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{label}: its {path.name} can't be read: {str(error)[:100]}") from error
     return config
+
+
+def _check_values(value: Any, depth: int = 0) -> None:
+    """ValueError for what readers of a configuration can't copy or print: deep nesting, and letters that are none."""
+    if depth > _DEEPEST:
+        raise ValueError(f"it is nested more than {_DEEPEST} deep")
+    if isinstance(value, str):
+        value.encode()
+    inner = (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for each in inner:
+        _check_values(each, depth + 1)

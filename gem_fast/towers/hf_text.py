@@ -1,12 +1,16 @@
 """Hugging Face's models as text towers: RoBERTa and XLM-RoBERTa by our own BERT, others by transformers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from ..errors import ModelError, missing_extra
+from ..errors import ModelError, missing_extra, shown
 from .bert import bert_shapes, pack_bert
 from .folders import named_folders, read_config
 from .naming import TowerWeights
@@ -37,6 +41,7 @@ _DEFAULTS: dict[str, Any] = {  # of transformers' configurations, which saved on
 }
 _ROBERTA = {"pad_token_id": 1, "vocab_size": 50265}
 _NO_SIZES = ("layer_norm_eps", "hidden_act")
+_MOST = {"layers": 1 << 7, "max_position": 1 << 14, "d_model": 1 << 14, "hidden_size": 1 << 14}
 _EXTRAS = ("transformer.pooler.", "transformer.embeddings.position_ids", "transformer.embeddings.token_type_ids")
 
 
@@ -52,13 +57,25 @@ def hf_text(name: str, model_cfg: dict[str, Any], places: tuple[Path, ...]) -> T
     kind = config.get("model_type")
     pooler, projection = text.get("hf_pooler_type", "mean_pooler"), text.get("hf_proj_type", "mlp")
     if projection not in (None, "linear", "mlp"):
-        raise ModelError(f"{name}: its text tower has hf_proj_type={projection!r}")
+        raise ModelError(f"{name}: its text tower has hf_proj_type={shown(projection)}")
     if kind in _BERTS and pooler in _POOLERS:
         return BertLike(_bert_config(name, config, model_cfg), _layers(projection))
     if kind in (*_BERTS, *_OTHERS):
         assert folder is not None
+        _check_for_transformers(name, config)
         return ByTransformers(name, model_cfg, folder)
-    raise ModelError(f"{name}: its text tower is a {kind!r}; {', '.join((*_BERTS, *_OTHERS))} are known")
+    raise ModelError(f"{name}: its text tower is a {shown(kind)}; {', '.join((*_BERTS, *_OTHERS))} are known")
+
+
+def _check_for_transformers(name: str, config: dict[str, Any]) -> None:
+    """Refuse sizes of what no weights bound, layers and a table of positions; and attention that would be fetched."""
+    for key, value in config.items():
+        most = next((most for part, most in _MOST.items() if part in key), None)
+        told = f"{name}: the config.json of its text tower has {key}={shown(value)}"
+        if most and type(value) is int and value > most:
+            raise ModelError(f"{told}, of at most {most:,}")
+        if key.endswith("attn_implementation") and value not in (None, "eager", "sdpa"):
+            raise ModelError(f"{told}, not 'eager' or 'sdpa'")
 
 
 def _folder(model: str, places: tuple[Path, ...]) -> Path | None:
@@ -101,6 +118,8 @@ def _bert_config(name: str, config: dict[str, Any], model_cfg: dict[str, Any]) -
         told |= {key: config.get(key, value) for key, value in _ROBERTA.items()}
     numbers = [value for key, value in told.items() if key not in _NO_SIZES]
     epsilon, heads = told["layer_norm_eps"], told["num_attention_heads"]
+    if config.get("is_decoder"):
+        raise ModelError(f"{name}: its text tower is a decoder, whose tokens see those before them alone; ours see all")
     if (
         any(type(number) is not int or not 0 <= number < 1 << 24 for number in numbers)
         or not all((told["hidden_size"], heads, told["num_hidden_layers"] < 1 << 10))
@@ -109,11 +128,11 @@ def _bert_config(name: str, config: dict[str, Any], model_cfg: dict[str, Any]) -
         or not 0 < epsilon < 1
         or told["hidden_act"] not in tuple(_ACTIVATIONS)
         or (text.get("hf_proj_type", "mlp") is None and told["hidden_size"] != model_cfg["embed_dim"])
+        or told["max_position_embeddings"] <= (skipped := 0 if kind == "bert" else told["pad_token_id"] + 1)
     ):
         raise ModelError(f"{name}: the config.json of its text tower has sizes or an activation that can't be used")
     width, embed_dim, projection = told["hidden_size"], model_cfg["embed_dim"], text.get("hf_proj_type", "mlp")
     own = {"mlp": ((width + embed_dim) // 2, embed_dim), None: ()}
-    skipped = 0 if kind == "bert" else told["pad_token_id"] + 1
     return BertConfig(
         width=width,
         layers=told["num_hidden_layers"],
@@ -169,13 +188,14 @@ class ByTransformers(TextMaker):
 
         text = model_cfg["text_cfg"]
         try:
-            self.tower: nn.Module = HFTextEncoder(
-                str(folder),
-                model_cfg["embed_dim"],
-                pooler_type=text.get("hf_pooler_type", "mean_pooler"),
-                proj_type=text.get("hf_proj_type", "mlp"),
-                pretrained=False,
-            )
+            with _weights_without_memory():
+                self.tower: nn.Module = HFTextEncoder(
+                    str(folder),
+                    model_cfg["embed_dim"],
+                    pooler_type=text.get("hf_pooler_type", "mean_pooler"),
+                    proj_type=text.get("hf_proj_type", "mlp"),
+                    pretrained=False,
+                )
         except Exception as error:  # transformers raises many kinds
             raise ModelError(f"{name}: transformers can't make its text tower: {str(error)[:200]}") from error
 
@@ -186,5 +206,19 @@ class ByTransformers(TextMaker):
         self.tower.load_state_dict(state, assign=True)
         return self.tower.float().requires_grad_(False).eval()
 
-    def random(self) -> dict[str, Tensor]:
-        return dict(self.tower.state_dict())
+
+@contextmanager
+def _weights_without_memory() -> Iterator[None]:
+    """Modules that this thread makes have parameters of a shape alone, and buffers, which no file has, of numbers."""
+    thread = get_ident()
+
+    def emptied(_module: nn.Module, _name: str, parameter: nn.Parameter) -> Any:
+        if get_ident() == thread and not parameter.is_meta:
+            return nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+        return None  # as it is
+
+    hook = register_module_parameter_registration_hook(emptied)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -6,7 +6,7 @@ Defaults are those of `CLIPConfig`: saved configurations leave them out.
 from collections.abc import Iterable
 from typing import Any
 
-from ..errors import ModelError
+from ..errors import ModelError, shown
 
 _VISION = {
     "hidden_size": 768,
@@ -51,18 +51,20 @@ def open_clip_config(config: dict[str, Any], tokenizer: dict[str, Any], label: s
     vision, text = (part_of(config, name, known) for name, known in (("vision", _VISION), ("text", _TEXT)))
     activation = vision["hidden_act"]
     if text["hidden_act"] != activation or activation not in tuple(_ACTIVATIONS):
-        used = sorted({str(activation), str(text["hidden_act"])})
+        used = sorted({shown(activation), shown(text["hidden_act"])})
         raise ModelError(f"{label}: its activation is {' and '.join(used)}; one of {', '.join(_ACTIVATIONS)} is needed")
     words, kind = text["vocab_size"], str(tokenizer.get("tokenizer_class", "CLIPTokenizer"))
     own = config["model_type"] == "clip"
     if own and (words != _CLIP_WORDS or kind not in _TOKENIZERS):
-        raise ModelError(f"{label}: its texts are split by {kind} with {words} tokens; CLIP's own has {_CLIP_WORDS}")
+        told = f"{kind[:60]} with {shown(words)} tokens"
+        raise ModelError(f"{label}: its texts are split by {told}; CLIP's own has {_CLIP_WORDS}")
     if vision["num_channels"] != 3:
-        raise ModelError(f"{label}: its images have {vision['num_channels']} channels, not 3")
+        raise ModelError(f"{label}: its images have {shown(vision['num_channels'])} channels, not 3")
     try:
         if vision["hidden_size"] % vision["num_attention_heads"]:
             raise ModelError(
-                f"{label}: its {vision['num_attention_heads']} heads do not share a width of {vision['hidden_size']}"
+                f"{label}: its {shown(vision['num_attention_heads'])} heads do not share a width of "
+                f"{shown(vision['hidden_size'])}"
             )
         return {
             "embed_dim": config.get("projection_dim", 512),
@@ -98,7 +100,7 @@ def part_of(config: dict[str, Any], name: str, known: dict[str, Any]) -> dict[st
 def check_activation(label: str, told: Any, known: Iterable[str]) -> None:
     """ModelError unless what a config has for an activation, which may be anything, is one of these names."""
     if told not in tuple(known):
-        raise ModelError(f"{label}: its activation is {told!r}, not one of {', '.join(known)}")
+        raise ModelError(f"{label}: its activation is {shown(told)}, not one of {', '.join(known)}")
 
 
 def tower_settings(part: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelError
+from ..errors import ModelError, shown
 from .blip_config import BLIP, blip_text
 from .cleaning import CLEANINGS
 from .folders import named_folders
@@ -45,8 +45,8 @@ def tokenizer_of(
         return file_tokenizer(found, context, CLEANINGS[clean], vocabulary, strips)
     if given is not None:
         raise ModelError(f"{name} has CLIP's own tokenizer, which open_clip brings; leave out tokenizer")
-    if type(context) is not int or not 2 <= context < 1 << 24:
-        raise ModelError(f"{name}: its texts have a context_length of {str(context)[:20]}; CLIP's tokenizer needs 2")
+    if context < 2:
+        raise ModelError(f"{name}: its texts have a context_length of {context}; CLIP's tokenizer needs 2")
     from .clip_tokenizer import ClipTokenizer
 
     return ClipTokenizer(context, clean)
@@ -66,10 +66,13 @@ def _cleaning(name: str, text_cfg: dict[str, Any]) -> tuple[str, bool]:
     if not isinstance(settings, dict):
         raise ModelError(f"{name}: its tokenizer_kwargs are no settings by name")
     if unknown := [setting for setting in settings if setting not in known]:
-        raise ModelError(f"{name}: its tokenizer has the settings {', '.join(unknown)}, which are not known here")
+        told = ", ".join(unknown)[:60]
+        raise ModelError(f"{name}: its tokenizer has the settings {told}, which are not known here")
+    if (mode := text_cfg.get("tokenizer_mode")) not in (None, ""):
+        raise ModelError(f"{name}: its tokenizer has tokenizer_mode={shown(mode)}, which is not known here")
     clean = settings.get("clean", usual)
     if not isinstance(clean, str) or clean not in CLEANINGS:
-        raise ModelError(f"{name}: its tokenizer has clean={clean!r}, not {', '.join(CLEANINGS)}")
+        raise ModelError(f"{name}: its tokenizer has clean={shown(clean)}, not {', '.join(CLEANINGS)}")
     return clean, bool(settings.get("strip_sep_token"))
 
 

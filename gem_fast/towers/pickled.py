@@ -14,6 +14,7 @@ from .stored import Module, Name, Storage, UnreadableError, damaged, made, stora
 
 MOST_BYTES = 64 << 20  # of a pickle: the description of a checkpoint, without its tensors, has a few megabytes at most
 MOST_STEPS = 3_000_000  # a ViT-bigG with its optimizer takes 200,000
+_LONGEST_NAME = 1 << 10  # letters of a class; each of them may be joined of the same long text
 _SMALL = 1 << 32  # integers below it are told apart by their hash
 
 
@@ -94,6 +95,11 @@ class _Machine:
         self.stack.append({})
         self.set(items)
 
+    def name(self, parts: list[str]) -> None:
+        if sum(map(len, parts)) > _LONGEST_NAME:
+            raise damaged("the name of a class without end")
+        self.push(Name(".".join(parts)))
+
     def reduce(self, _: Any) -> None:
         self.push(made(*self.pair()))
 
@@ -154,8 +160,8 @@ _STEPS: dict[str, Callable[[_Machine, Any], Any]] = {
     "ADDITEMS": lambda machine, _: machine.add(machine.to_mark()),
     "SETITEM": lambda machine, _: machine.set(machine.pair()),
     "SETITEMS": lambda machine, _: machine.set(machine.to_mark()),
-    "GLOBAL": lambda machine, name: machine.push(Name(name.replace(" ", "."))),
-    "STACK_GLOBAL": lambda machine, _: machine.push(Name(".".join(machine.pair()))),
+    "GLOBAL": lambda machine, text: machine.name(text.split(" ")),
+    "STACK_GLOBAL": lambda machine, _: machine.name(machine.pair()),
     "REDUCE": _Machine.reduce,
     "NEWOBJ": _Machine.reduce,
     "BUILD": _Machine.build,

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import ModelError
+from ..errors import ModelError, shown
 
 # Of CLIP's images, as OpenAI published them.
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -37,7 +37,7 @@ def of_hugging_face(config: dict[str, Any], model_cfg: dict[str, Any], label: st
     """Of a `preprocessor_config.json`."""
     scale = config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0
     if not isinstance(scale, (int, float)) or not 0.999 < scale * 255 < 1.001:
-        raise ModelError(f"{label}: its images are scaled by {scale}, not by 1/255")
+        raise ModelError(f"{label}: its images are scaled by {shown(scale)}, not by 1/255")
     mean, std = config.get("image_mean"), config.get("image_std")
     if not config.get("do_normalize", True):
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -50,7 +50,7 @@ def of_hugging_face(config: dict[str, Any], model_cfg: dict[str, Any], label: st
 
 def _interpolation(kind: Any, label: str) -> str:
     if kind not in _PILLOW.values():
-        raise ModelError(f"{label}: its images are resized by {kind!r}; bicubic and bilinear are known")
+        raise ModelError(f"{label}: its images are resized by {shown(kind)}; bicubic and bilinear are known")
     return str(kind)
 
 
@@ -63,7 +63,7 @@ def _checked(mean: Any, std: Any, size: Any, model_cfg: dict[str, Any], label: s
         raise ModelError(f"{label}: its mean, std or size are no numbers") from error
     finite = all(map(math.isfinite, (*means, *deviations)))
     if len(means) != 3 or len(deviations) != 3 or not finite or min(deviations) <= 0:
-        raise ModelError(f"{label}: mean and std must be three numbers, got {means} and {deviations}")
+        raise ModelError(f"{label}: mean and std must be three numbers, got {shown(means)} and {shown(deviations)}")
     if not 0 < side < 1 << 16:
         raise ModelError(f"{label}: its images have a size of {side}")
     return Preprocessing(means, deviations, side)

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError
+from ..errors import ModelError, shown
 from .open_clip_files import model_names
 from .weights_file import Weights
 
@@ -27,7 +27,7 @@ def warn_of_other_activation(name: str, model_cfg: dict[str, Any], weights: Weig
     quick = bool(model_cfg.get("quick_gelu"))
     told = _config_beside(weights)
     if told is not None:
-        expected, reason = told == "quick_gelu", f"the config.json beside it says {told}"
+        expected, reason = told == "quick_gelu", f"the config.json beside it says {shown(told)}"
     elif trace := _quick_gelu_trace(weights):
         expected, reason = True, trace
     else:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ..errors import shown
 from .blip_config import BLIP, blip_vision
 from .siglip_config import SIGLIP, siglip_vision
 from .timm_trunk import is_trunk, trunk_config, why_not_trunk
@@ -50,7 +51,7 @@ def why_unsupported(model_cfg: dict[str, Any]) -> str | None:
 def _other_setting(tower: str, config: dict[str, Any], known: dict[str, tuple[Any, ...]]) -> str | None:
     for setting, values in known.items():
         if config.get(setting) not in (None, *values):
-            return f"its {tower} tower has {setting}={config[setting]!r}"
+            return f"its {tower} tower has {setting}={shown(config[setting])}"
     return None
 
 

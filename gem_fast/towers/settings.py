@@ -3,7 +3,8 @@
 from types import NoneType
 from typing import Any
 
-from ..errors import ModelError
+from ..errors import ModelError, shown
+from .blip_config import BLIP
 from .siglip_config import SIGLIP
 from .timm_trunk import is_trunk
 
@@ -23,7 +24,7 @@ _VISION = _BOTH | {
 }
 _TEXT = _BOTH | {
     *("context_length", "vocab_size", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs", "heads", "embed_cls"),
-    *("pad_id", "eos_id", "no_causal_mask", "proj_bias", "proj_type"),
+    *("pad_id", "eos_id", "no_causal_mask", "proj_bias", "proj_type", "use_pad_mask"),
     *(f"hf_{name}" for name in ("model_name", "model_pretrained", "proj_type", "pooler_type")),
 }
 _FLAGS = {
@@ -31,9 +32,13 @@ _FLAGS = {
     *("scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc", "no_ln_pre", "embed_cls"),
     *("no_causal_mask", "proj_bias", "timm_proj_bias"),
 }
+_NAMES = {
+    *("timm_model_name", "timm_pool", "timm_proj", "hf_model_name", "hf_tokenizer_name", "hf_proj_type"),
+    *("hf_pooler_type", "pool_type", "proj_type", "pos_embed_type", "block_type", "tokenizer_mode"),
+}
+_NUMBERS = ("init_logit_scale", "init_logit_bias")
 _MOST_LAYERS = 1 << 10  # more would take for ever to make, even without memory for them
 _LARGEST = 1 << 24
-_BOOLEAN = (bool, NoneType)
 
 
 def is_own_vision(model_cfg: dict[str, Any]) -> bool:
@@ -43,24 +48,44 @@ def is_own_vision(model_cfg: dict[str, Any]) -> bool:
 
 
 def check_config(name: str, model_cfg: dict[str, Any]) -> None:
-    """Raise ModelError, which begins with the name, unless our towers can be made of the config."""
+    """Raise ModelError, which begins with the name, unless our towers can be made of the config.
+
+    Nothing else reads a config before it is checked here: its values may be anything that JSON has.
+    """
+    if BLIP in model_cfg or isinstance(model_cfg["vision_cfg"].get("layers"), list):
+        return  # checked as it was made; a ResNet, which is refused as one
     vision, text = model_cfg["vision_cfg"], model_cfg["text_cfg"]
     for where, config, known in (("model", model_cfg, _MODEL), ("vision", vision, _VISION), ("text", text, _TEXT)):
-        if unknown := [str(setting)[:40] for setting in config if setting not in known]:
-            raise ModelError(f"{name}: its {where} config has settings that are not known here: {', '.join(unknown)}")
-    flags = [(each, value) for config in (model_cfg, vision, text) for each, value in config.items() if each in _FLAGS]
-    numbers = {each: model_cfg.get(each) for each in ("init_logit_scale", "init_logit_bias")}
-    faults = [*_whole({"embed_dim": model_cfg["embed_dim"]})]
-    faults += [f"{each}={value!r}, not true or false"[:100] for each, value in flags if type(value) not in _BOOLEAN]
-    faults += [f"{each}={value!r}"[:100] for each, value in numbers.items() if not _positive(value or 0, -_LARGEST)]
-    if is_own_vision(model_cfg):
+        if unknown := ", ".join(str(setting)[:40] for setting in config if setting not in known):
+            raise ModelError(f"{name}: its {where} config has settings that are not known here: {unknown[:200]}")
+    faults = [*_whole({"embed_dim": model_cfg["embed_dim"]}), *_kind_faults(model_cfg, vision, text)]
+    if not is_trunk(vision):
         faults += _vision_faults(vision, SIGLIP in model_cfg) or _tower_faults(vision, 768, model_cfg)
-    elif vision.get("attentional_pool"):
-        faults += _whole({"attn_pooler_queries": vision.get("attn_pooler_queries", 256)})
-    if not text.get("hf_model_name"):
+    if vision.get("attentional_pool"):
+        usual = {"attn_pooler_queries": 256, "attn_pooler_heads": 8}
+        faults += _whole({each: vision.get(each, number) for each, number in usual.items()})
+    if text.get("hf_model_name"):
+        faults += _whole({"context_length": text.get("context_length", 77)})
+    else:
         faults += _text_faults(text) or _tower_faults(text, 512, model_cfg)
     if faults:
         raise ModelError(f"{name}: no model can be made of its config: {'; '.join(faults)}")
+
+
+def _kind_faults(*configs: dict[str, Any]) -> list[str]:
+    """Of settings that are true or false, names, or any numbers."""
+    kinds = (
+        (_FLAGS, "not true or false", lambda value: isinstance(value, bool)),
+        (_NAMES, "not a name", lambda value: isinstance(value, str) and value.isprintable() and len(value) < 1 << 10),
+        (_NUMBERS, "not a number", lambda value: _positive(value, -_LARGEST)),
+    )
+    values = [pair for config in configs for pair in config.items() if pair[1] is not None]
+    return [
+        f"{each}={shown(value)}, {words}"
+        for named, words, fits in kinds
+        for each, value in values
+        if each in named and not fits(value)
+    ]
 
 
 def _vision_faults(vision: dict[str, Any], any_heads: bool) -> list[str]:
@@ -91,26 +116,26 @@ def _tower_faults(config: dict[str, Any], usual_width: int, model_cfg: dict[str,
     approximate = (activation or {}) if isinstance(activation, (dict, NoneType)) else {"": ""}
     scale, width = config.get("ls_init_value"), config.get("width", usual_width)
     faults = {
-        f"mlp_ratio={ratio!r}": not _positive(ratio) or ratio * width < 1,
-        f"ls_init_value={scale!r}": scale is not None and type(scale) not in (int, float),
-        f"norm_kwargs={norm!r}": epsilon.keys() != {"eps"} or not _positive(epsilon["eps"]) or epsilon["eps"] >= 1,
-        f"act_kwargs={activation!r}": not approximate.keys() <= {"approximate"}
+        f"mlp_ratio={shown(ratio)}": not _positive(ratio) or ratio * width < 1,
+        f"ls_init_value={shown(scale)}": scale is not None and type(scale) not in (int, float),
+        f"norm_kwargs={shown(norm)}": epsilon.keys() != {"eps"} or not _positive(epsilon["eps"]) or epsilon["eps"] >= 1,
+        f"act_kwargs={shown(activation)}": not approximate.keys() <= {"approximate"}
         or approximate.get("approximate", "none") not in ("none", "tanh")
         or bool(approximate and model_cfg.get("quick_gelu")),
     }
-    return [fault[:100] for fault, present in faults.items() if present]
+    return [fault for fault, present in faults.items() if present]
 
 
 def _layers(config: dict[str, Any]) -> list[str]:
     layers = config.get("layers", 12)
     fits = type(layers) is int and 0 < layers <= _MOST_LAYERS
-    return [] if fits else [f"it asks for {str(layers)[:20]} layers, of at most {_MOST_LAYERS:,}"]
+    return [] if fits else [f"it asks for {shown(layers)} layers, of at most {_MOST_LAYERS:,}"]
 
 
 def _whole(sizes: dict[str, Any], least: int = 1) -> list[str]:
     above = "above 0" if least else "from 0 on"
     return [
-        f"{name} is {str(size)[:40]}, not a whole number {above}"
+        f"{name} is {shown(size)}, not a whole number {above}"
         for name, size in sizes.items()
         if type(size) is not int or not least <= size < _LARGEST
     ]

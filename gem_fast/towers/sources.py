@@ -36,14 +36,14 @@ class Source:
 
 
 def pretrained_weights(name: str, model_cfg: dict[str, Any], tag: str) -> Source:
-    """Of a tag of open_clip, fetched. The tag knows the activation; the plain config of that name may not."""
+    """Of a tag of open_clip, fetched. Where it tells the activation it knows; the plain config of that name may not."""
     settings = pretrained_table()[name][tag]
     try:
         path = _download(settings)
     except Exception as error:  # clients raise many kinds; the first line is what helps
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"the weights {name}/{tag} could not be fetched or read: {reason}") from error
-    model_cfg = {**model_cfg, "quick_gelu": bool(settings.get("quick_gelu"))}
+    model_cfg = {**model_cfg, "quick_gelu": settings.get("quick_gelu", model_cfg.get("quick_gelu", False))}
     images = of_open_clip(settings, model_cfg, f"{name}/{tag}")
     # By a plain name, images have the size of the paper's evaluation.
     return Source(tag, model_cfg, path, replace(images, size=None))

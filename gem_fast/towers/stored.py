@@ -1,7 +1,8 @@
 """What a pickle of torch may describe: tensors in storages, plain containers, and the modules of TorchScript."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 
@@ -12,6 +13,12 @@ class UnreadableError(ValueError):
 def damaged(reason: str) -> UnreadableError:
     """Not a whole file, or one that no version of torch writes."""
     return UnreadableError(f"is damaged: {reason}")
+
+
+def check_shape(name: str, shape: Sequence[int]) -> None:
+    """UnreadableError unless torch can count in the shape: that of a tensor without elements no file bounds."""
+    if len(shape) > _MOST_SIDES or prod(max(1, side) for side in shape) >= _MOST:
+        raise damaged(f"the tensor {name[:60]} is of an impossible shape")
 
 
 def foreign(name: str) -> UnreadableError:
@@ -64,6 +71,8 @@ class Name:
 
 
 _MOST = 1 << 48  # elements, beyond which no tensor goes
+_MOST_SIDES = 8
+_MOST_ARGUMENTS = 16  # of what describes a tensor; one long tuple may be given to each of many
 _STORAGES = {
     "Float": "float32",
     "Double": "float64",
@@ -95,7 +104,7 @@ _INERT = (
 
 
 def _tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *_: Any, dtype: str | None = None) -> Any:
-    if not isinstance(storage, Storage) or len(shape) != len(strides) or len(shape) > 8:
+    if not isinstance(storage, Storage) or len(shape) != len(strides) or len(shape) > _MOST_SIDES:
         raise damaged("a tensor without a storage")
     for number in (offset, *shape, *strides):
         if type(number) is not int or not 0 <= number < _MOST:
@@ -115,7 +124,13 @@ def _parameter(data: StoredTensor, *_: Any) -> StoredTensor:
 
 
 def _subclass(rebuild: Name, _type: Any, arguments: tuple, *_: Any) -> Any:
-    return _TENSORS[rebuild.text](*arguments)
+    return _called(_TENSORS[rebuild.text], arguments)
+
+
+def _called(make: Callable[..., Any], arguments: Any) -> Any:
+    if len(arguments) > _MOST_ARGUMENTS:
+        raise damaged("a tensor of too many settings")
+    return make(*arguments)
 
 
 _TENSORS: dict[str, Callable[..., Any]] = {
@@ -146,7 +161,7 @@ def storage_of(kind: Any, named: Name, key: Any, _place: Any, size: Any, *views:
     """
     if kind != "storage" or not isinstance(key, str) or any(views) or type(size) is not int or not 0 <= size < _MOST:
         raise damaged("a storage of an unknown kind")
-    dtype = _STORAGES.get(named.text.split(".")[-1].removesuffix("Storage"))
+    dtype = _STORAGES.get(named.text.rpartition(".")[2].removesuffix("Storage"))
     if dtype is None:
         raise foreign(named.text)
     return Storage(key, dtype, size)
@@ -162,7 +177,7 @@ def made(called: Any, arguments: Any) -> Any:
     if name.startswith("__torch__."):
         return Module()
     if name in _MADE:
-        return _MADE[name](*arguments)
+        return _called(_MADE[name], arguments)
     if name.startswith(_INERT) or isinstance(called, Inert):
         return Inert(name)
     raise foreign(name)

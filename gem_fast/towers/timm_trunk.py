@@ -31,7 +31,7 @@ def is_trunk(vision_cfg: dict[str, Any]) -> bool:
 
 def why_not_trunk(model_cfg: dict[str, Any]) -> str | None:
     """Why the tower of such a config can't be served, or None."""
-    name = str(model_cfg["vision_cfg"]["timm_model_name"])
+    name = model_cfg["vision_cfg"]["timm_model_name"]
     for part, words in _OTHERS.items():
         if part in name:
             return f"its image tower is {words}"
@@ -51,8 +51,7 @@ def trunk_config(model_cfg: dict[str, Any]) -> VisionConfig:
 def _key(model_cfg: dict[str, Any]) -> tuple[Any, ...]:
     vision = model_cfg["vision_cfg"]
     pool, proj = vision.get("timm_pool", "avg"), vision.get("timm_proj", "linear")
-    named = (str(each) if isinstance(each, (list, dict)) else each for each in (vision["timm_model_name"], pool, proj))
-    return *named, model_cfg["embed_dim"]
+    return vision["timm_model_name"], pool, proj, model_cfg["embed_dim"]
 
 
 @lru_cache(maxsize=128)

@@ -7,7 +7,7 @@ import io
 import mmap
 import struct
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .pickled import MOST_BYTES, read_pickle
-from .stored import Storage, StoredTensor, UnreadableError, damaged
+from .stored import Storage, StoredTensor, UnreadableError, check_shape, damaged
 
 _MOST_DIRECTORY = 64 << 20  # bytes of a zip's list of members: 600,000 of them
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file from before torch 1.6
@@ -31,26 +31,34 @@ class TorchFile:
     scripted: bool  # a TorchScript archive
     mapped: mmap.mmap
     places: dict[str, int]  # of each storage, in bytes from the start of the file
+    aligned: dict[tuple[str, torch.dtype], Tensor] = field(default_factory=dict)  # copies of storages that are not
 
-    def tensor(self, stored: StoredTensor) -> Tensor:
-        """A view of the mapped file; UnreadableError if the tensor does not lie within its storage."""
+    def tensor(self, name: str, stored: StoredTensor) -> Tensor:
+        """A view of the mapped file; UnreadableError, with the name, if it does not lie within its storage."""
+        check_shape(name, stored.shape)
         storage, dtype = stored.storage, _dtype(stored.dtype)
         elements: int = prod(stored.shape)
         count = storage.size * _dtype(storage.dtype).itemsize // dtype.itemsize
         last = stored.offset + sum((n - 1) * step for n, step in zip(stored.shape, stored.strides, strict=True))
         if elements and last >= count:
-            raise damaged("a tensor reaches beyond its storage")
+            raise damaged(f"the tensor {name[:60]} reaches beyond its storage")
         if elements > count:
-            raise UnreadableError("has an expanded tensor, of more numbers than it stores: save it .contiguous()")
+            raise UnreadableError(
+                f"has an expanded tensor, {name[:60]}, of more numbers than it stores: save it .contiguous()"
+            )
         if not elements:
             return torch.empty(stored.shape, dtype=dtype)
-        place = self.places[storage.key]
-        if place % dtype.itemsize:  # files from before the archives align nothing
+        return self._flat(storage.key, dtype, count).as_strided(stored.shape, stored.strides, stored.offset)
+
+    def _flat(self, key: str, dtype: torch.dtype, count: int) -> Tensor:
+        """A storage's numbers; copied once for all its tensors where they are not aligned, as before the archives."""
+        place = self.places[key]
+        if place % dtype.itemsize == 0:
+            return torch.frombuffer(self.mapped, dtype=dtype, count=count, offset=place)
+        if (key, dtype) not in self.aligned:
             flat = torch.frombuffer(self.mapped, dtype=torch.uint8, count=count * dtype.itemsize, offset=place)
-            flat = flat.clone().view(dtype)
-        else:
-            flat = torch.frombuffer(self.mapped, dtype=dtype, count=count, offset=place)
-        return flat.as_strided(stored.shape, stored.strides, stored.offset)
+            self.aligned[key, dtype] = flat.clone().view(dtype)
+        return self.aligned[key, dtype]
 
 
 def read_torch_file(path: Path) -> TorchFile:
@@ -143,7 +151,7 @@ def _read_legacy(mapped: mmap.mmap) -> TorchFile:
         raise UnreadableError("was saved by another protocol or on a big-endian machine")
     content, storages = read_pickle(stream)
     keys, _ = read_pickle(stream)
-    if not isinstance(keys, list) or {*map(str, keys)} != set(storages):
+    if not isinstance(keys, list) or any(not isinstance(key, str) for key in keys) or {*keys} != set(storages):
         raise damaged("the list of its storages does not fit")
     place, places = stream.tell(), {}
     for key in keys:

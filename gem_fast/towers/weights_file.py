@@ -13,12 +13,13 @@ from torch import Tensor
 
 from ..errors import ModelError
 from .file_kinds import foreign_kind
-from .stored import UnreadableError
+from .stored import UnreadableError, check_shape
 from .torch_file import read_torch_file
 from .wrappers import plain_names, unwrapped
 
 _MOST_HEADER = 100_000_000  # bytes of a safetensors header, as its own reader allows
 _MOST_INDEX = 64 << 20
+_MOST_SHARED = 16  # tensors of the same bytes, on the average: tied weights are two
 _SAFETENSORS = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -97,7 +98,9 @@ def _read_as_named(path: Path) -> Weights:
     if start[:2] == b"PK" or start[:1] in b"\x80":
         stored = read_torch_file(path)
         described, settings = unwrapped(stored.content)
-        tensors = {name: stored.tensor(value) for name, value in described.items()}
+        tensors = {name: stored.tensor(name, value) for name, value in described.items()}
+        if sum(tensor.nbytes for tensor in tensors.values()) > _MOST_SHARED * path.stat().st_size:
+            raise UnreadableError("is damaged: its tensors lie over one another")
         return Weights(path, tensors, stored.scripted, settings, (stored.mapped,))
     if words := foreign_kind(path):
         raise UnreadableError(words)
@@ -126,6 +129,7 @@ def _view(mapped: mmap.mmap, start: int, name: str, entry: dict[str, Any]) -> Te
     dtype = _SAFETENSORS.get(entry["dtype"])
     if dtype is None:
         raise UnreadableError(f"is not a readable safetensors file: {name[:60]} is of the type {entry['dtype']}")
+    check_shape(name, entry["shape"])
     first, last = entry["data_offsets"]
     if first == last:
         return torch.empty(entry["shape"], dtype=dtype)

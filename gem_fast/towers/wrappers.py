@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..errors import shown
 from .stored import Inert, Module, StoredTensor, UnreadableError, foreign
 
 # Keys under which checkpoints hold their state dict, the likelier first.
@@ -17,6 +18,7 @@ _ANCHORS = ("visual.conv1.weight", "visual.trunk.pos_embed", "vision_model.embed
 _PREFIXES = {"model", "clip", "clip_model", "net", "network", "backbone"}  # taken off where no anchor is found
 _DEEPEST = 64
 _MOST_NAMES = 100_000
+_LONGEST = 1 << 9  # letters of a name that is put together
 
 
 def unwrapped(content: Any) -> tuple[dict[str, Any], frozenset[str]]:
@@ -45,11 +47,11 @@ def plain_names(tensors: dict[str, Any]) -> dict[str, Any]:
     for name, value in tensors.items():
         short = ".".join(part for part in name.split(".") if part not in _TRANSPARENT)
         if short in plain:
-            raise UnreadableError(f"holds {short!r} twice, under several prefixes")
+            raise UnreadableError(f"holds {shown(short)} twice, under several prefixes")
         plain[short] = value
     places = {name.removesuffix(anchor) for name in plain for anchor in _ANCHORS if f".{name}".endswith(f".{anchor}")}
     if len(places) > 1:
-        raise UnreadableError(f"holds several CLIP models, under {', '.join(map(repr, sorted(places)))}; keep one")
+        raise UnreadableError(f"holds several CLIP models, under {', '.join(map(shown, sorted(places)[:5]))}; keep one")
     for place in places:
         return {name.removeprefix(place): value for name, value in plain.items() if name.startswith(place)}
     return _without_prefix(plain)
@@ -76,7 +78,7 @@ def _attributes(top: Module) -> Iterator[tuple[str, Any]]:
         prefix, module, depth = waiting.pop()
         for name, value in module.attributes.items():
             count += 1
-            if count > _MOST_NAMES or depth > _DEEPEST:
+            if count > _MOST_NAMES or depth > _DEEPEST or len(prefix) + len(str(name)) > _LONGEST:
                 raise UnreadableError("is damaged: its modules hold each other without end")
             if isinstance(value, Module):
                 waiting.append((f"{prefix}{name}.", value, depth + 1))
@@ -85,11 +87,12 @@ def _attributes(top: Module) -> Iterator[tuple[str, Any]]:
 
 
 def _without_prefix(tensors: dict[str, Any]) -> dict[str, Any]:
-    while True:
+    for _ in range(_DEEPEST):
         first = {name.split(".", 1)[0] if "." in name else "" for name in tensors}
         if len(first) != 1 or not first <= _PREFIXES:
-            return tensors
+            break
         tensors = {name.split(".", 1)[1]: value for name, value in tensors.items()}
+    return tensors
 
 
 def _without_tensors(content: Any) -> str:
@@ -98,6 +101,6 @@ def _without_tensors(content: Any) -> str:
     if isinstance(content, (StoredTensor, Tensor)):
         return "holds one tensor, not a state dict: tensors by name"
     if isinstance(content, dict):
-        keys = ", ".join(repr(key)[:40] for key in list(content)[:5])
+        keys = ", ".join(shown(key) for key in list(content)[:5])
         return f"holds no tensors by name, only {keys}" if keys else "holds an empty dictionary, no tensors"
     return f"holds a {type(content).__name__}, not a state dict: tensors by name"

@@ -165,6 +165,8 @@ class TestRefusals:
             ("vision_config", {"num_attention_heads": 7}, "heads or a layer_norm_eps"),
             ("text_config", {"layer_norm_eps": "x"}, "heads or a layer_norm_eps"),
             ("text_config", {"pad_token_id": 999}, "padding is token 999"),
+            ("text_config", {"pad_token_id": "0"}, "padding is token '0'"),
+            ("text_config", {"pad_token_id": [0]}, r"padding is token \[0\]"),
         ],
     )
     def test_configs_that_cannot_be_used(self, tmp_path, folder, part, change, reason):

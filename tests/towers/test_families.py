@@ -8,6 +8,7 @@ import open_clip
 import pytest
 import torch
 from gem_fast.kernels.cpu_library import why_missing, why_no_vnni
+from safetensors.torch import save_file
 
 import gem_fast
 from gem_fast import ModelError
@@ -262,3 +263,22 @@ def test_layer_scales_of_timm_are_multiplied_into_weights_and_biases(names):
         plain[f"{block}.{layer}.bias"] = plain[f"{block}.{layer}.bias"] * gamma
     found, expected = (pack_vision(state, config, GemOptions()).state_dict() for state in (scaled, plain))
     assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"), [("siglip", False), ("pe", False), ("eva02", False), ("coca", True), ("clipa", True)]
+)
+def test_positions_of_another_size(tmp_path, name, kept):
+    model = make_model(CONFIGS[name])
+    folder = write_folder(tmp_path, model, CONFIGS[name], word_tokenizer())
+    state = {key: value.contiguous() for key, value in model.state_dict().items()}
+    key = "visual.positional_embedding" if kept else "visual.trunk.pos_embed"
+    places = state[key]
+    rows = 25 + places.shape[-2] % 2  # of 5 × 5 patches, and of a class token where the places are odd
+    state[key] = torch.randn(*places.shape[:-2], rows, places.shape[-1])
+    save_file(state, folder / "open_clip_model.safetensors")
+    if kept:
+        assert gem_fast.load(str(folder)).vision.config.grid == (5, 5)
+        return
+    with pytest.raises(ModelError, match=r"Other shapes: visual\.trunk\.pos_embed"):
+        gem_fast.load(str(folder))

@@ -112,7 +112,7 @@ class TestLocalDir:
     @pytest.mark.parametrize(
         ("tower", "settings", "reason"),
         [
-            ("text", {"width": "wide"}, "width is wide, not a whole number above 0"),
+            ("text", {"width": "wide"}, "width is 'wide', not a whole number above 0"),
             ("text", {"layers": 10**9}, "it asks for 1000000000 layers, of at most 1,024"),
             ("text", {"heads": 7}, "its heads do not share a width of 64"),
             ("text", {"mlp_ratio": float("inf")}, "mlp_ratio=inf"),
@@ -132,12 +132,13 @@ class TestLocalDir:
             (
                 "vision",
                 {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": ["token"], "timm_proj": ""},
-                "timm has no",
+                "timm_pool=['token'], not a name",
             ),
             ("text", {"norm_kwargs": {"bias": False}}, "norm_kwargs={'bias': False}"),
             ("text", {"act_kwargs": {"approximate": 3}}, "act_kwargs={'approximate': 3}"),
             ("text", {"tokenizer_kwargs": {"bpe_path": "/etc/hosts"}}, "its tokenizer has the settings bpe_path"),
-            ("text", {"context_length": 0}, "its texts have a context_length of 0"),
+            ("text", {"context_length": 0}, "context_length is 0, not a whole number above 0"),
+            ("text", {"context_length": 1}, "its texts have a context_length of 1"),
             ("text", {"ls_init_value": "large"}, "ls_init_value='large'"),
             ("text", {"no_causal_mask": "false"}, "no_causal_mask='false', not true or false"),
             ("vision", {"no_ln_pre": 1}, "no_ln_pre=1, not true or false"),
@@ -186,6 +187,46 @@ class TestLocalDir:
         with pytest.raises(ModelError, match=rf"^weights: .*ld/open_clip_model\.safetensors .*{reason}"):
             read_checkpoint(f"local-dir:{folder}")
 
+    @pytest.mark.parametrize(
+        ("place", "values"),
+        [
+            (("vision_cfg", "width"), [[], {}, None, "\0", 10**400]),
+            (("vision_cfg", "timm_model_name"), [5, [5], {"a": 1}, "a\0b", "\x1b[2J", "a" * 5000]),
+            (("vision_cfg", "timm_pool"), [5, []]),
+            (("text_cfg", "context_length"), ["x", [], {}, 0.5, True, -1]),
+            (("text_cfg", "vocab_size"), ["x", [], {}, 0.5]),
+            (("text_cfg", "hf_model_name"), [5, ["a"], "a\0b", "a" * 5000]),
+            (("text_cfg", "hf_tokenizer_name"), [5, ["a"], "a\0b", "a" * 5000]),
+            (("text_cfg", "tokenizer_mode"), ["clips", [], 1]),
+            (("init_logit_scale",), [[], {}, False, "", float("nan")]),
+            (("embed_dim",), [[], {}, None, "\x1b[31m"]),
+        ],
+        ids=str,
+    )
+    def test_values_of_any_kind(self, tmp_path, clip, place, values):
+        """Whatever JSON can hold: told in a line that can be printed, with weights and without."""
+        folder = write_open_clip(tmp_path / "ld", clip)
+        for value in values:
+            config = json.loads(json.dumps(TINY))
+            inner = config if len(place) == 1 else config[place[0]]
+            inner[place[-1]] = value
+            (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+            for pretrained in (None, "random"):
+                with pytest.raises(ModelError, match=place[-1]) as error:
+                    read_checkpoint(f"local-dir:{folder}", pretrained)
+                assert str(error.value).isprintable()
+                assert len(str(error.value)) < 500
+
+    @pytest.mark.parametrize(
+        "value", ["[" * 900 + "]" * 900, '{"a":' * 900 + "1" + "}" * 900, '"\\ud800"', '{"\\ud800": 1}', "1" * 5000]
+    )
+    def test_what_no_reader_of_a_config_expects(self, tmp_path, clip, value):
+        folder = write_open_clip(tmp_path / "ld", clip)
+        (folder / "open_clip_config.json").write_text('{"model_cfg": ' + value + "}")
+        with pytest.raises(ModelError, match=r"its open_clip_config\.json can't be read: ") as error:
+            read_checkpoint(f"local-dir:{folder}")
+        assert str(error.value).isprintable()
+
     def test_a_height_and_a_width_whose_patches_would_make_a_square(self, tmp_path):
         wide = {**TINY, "vision_cfg": {**TINY["vision_cfg"], "image_size": [32, 128]}}
         clip = make_clip(wide)
@@ -218,7 +259,7 @@ class TestLocalDir:
     def test_a_config_that_asks_for_more_than_its_weights(self, tmp_path, clip):
         """Refused before anything of that size is made."""
         huge = {**TINY, "vision_cfg": {**TINY["vision_cfg"], "layers": 10**9}}
-        with pytest.raises(ModelError, match="blocks 2 instead of 1000000000"):
+        with pytest.raises(ModelError, match="it asks for 1000000000 layers, of at most 1,024"):
             read_checkpoint(f"local-dir:{write_open_clip(tmp_path / 'a', clip, huge)}")
         wide = {**TINY, "text_cfg": {**TINY["text_cfg"], "mlp_ratio": 1e9}}
         with pytest.raises(ModelError, match=r"Other shapes: transformer\.resblocks\.0\.mlp\.c_fc\.weight"):
@@ -340,7 +381,7 @@ class TestHuggingFaceFolder:
             ),
             (
                 {"text_config": {**CONFIG["text_config"], "hidden_act": "quick_gelu"}},
-                "activation is gelu and quick",
+                "activation is 'gelu' and 'quick",
             ),
             (
                 {"text_config": {**CONFIG["text_config"], "vocab_size": 21128}},
@@ -354,6 +395,16 @@ class TestHuggingFaceFolder:
         folder = write_hugging_face(tmp_path / "hf", hugging_face_state(clip), **changed)
         with pytest.raises(ModelError, match=re.escape(reason)):
             read_checkpoint(str(folder))
+
+    @pytest.mark.parametrize("value", ["\x1b[2J", "a" * 5000, "a\nb", [["a"] * 5000]], ids=lambda v: str(v)[:5])
+    @pytest.mark.parametrize("place", ["model_type", "hidden_act", "num_channels", "vocab_size"])
+    def test_values_are_told_in_a_line_that_can_be_printed(self, tmp_path, clip, place, value):
+        changed = {f"{tower}_config": {**CONFIG[f"{tower}_config"], place: value} for tower in ("vision", "text")}
+        folder = write_hugging_face(tmp_path / "hf", hugging_face_state(clip), **changed, **{place: value})
+        with pytest.raises(ModelError) as error:
+            read_checkpoint(str(folder))
+        assert str(error.value).isprintable()
+        assert len(str(error.value)) < 600
 
     def test_another_tokenizer_is_refused(self, tmp_path, clip):
         folder = write_hugging_face(tmp_path / "hf", hugging_face_state(clip))

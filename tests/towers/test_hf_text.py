@@ -1,15 +1,18 @@
 """CLIPs whose text towers are Hugging Face's models, against open_clip's wrapper of transformers' own."""
 
 import json
+import resource
+from concurrent.futures import ThreadPoolExecutor
 
 import open_clip
 import pytest
 import torch
+from torch import nn
 
 import gem_fast
 from gem_fast import ModelError
 from gem_fast.towers.bert import BertText
-from gem_fast.towers.hf_text import hf_text
+from gem_fast.towers.hf_text import _weights_without_memory, hf_text
 from gem_fast.towers.model_tokenizer import tokenizer_of
 from gem_fast.towers.text import embed_tokens
 from tests.towers.families import scatter, word_tokenizer, write_folder
@@ -136,6 +139,8 @@ def test_known_ones_need_no_configuration(monkeypatch, tmp_path):
         ({"num_attention_heads": 5}, "sizes or an activation"),
         ({"pad_token_id": -4}, "sizes or an activation"),
         ({"layer_norm_eps": "x"}, "sizes or an activation"),
+        ({"pad_token_id": 39}, "sizes or an activation"),
+        ({"is_decoder": True}, "its text tower is a decoder"),
         ({"auto_map": {"AutoModel": "evil.Evil"}, "vocab_size": 63}, "Other shapes"),
     ],
 )
@@ -163,3 +168,57 @@ def test_what_a_configuration_implies(tmp_path):
     text = {"hf_model_name": "words", "hf_proj_type": "mlp", "hf_pooler_type": "mean_pooler"}
     made = hf_text("a model", {"embed_dim": 17, "text_cfg": text}, (tmp_path,)).config
     assert (made.skipped_positions, made.context, made.projection) == (5, 15, (24, 17))
+
+
+class TestConfigurationsForTransformers:
+    """Folders of mT5 and NLLB whose config.json asks for more than their weights are."""
+
+    @pytest.fixture(params=["mt5", "m2m_100"])
+    def made(self, made):
+        return made
+
+    def change(self, folder, **settings):
+        path = folder / "words" / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+    @pytest.mark.parametrize("sizes", [{"vocab_size": 1 << 24}, {"d_ff": 1 << 24, "encoder_ffn_dim": 1 << 24}], ids=str)
+    def test_what_does_not_fit_is_not_made(self, made, sizes):
+        """Gigabytes of weights."""
+        folder, _, _ = made
+        self.change(folder, **sizes)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with pytest.raises(ModelError, match="Other shapes"):
+            gem_fast.load(str(folder))
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
+
+    def test_nor_the_decoder(self, made):
+        folder, _, _ = made
+        self.change(folder, decoder_ffn_dim=1 << 24, num_decoder_layers=9)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        gem_fast.load(str(folder))
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
+
+    @pytest.mark.parametrize(
+        "settings",
+        [{"num_layers": 10**9, "encoder_layers": 10**9}, {"max_position_embeddings": 10**9}, {"d_model": 10**6}],
+        ids=str,
+    )
+    def test_sizes_without_end(self, made, settings):
+        folder, _, _ = made
+        self.change(folder, **settings)
+        with pytest.raises(ModelError, match=r"config\.json of its text tower has \w+=10+, of at most"):
+            gem_fast.load(str(folder))
+
+    @pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+    def test_attention_of_others_is_not_fetched(self, made, key):
+        folder, _, _ = made
+        self.change(folder, **{key: "someone/kernel"})
+        with pytest.raises(ModelError, match=f"{key}='someone/kernel', not 'eager' or 'sdpa'"):
+            gem_fast.load(str(folder))
+
+
+def test_only_the_maker_s_own_thread_makes_weights_without_memory():
+    with _weights_without_memory(), ThreadPoolExecutor(1) as pool:
+        assert nn.Linear(2, 2).weight.is_meta
+        assert not pool.submit(nn.Linear, 2, 2).result().weight.is_meta
+    assert not nn.Linear(2, 2).weight.is_meta

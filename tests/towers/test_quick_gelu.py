@@ -75,7 +75,7 @@ def test_a_config_beside_the_file(tmp_path, act, name, right):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip", "vision_config": {"hidden_act": act}}))
     messages = told(name, Weights(tmp_path / "model.safetensors", {}))
     assert len(messages) == (right is not None)
-    assert all(message.endswith(f"name the model {right}") and f"says {act}" in message for message in messages)
+    assert all(message.endswith(f"name the model {right}") and f"says {act!r}" in message for message in messages)
 
 
 @pytest.mark.parametrize("config", ["{", "[]", '{"model_type": "bert"}', '{"model_type": "clip", "vision_config": 3}'])

@@ -253,6 +253,8 @@ class TestRefusals:
         text = {"hf_tokenizer_name": "x", "tokenizer_kwargs": {"clean": "shout"}, "vocab_size": 64}
         with pytest.raises(ModelError, match="clean='shout'"):
             tokenizer_of("ViT-X", {"text_cfg": text}, words)
+        with pytest.raises(ModelError, match="tokenizer_mode='clips', which is not known here"):
+            tokenizer_of("ViT-X", {"text_cfg": text | {"tokenizer_mode": "clips"}}, words)
         text["tokenizer_kwargs"] = {"trust_remote_code": True}
         with pytest.raises(ModelError, match="settings trust_remote_code"):
             tokenizer_of("ViT-X", {"text_cfg": text}, words)

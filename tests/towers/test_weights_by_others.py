@@ -315,6 +315,13 @@ class TestWhatIsToldOfOtherWeights:
         with pytest.raises(ModelError, match=rf"does not fit the model local-dir:.*\. {reason}"):
             read_checkpoint(f"local-dir:{folder}", weights=path)
 
+    def test_names_that_would_steer_a_terminal_are_escaped(self, tmp_path, folder, clip):
+        state = clip.state_dict() | {"\x1b[2J\n\x07" + "x" * 5000: torch.zeros(1)}
+        path = save_state(state, tmp_path / "w.safetensors")
+        with pytest.raises(ModelError, match=r"Unknown keys: \\x1b\[2J\\n\\x07x") as error:
+            read_checkpoint(f"local-dir:{folder}", weights=path)
+        assert len(str(error.value)) < 500
+
     def test_two_models_in_one_file(self, tmp_path, folder, clip):
         state = clip.state_dict()
         path = save_state({**prefixed("student.", state), **prefixed("teacher.", state)}, tmp_path / "w.pt")

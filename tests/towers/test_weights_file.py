@@ -196,6 +196,73 @@ class TestBombs:
         with pytest.raises(ModelError, match="more than 3,000,000 steps"):
             read_weights(tmp_path / "w.pt")
 
+    def test_names_of_classes_joined_of_one_long_text(self, tmp_path):
+        text = b"X" + struct.pack("<I", 1 << 20) + b"x" * (1 << 20)
+        for described in (text + b"q\x000(" + b"h\x00h\x00\x93" * 50 + b"l.", b"cx\n" + b"x" * (1 << 20) + b"\n."):
+            write_archive(tmp_path / "w.pt", b"\x80\x02" + described)
+            with pytest.raises(ModelError, match="the name of a class without end"):
+                read_weights(tmp_path / "w.pt")
+
+    def test_names_of_tensors_put_together_of_one_long_text(self, tmp_path):
+        """A module with a long name, and in it another one many times."""
+        module, count = b"c__torch__\nM\n)\x81", 50
+        inner = module + b"}(" + b"".join(b"K%cN" % n for n in range(count)) + b"ub"
+        long = b"X" + struct.pack("<I", 1 << 20) + b"x" * (1 << 20)
+        write_archive(tmp_path / "w.pt", b"\x80\x02" + module + b"}" + long + inner + b"sb.")
+        with pytest.raises(ModelError, match="hold each other without end"):
+            read_weights(tmp_path / "w.pt")
+
+    def test_many_tensors_of_one_long_description(self, tmp_path):
+        settings = b"(" + b"N" * 1000 + b"t"
+        for called in (b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch\nSize\n"):
+            write_archive(tmp_path / "w.pt", b"\x80\x02}K\x01" + called + settings + b"Rs.")
+            with pytest.raises(ModelError, match="a tensor of too many settings"):
+                read_weights(tmp_path / "w.pt")
+
+    def test_keys_of_storages_that_are_lists_of_lists(self, tmp_path):
+        """Thirty lists, each twice the one before: a billion letters, if it is printed."""
+        torch.save({}, tmp_path / "w.pt", _use_new_zipfile_serialization=False)
+        keys = b"\x80\x02]q\x00" + b"](h\x00h\x00eq\x00" * 30 + b"q\x01]h\x01a."
+        content = (tmp_path / "w.pt").read_bytes()
+        assert content.endswith(pickle.dumps([], 2))
+        (tmp_path / "w.pt").write_bytes(content.removesuffix(pickle.dumps([], 2)) + keys)
+        with pytest.raises(ModelError, match="the list of its storages does not fit"):
+            read_weights(tmp_path / "w.pt")
+
+    def test_tensors_over_one_another(self, tmp_path):
+        whole = torch.zeros(1000)
+        torch.save({str(n): whole for n in range(100)}, tmp_path / "w.pt")
+        with pytest.raises(ModelError, match="is damaged: its tensors lie over one another"):
+            read_weights(tmp_path / "w.pt")
+
+    def test_a_storage_out_of_line_is_copied_once(self, tmp_path):
+        whole = torch.arange(8.0)
+        parts = {"a": whole[:4], "b": whole[4:], "c": whole}
+        for name in ("w", "longer", "longest"):  # in one of which it begins at no multiple of 4
+            torch.save(parts | {"n" * len(name): 1}, tmp_path / "w.pt", _use_new_zipfile_serialization=False)
+            state = read_weights(tmp_path / "w.pt").state
+            assert torch.equal(torch.cat([state["a"], state["b"]]), whole)
+            assert len({tensor.untyped_storage().data_ptr() for tensor in state.values()}) == 1
+
+    def test_a_name_of_prefixes_alone(self, tmp_path):
+        save_file({"model." * 200_000 + "w": torch.zeros(1)}, tmp_path / "w.safetensors")
+        (name,) = read_weights(tmp_path / "w.safetensors").state
+        assert len(name) > 1_000_000
+
+    @pytest.mark.parametrize("shape", [[0, 2**62, 4], [2**63, 0], [0] * 9], ids=str)
+    def test_nothing_in_an_impossible_shape(self, tmp_path, shape):
+        entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
+        header = json.dumps({"a.weight": entry}).encode()
+        (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+        with pytest.raises(ModelError, match=r"is damaged: the tensor a\.weight is of an impossible shape"):
+            read_weights(tmp_path / "w.safetensors")
+
+    @pytest.mark.parametrize("shape", [(0, 2**47, 2**47), (2**47, 2**47, 0)], ids=str)
+    def test_nothing_in_an_impossible_shape_of_torch(self, tmp_path, shape):
+        write_archive(tmp_path / "w.pt", tensor_pickle(4, shape, (1, 1, 1)), bytes(16))
+        with pytest.raises(ModelError, match="is damaged: the tensor w is of an impossible shape"):
+            read_weights(tmp_path / "w.pt")
+
     def test_a_header_longer_than_the_file(self, tmp_path):
         (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", 90_000_000) + b'{"a":' + bytes(100))
         with pytest.raises(ModelError, match="is not a readable safetensors file"):
@@ -284,6 +351,7 @@ def mutated(content, chance):
 def tensor_pickle(size, shape=None, stride=1):
     """A state dict with one float tensor of a storage of `size` elements, as torch describes it."""
     shape = size if shape is None else shape
+    sides, strides = shape if isinstance(shape, tuple) else (shape,), stride if isinstance(stride, tuple) else (stride,)
     stream = io.BytesIO()
 
     class Pickler(pickle.Pickler):
@@ -292,7 +360,7 @@ def tensor_pickle(size, shape=None, stride=1):
 
     class Tensor:
         def __reduce__(self):
-            return torch._utils._rebuild_tensor_v2, (STORAGE, 0, (shape,), (stride,), False, {})
+            return torch._utils._rebuild_tensor_v2, (STORAGE, 0, sides, strides, False, {})
 
     Pickler(stream, protocol=2).dump({"w": Tensor()})
     return stream.getvalue()
