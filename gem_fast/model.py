@@ -83,9 +83,11 @@ class GemModel(Segmenter):
 
         Returns:
             L2-normalised patch features `[B, h, w, E]`; with `original`, `VisionFeatures` with the unchanged path's
-            patch and class features too.
+            patch and class features too. They are computed in `dtype`, under `torch.autocast` too.
         """
-        with torch.inference_mode():
+        # A compiled region can't be in inference mode.
+        unrecorded = torch.no_grad() if torch.compiler.is_compiling() else torch.inference_mode()
+        with unrecorded, torch.autocast(self.device.type, enabled=False):  # `dtype` says what is computed in
             if self.graphs is not None and not torch.compiler.is_compiling():
                 features = self.graphs(self.vision, pixels, original)
             else:

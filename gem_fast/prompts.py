@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -62,6 +62,12 @@ def parse_classes(prompts: Prompts) -> tuple[TextClass, ...]:
             f"label images tell {MOST_CLASSES:,} classes apart, got {len(classes):,}; split them into runs"
         )
     return classes
+
+
+def parse_background(background: Prompts) -> tuple[TextClass, ...]:
+    """`parse_classes`, of which there may be none."""
+    none = background is None or (isinstance(background, Sized) and not len(background))
+    return () if none else parse_classes(background)
 
 
 def _is_unicode(text: str) -> bool:
@@ -141,12 +147,20 @@ def prompts_for_each(prompts: Any, count: int) -> list[tuple[TextClass, ...]]:
 
 def parse_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     """A name of `TEMPLATES`, a template, or a list of both; each template has one `{}` for the class."""
+    if not isinstance(templates, Iterable):
+        raise ValueError(f"templates must be a text or a list, got {templates!r}")
     listed = [templates] if isinstance(templates, str) else templates
-    chosen = tuple(template for given in listed for template in TEMPLATES.get(given, (given,)))
+    chosen = tuple(
+        template
+        for given in listed
+        for template in (TEMPLATES.get(given, (given,)) if isinstance(given, str) else (given,))
+    )
     if not chosen:
         raise ValueError("templates must hold at least one template")
     for template in chosen:
         if not isinstance(template, str) or template.count("{}") != 1:
             names = ", ".join(TEMPLATES)
             raise ValueError(f"a template must hold one {{}} for the class, got {template!r}; named ones: {names}")
+        if not _is_unicode(template):
+            raise ValueError(f"a template must be a text, and {template!r} holds bytes that are no UTF-8")
     return chosen

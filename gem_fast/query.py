@@ -7,6 +7,7 @@ from typing import Any
 from PIL import Image
 
 from .decoding import Decoder
+from .numbers import number
 from .prompts import TextClass
 from .rendering import legend
 from .segmentation import Labelled, Segmentation
@@ -62,9 +63,16 @@ class Query:
         return Labelled(image, self.names, labels, *settings)
 
 
-def check_scores(threshold: float | None, logit_scale: float | None) -> None:
-    """Raise ValueError for a number that no image could be segmented with."""
-    if logit_scale is not None and not 0 < logit_scale < math.inf:
-        raise ValueError(f"logit_scale must be positive, got {logit_scale}")
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise ValueError(f"threshold must be in 0..1, got {threshold}")
+def score_settings(threshold: Any, logit_scale: Any, usual: tuple[float, float]) -> tuple[float, float]:
+    """Threshold and logit scale as plain numbers, the usual ones for None.
+
+    Raises:
+        ValueError: no image could be segmented with one of them.
+    """
+    threshold, logit_scale = (
+        own if given is None else given for given, own in zip((threshold, logit_scale), usual, strict=True)
+    )
+    return (
+        number("threshold", threshold, "in 0..1", lambda x: 0 <= x <= 1),
+        number("logit_scale", logit_scale, "positive", lambda x: 0 < x < math.inf),
+    )

@@ -50,8 +50,8 @@ class Segmentation:
 
     @property
     def scores(self) -> np.ndarray:
-        """Raw cosine scores at patch resolution, `[P, h, w]` float32."""
-        return self.decoder.scores(self.all_scores[: len(self.classes)])
+        """Raw cosine scores at patch resolution, `[P, h, w]` float32, in a new array at each access."""
+        return np.array(self.decoder.scores(self.all_scores[: len(self.classes)]))
 
     @property
     def heatmaps(self) -> np.ndarray:

@@ -1,5 +1,6 @@
 """From images and prompts of any kind to segmentations, by any engine. Needs no torch."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -12,9 +13,10 @@ from PIL import Image
 from .decoding import is_alone
 from .engine import Engine
 from .images import MAX_PIXELS, MAX_WINDOWED_PIXELS, ImageError, ImageLike, as_batch, load_image
+from .numbers import count, number
 from .preprocess import ResizePolicy
-from .prompts import Prompts, TextClass, parse_classes, parse_templates, prompts_for_each
-from .query import Query, check_scores
+from .prompts import Prompts, TextClass, parse_background, parse_classes, parse_templates, prompts_for_each
+from .query import Query, score_settings
 from .segmentation import Segmentation
 from .streaming import stream
 from .windows import Layout, WindowDecoder, Windows
@@ -51,7 +53,7 @@ class Segmenter(Engine):
         Raises:
             ValueError: an argument is wrong; the message says what would be right.
         """
-        rest = parse_classes(background) if background else ()
+        rest = parse_background(background)
         return self._query(parse_classes(prompts), rest, templates, threshold, logit_scale)
 
     def _query(
@@ -62,17 +64,12 @@ class Segmenter(Engine):
         threshold: float | None,
         logit_scale: float | None,
     ) -> Query:
-        check_scores(threshold, logit_scale)
+        own = self.defaults
+        usual = own.heatmap_threshold if is_alone(len(classes) + len(rest)) else own.threshold
+        settings = score_settings(threshold, logit_scale, (usual, own.logit_scale))
         template_set = parse_templates(templates)
-        usual = self.defaults.heatmap_threshold if is_alone(len(classes) + len(rest)) else self.defaults.threshold
-        return Query(
-            classes,
-            rest,
-            self.word_embeddings((*classes, *rest), template_set),
-            template_set,
-            usual if threshold is None else threshold,
-            self.defaults.logit_scale if logit_scale is None else logit_scale,
-        )
+        words = self.word_embeddings((*classes, *rest), template_set)
+        return Query(classes, rest, words, template_set, *settings)
 
     def word_embeddings(self, classes: Sequence[TextClass], templates: tuple[str, ...]) -> Any:
         """What `scores` takes for the words of the classes, `[T, E]`, a class's synonyms next to each other.
@@ -84,12 +81,13 @@ class Segmenter(Engine):
             words = words - self.text.encode([""], templates)
         return words
 
-    def check_input(self, size: int | None, resize: ResizePolicy | None, windows: Windows | None = None) -> None:
-        """Raise ValueError for a size or a policy that no image could be resized by."""
-        if size is not None and size < 1:
-            raise ValueError(f"size must be a positive number of pixels, got {size}")
+    def check_input(self, size: int | None, resize: ResizePolicy | None, windows: Windows | None = None) -> int | None:
+        """The size as a plain number; ValueError for one or a policy that no image could be resized by."""
+        if size is not None:
+            size = number("size", size, "a positive number of pixels", lambda x: 1 <= x < math.inf)
         with suppress(ImageError):  # which would be that image's own
             self.place((self.defaults.size, self.defaults.size), size, resize, windows)
+        return size
 
     @overload
     def segment(self, images: ImageLike, prompts: Prompts, **settings: Any) -> Segmentation: ...
@@ -143,11 +141,9 @@ class Segmenter(Engine):
             ImageError: an image can't be read. ValueError: an argument is wrong. The message says what would be right.
         """
         windows = self.windows(window, stride)
-        self.check_input(size, resize, windows)
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
+        size, batch_size = self.check_input(size, resize, windows), count("batch_size", batch_size)
         batch, single = as_batch(images)
-        rest = parse_classes(background) if background else ()
+        rest = parse_background(background)
         asked = prompts_for_each(prompts, len(batch))
         queries = {each: self._query(each, rest, templates, threshold, logit_scale) for each in set(asked)}
         ready = [self._load(image, size, resize, windows) for image in batch]
@@ -182,9 +178,7 @@ class Segmenter(Engine):
             ValueError: an argument is wrong, before the first image is read.
         """
         windows = self.windows(window, stride)
-        self.check_input(size, resize, windows)
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
+        size, batch_size = self.check_input(size, resize, windows), count("batch_size", batch_size)
         asked = self.query(prompts, **query)
         return stream(
             images,
@@ -227,7 +221,7 @@ class Segmenter(Engine):
                 for query in dict.fromkeys(queries[i] for i in chunk):
                     members = [k for k, i in enumerate(chunk) if queries[i] is query]
                     scores = self.scores(patches, members, query.words, query.groups)
-                    for k, own in zip(members, scores, strict=True):
-                        each = ready[chunk[k]]
+                    for place, k in enumerate(members):
+                        each, own = ready[chunk[k]], scores[[place]][0]  # a copy, which keeps no other image's alive
                         results[chunk[k]] = query.result(each.picture, own, self.decoder, each.source)
         return [results[i] for i in range(len(ready))]

@@ -5,6 +5,7 @@ rule; read at the size that is asked for, so that nothing is upsampled twice. Wi
 product of one matrix for the rows and one for the columns, and it is computed tile by tile.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ import numpy as np
 from .decoding import label_type
 from .errors import warn_caller
 from .images import MAX_WINDOWED_PIXELS, ImageError
+from .numbers import number
 from .preprocess import MAX_TOKENS, ResizePolicy, unbounded_size
 
 # Elements of one tile's scores: they fit in a core's cache.
@@ -49,9 +51,10 @@ def parse_windows(window: int | None, stride: int | None, patch: int) -> Windows
         if stride is not None:
             raise ValueError("stride is that of windows: give window, too")
         return None
-    asked = window, window // 2 if stride is None else stride
-    if not 0 < asked[1] <= window:
-        raise ValueError(f"stride must be 1 to window, pixels from one to the next, got {asked[1]} for {window}")
+    window = number("window", window, "a positive number of pixels", lambda x: 1 <= x < math.inf)
+    step = max(1, window // 2) if stride is None else stride
+    right = f"1 to window, {window}: pixels from one to the next"
+    asked = window, number("stride", step, right, lambda x: 1 <= x <= window)
     side, step = (max(1, round(each / patch)) * patch for each in asked)
     if side**2 > MAX_TOKENS * patch**2:
         raise ValueError(f"a window of {window} has {(side // patch) ** 2:,} tokens of at most {MAX_TOKENS:,}")

@@ -13,5 +13,7 @@ def wants_gradient(*tensors: Tensor | None) -> bool:
     given = [each for each in tensors if each is not None]
     if recorded and any(each.requires_grad for each in given):
         return True
-    traced = torch.compiler.is_compiling()
-    return forward and not traced and any(forward_ad.unpack_dual(each).tangent is not None for each in given)
+    if not forward or torch.compiler.is_compiling():
+        return False
+    # Weights in oneDNN's layout carry none, and can't be asked.
+    return any(not each.is_mkldnn and forward_ad.unpack_dual(each).tangent is not None for each in given)

@@ -85,6 +85,18 @@ def test_unusable_templates_name_the_named_ones(templates):
         parse_templates(templates)
 
 
+@pytest.mark.parametrize("templates", [[["a {}"]], [None], [b"a {}"]], ids=str)
+def test_a_template_that_is_no_text_is_named(templates):
+    with pytest.raises(ValueError, match=r"a template must hold one \{\}"):
+        parse_templates(templates)
+
+
+@pytest.mark.parametrize(("templates", "reason"), [(["\ud800{}"], "no UTF-8"), (None, "a text or a list")], ids=str)
+def test_templates_that_are_no_text(templates, reason):
+    with pytest.raises(ValueError, match=reason):
+        parse_templates(templates)
+
+
 def test_no_template():
     with pytest.raises(ValueError, match="at least one template"):
         parse_templates([])

@@ -108,12 +108,60 @@ class TestSegment:
             ({"threshold": float("nan")}, "threshold must be in 0..1"),
             ({"resize": "crop"}, "shorter, squash, exact"),
             ({"templates": "photos"}, "named ones: photo, imagenet"),
+            ({"background": 1}, "prompts must be"),
+            ({"background": iter(())}, "at least one class"),
         ],
         ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
     )
     def test_wrong_arguments_say_what_is_right(self, small_model, picture, arguments, reason):
         with pytest.raises(ValueError, match=reason):
             small_model.segment(picture(), **{"prompts": "cat", "size": 64, **arguments})
+
+    @pytest.mark.parametrize(
+        ("name", "right"),
+        [
+            ("size", "a positive number of pixels"),
+            ("batch_size", "1 or more, a whole number"),
+            ("window", "a positive number of pixels"),
+            ("stride", "1 to window, 64"),
+            ("threshold", r"in 0\.\.1"),
+            ("logit_scale", "positive"),
+        ],
+    )
+    @pytest.mark.parametrize("value", [0.5, -1, float("nan"), float("inf"), "64", [64], np.array([64]), 64j], ids=repr)
+    def test_what_is_no_number_is_named_at_once(self, small_model, picture, name, right, value):
+        if (name, value) in (("threshold", 0.5), ("logit_scale", 0.5)):
+            pytest.skip("a number as any")
+        settings = {"size": 64, **({"window": 64} if name == "stride" else {}), name: value}
+        for call in (small_model.segment, small_model.stream):
+            with pytest.raises(ValueError, match=f"^{name} must be {right}.*, got "):
+                call([picture()], ["cat", "dog"], **settings)
+
+    @pytest.mark.parametrize("number", [np.float32, np.array, torch.tensor], ids=["numpy", "array", "tensor"])
+    def test_numbers_of_any_library(self, small_model, picture, number):
+        plain = {"size": 96, "threshold": 0.5, "logit_scale": 20.0, "window": 64, "stride": 32}
+        one, other = (
+            small_model.segment(picture(), ["cat", "dog"], **{name: make(each) for name, each in plain.items()})
+            for make in (float, number)
+        )
+        assert np.array_equal(one.labels, other.labels)
+        assert type(other.threshold) is float
+
+    def test_backgrounds_come_as_prompts_do(self, small_model, picture):
+        listed = small_model.segment(picture(), "cat", size=64, background=["wall", "sky"])
+        same(listed, small_model.segment(picture(), "cat", size=64, background=np.array(["wall", "sky"])))
+        alone = small_model.segment(picture(), "cat", size=64)
+        for none in ((), None, "", {}, np.array([])):
+            same(alone, small_model.segment(picture(), "cat", size=64, background=none))
+
+    def test_scores_are_the_callers_to_change(self, small_model, picture):
+        kept, changed = (small_model.segment(picture(), ["cat", "dog"], size=64) for _ in range(2))
+        changed.scores[:] = 0
+        assert np.array_equal(changed.labels, kept.labels)
+
+    def test_a_result_of_a_batch_keeps_no_others_scores(self, small_model, picture):
+        results = small_model.segment([picture(48, 64, seed) for seed in range(3)], ["cat", "dog"], size=64)
+        assert all(each.all_scores.untyped_storage().nbytes() == each.all_scores.nbytes for each in results)
 
     def test_unusable_images(self, small_model, picture, tmp_path):
         for images, reason in (

@@ -62,13 +62,13 @@ class Block(nn.Module):
         """Packed projections of normalised tokens: [B, N, C] -> [B, N, 3, H, D]; those not wanted stay unset."""
         B, N, C = y.shape
         if set(wanted) == set("qkv"):
-            return self.qkv(y).view(B, N, 3, self.heads, -1)
+            return self.qkv(y).view(B, N, 3, self.heads, C // self.heads)
         packed = y.new_empty(B, N, 3, C)
         for letter in wanted:  # by parts of a plain weight, which this layer has from here on
             index = "qkv".index(letter)
             rows = slice(index * C, (index + 1) * C)
             packed[:, :, index] = linear(y, self.qkv.weight[rows], self.qkv.bias[rows])
-        return packed.view(B, N, 3, self.heads, -1)
+        return packed.view(B, N, 3, self.heads, C // self.heads)
 
     def original(self, x: Tensor, qkv: Tensor, backend: str | None = None) -> Sum:
         """The unchanged block of tokens [B, N, C], given its projections, rotated where it rotates them."""

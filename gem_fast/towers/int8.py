@@ -87,11 +87,11 @@ class Int8Block(Block):
     def project(self, y: Tensor, wanted: str = "qkv") -> Tensor:
         B, N, C = y.shape
         if set(wanted) == set("qkv") or C % PANEL:
-            return self.qkv(y, None, self.attends_in, self.backend).view(B, N, 3, self.heads, -1)
+            return self.qkv(y, None, self.attends_in, self.backend).view(B, N, 3, self.heads, C // self.heads)
         packed = y.new_empty(B, N, 3, C, dtype=self.attends_in)
         for index in ("qkv".index(letter) for letter in wanted):
             packed[:, :, index] = self.qkv(y, (index * C, (index + 1) * C), self.attends_in, self.backend)
-        return packed.view(B, N, 3, self.heads, -1)
+        return packed.view(B, N, 3, self.heads, C // self.heads)
 
     def merge(self, attended: Tensor) -> Tensor:
         if isinstance(self.attention_norm, nn.LayerNorm):

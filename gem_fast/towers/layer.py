@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from multiprocessing.context import get_spawning_popen
 from typing import Any, TypeVar
 
 import torch
@@ -95,8 +96,15 @@ class Linear(nn.Linear):
     def __getstate__(self) -> dict[str, Any]:
         plain = {"weight": self._parameters["weight"], "panels": None}
         if self.is_packed:
-            plain["weight"] = nn.Parameter(self.held.to_dense(), requires_grad=False)
+            plain["weight"] = _kept_for_child(nn.Parameter(self.held.to_dense(), requires_grad=False))
         return self.__dict__ | {"_parameters": self._parameters | plain}
+
+
+def _kept_for_child(weight: nn.Parameter) -> nn.Parameter:
+    """The weight, kept for as long as the process that is being started, if any: it opens the memory only later."""
+    if child := get_spawning_popen():
+        vars(child).setdefault("gem_fast_weights", []).append(weight)
+    return weight
 
 
 def in_turn(first: Linear, second: Linear, x: Tensor, backend: str | None = None) -> Tensor:

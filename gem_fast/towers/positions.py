@@ -72,7 +72,8 @@ class KeptPositions:
             if entry is not None and entry.holds_for(trained):
                 self._entries.move_to_end(new)
                 return _in_use(entry.table)
-        with torch.inference_mode(False), torch.no_grad():  # a tensor that any mode can take
+        # A tensor that any mode can take; and of whatever device, it is kept for calls without autocast too.
+        with torch.inference_mode(False), torch.no_grad(), torch._C._DisableAutocast():
             table = resampled(trained, first, old, new, kind)
         if type(table) is not Tensor or not _settled(table):
             return table

@@ -44,7 +44,8 @@ class TextEncoder(WordEncoder[Tensor]):
         stored = self.disk.read(templates) if self.disk else {}
         missing = [word for word in words if word not in stored]
         if missing:
-            stored |= dict(zip(missing, self.averaged(missing, templates).cpu(), strict=True))
+            with torch._C._DisableAutocast():  # they are kept for calls without it too
+                stored |= dict(zip(missing, self.averaged(missing, templates).cpu(), strict=True))
             if self.disk:
                 self.disk.write(templates, stored)
         return [stored[word] for word in words]

@@ -9,7 +9,7 @@ import ctypes
 import torch
 from gem_fast.kernels.cpu_library import PATHS, call, choose_path, pointer, why_missing
 from gem_fast.kernels.gradients import wants_gradient
-from gem_fast.kernels.operators import register
+from gem_fast.kernels.operators import is_transformed, register
 from torch import Tensor
 
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)  # as the library numbers them
@@ -33,8 +33,9 @@ def why_not(x: Tensor, factor: Tensor | None = None) -> str | None:
 
 
 def pays(*_: Tensor) -> bool:
-    """Whether it is the one to take where no backend is asked for: a compiler fuses torch's own with what is around."""
-    return not torch.compiler.is_compiling()
+    """Whether it is the one to take where no backend is asked for: a compiler fuses torch's own with what is around,
+    and a transform takes nothing in place."""
+    return not (torch.compiler.is_compiling() or is_transformed())
 
 
 def quick_gelu_cpu(x: Tensor, *, path: str | None = None) -> Tensor:

@@ -61,7 +61,7 @@ def pair_attention(
         raise ValueError(f"scale must be a number or have the shape [B] = [{qkv.shape[0]}] and lie on {qkv.device}")
     factors = None
     if sigma is not None:
-        patches = qkv.shape[1] - class_token
+        patches = qkv.shape[1] - int(class_token)  # a trace has tensors for sizes, less which no bool can be
         if not sigma >= 1e-18:  # of which float32 holds the square
             raise ValueError(f"sigma and its square must be positive, got {sigma}")
         if grid is None or min(grid) < 0 or grid[0] * grid[1] != patches:

@@ -6,6 +6,7 @@ import ctypes
 import torch
 from gem_fast.kernels.cpu_library import PATHS, call, choose_path, int64s, pointer, why_missing
 from gem_fast.kernels.gradients import wants_gradient
+from gem_fast.kernels.operators import register
 from torch import Tensor
 
 _USABLE = PATHS[1:]  # scores are decoded in float32
@@ -40,14 +41,26 @@ def cpu_decode_labels(
     Where any of the scores around a pixel is not finite, its confidence is NaN and its label 0. `path` is one of
     `avx512` and `avx2`; None is the fastest here.
     """
-    path = path_for(path)
+    found: tuple[Tensor, Tensor] = _LABELS(scores, *size, float(logit_scale), float(threshold), path_for(path))
+    return found
+
+
+def cpu_decode_heatmaps(scores: Tensor, size: tuple[int, int], *, path: str | None = None) -> Tensor:
+    """`decode_heatmaps` of float32 scores [P, h, w], where `why_not` is None; `path` as above."""
+    found: Tensor = _HEATMAPS(scores, *size, path_for(path))
+    return found
+
+
+def _labels(
+    scores: Tensor, height: int, width: int, logit_scale: float, threshold: float, path: str
+) -> tuple[Tensor, Tensor]:
     scores = _rows(scores.to(torch.float32))
-    labels = scores.new_empty(size, dtype=torch.int32)
-    confidence, peaks = scores.new_empty(size), scores.new_empty(scores.shape[1:])
+    labels, confidence = _room_for_labels(scores, height, width)
     if labels.numel():
+        peaks = scores.new_empty(scores.shape[1:])
         call(
             "gem_fast_decode_labels",
-            *_problem(scores, size),
+            *_problem(scores, (height, width)),
             ctypes.c_double(logit_scale),
             ctypes.c_double(threshold),
             pointer(peaks),
@@ -59,17 +72,26 @@ def cpu_decode_labels(
     return labels, confidence
 
 
-def cpu_decode_heatmaps(scores: Tensor, size: tuple[int, int], *, path: str | None = None) -> Tensor:
-    """`decode_heatmaps` of float32 scores [P, h, w], where `why_not` is None; `path` as above."""
-    path = path_for(path)
+def _heatmaps(scores: Tensor, height: int, width: int, path: str) -> Tensor:
     scores = _rows(scores)
-    maps = scores.new_empty(len(scores), *size)
+    maps = _room_for_heatmaps(scores, height, width)
     if maps.numel():
         threads = torch.get_num_threads()
         extremes = scores.new_empty(len(scores), threads, 2)
-        arguments = (*_problem(scores, size), pointer(extremes), pointer(maps), PATHS.index(path), threads)
-        call("gem_fast_decode_heatmaps", *arguments)
+        problem = _problem(scores, (height, width))
+        call("gem_fast_decode_heatmaps", *problem, pointer(extremes), pointer(maps), PATHS.index(path), threads)
     return maps
+
+
+def _room_for_labels(scores: Tensor, height: int, width: int, *_: object) -> tuple[Tensor, Tensor]:
+    """Room for labels and confidences."""
+    size = height, width
+    return scores.new_empty(size, dtype=torch.int32), scores.new_empty(size, dtype=torch.float32)
+
+
+def _room_for_heatmaps(scores: Tensor, height: int, width: int, *_: object) -> Tensor:
+    """Room for heat maps."""
+    return scores.new_empty(scores.shape[0], height, width)
 
 
 def _rows(scores: Tensor) -> Tensor:
@@ -79,3 +101,14 @@ def _rows(scores: Tensor) -> Tensor:
 
 def _problem(scores: Tensor, size: tuple[int, int]) -> tuple[ctypes.c_void_p, ctypes.Array, ctypes.Array]:
     return pointer(scores), int64s(scores.stride()[:2]), int64s((*scores.shape, *size))
+
+
+_LABELS = register(
+    "decode_labels_cpu(Tensor scores, SymInt height, SymInt width, float logit_scale, float threshold, str path)"
+    " -> (Tensor, Tensor)",
+    _labels,
+    _room_for_labels,
+)
+_HEATMAPS = register(
+    "decode_heatmaps_cpu(Tensor scores, SymInt height, SymInt width, str path) -> Tensor", _heatmaps, _room_for_heatmaps
+)

@@ -3,6 +3,7 @@
 import torch
 from gem_fast.kernels.backends import Backend, operation
 from gem_fast.kernels.first_use import random_tensors
+from gem_fast.kernels.gradients import wants_gradient
 from torch import Tensor
 
 from . import cpu, triton_limits
@@ -37,10 +38,11 @@ def stretched_whole(scores: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def stretched(maps: Tensor) -> Tensor:
-    """Each of the maps [P, H, W] min-max normalised, in place."""
+    """Each of the maps [P, H, W] min-max normalised, in place where no gradient is wanted."""
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     contrast = high - low
-    return maps.sub_(low).div_(contrast.masked_fill(contrast == 0, 1.0))
+    above = maps - low if wants_gradient(maps) else maps.sub_(low)
+    return above.div_(contrast.masked_fill(contrast == 0, 1.0))
 
 
 OPERATION = operation(

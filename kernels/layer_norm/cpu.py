@@ -5,7 +5,7 @@ import ctypes
 import torch
 from gem_fast.kernels.cpu_library import PATHS, call, choose_path, int64s, pointer, why_missing
 from gem_fast.kernels.gradients import wants_gradient
-from gem_fast.kernels.operators import register
+from gem_fast.kernels.operators import is_transformed, register
 from torch import Tensor
 
 from .buffers import by_name, contiguous, inputs, outputs
@@ -44,7 +44,7 @@ def why_not(
 
 def pays(x: Tensor, *_: object) -> bool:
     """Whether it is the one to take where no backend is asked for: by one image, whose bits depend on no other."""
-    return not torch.compiler.is_compiling() and x.shape[1] * x.shape[2] >= _LEAST
+    return not (torch.compiler.is_compiling() or is_transformed()) and x.shape[1] * x.shape[2] >= _LEAST
 
 
 def cpu(

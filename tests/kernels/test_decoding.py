@@ -127,6 +127,17 @@ def test_heatmap_without_contrast_is_zero(way):
     assert HEATMAPS[way](torch.full((2, 3, 3), 0.25), (6, 6)).abs().max() == 0
 
 
+def test_a_gradient_flows():
+    """Of maps and of confidences, by differences."""
+    scores = random_scores(3, 4, 5).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda scores: decode_heatmaps(scores, (7, 9)), scores)
+    assert torch.autograd.gradcheck(lambda scores: decode_labels(scores, (7, 9))[1], scores)
+    narrow = scores.detach().float().requires_grad_()  # which the native kernels would take
+    for each in (narrow, scores):
+        decode_heatmaps(each, (7, 9)).square().sum().backward()
+    torch.testing.assert_close(narrow.grad.double(), scores.grad, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("shape", [(3, 4), (1, 2, 4, 4), (2, 0, 4), (2, 4, 0)])
 def test_wrong_shape_of_heatmaps_is_named(shape):
     with pytest.raises(ValueError, match=r"scores must have the shape \[P, h, w\]"):

@@ -10,6 +10,7 @@ from gem_fast.kernels import linear, prepacked
 from gem_fast.kernels.linear import activate
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.autograd import forward_ad
 
 ACTIVATIONS = {
     None: lambda x: x,
@@ -205,3 +206,11 @@ def test_leading_dimensions_stay():
 def test_an_unknown_activation_is_named(rows):
     with pytest.raises(ValueError, match=r"activation must be .* got 'relu'"):
         linear(*operands(rows, 160, 640, torch.float32), "relu")
+
+
+def test_a_level_of_forward_differentiation_takes_weights_in_onednns_layout():
+    x, weight = torch.randn(2, 5, 24), torch.randn(40, 24)
+    with forward_ad.dual_level():
+        torch.testing.assert_close(linear(x, prepacked(weight)), x @ weight.T)
+        y, tangent = forward_ad.unpack_dual(linear(forward_ad.make_dual(x, 2 * x), prepacked(weight)))
+    torch.testing.assert_close(tangent, 2 * y)

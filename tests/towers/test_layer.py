@@ -86,6 +86,18 @@ def test_copies_are_plain_and_leave_it_packed(plain, packed, x, copied):
     assert torch.equal(other(x), plain(x))
 
 
+@pytest.mark.parametrize("start", ["spawn", "forkserver"])
+def test_a_process_that_is_started_with_it_has_it(plain, packed, start, tmp_path):
+    torch.multiprocessing.start_processes(save_state, (packed, tmp_path / "state"), start_method=start)
+    found = torch.load(tmp_path / "state", weights_only=True)
+    assert all(torch.equal(value, found[name]) for name, value in plain.state_dict().items())
+    assert held(packed) == [True, True]
+
+
+def save_state(_, tower, path):
+    torch.save(tower.state_dict(), path)
+
+
 def saved(tower):
     content = io.BytesIO()
     torch.save(tower, content)

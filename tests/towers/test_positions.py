@@ -85,6 +85,13 @@ class TestWhatIsKept:
         assert model.positions(5, 6).dtype == model.position_embedding.dtype
         assert torch.equal(model.positions(5, 6), fresh)
 
+    def test_autocast_leaves_no_trace(self):
+        model = tower((3, 4))
+        expected = copy.deepcopy(model).positions(5, 6)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(model.positions(5, 6), expected)
+        assert torch.equal(model.positions(5, 6), expected)
+
     def test_the_last_few_grids_are_kept(self, made):
         model = tower((3, 4))
         for side in (

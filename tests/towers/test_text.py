@@ -101,6 +101,15 @@ def test_each_text_is_encoded_once(encoder):
     assert [len(texts) for texts in encoder.calls] == [2, 1, 2]
 
 
+def test_autocast_leaves_no_trace_in_memory_or_on_disk(tower, tmp_path):
+    expected = TextEncoder(tower, letters).encode(["cat", "dog"], PHOTO)
+    cached = TextEncoder(tower, letters, cache=tmp_path)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(cached.encode(["cat", "dog"], PHOTO), expected)
+    for each in (cached, TextEncoder(tower, letters, cache=tmp_path)):
+        assert torch.equal(each.encode(["cat", "dog"], PHOTO), expected)
+
+
 def test_texts_go_in_chunks(encoder, monkeypatch):
     words = [f"w{'x' * (i % 3)}{i}" for i in range(7)]
     whole = TextEncoder(encoder.tower, letters).encode(words, ("a {}", "{} b", "c {}"))
