@@ -31,7 +31,7 @@ class Files:
                 and all(record.files.get(kind.name, "").endswith(kind.ending) for kind in kinds)
                 and self._is_whole(record)
             ):
-                key = identity(record.image)
+                key = int(record.key, 16) if record.key else identity(record.image)  # earlier versions wrote none
                 self._kept[key] = offset
                 self.finished[key] = fingerprint(record.files["labels"].removesuffix(LABELS.ending).casefold())
 
@@ -42,7 +42,7 @@ class Files:
         """The images to do, with their positions in the inputs."""
         for source in listing:
             if source.key in self.finished:
-                self._journal.place(source.position, self._kept.pop(source.key))
+                self._journal.place(source.position, self._kept[source.key])
                 progress.kept += 1
             else:
                 yield source.position, source
@@ -56,4 +56,4 @@ class Files:
 
     def close(self) -> None:
         """Leave a whole summary."""
-        self._journal.close(sorted(self._kept.values()))
+        self._journal.close(self._kept.values())  # a run that stops has not listed all of them

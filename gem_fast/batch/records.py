@@ -7,13 +7,17 @@ import threading
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
+from itertools import chain
 from pathlib import Path
+
+import numpy as np
 
 from ..writing import told_of, write_whole
 
 SUMMARY = "summary.jsonl"
 ERRORS = "errors.jsonl"
 PARTIAL = ".partial"  # folder for files that are being written
+_KEY = re.compile("[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Record:
     width: int | None = None
     areas: dict[str, float] = field(default_factory=dict)  # share of the pixels of each class that appears
     files: dict[str, str] = field(default_factory=dict)  # by kind, relative to the output folder
+    key: str | None = None  # of the real path: tells the image from others wherever a resumed run is started
 
     def line(self) -> bytes:
         return (json.dumps(vars(self), ensure_ascii=False) + "\n").encode(errors="backslashreplace")
@@ -45,6 +50,8 @@ def parse_record(line: bytes | str) -> Record | None:
     if not all(isinstance(text, str) for text in texts) or not all(isinstance(each, dict) for each in maps):
         return None
     if not all(isinstance(name, str) for name in maps[1].values()):
+        return None
+    if (key := values.get("key")) is not None and not (isinstance(key, str) and _KEY.fullmatch(key)):
         return None
     return Record(**values)
 
@@ -111,8 +118,14 @@ class Journal:
             os.fsync(self._file.fileno())
 
     def close(self, others: Iterable[int] = ()) -> None:
-        """Put the lines in the order of the inputs, others behind, and those of failures in `errors.jsonl` too."""
+        """Put the lines in the order of the inputs, others behind, and those of failures in `errors.jsonl` too.
+
+        Others may have been placed, or be placed meanwhile: each is there once.
+        """
         partial = self.folder / PARTIAL
+        with self._lock:
+            placed = np.array(self._offsets)
+        others = np.setdiff1d(np.fromiter(others, np.int64), placed)  # sorted
         with self._file, open(self.path, "rb") as file:
 
             def line(offset: int) -> bytes:
@@ -120,7 +133,7 @@ class Journal:
                 return file.readline()
 
             offsets, failed = [], []
-            for offset in (*self._offsets, *others):
+            for offset in map(int, chain(placed, others)):
                 text = line(offset) if offset >= 0 else b""
                 if text.endswith(b"\n"):  # an interrupt leaves none, or one cut off
                     offsets.append(offset)

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,10 @@ from PIL import Image
 import gem_fast
 from gem_fast import GemModel, records, segment_files
 from gem_fast.batch import Progress
+from gem_fast.batch.files import Files
+from gem_fast.batch.options import BatchOptions
 from gem_fast.batch.records import ERRORS, PARTIAL, SUMMARY, Journal, Record
+from gem_fast.batch.sources import Listing
 
 SMALL = "ViT-S-32-alt"
 SETTINGS = {"size": 64, "batch_size": 2}
@@ -348,7 +352,12 @@ class TestResume:
         assert self.again(small_model, folder, out) == []
 
     @pytest.mark.parametrize(
-        "line", ["7", "[]", "null", "{}", '{"status": "ok"}', '{"image": "a", "status": "ok"}', "text", ""], ids=repr
+        "line",
+        [
+            *("7", "[]", "null", "{}", '{"status": "ok"}', '{"image": "a", "status": "ok"}', "text", ""),
+            *('{"image": "a", "status": "ok", "key": "x"}', '{"image": "a", "status": "ok", "key": 7}'),
+        ],
+        ids=repr,
     )
     def test_strange_lines_are_passed_over(self, small_model, folder, out, line):
         content = (out / SUMMARY).read_text()
@@ -446,6 +455,61 @@ class TestResume:
         for spelled in (folder.name, f"./{folder.name}/../{folder.name}", tmp_path / "link"):
             assert run(small_model, spelled, "cat", out, resume=True) == []
             assert len(lines(out)) == 3
+
+    def test_a_relative_path_from_another_folder_is_another_image(self, small_model, tmp_path, monkeypatch, picture):
+        for i, name in enumerate(("one", "two")):
+            (tmp_path / name / "photos").mkdir(parents=True)
+            picture(40, 64, i).save(tmp_path / name / "photos" / "a.png")
+        labels = []
+        for name in ("one", "two"):
+            monkeypatch.chdir(tmp_path / name)
+            (record,) = run(small_model, "photos", "cat", tmp_path / "out", resume=True)
+            labels.append(record.files["labels"])
+        assert labels == ["a.labels.png", "a-2.labels.png"]
+        assert [line["image"] for line in lines(tmp_path / "out")] == ["photos/a.png"] * 2
+
+    def test_the_same_image_by_a_relative_path_from_another_folder(self, small_model, folder, tmp_path, monkeypatch):
+        monkeypatch.chdir(folder.parent)
+        assert len(run(small_model, folder.name, "cat", tmp_path / "out")) == 3
+        for place, spelled in ((folder, "."), (folder / "sub", "..")):
+            monkeypatch.chdir(place)
+            assert run(small_model, spelled, "cat", tmp_path / "out", resume=True) == []
+            assert len(lines(tmp_path / "out")) == 3
+
+    def test_a_summary_of_an_earlier_version_has_no_keys(self, small_model, folder, out):
+        told = [{name: value for name, value in line.items() if name != "key"} for line in lines(out)]
+        (out / SUMMARY).write_text("".join(json.dumps(line) + "\n" for line in told))
+        assert self.again(small_model, folder, out) == []
+
+    def test_what_is_kept_has_its_line_wherever_the_run_stops(self, folder, out):
+        """One that listed no image, some or all: no line is lost, and none is there twice."""
+        before = (out / SUMMARY).read_text().splitlines()
+        for listed in range(4):
+            (out / PARTIAL).mkdir(exist_ok=True)
+            journal = Journal(out, resume=True)
+            output = Files(out, BatchOptions().kinds, journal)
+            sources = islice(Listing(folder, output.finished), listed)
+            assert list(output.unfinished(sources, Progress())) == []
+            output.close()
+            assert (out / SUMMARY).read_text().splitlines() == before
+
+    def test_a_line_that_is_placed_while_the_run_ends_is_there_once(self, folder, out, monkeypatch):
+        """Images are listed by another thread: this one places each just before and just after the summary is put."""
+        before = (out / SUMMARY).read_text().splitlines()
+        (out / PARTIAL).mkdir()
+        journal = Journal(out, resume=True)
+        output = Files(out, BatchOptions().kinds, journal)
+        listed = output.unfinished(Listing(folder, output.finished), Progress())
+        place, close = Journal.place, Journal.close
+
+        def placed(self, position, offset):
+            if position == 1:
+                close(self, output._kept.values())
+            place(self, position, offset)
+
+        monkeypatch.setattr(Journal, "place", placed)
+        assert list(listed) == []
+        assert (out / SUMMARY).read_text().splitlines() == before
 
     def test_names_given_to_other_inputs_stay_theirs(self, small_model, folder, out, tmp_path, picture):
         (tmp_path / "more").mkdir()
