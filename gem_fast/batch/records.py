@@ -31,7 +31,7 @@ class Record:
     width: int | None = None
     areas: dict[str, float] = field(default_factory=dict)  # share of the pixels of each class that appears
     files: dict[str, str] = field(default_factory=dict)  # by kind, relative to the output folder
-    key: str | None = None  # of the real path: tells the image from others wherever a resumed run is started
+    key: str | None = None  # of the real path, where it has files: it is known by it wherever a run is resumed
 
     def line(self) -> bytes:
         return (json.dumps(vars(self), ensure_ascii=False) + "\n").encode(errors="backslashreplace")

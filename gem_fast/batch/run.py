@@ -230,5 +230,4 @@ def _check_any(images: Inputs, part: Part) -> None:
 
 def failed(source: Source, failure: Failure) -> Record:
     error = failure.error
-    told = error if error.startswith(source.image) else f"{source.image}: {error}"
-    return Record(source.image, "failed", told, key=source.record_key)
+    return Record(source.image, "failed", error if error.startswith(source.image) else f"{source.image}: {error}")

@@ -38,11 +38,6 @@ class Source:
         """What it is told by."""
         return self.content.image if self.content else str(self.path)
 
-    @property
-    def record_key(self) -> str:
-        """The key as a record has it."""
-        return f"{self.key:016x}"
-
 
 def as_list(inputs: Inputs) -> list[str]:
     """One input or several, as text."""

@@ -118,8 +118,7 @@ class ImageWork:
         with timed("encode files", seconds):
             contents = {kind.name: kind.content(result) for kind in self.options.kinds}
         with timed("write", seconds):
-            record = Record(image, "ok", None, *result.size, areas=areas, key=held.source.record_key)
-            return self.store.keep(held.source, record, contents)
+            return self.store.keep(held.source, Record(image, "ok", None, *result.size, areas=areas), contents)
 
 
 def _scaled(size: tuple[int, int], shorter: "int | str | None", most: int) -> tuple[int, int]:
