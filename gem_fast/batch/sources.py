@@ -41,7 +41,7 @@ class Source:
 
 def as_list(inputs: Inputs) -> list[str]:
     """One input or several, as text."""
-    return [os.fspath(each) for each in ([inputs] if isinstance(inputs, str | os.PathLike) else inputs)]
+    return [os.fsdecode(each) for each in ([inputs] if isinstance(inputs, str | bytes | os.PathLike) else inputs)]
 
 
 def check_inputs(inputs: Inputs) -> list[str]:

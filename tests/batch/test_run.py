@@ -17,6 +17,7 @@ import gem_fast
 from gem_fast import GemModel, records, segment_files
 from gem_fast.batch import Progress
 from gem_fast.batch.files import Files
+from gem_fast.batch.memory import Memory
 from gem_fast.batch.options import BatchOptions
 from gem_fast.batch.records import ERRORS, PARTIAL, SUMMARY, Journal, Record
 from gem_fast.batch.sources import Listing
@@ -275,6 +276,19 @@ class TestSegmentFiles:
             ({"label_size": -64}, "label_size must be model or a positive number"),
             ({"format": "coco", "heatmaps": True}, "format coco has no place for heat maps"),
             ({"label_size": 64.0}, "label_size must be model or a positive number"),
+            ({"overwrite": "no"}, "overwrite must be True or False, got 'no'"),
+            ({"resume": 1}, "resume must be True or False, got 1"),
+            ({"heatmaps": "no"}, "heatmaps must be True or False"),
+            ({"overlays": None}, "overlays must be True or False"),
+            ({"workers": "2"}, "workers must be 1 or more, got '2'"),
+            ({"batch_size": 2.5}, "batch_size must be 1 or more, got 2.5"),
+            ({"batch_size": 10**13}, "batch_size must be at most 65,536"),
+            ({"size": 32.5}, "size must be 1 or more, got 32.5"),
+            ({"max_errors": True}, "max_errors must be 0 or more, got True"),
+            ({"label_size": True}, "label_size must be model or a positive number"),
+            ({"part": 3}, "part must be one such as 3/16"),
+            ({"timeout": "5"}, "timeout must be a positive number"),
+            ({"timeout": float("nan")}, "timeout must be a positive number"),
             ({"treshold": 1}, "unknown options treshold; known are .*threshold"),
         ],
         ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -284,6 +298,25 @@ class TestSegmentFiles:
         with pytest.raises(ValueError, match=reason):
             segment_files(small_model, folder, **{"prompts": "cat", "out": out, **SETTINGS, **arguments})
         assert not out.exists()
+
+    def test_a_path_in_bytes(self, small_model, folder, tmp_path):
+        assert names(run(small_model, [os.fsencode(folder / "a.png")], "cat", tmp_path / "out")) == ["a.png"]
+
+    def test_a_batch_may_be_larger_than_the_images_are_many(self, small_model, folder, tmp_path, monkeypatch):
+        places, whole = [], Memory.__init__
+        monkeypatch.setattr(Memory, "__init__", lambda self, *given: (places.append(given[0]), whole(self, *given))[1])
+        assert len(run(small_model, folder, "cat", tmp_path / "out", batch_size=10_000)) == 3
+        assert places == [3]
+
+    def test_a_batch_that_takes_more_memory_than_there_is(self, small_model, folder, tmp_path, monkeypatch):
+        def refuse(*_):
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+        monkeypatch.setattr(Memory, "__init__", refuse)
+        with pytest.raises(
+            ValueError, match=r"batch_size 2 takes .* bytes, more than there are \(Cannot allocate memory"
+        ):
+            run(small_model, folder, "cat", tmp_path / "out", workers=1)
 
     def test_no_image_names_the_endings(self, small_model, tmp_path):
         with pytest.raises(ValueError, match=r"no images found.*\.bmp, .*\.webp"):
