@@ -10,13 +10,11 @@ from typing import Any
 
 from ..outputs import KINDS
 from ..writing import write_whole
-from .records import ERRORS, PARTIAL, SUMMARY, read_records
+from .options import Part
+from .records import ERRORS, LEGEND, LOCK, PARTIAL, RUN, SUMMARY, read_records
 from .shards import own_files
 
-RUN = "run.json"
-LEGEND = "legend.json"
 SCHEMA = 1
-LOCK = ".lock"
 _LARGEST = 1 << 26  # bytes of a `run.json`: 65,535 classes with their synonyms
 
 
@@ -34,6 +32,13 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
         raise NotADirectoryError(f"the output folder {folder} is a file")
     if not overwrite and not resume and read_run(folder) is not None:
         raise RunError(f"{folder} holds an earlier run: take --resume to go on with it or --overwrite to begin anew")
+
+
+def check_parts(out: Path, part: Part) -> None:
+    """RunError if an output folder holds parts of another number, which would have the same images."""
+    parts = sorted(summary.parent.name for summary in out.glob(f"part-*-of-*/{SUMMARY}"))
+    if others := [name for name in parts if part.of > 1 and not name.endswith(f"-of-{part.of}")]:
+        raise RunError(f"{out} holds {others[0]}, and part {part} would have images of it; take another folder")
 
 
 @contextmanager
@@ -162,7 +167,7 @@ def _remove_results(folder: Path) -> None:
     """Remove what an earlier run wrote: its records, and the files that these name and a run could have written."""
     endings = tuple(kind.ending for kind in KINDS)
     with suppress(FileNotFoundError):
-        for record in read_records(folder):
+        for record in read_records(folder / SUMMARY):
             for name in record.files.values():
                 path = folder / name
                 if name.endswith(endings) and folder.resolve() in path.resolve().parents:

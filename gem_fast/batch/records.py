@@ -16,7 +16,11 @@ from ..writing import told_of, write_whole
 
 SUMMARY = "summary.jsonl"
 ERRORS = "errors.jsonl"
+RUN = "run.json"
+LEGEND = "legend.json"
+LOCK = ".lock"
 PARTIAL = ".partial"  # folder for files that are being written
+OWN_FILES = (SUMMARY, ERRORS, RUN, LEGEND, LOCK, PARTIAL)
 _KEY = re.compile("[0-9a-f]{16}")
 
 
@@ -60,9 +64,16 @@ def read_records(path: str | os.PathLike) -> Iterator[Record]:
     """The records of a run, one by one: of a `summary.jsonl`, or of the output folder that holds it, or its parts.
 
     Lines that are no records, such as one that an interruption cut off, are passed over.
+
+    Raises:
+        OSError: there are none, or they can't be read. ValueError: parts are there of more than one number.
     """
     path = Path(path)
     if path.is_dir() and not (path / SUMMARY).exists() and (parts := sorted(path.glob(f"part-*-of-*/{SUMMARY}"))):
+        if len(numbers := sorted({part.parent.name.rsplit("-", 1)[-1] for part in parts})) > 1:
+            raise ValueError(
+                f"{path} holds parts of {' and of '.join(numbers)}, each with all images: name their folders"
+            )
         for part in parts:
             yield from read_records(part)
         return

@@ -153,4 +153,4 @@ def _counts(images: list[_Done]) -> dict[str, Any]:
 
 def own_files(folder: Path) -> Iterator[Path]:
     """The shards that a run left in a folder, and their statistics."""
-    return (path for path in folder.glob("shard-*") if _OWN.fullmatch(path.name))
+    return (path for path in folder.glob("shard-*") if _OWN.fullmatch(path.name) and path.is_file())
