@@ -6,6 +6,7 @@ from pathlib import Path
 from ..outputs import LABELS, OutputKind
 from ..writing import is_whole
 from .fingerprints import fingerprint, identity
+from .folder import remove_output
 from .progress import Progress
 from .records import Journal, Record
 from .sources import Listing, Source
@@ -25,14 +26,14 @@ class Files:
         self.finished: dict[int, int] = {}
         self._folder, self._journal = folder, journal
         self._kept: dict[int, int] = {}  # key to the offset of the line
+        self._again: dict[int, int] = {}  # the same of what lacks a kind that is asked for, or is not whole
         for offset, record in journal.earlier():
-            if (
-                record.status == "ok"
-                and all(record.files.get(kind.name, "").endswith(kind.ending) for kind in kinds)
-                and self._is_whole(record)
-            ):
-                key = int(record.key, 16) if record.key else identity(record.image)  # earlier versions wrote none
-                self._kept[key] = offset
+            if record.status != "ok":
+                continue
+            key = int(record.key, 16) if record.key else identity(record.image)  # earlier versions wrote none
+            self._again[key] = offset
+            if all(record.files.get(kind.name, "").endswith(kind.ending) for kind in kinds) and self._is_whole(record):
+                self._kept[key] = self._again.pop(key)
                 self.finished[key] = fingerprint(record.files["labels"].removesuffix(LABELS.ending).casefold())
 
     def _is_whole(self, record: Record) -> bool:
@@ -49,7 +50,16 @@ class Files:
 
     def add(self, source: Source, result: Record) -> None:
         """An image is finished, or has failed."""
+        if result.status == "ok" and source.key in self._again:
+            self._remove_others(self._again.pop(source.key), result)
         self._journal.write(source.position, result)
+
+    def _remove_others(self, offset: int, result: Record) -> None:
+        """Remove files of an image that was done again that its earlier line named: no line names them any more."""
+        earlier = self._journal.read(offset)
+        if earlier.files.get(LABELS.name) == result.files[LABELS.name]:  # or its name may be another's by now
+            for name in set(earlier.files.values()) - set(result.files.values()):
+                remove_output(self._folder, name)
 
     def end(self) -> None:
         """All images were tried."""

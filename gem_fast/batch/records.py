@@ -112,6 +112,14 @@ class Journal:
         if not line.endswith(b"\n"):
             self._append(b"\n")  # a line cut off ends here
 
+    def read(self, offset: int) -> Record:
+        """The record of the earlier run whose line is there."""
+        with open(self.path, "rb") as file:
+            file.seek(offset)
+            record = parse_record(file.readline())
+        assert record is not None
+        return record
+
     def write(self, position: int, record: Record) -> None:
         """Add the record of the image at this position of the inputs."""
         self.place(position, self._file.seek(0, os.SEEK_END))  # first: an interrupt after the line would lose it

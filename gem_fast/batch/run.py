@@ -197,6 +197,8 @@ def describe(
     output: dict[str, Any] = {"format": options.format, "kinds": [kind.name for kind in options.kinds]}
     if options.shards:
         output |= {"shard_size": options.shard_size, "overlay": f"{options.overlay_format} {options.overlay_size}"}
+    elif options.overlays:
+        output["overlay_size"] = options.overlay_size
     return {
         **{name: value for name, value in identity.items() if name != "dtype"},
         "prompts": [[each.name, *each.synonyms] for each in query.classes],

@@ -419,6 +419,33 @@ class TestResume:
         assert len(self.again(small_model, folder, out, overlay_format="png")) == 3
         assert self.again(small_model, folder, out, overlay_format="png") == []
 
+    @pytest.mark.parametrize("format", ["png", "webp"])
+    def test_an_image_in_other_kinds_leaves_no_file_of_the_earlier_ones(self, small_model, folder, out, format):
+        (out / "mine.overlay.jpg").write_bytes(b"of somebody else")
+        self.again(small_model, folder, out, overlay_format=format)
+        assert {path.name for path in out.rglob("*.overlay.*")} == {
+            *("mine.overlay.jpg", f"a.overlay.{format}", f"b.overlay.{format}", f"c.overlay.{format}")
+        }
+        run(small_model, folder, "cat", out, overwrite=True, overlays=False)
+        assert [path.name for path in out.rglob("*.overlay.*")] == ["mine.overlay.jpg"]
+
+    def test_what_is_another_images_by_now_stays(self, small_model, folder, out, tmp_path, picture):
+        """An image that is done again may lose its name to one that is listed before it."""
+        (tmp_path / "before").mkdir()
+        picture().save(tmp_path / "before" / "a.png")
+        inputs = [tmp_path / "before", folder]
+        found = run(small_model, inputs, "cat", out, resume=True, overlay_format="png")
+        assert [each.files["labels"] for each in found[:2]] == ["a.labels.png", "a-2.labels.png"]
+        assert all((out / name).exists() for each in found for name in each.files.values())
+
+    def test_overlays_of_another_size_are_refused(self, small_model, folder, out):
+        assert self.again(small_model, folder, out, overlays=False) == []
+        with pytest.raises(ValueError, match="output overlay_size was 1600, now 20"):
+            run(small_model, folder, "cat", out, resume=True, overlay_size=20)
+        none = out.with_name("none")
+        segment_files(small_model, folder, "cat", none, overlays=False, **SETTINGS)
+        assert len(self.again(small_model, folder, none, overlay_size=20)) == 3
+
     @pytest.mark.parametrize("damage", [b"", b"\xff\xd8\xff", None], ids=["empty", "head", "cut"])
     def test_an_output_that_is_not_whole_is_made_again(self, small_model, folder, out, damage):
         path = out / "b.overlay.jpg"
