@@ -2,6 +2,7 @@
 
 import colorsys
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from itertools import chain, count
@@ -132,11 +133,15 @@ def _written(name: str, note: str, text_size: int, width: int) -> Image.Image:
 
 def _shortened(name: str, note: str, font: Font, width: int) -> str:
     """Name and note in a width of pixels, the name cut where it has to be."""
-    text, kept = f"{name} {note}".rstrip(), len(name)
-    while font.getlength(text) > width and kept > 1:
-        kept -= 1
-        text = f"{name[:kept].rstrip()}... {note}".rstrip()
-    return text
+
+    def cut(kept: int) -> str:
+        return f"{name[:kept].rstrip()}... {note}".rstrip()
+
+    text = f"{name} {note}".rstrip()
+    if font.getlength(text) <= width or len(name) < 2:
+        return text
+    lengths = range(1, len(name))
+    return cut(max(1, bisect_right(lengths, float(width), key=lambda kept: float(font.getlength(cut(kept))))))
 
 
 @lru_cache(maxsize=4096)  # of the classes of a run, for each of its images

@@ -1,5 +1,6 @@
 """What commands share: where they print, how they fail, what ends them."""
 
+import os
 import signal
 import threading
 import warnings
@@ -10,8 +11,17 @@ from typing import Any, NoReturn
 import typer
 from rich.console import Console
 
-console = Console()
-errors = Console(stderr=True)
+
+class Terminal(Console):
+    """A console whose reader may leave, as `head` does: what it misses changes nothing about the work or its status."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
+console = Terminal()
+errors = Terminal(stderr=True)
 
 
 def say(text: str, style: str | None = None, *, to: Console = console) -> None:

@@ -135,7 +135,7 @@ class TestSegment:
     def test_what_a_run_is_given(self, run, monkeypatch):
         calls, whole = [], gem_fast.batch.segment_files
 
-        def segment_files(model, images, prompts, out, *, progress, **options):
+        def segment_files(model, images, prompts, out, *, progress, on_record, **options):
             calls.append((list(prompts), options))
             return whole(model, images, prompts, out, progress=progress, **options)
 
@@ -231,6 +231,29 @@ class TestSegment:
         assert done.stderr.count("failed: ") == 21
         assert "failed: 25 × the file is empty" in done.stderr
         assert "25 of 28 images failed; all of them are in" in done.stderr
+
+    @pytest.mark.parametrize("format", ["files", "tar"])
+    def test_the_failure_that_stops_a_run_is_told(self, run, folder, tmp_path, format):
+        """Of an open shard there is no line: a file that has none of it is not named."""
+        (folder / "aa.png").write_bytes(b"")
+        done = run("--max-errors", 0, "--format", format)
+        assert done.exit_code == 1
+        assert f"failed: {folder / 'aa.png'}: the file is empty" in done.stderr
+        assert ("errors.jsonl" in done.stderr) == (tmp_path / "out" / "errors.jsonl").exists() == (format == "files")
+
+    @pytest.mark.parametrize("console", ["console", "errors"])
+    def test_a_reader_that_leaves_changes_no_status(self, console):
+        read, write = os.pipe()
+        os.close(read)
+        code = f"from gem_fast.terminal import {console}, say\nfor line in 'abc': say(line, to={console})"
+        with open(write, "wb") as output:
+            streams = {"stdout": output} if console == "console" else {"stderr": output}
+            assert subprocess.run([sys.executable, "-c", code], check=False, **streams).returncode == 0
+
+    def test_a_label_size_without_end(self, run):
+        done = run("--label-size", "9" * 5000)
+        assert done.exit_code == 2
+        assert "label_size must be model or a positive number of pixels" in done.stderr
 
     def test_what_is_passed_over_is_told(self, run, folder):
         (folder / "notes.txt").write_text("")

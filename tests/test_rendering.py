@@ -1,9 +1,11 @@
 """Overlays, legends and colours."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from gem_fast.rendering import class_colour, font_for, palette, readable
+from gem_fast.rendering import _shortened, class_colour, font_for, palette, readable
 from tests.results import result
 
 
@@ -40,6 +42,15 @@ class TestOverlay:
         assert picture.shape[1] == 200
         assert picture[60:, -3:].min() == 255
         assert picture[60:].min() < 100
+
+    @pytest.mark.parametrize("name", ["m" * 300_000, "a name that goes on " * 20, "ab"])
+    def test_a_name_is_cut_where_it_has_to_be(self, name):
+        font, measured = font_for("a", 12), []
+        counting = SimpleNamespace(getlength=lambda text: measured.append(text) or font.getlength(text))
+        text = _shortened(name, "12%", counting, 200)
+        kept = len(text.removesuffix(" 12%").removesuffix("..."))
+        assert font.getlength(text) <= 200 < font.getlength(f"{name[: kept + 2]}... 12%") or name == "ab"
+        assert len(measured) < 25
 
     def test_many_classes_are_shortened_to_a_number(self):
         assert result(250, size=(256, 256)).overlay().height < 256 * 3

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gem_fast import ImageError
 
@@ -26,6 +27,14 @@ def test_results_come_in_order_and_equal_segments(small_model, folder, picture):
             own = small_model.segment(image, ["cat", "dog"], size=64, threshold=0.4)
             assert np.array_equal(own.labels, result.labels)
             assert own.source == result.source
+
+
+@pytest.mark.parametrize("kind", ["text", "path", "picture", "array"])
+def test_one_image_by_itself(small_model, folder, kind):
+    path = folder / "a.png"
+    image = {"text": str(path), "path": path, "picture": Image.open(path), "array": np.asarray(Image.open(path))}[kind]
+    (found,) = small_model.stream(image, "cat", size=64)
+    assert np.array_equal(found.labels, small_model.segment(path, "cat", size=64).labels)
 
 
 def test_images_may_have_no_end(small_model, picture):

@@ -10,13 +10,11 @@ from typing import Any
 
 from ..outputs import KINDS
 from ..writing import write_whole
-from .records import ERRORS, PARTIAL, SUMMARY, read_records
+from .options import Part
+from .records import ERRORS, LEGEND, LOCK, PARTIAL, RUN, SUMMARY, read_records
 from .shards import own_files
 
-RUN = "run.json"
-LEGEND = "legend.json"
 SCHEMA = 1
-LOCK = ".lock"
 _LARGEST = 1 << 26  # bytes of a `run.json`: 65,535 classes with their synonyms
 
 
@@ -34,6 +32,13 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
         raise NotADirectoryError(f"the output folder {folder} is a file")
     if not overwrite and not resume and read_run(folder) is not None:
         raise RunError(f"{folder} holds an earlier run: take --resume to go on with it or --overwrite to begin anew")
+
+
+def check_parts(out: Path, part: Part) -> None:
+    """RunError if an output folder holds parts of another number, which would have the same images."""
+    parts = sorted(summary.parent.name for summary in out.glob(f"part-*-of-*/{SUMMARY}"))
+    if others := [name for name in parts if part.of > 1 and not name.endswith(f"-of-{part.of}")]:
+        raise RunError(f"{out} holds {others[0]}, and part {part} would have images of it; take another folder")
 
 
 @contextmanager
@@ -120,6 +125,8 @@ def enter(folder: Path, run: Mapping[str, Any], *, resume: bool, overwrite: bool
             f"{folder} was made by another run, and a resumed one must ask the same: {'; '.join(differences)}; "
             "take --overwrite to begin anew, or another folder"
         )
+    if earlier is not None and (size := _overlay_size(earlier)) is not None:
+        run["output"].setdefault("overlay_size", size)  # of the overlays that are there
     if overwrite:
         _remove_results(folder)
     shutil.rmtree(folder / PARTIAL, ignore_errors=True)  # of a run that was killed
@@ -158,15 +165,19 @@ def _has_results(folder: Path) -> bool:
     return False
 
 
+def remove_output(folder: Path, name: str) -> None:
+    """Remove a file that a record names, if a run could have written it."""
+    path = folder / name
+    if name.endswith(tuple(kind.ending for kind in KINDS)) and folder.resolve() in path.resolve().parents:
+        path.unlink(missing_ok=True)
+
+
 def _remove_results(folder: Path) -> None:
     """Remove what an earlier run wrote: its records, and the files that these name and a run could have written."""
-    endings = tuple(kind.ending for kind in KINDS)
     with suppress(FileNotFoundError):
-        for record in read_records(folder):
+        for record in read_records(folder / SUMMARY):
             for name in record.files.values():
-                path = folder / name
-                if name.endswith(endings) and folder.resolve() in path.resolve().parents:
-                    path.unlink(missing_ok=True)
+                remove_output(folder, name)
     for path in own_files(folder):
         path.unlink()
     for name in (SUMMARY, ERRORS, LEGEND, RUN):
@@ -175,6 +186,9 @@ def _remove_results(folder: Path) -> None:
 
 def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """What the runs ask differently, entry by entry."""
+    sizes = _overlay_size(earlier), _overlay_size(now)
+    if None not in sizes and sizes[0] != sizes[1]:
+        yield f"output overlay_size was {sizes[0]}, now {sizes[1]}"
     now, earlier = _compared(json.loads(json.dumps(now, ensure_ascii=False))), _compared(earlier)
     if earlier.get("inputs") != now.get("inputs") and earlier.get("output") == now.get("output"):
         yield "the inputs are others, or in another order, and shards hold these as they were listed"
@@ -190,6 +204,12 @@ def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator
             )
         elif then != here:
             yield f"{name} was {_short(then)}, now {_short(here)}"
+
+
+def _overlay_size(run: Mapping[str, Any]) -> Any:
+    """Of the overlays that a run wrote as files; None if it wrote none, or an earlier version did."""
+    output = run.get("output")
+    return output.get("overlay_size") if isinstance(output, dict) else None
 
 
 def _compared(run: Mapping[str, Any]) -> dict[str, Any]:

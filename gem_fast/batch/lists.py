@@ -6,22 +6,42 @@ import sys
 import tempfile
 from codecs import BOM_UTF8
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import BinaryIO
 
 _LONGEST = 1 << 15  # bytes of a line
 
 
 @contextmanager
 def standard_input(inputs: list[str]) -> Iterator[list[str]]:
-    """The inputs with `-` replaced by a list that holds what the standard input had: it is read more than once."""
-    if "-" not in inputs:
+    """The inputs with `-`, and lists that are pipes, replaced by files of what they had: lists are read more than once.
+
+    Raises:
+        ValueError: there is no standard input.
+    """
+    streams = {each for each in inputs if each == "-" or (each.startswith("@") and _is_pipe(each[1:]))}
+    if not streams:
         yield inputs
         return
     with tempfile.TemporaryDirectory(prefix="gem_fast_") as folder:
-        path = os.path.join(folder, "stdin")
-        with open(path, "wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
-        yield [f"@{path}" if each == "-" else each for each in inputs]
+        held = {each: os.path.join(folder, str(number)) for number, each in enumerate(streams)}
+        for each, path in held.items():
+            with _opened(each) as stream, open(path, "wb") as file:
+                shutil.copyfileobj(stream, file)
+        yield [f"@{held[each]}" if each in held else each for each in inputs]
+
+
+def _is_pipe(path: str) -> bool:
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+def _opened(each: str) -> AbstractContextManager[BinaryIO]:
+    """What a list comes from, which is closed unless it is the standard input."""
+    if each != "-":
+        return open(each[1:], "rb")
+    if sys.stdin is None:
+        raise ValueError("the list - is the standard input, which is closed")
+    return nullcontext(sys.stdin.buffer)
 
 
 def read_list(path: str) -> Iterator[str | None]:

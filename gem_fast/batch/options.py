@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TypeGuard
 
 from ..outputs import HEATMAPS, OutputKind, wanted_kinds
 from ..preprocess import ResizePolicy
@@ -12,6 +13,7 @@ from .shard_formats import FORMATS, SHARD_FORMATS, ShardFormat
 
 _LEAST = {
     "batch_size": 1,
+    "size": 1,
     "workers": 1,
     "processes": 1,
     "retries": 0,
@@ -21,6 +23,8 @@ _LEAST = {
     "stride": 1,
     "shard_size": 1,
 }
+_MOST_IMAGES = 1 << 16  # of a batch
+_FLAGS = ("overlays", "heatmaps", "resume", "overwrite")
 _PART = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 
 
@@ -49,7 +53,7 @@ def parse_part(text: str) -> Part:
     Raises:
         ValueError: it is not of that form, or there is no such part.
     """
-    found = _PART.fullmatch(text)
+    found = _PART.fullmatch(text) if isinstance(text, str) else None
     if not found or not 1 <= int(found[1]) <= int(found[2]):
         raise ValueError(f"part must be one such as 3/16, from 1/16 to 16/16, got {text!r}")
     return Part(int(found[1]), int(found[2]))
@@ -109,14 +113,19 @@ class BatchOptions:
     stride: int | None = None
 
     def __post_init__(self) -> None:
+        for name in _FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.resume and self.overwrite:
             raise ValueError("resume keeps an earlier run and overwrite removes it: choose one")
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be {least} or more, got {value}")
+            if value is not None and (not _is_whole(value) or value < least):
+                raise ValueError(f"{name} must be {least} or more, got {value!r}")
+        if self.batch_size > _MOST_IMAGES:
+            raise ValueError(f"batch_size must be at most {_MOST_IMAGES:,}, got {self.batch_size:,}")
         size = self.label_size
-        if size not in (None, "model") and (not isinstance(size, int) or size < 1):
+        if size not in (None, "model") and (not _is_whole(size) or size < 1):
             raise ValueError(f"label_size must be model or a positive number of pixels, got {size!r}")
         if self.format not in FORMATS:
             raise ValueError(f"format must be {', '.join(FORMATS)}, got {self.format!r}")
@@ -127,8 +136,9 @@ class BatchOptions:
         if self.part is not None:
             parse_part(self.part)
         wanted_kinds(overlay=self.overlay_format, heatmaps=False)
-        if self.timeout is not None and not self.timeout > 0:
-            raise ValueError(f"timeout must be a positive number of seconds, got {self.timeout}")
+        number = _is_whole(self.timeout) or isinstance(self.timeout, float)
+        if self.timeout is not None and not (number and self.timeout > 0):
+            raise ValueError(f"timeout must be a positive number of seconds, got {self.timeout!r}")
 
     @property
     def kinds(self) -> tuple[OutputKind, ...]:
@@ -150,6 +160,10 @@ class BatchOptions:
     def shards(self) -> ShardFormat | None:
         """The format of shards, or None for files."""
         return SHARD_FORMATS.get(self.format)
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def parse_options(options: dict) -> BatchOptions:

@@ -112,12 +112,18 @@ class Pipeline:
         """
         listed = ahead(sources, _LISTED_AHEAD)
         # A few images are done soonest by one engine on all cores.
-        first = list(islice(listed, max(self._limits.workers, self._limits.engines * self._limits.batch_size)))
+        ahead_of_all = max(self._limits.workers, self._limits.engines * self._limits.batch_size)
+        first = list(islice(listed, ahead_of_all))
         if not first:
             return
         self._engines = max(1, min(self._limits.engines, len(first) // self._limits.batch_size))
-        self._memory = Memory(self._limits.images, self._limits.place)
-        self._places = list(range(self._limits.images))[::-1]
+        places = min(self._limits.images, len(first)) if len(first) < ahead_of_all else self._limits.images
+        try:
+            self._memory = Memory(places, self._limits.place)
+        except OSError as error:
+            asked = f"batch_size {self._limits.batch_size:,} takes {places * self._limits.place:,} bytes"
+            raise ValueError(f"{asked}, more than there are ({error.strerror}): take a smaller one") from error
+        self._places = list(range(places))[::-1]
         workers = min(len(first), self._limits.workers)
         self._pool = Pool(workers, self._work, self._memory, self._events, self._limits.timeout)
         engines = [threading.Thread(target=self._engine, name="engine", daemon=True) for _ in range(self._engines)]

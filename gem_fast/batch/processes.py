@@ -1,5 +1,6 @@
 """Engines in processes of their own: one for each GPU, or each on its share of the cores."""
 
+import math
 import os
 import pickle
 import socket
@@ -27,6 +28,7 @@ SUPPORTED = hasattr(os, "memfd_create")
 _PLACE = 1 << 23  # bytes that the pixels, and the scores, of an image may take without travelling
 _STARTING = 300.0  # seconds until a process can encode
 _LEAST = 300.0  # seconds that any batch may take: the first may have kernels compiled
+_FOREVER = float(1 << 20)  # seconds, twelve days; no system waits for 2³¹ ms
 _PIXELS, _SCORES = 0, 1
 _START = "from gem_fast.batch.processes import serve; serve({}, {}, {})"
 
@@ -146,7 +148,8 @@ class ProcessEngine:
     def _limit(self, images: int, shape: tuple[int, int]) -> float | None:
         """Seconds that a batch may take."""
         windows = len(self._windows.layout(shape)) if self._windows else 1
-        return None if self._timeout is None else max(_LEAST, images * windows * self._timeout)
+        limit = math.inf if self._timeout is None else max(_LEAST, images * windows * self._timeout)
+        return limit if limit < _FOREVER else None
 
     def _answer(self, seconds: float | None) -> Any:
         """What the process says next.

@@ -19,11 +19,11 @@ from ..outputs import legend_bytes
 from ..writing import whole_file, write_whole
 from . import tables
 from .contents import Refused, Remote, Stretch
-from .folder import LEGEND, RunError, check_output, enter, hold
+from .folder import RunError, check_output, check_parts, enter, hold
 from .lists import standard_input
 from .options import BatchOptions, parse_options
 from .pipeline import decoded_sizes, scores_of
-from .records import PARTIAL, Record
+from .records import LEGEND, PARTIAL, Record
 from .remote import is_url
 from .run import describe, failed
 from .shard_formats import Entry, as_utf8, parquet_schema, row_of, tar_files, tar_key
@@ -93,6 +93,7 @@ def segment_on_ray(
         raise ValueError(f"--engine ray writes --format {' or '.join(FORMATS)}, not {chosen.format}")
     if chosen.resume and checkpoint is None:
         raise ValueError("--resume with --engine ray goes on from a --checkpoint: give the one of the earlier run")
+    check_parts(out, chosen.share)
     out = chosen.folder(out)
     check_output(out, resume=chosen.resume, overwrite=chosen.overwrite)
     model = load()

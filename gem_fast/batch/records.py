@@ -7,13 +7,21 @@ import threading
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
+from itertools import chain
 from pathlib import Path
+
+import numpy as np
 
 from ..writing import told_of, write_whole
 
 SUMMARY = "summary.jsonl"
 ERRORS = "errors.jsonl"
+RUN = "run.json"
+LEGEND = "legend.json"
+LOCK = ".lock"
 PARTIAL = ".partial"  # folder for files that are being written
+OWN_FILES = (SUMMARY, ERRORS, RUN, LEGEND, LOCK, PARTIAL)
+_KEY = re.compile("[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,7 @@ class Record:
     width: int | None = None
     areas: dict[str, float] = field(default_factory=dict)  # share of the pixels of each class that appears
     files: dict[str, str] = field(default_factory=dict)  # by kind, relative to the output folder
+    key: str | None = None  # of the real path, where it has files: it is known by it wherever a run is resumed
 
     def line(self) -> bytes:
         return (json.dumps(vars(self), ensure_ascii=False) + "\n").encode(errors="backslashreplace")
@@ -46,6 +55,8 @@ def parse_record(line: bytes | str) -> Record | None:
         return None
     if not all(isinstance(name, str) for name in maps[1].values()):
         return None
+    if (key := values.get("key")) is not None and not (isinstance(key, str) and _KEY.fullmatch(key)):
+        return None
     return Record(**values)
 
 
@@ -53,9 +64,16 @@ def read_records(path: str | os.PathLike) -> Iterator[Record]:
     """The records of a run, one by one: of a `summary.jsonl`, or of the output folder that holds it, or its parts.
 
     Lines that are no records, such as one that an interruption cut off, are passed over.
+
+    Raises:
+        OSError: there are none, or they can't be read. ValueError: parts are there of more than one number.
     """
     path = Path(path)
     if path.is_dir() and not (path / SUMMARY).exists() and (parts := sorted(path.glob(f"part-*-of-*/{SUMMARY}"))):
+        if len(numbers := sorted({part.parent.name.rsplit("-", 1)[-1] for part in parts})) > 1:
+            raise ValueError(
+                f"{path} holds parts of {' and of '.join(numbers)}, each with all images: name their folders"
+            )
         for part in parts:
             yield from read_records(part)
         return
@@ -94,6 +112,14 @@ class Journal:
         if not line.endswith(b"\n"):
             self._append(b"\n")  # a line cut off ends here
 
+    def read(self, offset: int) -> Record:
+        """The record of the earlier run whose line is there."""
+        with open(self.path, "rb") as file:
+            file.seek(offset)
+            record = parse_record(file.readline())
+        assert record is not None
+        return record
+
     def write(self, position: int, record: Record) -> None:
         """Add the record of the image at this position of the inputs."""
         self.place(position, self._file.seek(0, os.SEEK_END))  # first: an interrupt after the line would lose it
@@ -111,8 +137,14 @@ class Journal:
             os.fsync(self._file.fileno())
 
     def close(self, others: Iterable[int] = ()) -> None:
-        """Put the lines in the order of the inputs, others behind, and those of failures in `errors.jsonl` too."""
+        """Put the lines in the order of the inputs, others behind, and those of failures in `errors.jsonl` too.
+
+        Others may have been placed, or be placed meanwhile: each is there once.
+        """
         partial = self.folder / PARTIAL
+        with self._lock:
+            placed = np.array(self._offsets)
+        others = np.setdiff1d(np.fromiter(others, np.int64), placed)  # sorted
         with self._file, open(self.path, "rb") as file:
 
             def line(offset: int) -> bytes:
@@ -120,7 +152,7 @@ class Journal:
                 return file.readline()
 
             offsets, failed = [], []
-            for offset in (*self._offsets, *others):
+            for offset in map(int, chain(placed, others)):
                 text = line(offset) if offset >= 0 else b""
                 if text.endswith(b"\n"):  # an interrupt leaves none, or one cut off
                     offsets.append(offset)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, BinaryIO
 from weakref import finalize
 
@@ -44,14 +45,36 @@ def file_system(url: str) -> tuple[Any, str]:
         raise ValueError(f"{url}: fsspec can't open it: {error}") from error
 
 
-def files_of(url: str) -> Iterator[tuple[str, str]]:
+def matches_nothing(url: str) -> bool:
+    """Whether a URL is a pattern that matches no file; False for what can't be asked."""
+    with suppress(Exception):  # a file system of fsspec's raises what it likes
+        return _matches(*file_system(url)) == []
+    return False
+
+
+def _matches(system: Any, inside: str) -> list[str] | None:
+    """What a path matches; None if it is no pattern: it has no sign of one, or is there as it stands."""
+    is_pattern = any(sign in inside for sign in "*?[") and not system.exists(inside)
+    return sorted(system.glob(inside)) if is_pattern else None
+
+
+def files_of(url: str, pattern: bool = True) -> Iterator[tuple[str, str]]:
     """The files that a URL stands for, itself, those below it or those that it matches, with their names below it.
 
     Names are the other side's: they may be anything.
+
+    Args:
+        url: of a file, a folder, or a pattern that is no file of that name.
+        pattern: whether it may be one.
+
+    Raises:
+        FileNotFoundError: it is a pattern that matches nothing. Exception: whatever its file system raises.
     """
     system, inside = file_system(url)
-    if any(sign in inside for sign in "*?["):
-        found, root = sorted(system.glob(inside)), ""
+    if pattern and (matched := _matches(system, inside)) is not None:
+        if not matched:
+            raise FileNotFoundError("there is no such file, and as a pattern it matches none")
+        found, root = matched, ""
     elif system.isdir(inside):
         found, root = sorted(system.find(inside)), inside.rstrip("/") + "/"
     else:

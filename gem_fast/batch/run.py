@@ -13,13 +13,13 @@ from ..images import EXTENSIONS
 from ..outputs import legend_bytes
 from ..writing import write_whole
 from .files import Files
-from .folder import LEGEND, check_output, enter, hold
+from .folder import check_output, check_parts, enter, hold
 from .lists import standard_input
 from .options import BatchOptions, Part, parse_options
 from .pipeline import Limits, Pipeline
 from .processes import in_processes, in_threads
 from .progress import Progress
-from .records import PARTIAL, SUMMARY, Journal, Record, reason_of
+from .records import LEGEND, PARTIAL, SUMMARY, Journal, Record, reason_of
 from .shards import Shards
 from .sources import Inputs, Listing, Source, as_list, count_in_background
 from .stores import Spooled
@@ -95,6 +95,7 @@ def segment_files(
         threshold=chosen.threshold,
         logit_scale=chosen.logit_scale,
     )
+    check_parts(out, chosen.share)
     out = chosen.folder(out)
     check_output(out, resume=chosen.resume, overwrite=chosen.overwrite)
     with standard_input(as_list(images)) as inputs:
@@ -196,6 +197,8 @@ def describe(
     output: dict[str, Any] = {"format": options.format, "kinds": [kind.name for kind in options.kinds]}
     if options.shards:
         output |= {"shard_size": options.shard_size, "overlay": f"{options.overlay_format} {options.overlay_size}"}
+    elif options.overlays:
+        output["overlay_size"] = options.overlay_size
     return {
         **{name: value for name, value in identity.items() if name != "dtype"},
         "prompts": [[each.name, *each.synonyms] for each in query.classes],

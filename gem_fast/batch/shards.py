@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ class Shards:
     def close(self) -> None:
         """Leave a whole summary of the shards that are there."""
         self._thread.shutdown()
-        self._journal.close()
+        self._journal.close(chain.from_iterable(self._kept.values()))  # a run that stops has not listed all of them
 
 
 def _counts(images: list[_Done]) -> dict[str, Any]:
@@ -152,4 +153,4 @@ def _counts(images: list[_Done]) -> dict[str, Any]:
 
 def own_files(folder: Path) -> Iterator[Path]:
     """The shards that a run left in a folder, and their statistics."""
-    return (path for path in folder.glob("shard-*") if _OWN.fullmatch(path.name))
+    return (path for path in folder.glob("shard-*") if _OWN.fullmatch(path.name) and path.is_file())

@@ -1,6 +1,5 @@
 """Which images inputs stand for, and what their outputs are called: listed as they are asked for, never all held."""
 
-import glob
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,9 +14,11 @@ from .contents import Refused, Remote, Stretch
 from .fingerprints import Fingerprints, fingerprint
 from .found import ARCHIVES, Content, Found, PassedOver, TableRows
 from .lists import read_list
+from .names import output_name
 from .options import WHOLE, Part
+from .patterns import matches
 from .progress import Progress
-from .remote import file_system, files_of, is_url
+from .remote import file_system, files_of, is_url, matches_nothing
 from .walk import Folders, is_own, names_in
 
 Inputs = str | os.PathLike | Iterable[str | os.PathLike]
@@ -41,7 +42,7 @@ class Source:
 
 def as_list(inputs: Inputs) -> list[str]:
     """One input or several, as text."""
-    return [os.fspath(each) for each in ([inputs] if isinstance(inputs, str | os.PathLike) else inputs)]
+    return [os.fsdecode(each) for each in ([inputs] if isinstance(inputs, str | bytes | os.PathLike) else inputs)]
 
 
 def check_inputs(inputs: Inputs) -> list[str]:
@@ -56,12 +57,24 @@ def check_inputs(inputs: Inputs) -> list[str]:
             continue
         if is_url(text):
             file_system(text)
+            if matches_nothing(text):
+                raise ValueError(f"{text}: there is no such file, and as a pattern it matches none")
         elif text.startswith("@"):
-            if not os.path.isfile(text[1:]):
-                raise ValueError(f"{text}: there is no list {text[1:]}; ./{text} would be the file of that name")
-        elif not os.path.lexists(text) and not any(os.path.isfile(match) for match in glob.iglob(text, recursive=True)):
+            _check_list(text)
+        elif not os.path.lexists(text) and not any(map(os.path.isfile, matches(text))):
             raise ValueError(f"{text}: no such file or folder, and as a pattern it matches no file")
     return listed
+
+
+def _check_list(text: str) -> None:
+    """ValueError if `@LIST` names no list, or one that can't be read."""
+    if not os.path.exists(text[1:]) or os.path.isdir(text[1:]):
+        raise ValueError(f"{text}: there is no list {text[1:]}; ./{text} would be the file of that name")
+    try:
+        if os.path.isfile(text[1:]):  # a pipe is opened once only
+            open(text[1:], "rb").close()
+    except OSError as error:
+        raise ValueError(f"{text}: the list can't be read: {error.strerror}") from error
 
 
 class Listing:
@@ -103,7 +116,7 @@ class Listing:
                     key = fingerprint(real)
                 content = replace(content, image=path)
             seen.add(key)
-            name = found.name if key in self._finished else _untaken(found.name, taken)
+            name = found.name if key in self._finished else output_name(found.name, taken)
             position += 1
             if position % self._part.of == self._part.number - 1:
                 yield Source(Path(path), name, key, content, position // self._part.of)
@@ -143,16 +156,23 @@ class Listing:
         folders, opened = Folders(self.passed_over), set[str]()
         for text in self.inputs:
             if is_url(text):
-                yield from self._behind(text, opened)
+                yield from self._behind(text, opened, pattern=True)
             elif text.startswith("@"):
                 yield from self._listed(text[1:], folders, opened)
             elif os.path.lexists(text):
                 yield from self._named(text, folders, opened)
             else:
-                matches = sorted(glob.glob(text, recursive=True))
-                files = [match for match in matches if os.path.isfile(match) and not is_own(match, self.passed_over)]
+                files = self._matched(text)
                 for path, name in zip(files, names_in(files), strict=True):
                     yield from self._file(path, name, opened)
+
+    def _matched(self, pattern: str) -> list[str]:
+        """The files that a pattern matches, in the order of their paths."""
+        found = sorted(set(matches(pattern)))
+        if "**" not in pattern:  # which goes through the folders that it matches
+            for folder in filter(os.path.isdir, found):
+                self.passed_over.note("folders that a pattern matches, which are read where they are named", folder)
+        return [path for path in found if os.path.isfile(path) and not is_own(path, self.passed_over)]
 
     def _named(self, path: str, folders: Folders, opened: set[str]) -> Iterator[Found | TableRows]:
         if os.path.isdir(path):
@@ -166,14 +186,14 @@ class Listing:
             if text is None:
                 self.passed_over.note("lines that are no path", path)
             elif is_url(text):
-                yield from self._behind(text, opened)
+                yield from self._behind(text, opened, pattern=False)
             else:
                 yield from self._named(text, folders, opened)
 
-    def _behind(self, url: str, opened: set[str]) -> Iterator[Found | TableRows]:
+    def _behind(self, url: str, opened: set[str], pattern: bool) -> Iterator[Found | TableRows]:
         """The images behind a URL."""
         try:
-            for each, name in files_of(url):
+            for each, name in files_of(url, pattern):
                 stem, ending = os.path.splitext(name)
                 if each != url and is_hidden(name):
                     self.passed_over.note("hidden files and folders", each)
@@ -200,15 +220,7 @@ def count_in_background(inputs: Inputs, part: Part, progress: Progress) -> None:
     """Tell the progress how many images there are, as soon as they are counted."""
 
     def count() -> None:
-        with suppress(ValueError):  # an input that is gone by now is the run's own to tell
+        with suppress(ValueError, OSError):  # an input that is gone by now is the run's own to tell
             progress.total = Listing(inputs, part=part).count()
 
     threading.Thread(target=count, name="count", daemon=True).start()
-
-
-def _untaken(name: str, taken: Fingerprints) -> str:
-    """The name, with a number if it is taken; it is taken then."""
-    unique, number = name, 2
-    while not taken.add(fingerprint(unique.casefold())):
-        unique, number = f"{name}-{number}", number + 1
-    return unique

@@ -33,7 +33,7 @@ class FileStore:
         files = {kind.name: source.name + kind.ending for kind in self.kinds}
         for kind, name in files.items():
             write_whole(self.folder / name, contents[kind], self.folder / PARTIAL, sync=False)
-        return replace(record, files=files)
+        return replace(record, files=files, key=f"{source.key:016x}")
 
 
 @dataclass(frozen=True)

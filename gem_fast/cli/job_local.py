@@ -1,7 +1,6 @@
 """`gem-fast segment` on this machine."""
 
 import json
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,29 +13,44 @@ from .progress import Style, shown
 
 if TYPE_CHECKING:
     from gem_fast.batch import Outcome, Progress
+    from gem_fast.batch.records import Record
 
 _MOST_SHOWN = 20  # failures on the terminal
 
 
 def run_here(job: Job, style: Style, stats: Path | None) -> None:
     """Segment, tell how it went, and leave with its status."""
-    from gem_fast.batch import BatchOptions, Progress, segment_files
-    from gem_fast.batch.folder import check_output
-    from gem_fast.batch.sources import check_inputs
-
-    progress = Progress()
     try:
         with ended_by_signals(), short_warnings():
-            classes, options = job.classes(), BatchOptions(**job.options)
-            # What is mistyped should not cost the loading of a model.
-            check_inputs(job.images)
-            check_output(options.folder(job.out), resume=options.resume, overwrite=options.overwrite)
-            model = job.load()
-            with shown(progress, style):
-                outcome = segment_files(model, job.images, classes, job.out, progress=progress, **job.options)
+            _run(job, style, stats)
     except KeyboardInterrupt:
         say(f"interrupted; what was finished is in {job.out}, and --resume goes on from there", to=errors)
         raise typer.Exit(130) from None
+
+
+def _run(job: Job, style: Style, stats: Path | None) -> None:
+    from gem_fast.batch import BatchOptions, Progress, segment_files
+    from gem_fast.batch.folder import check_output, check_parts
+    from gem_fast.batch.records import ERRORS
+    from gem_fast.batch.sources import check_inputs
+
+    progress, failures = Progress(), list[str]()
+
+    def note(record: "Record") -> None:
+        if record.error is not None and len(failures) < _MOST_SHOWN:
+            failures.append(record.error)
+
+    try:
+        classes, options = job.classes(), BatchOptions(**job.options)
+        # What is mistyped should not cost the loading of a model.
+        check_inputs(job.images)
+        check_parts(job.out, options.share)
+        check_output(options.folder(job.out), resume=options.resume, overwrite=options.overwrite)
+        model = job.load()
+        with shown(progress, style):
+            outcome = segment_files(
+                model, job.images, classes, job.out, progress=progress, on_record=note, **job.options
+            )
     except OSError as error:
         fail(f"{error}{_kept(job.out, progress)}")
     except (ValueError, GraphError) as error:
@@ -44,7 +58,8 @@ def run_here(job: Job, style: Style, stats: Path | None) -> None:
     finally:
         if stats and progress.started is not None:
             _write(stats, job.out, progress)
-    tell(outcome, progress, outcome.summary.parent)
+    # Of a shard that a stopped run left open there is no line.
+    tell(outcome, progress, failures, None if outcome.stopped and options.shards else outcome.summary.parent / ERRORS)
     if outcome.stopped or outcome.failed:
         raise typer.Exit(1)
 
@@ -64,10 +79,10 @@ def _kept(out: Path, progress: "Progress") -> str:
     return f"; what was finished is in {out}, and --resume goes on from there" if progress.done else ""
 
 
-def tell(outcome: "Outcome", progress: "Progress", out: Path) -> None:
-    """A run's end in lines."""
+def tell(outcome: "Outcome", progress: "Progress", failures: list[str], where: Path | None) -> None:
+    """A run's end in lines: with the first failures, and the file that has all of them if there is one."""
     kept = f", {outcome.kept:,} kept from the earlier run" if outcome.kept else ""
-    done = f"{outcome.done:,} image{'s' * (outcome.done != 1)} segmented into {out}{kept}"
+    done = f"{outcome.done:,} image{'s' * (outcome.done != 1)} segmented into {outcome.summary.parent}{kept}"
     say(f"{done} ({progress.images_per_second:.2f} images/s)")
     for line in outcome.passed_over:
         say(line, "yellow", to=errors)
@@ -75,14 +90,10 @@ def tell(outcome: "Outcome", progress: "Progress", out: Path) -> None:
         say(outcome.stopped, "red", to=errors)
     if not outcome.failed:
         return
-    from gem_fast.batch import records
-    from gem_fast.batch.records import ERRORS
-
-    shown_failures = (record.error for record in records(outcome.summary) if record.status == "failed")
-    for error in islice(shown_failures, _MOST_SHOWN):
+    for error in failures:
         say(f"failed: {error}", "red", to=errors)
-    if outcome.failed > _MOST_SHOWN:
+    if outcome.failed > len(failures):
         for reason, count in outcome.reasons.items():
             say(f"failed: {count:,} × {reason}", "red", to=errors)
-    total = outcome.done + outcome.failed
-    say(f"{outcome.failed:,} of {total:,} images failed; all of them are in {out / ERRORS}", "red", to=errors)
+    counted = f"{outcome.failed:,} of {outcome.done + outcome.failed:,} images failed"
+    say(f"{counted}; all of them are in {where}" if where else counted, "red", to=errors)

@@ -1,5 +1,6 @@
 """`gem-fast segment`."""
 
+import re
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -214,7 +215,7 @@ def segment(
         "overlays": overlays,
         "overlay_format": overlay_format.value,
         "overlay_size": overlay_size,
-        "label_size": int(label_size) if label_size and label_size.isdecimal() else label_size,
+        "label_size": int(label_size) if label_size and re.fullmatch("[0-9]{1,9}", label_size) else label_size,
         "heatmaps": heatmaps,
         "format": format.value,
         "shard_size": shard_size,

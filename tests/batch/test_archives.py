@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import threading
 import zipfile
 from itertools import chain
 
@@ -478,6 +479,53 @@ class TestLists:
         outcome = segment_files(small_model, "-", "cat", tmp_path / "out", format="tar", **SETTINGS)
         assert outcome.done == 3
 
+    def test_a_standard_input_that_is_closed(self, small_model, tmp_path, monkeypatch):
+        monkeypatch.setattr(sys, "stdin", None)
+        with pytest.raises(ValueError, match="the standard input, which is closed"):
+            segment_files(small_model, "-", "cat", tmp_path / "out", **SETTINGS)
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+    def test_a_list_that_is_a_pipe_is_read_once(self, small_model, folder, tmp_path):
+        os.mkfifo(tmp_path / "pipe")
+        writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=(str(folder),))
+        writer.start()
+        outcome = segment_files(small_model, f"@{tmp_path}/pipe", "cat", tmp_path / "out", format="tar", **SETTINGS)
+        writer.join()
+        assert outcome.done == 3
+
+    def test_a_list_that_cannot_be_read(self, tmp_path, monkeypatch):
+        def refuse(*_):
+            raise PermissionError(13, "Permission denied")
+
+        (tmp_path / "list.txt").write_text("a.png")
+        monkeypatch.setattr("builtins.open", refuse)  # root reads everything
+        with pytest.raises(ValueError, match=r"list\.txt: the list can't be read: Permission denied"):
+            Listing(f"@{tmp_path}/list.txt")
+
+    def test_a_url_with_signs_of_a_pattern(self, tmp_path, png):
+        """What is there under that name is taken; what matches nothing fails; in lists nothing is a pattern."""
+        memory = pytest.importorskip("fsspec").filesystem("memory")
+        for name in ("photo[1].png", "photo1.png", "what?.png"):
+            memory.pipe(f"/signs/{name}", png())
+        root = "memory://signs/"
+        assert [source.image for source in Listing([root + "photo[1].png", root + "what?.png"])] == [
+            *(root + "photo[1].png", root + "what?.png")
+        ]
+        assert [source.image for source in Listing(root + "photo[12].png")] == ["memory:///signs/photo1.png"]
+        with pytest.raises(
+            ValueError, match=r"gone\[2\]\.png: there is no such file, and as a pattern it matches none"
+        ):
+            Listing(root + "gone[2].png")
+        listed = ["photo[1].png", "photo[12].png", "*.png", "gone.png?sig=1"]
+        (tmp_path / "list.txt").write_text("\n".join(root + name for name in listed))
+        assert [source.image for source in Listing(f"@{tmp_path}/list.txt")] == [root + name for name in listed]
+
+    def test_a_url_that_comes_to_match_nothing(self, monkeypatch):
+        pytest.importorskip("fsspec")
+        monkeypatch.setattr(sources, "matches_nothing", lambda _: False)
+        (source,) = Listing("memory://nowhere/*.png")
+        assert source.content.reason == "can't be listed: there is no such file, and as a pattern it matches none"
+
     def test_urls(self, small_model, folder, tmp_path, png):
         fsspec = pytest.importorskip("fsspec")
         memory = fsspec.filesystem("memory")
@@ -498,7 +546,7 @@ class TestLists:
     def test_names_behind_a_url_lead_nowhere_else(self, small_model, tmp_path, png, monkeypatch):
         pytest.importorskip("fsspec").filesystem("memory").pipe("/far/a.png", png())
         names = ["../../up.png", f"{tmp_path}/root.png", "https://b/c.png", "a//b\\..\\d.png", ".partial/e.png"]
-        monkeypatch.setattr(sources, "files_of", lambda _: ((f"memory://far/a.png?{name}", name) for name in names))
+        monkeypatch.setattr(sources, "files_of", lambda *_: ((f"memory://far/a.png?{name}", name) for name in names))
         monkeypatch.setattr(Remote, "read", lambda _: png())
         outcome = segment_files(small_model, "memory://far", "cat", tmp_path / "deep" / "out", **SETTINGS)
         assert (outcome.done, outcome.failed) == (3, 0)
@@ -506,7 +554,7 @@ class TestLists:
         assert files(tmp_path).keys() == {f"deep/out/{name}.labels.png" for name in below}
 
     def test_a_file_system_that_raises_what_it_likes(self, folder, monkeypatch):
-        def files_of(url):
+        def files_of(*_):
             raise RuntimeError("403, Forbidden")
 
         pytest.importorskip("fsspec")
@@ -576,3 +624,16 @@ class TestParts:
         segment_files(small_model, folder, "cat", tmp_path, part="01/16", on_record=other, **SETTINGS)
         assert sorted(path.name for path in tmp_path.glob("part*")) == ["part-01-of-16", "part-02-of-16"]
         assert [record.image[-5:] for record in records(tmp_path)] == ["a.png", "b.jpg"]
+
+    def test_none_beside_those_of_another_number(self, small_model, folder, tmp_path):
+        """All of the one and some of the other would have images twice."""
+        out = tmp_path / "out"
+        segment_files(small_model, folder, "cat", out, part="1/2", **SETTINGS)
+        for part in ("1/3", "1/12"):
+            with pytest.raises(ValueError, match=f"holds part-1-of-2, and part {part} would have images of it"):
+                segment_files(small_model, folder, "cat", out, part=part, overwrite=True, **SETTINGS)
+        segment_files(small_model, folder, "cat", out, part="2/2", **SETTINGS)
+        assert len(list(records(out))) == 3
+        (out / "part-1-of-2").rename(out / "part-1-of-3")
+        with pytest.raises(ValueError, match="holds parts of 2 and of 3, each with all images"):
+            list(records(out))

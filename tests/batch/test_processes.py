@@ -156,6 +156,12 @@ def test_each_window_has_the_time_of_an_image(monkeypatch):
     assert waited == [300, 2 * 3 * 200, 300]  # to start, two images in three windows, and never less
 
 
+@pytest.mark.parametrize("timeout", [np.inf, 1e300, 1e10, 3e6])
+def test_a_time_that_no_system_waits_for_is_any(timeout):
+    with closing(engine("serve", timeout=timeout)) as own:
+        assert own._limit(1, (32, 32)) is None
+
+
 def test_a_process_that_cannot_be_killed_is_left():
     """As one that waits for a driver."""
     said = []

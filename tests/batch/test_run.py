@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,11 @@ from PIL import Image
 import gem_fast
 from gem_fast import GemModel, records, segment_files
 from gem_fast.batch import Progress
+from gem_fast.batch.files import Files
+from gem_fast.batch.memory import Memory
+from gem_fast.batch.options import BatchOptions
 from gem_fast.batch.records import ERRORS, PARTIAL, SUMMARY, Journal, Record
+from gem_fast.batch.sources import Listing
 
 SMALL = "ViT-S-32-alt"
 SETTINGS = {"size": 64, "batch_size": 2}
@@ -271,6 +276,19 @@ class TestSegmentFiles:
             ({"label_size": -64}, "label_size must be model or a positive number"),
             ({"format": "coco", "heatmaps": True}, "format coco has no place for heat maps"),
             ({"label_size": 64.0}, "label_size must be model or a positive number"),
+            ({"overwrite": "no"}, "overwrite must be True or False, got 'no'"),
+            ({"resume": 1}, "resume must be True or False, got 1"),
+            ({"heatmaps": "no"}, "heatmaps must be True or False"),
+            ({"overlays": None}, "overlays must be True or False"),
+            ({"workers": "2"}, "workers must be 1 or more, got '2'"),
+            ({"batch_size": 2.5}, "batch_size must be 1 or more, got 2.5"),
+            ({"batch_size": 10**13}, "batch_size must be at most 65,536"),
+            ({"size": 32.5}, "size must be 1 or more, got 32.5"),
+            ({"max_errors": True}, "max_errors must be 0 or more, got True"),
+            ({"label_size": True}, "label_size must be model or a positive number"),
+            ({"part": 3}, "part must be one such as 3/16"),
+            ({"timeout": "5"}, "timeout must be a positive number"),
+            ({"timeout": float("nan")}, "timeout must be a positive number"),
             ({"treshold": 1}, "unknown options treshold; known are .*threshold"),
         ],
         ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -280,6 +298,25 @@ class TestSegmentFiles:
         with pytest.raises(ValueError, match=reason):
             segment_files(small_model, folder, **{"prompts": "cat", "out": out, **SETTINGS, **arguments})
         assert not out.exists()
+
+    def test_a_path_in_bytes(self, small_model, folder, tmp_path):
+        assert names(run(small_model, [os.fsencode(folder / "a.png")], "cat", tmp_path / "out")) == ["a.png"]
+
+    def test_a_batch_may_be_larger_than_the_images_are_many(self, small_model, folder, tmp_path, monkeypatch):
+        places, whole = [], Memory.__init__
+        monkeypatch.setattr(Memory, "__init__", lambda self, *given: (places.append(given[0]), whole(self, *given))[1])
+        assert len(run(small_model, folder, "cat", tmp_path / "out", batch_size=10_000)) == 3
+        assert places == [3]
+
+    def test_a_batch_that_takes_more_memory_than_there_is(self, small_model, folder, tmp_path, monkeypatch):
+        def refuse(*_):
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+        monkeypatch.setattr(Memory, "__init__", refuse)
+        with pytest.raises(
+            ValueError, match=r"batch_size 2 takes .* bytes, more than there are \(Cannot allocate memory"
+        ):
+            run(small_model, folder, "cat", tmp_path / "out", workers=1)
 
     def test_no_image_names_the_endings(self, small_model, tmp_path):
         with pytest.raises(ValueError, match=r"no images found.*\.bmp, .*\.webp"):
@@ -348,7 +385,12 @@ class TestResume:
         assert self.again(small_model, folder, out) == []
 
     @pytest.mark.parametrize(
-        "line", ["7", "[]", "null", "{}", '{"status": "ok"}', '{"image": "a", "status": "ok"}', "text", ""], ids=repr
+        "line",
+        [
+            *("7", "[]", "null", "{}", '{"status": "ok"}', '{"image": "a", "status": "ok"}', "text", ""),
+            *('{"image": "a", "status": "ok", "key": "x"}', '{"image": "a", "status": "ok", "key": 7}'),
+        ],
+        ids=repr,
     )
     def test_strange_lines_are_passed_over(self, small_model, folder, out, line):
         content = (out / SUMMARY).read_text()
@@ -376,6 +418,33 @@ class TestResume:
         assert (out.with_name("other") / "a.overlay.jpg").exists()
         assert len(self.again(small_model, folder, out, overlay_format="png")) == 3
         assert self.again(small_model, folder, out, overlay_format="png") == []
+
+    @pytest.mark.parametrize("format", ["png", "webp"])
+    def test_an_image_in_other_kinds_leaves_no_file_of_the_earlier_ones(self, small_model, folder, out, format):
+        (out / "mine.overlay.jpg").write_bytes(b"of somebody else")
+        self.again(small_model, folder, out, overlay_format=format)
+        assert {path.name for path in out.rglob("*.overlay.*")} == {
+            *("mine.overlay.jpg", f"a.overlay.{format}", f"b.overlay.{format}", f"c.overlay.{format}")
+        }
+        run(small_model, folder, "cat", out, overwrite=True, overlays=False)
+        assert [path.name for path in out.rglob("*.overlay.*")] == ["mine.overlay.jpg"]
+
+    def test_what_is_another_images_by_now_stays(self, small_model, folder, out, tmp_path, picture):
+        """An image that is done again may lose its name to one that is listed before it."""
+        (tmp_path / "before").mkdir()
+        picture().save(tmp_path / "before" / "a.png")
+        inputs = [tmp_path / "before", folder]
+        found = run(small_model, inputs, "cat", out, resume=True, overlay_format="png")
+        assert [each.files["labels"] for each in found[:2]] == ["a.labels.png", "a-2.labels.png"]
+        assert all((out / name).exists() for each in found for name in each.files.values())
+
+    def test_overlays_of_another_size_are_refused(self, small_model, folder, out):
+        assert self.again(small_model, folder, out, overlays=False) == []
+        with pytest.raises(ValueError, match="output overlay_size was 1600, now 20"):
+            run(small_model, folder, "cat", out, resume=True, overlay_size=20)
+        none = out.with_name("none")
+        segment_files(small_model, folder, "cat", none, overlays=False, **SETTINGS)
+        assert len(self.again(small_model, folder, none, overlay_size=20)) == 3
 
     @pytest.mark.parametrize("damage", [b"", b"\xff\xd8\xff", None], ids=["empty", "head", "cut"])
     def test_an_output_that_is_not_whole_is_made_again(self, small_model, folder, out, damage):
@@ -446,6 +515,61 @@ class TestResume:
         for spelled in (folder.name, f"./{folder.name}/../{folder.name}", tmp_path / "link"):
             assert run(small_model, spelled, "cat", out, resume=True) == []
             assert len(lines(out)) == 3
+
+    def test_a_relative_path_from_another_folder_is_another_image(self, small_model, tmp_path, monkeypatch, picture):
+        for i, name in enumerate(("one", "two")):
+            (tmp_path / name / "photos").mkdir(parents=True)
+            picture(40, 64, i).save(tmp_path / name / "photos" / "a.png")
+        labels = []
+        for name in ("one", "two"):
+            monkeypatch.chdir(tmp_path / name)
+            (record,) = run(small_model, "photos", "cat", tmp_path / "out", resume=True)
+            labels.append(record.files["labels"])
+        assert labels == ["a.labels.png", "a-2.labels.png"]
+        assert [line["image"] for line in lines(tmp_path / "out")] == ["photos/a.png"] * 2
+
+    def test_the_same_image_by_a_relative_path_from_another_folder(self, small_model, folder, tmp_path, monkeypatch):
+        monkeypatch.chdir(folder.parent)
+        assert len(run(small_model, folder.name, "cat", tmp_path / "out")) == 3
+        for place, spelled in ((folder, "."), (folder / "sub", "..")):
+            monkeypatch.chdir(place)
+            assert run(small_model, spelled, "cat", tmp_path / "out", resume=True) == []
+            assert len(lines(tmp_path / "out")) == 3
+
+    def test_a_summary_of_an_earlier_version_has_no_keys(self, small_model, folder, out):
+        told = [{name: value for name, value in line.items() if name != "key"} for line in lines(out)]
+        (out / SUMMARY).write_text("".join(json.dumps(line) + "\n" for line in told))
+        assert self.again(small_model, folder, out) == []
+
+    def test_what_is_kept_has_its_line_wherever_the_run_stops(self, folder, out):
+        """One that listed no image, some or all: no line is lost, and none is there twice."""
+        before = (out / SUMMARY).read_text().splitlines()
+        for listed in range(4):
+            (out / PARTIAL).mkdir(exist_ok=True)
+            journal = Journal(out, resume=True)
+            output = Files(out, BatchOptions().kinds, journal)
+            sources = islice(Listing(folder, output.finished), listed)
+            assert list(output.unfinished(sources, Progress())) == []
+            output.close()
+            assert (out / SUMMARY).read_text().splitlines() == before
+
+    def test_a_line_that_is_placed_while_the_run_ends_is_there_once(self, folder, out, monkeypatch):
+        """Images are listed by another thread: this one places each just before and just after the summary is put."""
+        before = (out / SUMMARY).read_text().splitlines()
+        (out / PARTIAL).mkdir()
+        journal = Journal(out, resume=True)
+        output = Files(out, BatchOptions().kinds, journal)
+        listed = output.unfinished(Listing(folder, output.finished), Progress())
+        place, close = Journal.place, Journal.close
+
+        def placed(self, position, offset):
+            if position == 1:
+                close(self, output._kept.values())
+            place(self, position, offset)
+
+        monkeypatch.setattr(Journal, "place", placed)
+        assert list(listed) == []
+        assert (out / SUMMARY).read_text().splitlines() == before
 
     def test_names_given_to_other_inputs_stay_theirs(self, small_model, folder, out, tmp_path, picture):
         (tmp_path / "more").mkdir()

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tarfile
@@ -17,6 +18,9 @@ from pycocotools.coco import COCO
 
 from gem_fast import records, segment_files
 from gem_fast.batch import shard_formats
+from gem_fast.batch.options import BatchOptions
+from gem_fast.batch.records import PARTIAL, Journal
+from gem_fast.batch.shards import Shards
 
 SETTINGS = {"size": 64, "batch_size": 2, "shard_size": 4, "workers": 2}
 WORDS = ["cat", "dog", "car"]
@@ -108,6 +112,13 @@ class TestEveryFormat:
         assert (outcome.done, outcome.failed, outcome.kept) == (0, 0, 11)
         assert content(made(format)) == before
         assert [shard(made(format), format, i).stat().st_mtime_ns for i in range(3)] == stamps
+
+    def test_a_run_that_stops_keeps_the_lines_of_what_it_has_not_listed(self, made, tmp_path, format):
+        out = shutil.copytree(made(format), tmp_path / "out")
+        before = (out / "summary.jsonl").read_bytes()
+        (out / PARTIAL).mkdir()
+        Shards(out, BatchOptions(format=format, shard_size=4), {}, Journal(out, resume=True)).close()
+        assert (out / "summary.jsonl").read_bytes() == before
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
     @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])

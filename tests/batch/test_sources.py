@@ -1,5 +1,6 @@
 """Which images files, folders and patterns stand for."""
 
+import glob
 import os
 import subprocess
 
@@ -52,6 +53,31 @@ class TestListing:
         assert list(stems([f"{tmp_path}/**/*.png"], tmp_path)) == ["a1.png", "b1.png", "sub/a3.png"]
         assert list(stems([f"{tmp_path}/[ab]1.png"], tmp_path)) == ["a1.png", "b1.png"]
 
+    @pytest.mark.parametrize("pattern", ["**/*.png", "**", "a/**/*.png", "**/b/*.png", "*/**/*.png", "**/a/**/b.png"])
+    def test_any_folders_as_glob_has_them(self, tmp_path, pattern):
+        touch(tmp_path, "top.png", "a/a.png", "a/b/b.png", "a/b/[c]/c.png", "d/a/b/b.png", ".hidden/a/b.png")
+        expected = {os.path.relpath(path, tmp_path) for path in glob.glob(f"{tmp_path}/{pattern}", recursive=True)}
+        assert set(stems([f"{tmp_path}/{pattern}"], tmp_path)) == {path for path in expected if path.endswith(".png")}
+
+    def test_any_folders_below_the_working_one(self, tmp_path, monkeypatch):
+        touch(tmp_path, "a.png", "sub/b.png")
+        monkeypatch.chdir(tmp_path)
+        assert [str(source.path) for source in Listing("**/*.png")] == ["a.png", "sub/b.png"]
+
+    def test_any_folders_where_links_lead_in_circles(self, tmp_path):
+        """By its own name a folder is entered before any link to it; `glob` would follow these 2⁴⁰ times."""
+        touch(tmp_path, "x/real/a.png", "outside/b.png")
+        for name in ("again", "loop"):
+            (tmp_path / "x" / name).symlink_to(tmp_path / "x")
+        (tmp_path / "x" / "far").symlink_to(tmp_path / "outside")
+        assert list(stems([f"{tmp_path}/x/**/*.png"], tmp_path)) == ["x/far/b.png", "x/real/a.png"]
+
+    def test_folders_that_a_pattern_matches_are_told(self, tmp_path):
+        touch(tmp_path, "a.png", "album/b.png")
+        listing = Listing(f"{tmp_path}/a*")
+        assert [source.name for source in listing] == ["a"]
+        assert listing.passed_over == {"folders that a pattern matches, which are read where they are named": 1}
+
     def test_a_file_whose_name_looks_like_a_pattern(self, tmp_path):
         touch(tmp_path, "a[1].png", "a1.png")
         assert list(stems([tmp_path / "a[1].png"], tmp_path)) == ["a[1].png"]
@@ -80,6 +106,20 @@ class TestListing:
         touch(tmp_path, "one/A.jpg", "two/a.jpg", "three/a.jpg.png", "four/a.jpg-2.png")
         found = list(stems([tmp_path / name for name in ("one", "two", "three", "four")], tmp_path).values())
         assert len({stem.casefold() for stem in found}) == 4
+
+    @pytest.mark.parametrize("folder", ["errors.jsonl", "Summary.jsonl", "run.json", "legend.json", "a.labels.png"])
+    def test_folders_are_called_like_no_file_of_a_run(self, tmp_path, folder):
+        touch(tmp_path, f"{folder}/b.png", f"{folder}_/b.png", "a.png")
+        assert sorted(stems([tmp_path], tmp_path).values()) == sorted(["a", f"{folder}_/b", f"{folder}_/b-2"])
+
+    @pytest.mark.parametrize("letter", ["x", "猫"])
+    def test_names_leave_room_for_endings(self, tmp_path, letter):
+        stem = (letter * 251).encode()[:250].decode(errors="ignore")
+        touch(tmp_path, f"{stem}.png", f"sub/{stem}.png", f"{stem[:-1]}z.png")
+        names = [name.rsplit("/", 1)[-1] for name in stems([tmp_path], tmp_path).values()]
+        assert len(set(names)) == 2
+        assert all(stem.startswith(name.removesuffix("-2")) for name in names)
+        assert all(200 < len(f"{name}.overlay.webp".encode()) < 250 for name in names)
 
     def test_given_twice_is_done_once(self, tmp_path):
         touch(tmp_path, "a.png")
