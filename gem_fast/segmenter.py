@@ -222,6 +222,6 @@ class Segmenter(Engine):
                     members = [k for k, i in enumerate(chunk) if queries[i] is query]
                     scores = self.scores(patches, members, query.words, query.groups)
                     for place, k in enumerate(members):
-                        each, own = ready[chunk[k]], scores[[place]][0]  # a copy, which keeps no other image's alive
+                        each, own = ready[chunk[k]], 1 * scores[place]  # a copy, which keeps no other image's alive
                         results[chunk[k]] = query.result(each.picture, own, self.decoder, each.source)
         return [results[i] for i in range(len(ready))]
