@@ -106,7 +106,10 @@ def test_jpeg_xl_of_every_mode(tmp_path, mode):
     pytest.importorskip("pillow_jxl")
     path = tmp_path / "plain.jxl"
     white = {"I;16": 65_535, "F": 1.0}.get(mode, (255,) * len(mode))
-    Image.new(mode, (5, 4), white).save(path, lossless=True)
+    try:
+        Image.new(mode, (5, 4), white).save(path, lossless=True)
+    except NotImplementedError:
+        pytest.skip("this version of the plugin writes no such mode")
     assert pixels(read_image(path)).min() == 255
 
 

@@ -13,11 +13,11 @@ from ..orientation import ORIENTATION_TAG, turned
 from ..pixels import from_floats, from_integers, with_info
 from .blocks import blocks
 from .layout import Layout, layout, suits_pillow
-from .samples import read_samples
-from .tags import HEIGHT, LAYOUT_TAGS, PHOTOMETRIC, SUBSAMPLING, WIDTH, Tags, read_tags
+from .samples import libtiff_arguments, read_samples
+from .tags import COMPRESSION, HEIGHT, LAYOUT_TAGS, PHOTOMETRIC, SUBSAMPLING, WIDTH, Tags, read_tags
 
 _PROFILE_TAG = 34675
-_YCBCR = 6
+_YCBCR, _UNCOMPRESSED = 6, 1
 
 
 def open_tiff(file: BinaryIO, most: int = MAX_PIXELS) -> Image.Image:
@@ -44,9 +44,10 @@ def open_tiff(file: BinaryIO, most: int = MAX_PIXELS) -> Image.Image:
 def _by_pillow(file: BinaryIO, tags: Tags) -> Image.Image:
     file.seek(0)
     image = TiffImagePlugin.TiffImageFile(file)
-    if image.mode == "YCbCr":  # uncompressed: Pillow's own decoder knows neither subsampling nor planes, libtiff does
-        extents, place = (0, 0, tags.one(WIDTH), tags.one(HEIGHT)), ("RGBX", False, image.tag_v2.offset)
-        image.tile = [image.tile[0]._replace(codec_name="libtiff", extents=extents, offset=0, args=place)]
+    if (tags.one(PHOTOMETRIC, 1), tags.one(COMPRESSION, 1)) == (_YCBCR, _UNCOMPRESSED):
+        # Pillow's own decoder knows neither subsampling nor planes, libtiff does.
+        extents, arguments = (0, 0, tags.one(WIDTH), tags.one(HEIGHT)), libtiff_arguments("RGBX", image.tag_v2.offset)
+        image.tile = [image.tile[0]._replace(codec_name="libtiff", extents=extents, offset=0, args=arguments)]
         image._mode, image.use_load_libtiff = "RGB", True
     with warnings.catch_warnings():  # of sizes that are allowed here
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -75,5 +76,5 @@ def _divide(colours: np.ndarray, alpha: np.ndarray) -> None:
     """In place, colours that are multiplied by alpha."""
     divisor = np.maximum(alpha, 1).astype(np.uint16)
     for channel in range(colours.shape[2]):
-        whole = (colours[..., channel] * np.uint16(255) + divisor // 2) // divisor
+        whole = (colours[..., channel].astype(np.uint16) * 255 + divisor // 2) // divisor
         colours[..., channel] = np.minimum(whole, 255)

@@ -3,16 +3,20 @@
 import struct
 import zlib
 from collections.abc import Iterator
+from functools import cache
+from io import BytesIO
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from ...errors import ImageError
 from .layout import COMPRESSIONS, Layout
 
 _UNPACKED_AT_ONCE = 1 << 22  # samples, each a byte a bit while it is unpacked
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+_DIRECTORY = 8  # where that of a file that is made here starts
 
 
 def read_samples(file: BinaryIO, form: Layout) -> np.ndarray:
@@ -71,7 +75,13 @@ def _decompressed(content: bytes, compression: int, height: int, length: int) ->
         return content
     if COMPRESSIONS[compression] == "Deflate":
         return zlib.decompressobj().decompress(content, height * length)
-    # The same bytes as an 8-bit TIFF of one strip: libtiff undoes the compression, whatever the samples are.
+    # libtiff undoes the compression, whatever the samples are.
+    tiff = _of_one_strip(content, compression, height, length)
+    return Image.frombytes("L", (length, height), tiff, "libtiff", libtiff_arguments("L", _DIRECTORY)).tobytes()
+
+
+def _of_one_strip(content: bytes, compression: int, height: int, length: int) -> bytes:
+    """Compressed bytes as an 8-bit TIFF."""
     entries = (
         (256, length),
         (257, height),
@@ -83,8 +93,19 @@ def _decompressed(content: bytes, compression: int, height: int, length: int) ->
         (278, height),
     )
     fields = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in (*entries, (279, len(content)))]
-    head = b"II*\0\x08\0\0\0" + struct.pack("<H", len(fields)) + b"".join(fields) + bytes(4)
-    return Image.frombytes("L", (length, height), head + content, "libtiff", "L", 0, 8).tobytes()
+    return struct.pack("<2sHIH", b"II", 42, _DIRECTORY, len(fields)) + b"".join(fields) + bytes(4) + content
+
+
+def libtiff_arguments(raw_mode: str, directory: int) -> tuple:
+    """Those of Pillow's decoder for a directory that starts there, as this version of Pillow has them."""
+    return raw_mode, *_between(), directory
+
+
+@cache
+def _between() -> tuple:
+    arguments = TiffImagePlugin.TiffImageFile(BytesIO(_of_one_strip(b"", 5, 1, 1))).tile[0].args
+    assert isinstance(arguments, tuple)
+    return arguments[1:-1]
 
 
 def _unpredicted(rows: np.ndarray, form: Layout, samples: int) -> np.ndarray:
