@@ -4,6 +4,8 @@ import os
 import sys
 import warnings
 
+_SHOWN = 60  # letters of a value of others
+
 
 class ModelError(ValueError):
     """A model that can't be loaded; the message says why and what would be right.
@@ -27,10 +29,19 @@ class GraphError(RuntimeError):
     """An exported graph that can't be computed, for want of memory above all; the message names it and the reason."""
 
 
-def shown(value: object, most: int = 60) -> str:
+def is_failure(error: BaseException) -> bool:
+    """Whether what was done has failed: any Exception, and the panic of a library in Rust, which is none."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+def shown(value: object) -> str:
     """What somebody's file has for a value, in a message: as Python writes it, and not all of it if it is long."""
-    text = repr(value)
-    return text if len(text) <= most else f"{text[:most]}..."
+    return cut(repr(value))
+
+
+def cut(text: str) -> str:
+    """A text of others for a message, not all of it if it is long."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def missing_extra(purpose: str, extra: str, error: ImportError) -> ModelError:

@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 import typer
 from rich.console import Console
 
+from .text_file import as_utf8
+
 
 class Terminal(Console):
     """A console whose reader may leave, as `head` does: what it misses changes nothing about the work or its status."""
@@ -26,8 +28,7 @@ errors = Terminal(stderr=True)
 
 def say(text: str, style: str | None = None, *, to: Console = console) -> None:
     """Print a line as it is: names of files are no markup, a line is never broken, and bytes of names are escaped."""
-    text = text.encode(errors="backslashreplace").decode()
-    to.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    to.print(as_utf8(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def fail(message: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Small text files that others wrote, such as lists of classes and of names. Needs no torch."""
+"""Text that others wrote: small files of it, such as lists of classes, and names that are none. Needs no torch."""
 
 import os
 
@@ -28,3 +28,8 @@ def read_text_file(path: str | os.PathLike, name: str, most: int, right: str) ->
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{name} can't be read as UTF-8 text: {error}") from error
+
+
+def as_utf8(text: str) -> str:
+    """The text with what is none, such as bytes of a file's name, written as escapes."""
+    return text.encode(errors="backslashreplace").decode()

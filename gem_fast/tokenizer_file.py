@@ -11,6 +11,8 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, normalizers
 
+from .errors import is_failure
+
 _MOST_GROWTH = 1 << 16  # of a text by all rules before and behind the model; each may multiply it
 # How many letters one becomes at most: of U+FDFA 18, a letter a byte, a space before each part or beside it.
 _KNOWN = {
@@ -43,11 +45,11 @@ def read_tokenizer(path: Path) -> Tokenizer:
 
 @contextmanager
 def told(what: str, error: Callable[[str], Exception] = ValueError) -> Iterator[None]:
-    """Raises what `tokenizers` does as an error: plain Exceptions, and panics, which are no Exceptions at all."""
+    """Raises what `tokenizers` does as an error."""
     try:
         yield
     except BaseException as reason:
-        if not isinstance(reason, Exception) and type(reason).__name__ != "PanicException":
+        if not is_failure(reason):
             raise
         raise error(f"{what}: {str(reason)[:200]}") from reason
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..engine import encoder
 from ..outputs import legend_bytes
+from ..text_file import as_utf8
 from ..writing import whole_file, write_whole
 from . import tables
 from .contents import Refused, Remote, Stretch
@@ -26,7 +27,7 @@ from .pipeline import decoded_sizes, scores_of
 from .records import LEGEND, PARTIAL, Record
 from .remote import is_url
 from .run import describe, failed
-from .shard_formats import Entry, as_utf8, parquet_schema, row_of, tar_files, tar_key
+from .shard_formats import Entry, parquet_schema, row_of, tar_files, tar_key
 from .sources import Inputs, Listing, Source, as_list
 from .tar import members
 from .work import ImageWork

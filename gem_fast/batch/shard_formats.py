@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..outputs import HEATMAPS, LABELS, OutputKind
+from ..text_file import as_utf8
 from .records import Record
 from .tables import OWN
 
@@ -143,11 +144,6 @@ def row_of(entry: Entry) -> dict[str, Any]:
         "areas": list(record.areas.items()),
         "error": None if record.error is None else as_utf8(record.error),
     }
-
-
-def as_utf8(text: str) -> str:
-    """The text with what is none written as escapes."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 def _write_coco(file: BinaryIO, entries: Entries, legend: Legend, kinds: Kinds) -> None:

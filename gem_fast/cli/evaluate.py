@@ -10,6 +10,7 @@ from rich.console import Console
 
 from ..dtypes import INT8
 from ..terminal import console, ended_by_signals, errors, fail, say, short_warnings
+from ..text_file import as_utf8
 from .options import PoolingName, Resize, Rotated, TextDtype, Tokenizer, Weights, chosen, dtype_option
 from .progress import Style, shown
 
@@ -267,7 +268,7 @@ def _table(rows: list[dict[str, Any]], figures: list[float | None]) -> Any:
             *map(_percent, shares),
             "" if row["images_per_second"] is None else f"{row['images_per_second']:.1f}",
         )
-        table.add_row(*(Text(each.encode(errors="backslashreplace").decode()) for each in cells))  # no markup
+        table.add_row(*(Text(as_utf8(each)) for each in cells))  # no markup
     return table
 
 

@@ -8,7 +8,7 @@ import simplejpeg
 from PIL import Image
 
 _SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
-# What libjpeg says of wrong pixels; not a broken profile, nor the few bytes that cameras put before the end.
+# What libjpeg says of wrong pixels; not a broken profile, nor what cameras pad the end with.
 _DAMAGE = re.compile(r"Corrupt JPEG data(?!: bad ICC|: \d{1,3} extraneous bytes before marker 0xd9)")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ..errors import ImageError
+from ..errors import ImageError, is_failure
 from .colour import stays
 from .formats import Format, check_regular, format_of
 from .jpeg import jpeg_samples
@@ -105,8 +105,7 @@ def _failures_named(name: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        # A decoder in Rust panics with what is no Exception.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        if not is_failure(error):
             raise
         raise ImageError(f"{name}: {_reason(error)}") from error
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from ..errors import cut
+
 _LARGEST = 2**63 - 1
-_SHOWN = 60  # characters of a wrong value
 _SCALARS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text", NoneType: "null"}
 
 
@@ -47,8 +48,7 @@ def shown(value: Any) -> str:
         return "an object"
     if isinstance(value, list | tuple):
         return f"a list of {len(value)}"
-    text = json.dumps(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return cut(json.dumps(value))
 
 
 def member(outer: str, key: str) -> str:
