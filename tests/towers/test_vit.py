@@ -42,6 +42,7 @@ MODELS = {
     "B16-quickgelu": open_clip.get_model_config("ViT-B-16-quickgelu"),
     "L14-3-layers": L14_FEW_LAYERS,
     "small": SMALL,
+    "small-two-layers": shrunk(layers=2),
     "small-layerscale": shrunk(ls_init_value=0.5),
     "small-H14-heads": shrunk(width=160, head_width=80, mlp_ratio=4.9231),
     "small-bigG-heads": shrunk(width=208, head_width=104),
@@ -239,7 +240,7 @@ def test_projections_left_out_do_not_change_those_that_are_not(projections):
 @pytest.mark.parametrize("backend", [None, "sdpa", pytest.param("cpu", marks=needs_cpu)])
 def test_compiles_without_a_graph_break(original, backend):
     """By name too, though LayerNorm has no kernels of `cpu`."""
-    model, image = ours("small", backend=backend), pixels(2, 64, 48)
+    model, image = ours("small-two-layers", backend=backend), pixels(2, 64, 48)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     for result, expected in zip(compiled(image, original), model(image, original), strict=True):
         if expected is not None:
