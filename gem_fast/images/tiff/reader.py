@@ -4,7 +4,7 @@ import warnings
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImagePalette, TiffImagePlugin
 
 from ...errors import ImageError
 from ..colour import to_srgb
@@ -16,7 +16,7 @@ from .layout import Layout, layout, suits_pillow
 from .samples import libtiff_arguments, read_samples
 from .tags import COMPRESSION, HEIGHT, LAYOUT_TAGS, PHOTOMETRIC, SUBSAMPLING, WIDTH, Tags, read_tags
 
-_PROFILE_TAG = 34675
+_PROFILE_TAG, _PALETTE_TAG = 34675, 320
 _YCBCR, _UNCOMPRESSED = 6, 1
 
 
@@ -43,16 +43,32 @@ def open_tiff(file: BinaryIO, most: int = MAX_PIXELS) -> Image.Image:
 
 def _by_pillow(file: BinaryIO, tags: Tags) -> Image.Image:
     file.seek(0)
-    image = TiffImagePlugin.TiffImageFile(file)
-    if (tags.one(PHOTOMETRIC, 1), tags.one(COMPRESSION, 1)) == (_YCBCR, _UNCOMPRESSED):
-        # Pillow's own decoder knows neither subsampling nor planes, libtiff does.
-        extents, arguments = (0, 0, tags.one(WIDTH), tags.one(HEIGHT)), libtiff_arguments("RGBX", image.tag_v2.offset)
-        image.tile = [image.tile[0]._replace(codec_name="libtiff", extents=extents, offset=0, args=arguments)]
-        image._mode, image.use_load_libtiff = "RGB", True
-    with warnings.catch_warnings():  # of sizes that are allowed here
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image.load()
+    with warnings.catch_warnings():  # of sizes that are allowed here, and of tags that say nothing of the picture
+        warnings.simplefilter("ignore")
+        image = TiffImagePlugin.TiffImageFile(file)
+        if (tags.one(PHOTOMETRIC, 1), tags.one(COMPRESSION, 1)) == (_YCBCR, _UNCOMPRESSED):
+            # Pillow's own decoder knows neither subsampling nor planes, libtiff does.
+            extents, arguments = (
+                (0, 0, tags.one(WIDTH), tags.one(HEIGHT)),
+                libtiff_arguments("RGBX", image.tag_v2.offset),
+            )
+            image.tile = [image.tile[0]._replace(codec_name="libtiff", extents=extents, offset=0, args=arguments)]
+            image._mode, image.use_load_libtiff = "RGB", True
+        colours = image.tag_v2.get(_PALETTE_TAG, ()) if image.palette else ()
+        if colours and max(colours) < 256:  # in 8 bits, where 16 would be right; libtiff takes them so too
+            image.palette = ImagePalette.raw("RGB;L", bytes(colours))
+        _load(image)
     return image
+
+
+def _load(image: TiffImagePlugin.TiffImageFile) -> None:
+    try:
+        image.load()
+    except OSError as error:
+        if "decoder error" not in str(error):
+            raise
+        kind = f"compression {image.tag_v2.get(COMPRESSION, 1)}"
+        raise ImageError(f"damaged or truncated, or of a kind that libtiff does not decode here ({kind})") from error
 
 
 def _to_image(samples: np.ndarray, form: Layout, profile: bytes | None) -> Image.Image:
