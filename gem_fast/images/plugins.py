@@ -24,6 +24,8 @@ def loaded(image: Any) -> Image.Image:
     if getattr(image, "tile", None):
         if image.format == "PNG" and isinstance(image.info.get("transparency"), int | tuple):
             return _with_transparency(image)
+        if image.format == "GIF" and image.tell() == 0 and "transparency" not in image.info:
+            return _with_uncovered(image)
         if image.format == "BMP":
             _restore_palette(image)
         if image.format == "JPEG2000":
@@ -61,6 +63,19 @@ def _with_deep_transparency(image: Any) -> Image.Image:
     keyed = image.copy()
     keyed.putalpha(Image.fromarray(np.where(clear, 0, 255).astype(np.uint8)))
     return with_info(keyed, {"icc_profile": image.info.get("icc_profile")})
+
+
+def _with_uncovered(image: Any) -> Image.Image:
+    """What the first frame of a GIF leaves uncovered is clear, as viewers show it; Pillow takes the first colour."""
+    covered = image.tile[0].extents
+    image.load()
+    if covered == (0, 0, *image.size):
+        return image
+    alpha = Image.new("L", image.size, 0)
+    alpha.paste(255, covered)
+    partial = image.convert("RGB")
+    partial.putalpha(alpha)
+    return with_info(partial, {})
 
 
 def _restore_palette(image: Any) -> None:

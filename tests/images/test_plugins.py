@@ -170,3 +170,17 @@ def test_a_transparent_colour_of_16_bits_is_no_other_colour(tmp_path):
     wanted = [clear, shown, shown, [shown[0] + 1, *shown[1:]], clear]
     for source in (path, Image.open(path)):
         assert pixels(load_image(source)).tolist() == [wanted] * 2
+
+
+@pytest.mark.parametrize("clear", [False, True], ids=["opaque", "transparent"])
+def test_what_the_first_frame_of_a_gif_leaves_uncovered_is_white(tmp_path, picture, clear):
+    path, frame = tmp_path / "part.gif", picture(20, 10).quantize(8)
+    frame.save(path, **({"transparency": 7} if clear else {}))
+    content = bytearray(path.read_bytes())
+    content[6:10] = struct.pack("<HH", 40, 30)  # the screen's size
+    path.write_bytes(content)
+    wanted = np.full((30, 40, 3), 255)
+    wanted[:20, :10] = pixels(load_image(frame))
+    for read in (load_image(path), load_image(Image.open(path))):
+        assert np.array_equal(pixels(read)[:, 10:], wanted[:, 10:])
+        assert clear or np.array_equal(pixels(read), wanted)
