@@ -22,10 +22,14 @@ STARTS = {
     "EPS": b"%!PS-Adobe-3.0 EPSF-3.0\n",
     "PSD": b"8BPS\0\1",
     "ICO": b"\0\0\1\0\1\0",
+    "CUR": b"\0\0\2\0\1\0",
     "PDF": b"%PDF-1.7",
     "PNM": b"P6 2 2 255\n",
     "QOI": b"qoif",
     "Canon raw": b"II*\0\x10\0\0\0CR\2\0",
+    "Panasonic raw": b"IIU\0\x18\0\0\0",
+    "Olympus raw": b"IIRO\x08\0\0\0",
+    "Fujifilm raw": b"FUJIFILMCCD-RAW 0201",
     "SVG": b'<svg xmlns="http://www.w3.org/2000/svg"/>',
     "MP4 or QuickTime": b"\0\0\0\x18ftypmp42\0\0\0\0isommp42",
 }
@@ -70,7 +74,8 @@ def test_every_format_is_found_in_folders_and_told_by_its_first_bytes(tmp_path, 
 def test_sniff_gives_none_for_what_cannot_be_told(tmp_path):
     (tmp_path / "text").write_text("BMW and GIF are words, and so is PNG")
     (tmp_path / "empty").touch()
-    for name in ("text", "empty", "missing"):
+    (tmp_path / "tga").write_bytes(b"\0\0\2" + bytes(9) + struct.pack("<HHBB", 8, 8, 24, 0))  # is no cursor
+    for name in ("text", "empty", "tga", "missing"):
         assert sniff(tmp_path / name) is None
 
 

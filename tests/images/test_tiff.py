@@ -313,6 +313,7 @@ def test_values_that_no_rule_covers_name_file_and_range(tmp_path, samples, reaso
 @pytest.mark.parametrize(
     ("tags", "reason"),
     [
+        ({254: ("I", [1])}, "starts with a preview, as raw photos do"),
         ({262: ("H", [8])}, "photometric interpretation 8"),
         ({262: ("H", [6])}, "photometric interpretation 6"),
         ({259: ("H", [7])}, "compression 7"),
@@ -326,6 +327,7 @@ def test_values_that_no_rule_covers_name_file_and_range(tmp_path, samples, reaso
         ({256: ("I", [9_000]), 257: ("I", [9_000]), 277: ("H", [9]), 262: ("H", [2])}, "9 samples of 16 bits is more"),
     ],
     ids=[
+        "preview",
         "lab",
         "ycbcr",
         "jpeg",

@@ -14,10 +14,11 @@ from ..pixels import from_floats, from_integers, with_info
 from .blocks import blocks
 from .layout import Layout, layout, suits_pillow
 from .samples import libtiff_arguments, read_samples
-from .tags import COMPRESSION, HEIGHT, LAYOUT_TAGS, PHOTOMETRIC, SUBSAMPLING, WIDTH, Tags, read_tags
+from .tags import COMPRESSION, HEIGHT, LAYOUT_TAGS, PHOTOMETRIC, SUBFILE_TYPE, SUBSAMPLING, WIDTH, Tags, read_tags
 
 _PROFILE_TAG, _PALETTE_TAG = 34675, 320
 _YCBCR, _UNCOMPRESSED = 6, 1
+_REDUCED = 1  # the bit of an image that is another's in small
 
 
 def open_tiff(file: BinaryIO, most: int = MAX_PIXELS) -> Image.Image:
@@ -27,6 +28,10 @@ def open_tiff(file: BinaryIO, most: int = MAX_PIXELS) -> Image.Image:
         ImageError: its samples can't be read, or it is too large. Whatever Pillow raises.
     """
     tags = read_tags(file, LAYOUT_TAGS | {ORIENTATION_TAG, _PROFILE_TAG})
+    if tags.one(SUBFILE_TYPE, 0) & _REDUCED:
+        raise ImageError(
+            "a TIFF that starts with a preview, as raw photos do (DNG, NEF), is not read: develop it first"
+        )
     check_size(tags.one(WIDTH), tags.one(HEIGHT), most)
     stored = blocks(tags)
     if tags.one(PHOTOMETRIC, 1) == _YCBCR and stored.planar and tags.values(SUBSAMPLING, (2, 2)) != (1, 1):
