@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 ImageLike: TypeAlias = "str | os.PathLike | Image.Image | np.ndarray | Tensor"
 
 _MAX_REASON = 200  # characters of a decoder's message
+_TOO_MUCH_TEXT = ("Decompressed data too large", "Too much memory used in text")  # Pillow's limits
 
 
 def read_image(path: str | os.PathLike, most: int = MAX_PIXELS) -> Image.Image:
@@ -124,9 +125,11 @@ def _reason(error: BaseException) -> str:
             return f"more than {MAX_PIXELS:,} pixels"
         case MemoryError():
             return "damaged or truncated (decoding it takes more memory than there is)"
-    said = " ".join(str(getattr(error, "strerror", None) or error).split())[:_MAX_REASON]
-    if said.startswith("Unsupported"):  # a header that is whole
+    said = " ".join(str(getattr(error, "strerror", None) or error).partition(" Please build ")[0].split())[:_MAX_REASON]
+    if said.startswith("Unsupported") or said.endswith("Not implemented"):  # a header that is whole
         return f"of a kind that is not read ({said})"
+    if said.startswith(_TOO_MUCH_TEXT):
+        return f"a PNG with more text, or a larger profile, than is read ({said})"
     return f"damaged or truncated ({said or type(error).__name__})"
 
 

@@ -158,6 +158,28 @@ def test_whatever_a_decoder_raises_names_the_file_once(tmp_path, picture, monkey
     assert "\n" not in str(caught.value).removeprefix(str(path))
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("Unsupported BMP pixel depth (2)", r"of a kind that is not read \(Unsupported BMP pixel depth \(2\)\)"),
+        ("Failed to decode image: Not implemented", r"of a kind that is not read \(Failed .*\)"),
+        ("Generic Error. Please build `lib` from source.", r"damaged or truncated \(Generic Error\.\)"),
+        ("Decompressed data too large for MAX", r"a PNG with more text, or a larger profile, than is read \(.*\)"),
+    ],
+    ids=["unsupported", "not-implemented", "advice", "text"],
+)
+def test_what_a_decoder_says_is_no_damage_where_it_is_none(tmp_path, picture, monkeypatch, said, told):
+    path = tmp_path / "odd.png"
+    picture().save(path)
+
+    def failing(self):
+        raise ValueError(said)
+
+    monkeypatch.setattr(Image.Image, "load", failing)
+    with pytest.raises(ImageError, match=rf"odd\.png: {told}$"):
+        read_image(path)
+
+
 def test_an_interrupt_is_no_damaged_image(tmp_path, picture, monkeypatch):
     path = tmp_path / "fine.png"
     picture().save(path)
