@@ -16,6 +16,7 @@ from ..errors import ImageError, is_failure
 from .colour import stays
 from .formats import Format, check_regular, format_of
 from .jpeg import jpeg_samples
+from .jpeg2000 import recounted
 from .limits import MAX_PIXELS, check_file, check_size
 from .orientation import orientation, turned, turned_pixels
 from .pixels import HALF_STEP, from_integers, to_rgb, with_info
@@ -89,6 +90,7 @@ def _decoded(file: BinaryIO, most: int) -> Image.Image | np.ndarray:
 
 def _opened(file: BinaryIO, form: Format, most: int) -> Image.Image:
     """By its format's plugin, which warns of sizes that are allowed here."""
+    file = recounted(file) if form.name == "JPEG 2000" else file
     if form.name == "TIFF" or most <= MAX_PIXELS:
         return open_tiff(file, most) if form.name == "TIFF" else Image.open(file, formats=(form.plugin,))
     with warnings.catch_warnings():

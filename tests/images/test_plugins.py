@@ -66,6 +66,26 @@ def test_a_jpeg_2000_without_a_codestream_is_damaged(tmp_path, picture):
         read_image(path)
 
 
+@pytest.mark.parametrize("count", [2, 1, 0], ids=["right", "one-less", "untold"])
+def test_parts_of_a_jpeg_2000_that_are_counted_wrongly(tmp_path, picture, count):
+    """Each tile in two parts, the second without anything in it."""
+    path = tmp_path / "parts.j2k"
+    picture(40, 40).save(path, tile_size=(24, 24))
+    content = path.read_bytes().removesuffix(b"\xff\xd9").replace(b"\0\x01\xff\x93", bytes([0, count]) + b"\xff\x93")
+    empty = (struct.pack(">HHHIBBH", 0xFF90, 10, tile, 14, 1, count, 0xFF93) for tile in range(4))
+    path.write_bytes(content + b"".join(empty) + b"\xff\xd9")
+    assert np.array_equal(pixels(read_image(path)), pixels(picture(40, 40)))
+
+
+def test_a_jpeg_2000_in_a_colour_space_that_pillow_takes_for_rgb_is_refused(tmp_path, picture):
+    path = tmp_path / "lab.jp2"
+    picture().save(path)
+    path.write_bytes(path.read_bytes().replace(b"colr\1\0\0\0\0\0\x10", b"colr\1\0\0\0\0\0\x0e"))
+    for source in (path, Image.open(path)):
+        with pytest.raises(ImageError, match=r"lab\.jp2: a JPEG 2000 in the colour space 14 can't be read"):
+            load_image(source)
+
+
 @pytest.mark.parametrize("method", [1, 2])
 def test_the_profile_of_a_jpeg_2000(tmp_path, picture, method):
     """Of two colour specifications the first counts."""
