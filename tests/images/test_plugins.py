@@ -180,6 +180,20 @@ def test_a_bmp_of_a_kind_that_is_not_read_is_not_called_damaged(tmp_path):
         read_image(path)
 
 
+@pytest.mark.parametrize("mask", [0, 1 << 15], ids=["none", "alpha"])
+@pytest.mark.parametrize("head", [56, 124])
+def test_the_alpha_bit_of_a_bmp_of_16_bits(tmp_path, head, mask):
+    path = tmp_path / "bit.bmp"
+    long = struct.pack("<IiiHHIIiiII", head, 2, 1, 1, 16, 3, 4, 0, 0, 0, 0)
+    masks = struct.pack("<IIII", 0x7C00, 0x3E0, 0x1F, mask)
+    row = struct.pack("<HH", 0x7C00, 0xFC00)  # red without the bit and with it
+    content = (long + masks).ljust(head, b"\0") + row
+    path.write_bytes(b"BM" + struct.pack("<IHHI", 14 + head + 4, 0, 0, 14 + head) + content)
+    red = [255, 0, 0]
+    for source in (path, Image.open(path)):
+        assert pixels(load_image(source)).tolist() == [[[255] * 3 if mask else red, red]]
+
+
 def test_a_transparent_colour_of_16_bits_is_no_other_colour(tmp_path):
     """Colours that share its upper bytes, or its lower ones, stay."""
     path = tmp_path / "key.png"
