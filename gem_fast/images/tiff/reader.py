@@ -52,18 +52,19 @@ def _by_pillow(file: BinaryIO, tags: Tags) -> Image.Image:
         warnings.simplefilter("ignore")
         image = TiffImagePlugin.TiffImageFile(file)
         if (tags.one(PHOTOMETRIC, 1), tags.one(COMPRESSION, 1)) == (_YCBCR, _UNCOMPRESSED):
-            # Pillow's own decoder knows neither subsampling nor planes, libtiff does.
-            extents, arguments = (
-                (0, 0, tags.one(WIDTH), tags.one(HEIGHT)),
-                libtiff_arguments("RGBX", image.tag_v2.offset),
-            )
-            image.tile = [image.tile[0]._replace(codec_name="libtiff", extents=extents, offset=0, args=arguments)]
-            image._mode, image.use_load_libtiff = "RGB", True
+            _give_to_libtiff(image, (tags.one(WIDTH), tags.one(HEIGHT)))
         colours = image.tag_v2.get(_PALETTE_TAG, ()) if image.palette else ()
         if colours and max(colours) < 256:  # in 8 bits, where 16 would be right; libtiff takes them so too
             image.palette = ImagePalette.raw("RGB;L", bytes(colours))
         _load(image)
     return image
+
+
+def _give_to_libtiff(image: TiffImagePlugin.TiffImageFile, size: tuple[int, int]) -> None:
+    """YCbCr as RGB: Pillow's own decoder knows neither subsampling nor planes."""
+    arguments = libtiff_arguments("RGBX", image.tag_v2.offset)
+    image.tile = [image.tile[0]._replace(codec_name="libtiff", extents=(0, 0, *size), offset=0, args=arguments)]
+    image._mode, image.use_load_libtiff = "RGB", True
 
 
 def _load(image: TiffImagePlugin.TiffImageFile) -> None:
