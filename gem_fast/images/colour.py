@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -48,7 +48,7 @@ def _transform(profile: bytes, mode: str) -> "ImageCmsTransform | None":
 
     try:
         source = ImageCms.ImageCmsProfile(BytesIO(profile) if profile else ImageCms.createProfile("LAB"))
-        if profile and source.profile.xcolor_space != _SPACES[mode]:
+        if profile and (source.profile.xcolor_space != _SPACES[mode] or _is_flat(source.profile)):
             return None
         # Else a grey curve is sampled: 10 of 255 off where it is steep.
         flags = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE
@@ -57,6 +57,12 @@ def _transform(profile: bytes, mode: str) -> "ImageCmsTransform | None":
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
     return None if mode in ("RGB", "L") and _changes_nothing(transform, mode) else transform
+
+
+def _is_flat(profile: Any) -> bool:
+    """Whether its primaries span no space of colours, which the library turns into noise."""
+    primaries = (profile.red_colorant, profile.green_colorant, profile.blue_colorant)
+    return all(primaries) and abs(np.linalg.det([xyz for xyz, _ in primaries])) < 1e-3  # sRGB's is 0.1
 
 
 def _changes_nothing(transform: "ImageCmsTransform", mode: str) -> bool:

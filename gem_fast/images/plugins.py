@@ -10,6 +10,7 @@ from .jpeg2000 import check_depth, embedded_profile
 from .pixels import GREY_STEPS, with_info
 
 _JXL_BYTES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4, "I;16": 2, "F": 4}  # of a pixel
+_BY_MASKS = 3  # a BMP's compression
 _BMP_RAW = {1: "P;1", 4: "P;4", 8: "P"}
 
 
@@ -24,8 +25,11 @@ def loaded(image: Any) -> Image.Image:
     if getattr(image, "tile", None):
         if image.format == "PNG" and isinstance(image.info.get("transparency"), int | tuple):
             return _with_transparency(image)
+        if image.format == "GIF" and image.tell() == 0 and "transparency" not in image.info:
+            return _with_uncovered(image)
         if image.format == "BMP":
             _restore_palette(image)
+            _restore_alpha(image)
         if image.format == "JPEG2000":
             check_depth(image, image.fp)
             image.info["icc_profile"] = embedded_profile(image.fp)
@@ -63,6 +67,19 @@ def _with_deep_transparency(image: Any) -> Image.Image:
     return with_info(keyed, {"icc_profile": image.info.get("icc_profile")})
 
 
+def _with_uncovered(image: Any) -> Image.Image:
+    """What the first frame of a GIF leaves uncovered is clear, as viewers show it; Pillow takes the first colour."""
+    covered = image.tile[0].extents
+    image.load()
+    if covered == (0, 0, *image.size):
+        return image
+    alpha = Image.new("L", image.size, 0)
+    alpha.paste(255, covered)
+    partial = image.convert("RGB")
+    partial.putalpha(alpha)
+    return with_info(partial, {})
+
+
 def _restore_palette(image: Any) -> None:
     """Where Pillow takes a BMP's palette for none, it forgets how many bits a pixel has."""
     image.fp.seek(14)
@@ -72,3 +89,13 @@ def _restore_palette(image: Any) -> None:
         levels = (0, 255) if image.mode == "1" else range(2**bits)
         image._mode, image.palette = "P", ImagePalette.raw("RGB", bytes(level for level in levels for _ in "RGB"))
         image.tile = [tile._replace(args=(_BMP_RAW[bits], *tile.args[1:])) for tile in image.tile]
+
+
+def _restore_alpha(image: Any) -> None:
+    """Of a BMP's 16 bits one may be alpha, by the header's last mask, which Pillow passes over."""
+    image.fp.seek(14)
+    head = image.fp.read(56)
+    masked = image.info.get("compression") == _BY_MASKS and int.from_bytes(head[:4], "little") >= 56
+    if masked and image.tile[0].args[0] == "BGR;15" and int.from_bytes(head[52:], "little") == 1 << 15:
+        image._mode = "RGBA"
+        image.tile = [tile._replace(args=("BGRA;15", *tile.args[1:])) for tile in image.tile]

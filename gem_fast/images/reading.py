@@ -16,6 +16,7 @@ from ..errors import ImageError, is_failure
 from .colour import stays
 from .formats import Format, check_regular, format_of
 from .jpeg import jpeg_samples
+from .jpeg2000 import recounted
 from .limits import MAX_PIXELS, check_file, check_size
 from .orientation import orientation, turned, turned_pixels
 from .pixels import HALF_STEP, from_integers, to_rgb, with_info
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 ImageLike: TypeAlias = "str | os.PathLike | Image.Image | np.ndarray | Tensor"
 
 _MAX_REASON = 200  # characters of a decoder's message
+_TOO_MUCH_TEXT = ("Decompressed data too large", "Too much memory used in text")  # Pillow's limits
 
 
 def read_image(path: str | os.PathLike, most: int = MAX_PIXELS) -> Image.Image:
@@ -88,6 +90,7 @@ def _decoded(file: BinaryIO, most: int) -> Image.Image | np.ndarray:
 
 def _opened(file: BinaryIO, form: Format, most: int) -> Image.Image:
     """By its format's plugin, which warns of sizes that are allowed here."""
+    file = recounted(file) if form.name == "JPEG 2000" else file
     if form.name == "TIFF" or most <= MAX_PIXELS:
         return open_tiff(file, most) if form.name == "TIFF" else Image.open(file, formats=(form.plugin,))
     with warnings.catch_warnings():
@@ -124,9 +127,11 @@ def _reason(error: BaseException) -> str:
             return f"more than {MAX_PIXELS:,} pixels"
         case MemoryError():
             return "damaged or truncated (decoding it takes more memory than there is)"
-    said = " ".join(str(getattr(error, "strerror", None) or error).split())[:_MAX_REASON]
-    if said.startswith("Unsupported"):  # a header that is whole
+    said = " ".join(str(getattr(error, "strerror", None) or error).partition(" Please build ")[0].split())[:_MAX_REASON]
+    if said.startswith("Unsupported") or said.endswith("Not implemented"):  # a header that is whole
         return f"of a kind that is not read ({said})"
+    if said.startswith(_TOO_MUCH_TEXT):
+        return f"a PNG with more text, or a larger profile, than is read ({said})"
     return f"damaged or truncated ({said or type(error).__name__})"
 
 

@@ -158,8 +158,15 @@ def test_inks_with_a_profile(tmp_path, ink, ending):
 
 @pytest.mark.parametrize(
     "content",
-    [b"nothing", profile(b"RGB ", 2.2, ADOBE_RGB)[:200], profile(b"GRAY", 1.0), profile(b"CMYK", 1.0)],
-    ids=["text", "cut", "grey", "cmyk"],
+    [
+        b"nothing",
+        profile(b"RGB ", 2.2, ADOBE_RGB)[:200],
+        profile(b"GRAY", 1.0),
+        profile(b"CMYK", 1.0),
+        profile(b"RGB ", 1.8, [(0, 0, 0), (0, 0.5, 0), (0, 0, 0)]),
+        profile(b"RGB ", 2.2, [ADOBE_RGB[0], ADOBE_RGB[1], ADOBE_RGB[1]]),
+    ],
+    ids=["text", "cut", "grey", "cmyk", "no-primaries", "two-primaries"],
 )
 def test_a_broken_or_foreign_profile_is_ignored(tmp_path, picture, content):
     path = tmp_path / "odd.png"

@@ -22,10 +22,14 @@ STARTS = {
     "EPS": b"%!PS-Adobe-3.0 EPSF-3.0\n",
     "PSD": b"8BPS\0\1",
     "ICO": b"\0\0\1\0\1\0",
+    "CUR": b"\0\0\2\0\1\0",
     "PDF": b"%PDF-1.7",
     "PNM": b"P6 2 2 255\n",
     "QOI": b"qoif",
     "Canon raw": b"II*\0\x10\0\0\0CR\2\0",
+    "Panasonic raw": b"IIU\0\x18\0\0\0",
+    "Olympus raw": b"IIRO\x08\0\0\0",
+    "Fujifilm raw": b"FUJIFILMCCD-RAW 0201",
     "SVG": b'<svg xmlns="http://www.w3.org/2000/svg"/>',
     "MP4 or QuickTime": b"\0\0\0\x18ftypmp42\0\0\0\0isommp42",
 }
@@ -70,7 +74,8 @@ def test_every_format_is_found_in_folders_and_told_by_its_first_bytes(tmp_path, 
 def test_sniff_gives_none_for_what_cannot_be_told(tmp_path):
     (tmp_path / "text").write_text("BMW and GIF are words, and so is PNG")
     (tmp_path / "empty").touch()
-    for name in ("text", "empty", "missing"):
+    (tmp_path / "tga").write_bytes(b"\0\0\2" + bytes(9) + struct.pack("<HHBB", 8, 8, 24, 0))  # is no cursor
+    for name in ("text", "empty", "tga", "missing"):
         assert sniff(tmp_path / name) is None
 
 
@@ -151,6 +156,28 @@ def test_whatever_a_decoder_raises_names_the_file_once(tmp_path, picture, monkey
         read_image(path)
     assert str(caught.value).count("hurt.png") == 1
     assert "\n" not in str(caught.value).removeprefix(str(path))
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("Unsupported BMP pixel depth (2)", r"of a kind that is not read \(Unsupported BMP pixel depth \(2\)\)"),
+        ("Failed to decode image: Not implemented", r"of a kind that is not read \(Failed .*\)"),
+        ("Generic Error. Please build `lib` from source.", r"damaged or truncated \(Generic Error\.\)"),
+        ("Decompressed data too large for MAX", r"a PNG with more text, or a larger profile, than is read \(.*\)"),
+    ],
+    ids=["unsupported", "not-implemented", "advice", "text"],
+)
+def test_what_a_decoder_says_is_no_damage_where_it_is_none(tmp_path, picture, monkeypatch, said, told):
+    path = tmp_path / "odd.png"
+    picture().save(path)
+
+    def failing(self):
+        raise ValueError(said)
+
+    monkeypatch.setattr(Image.Image, "load", failing)
+    with pytest.raises(ImageError, match=rf"odd\.png: {told}$"):
+        read_image(path)
 
 
 def test_an_interrupt_is_no_damaged_image(tmp_path, picture, monkeypatch):

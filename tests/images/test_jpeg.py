@@ -87,10 +87,18 @@ def saved(picture, mode="RGB", **options):
     return whole.getvalue()
 
 
+STRAY = b"\0\xff\0"  # bytes between two segments
+
+
+def stray(whole, before):
+    return whole.replace(before, STRAY + before, 1)
+
+
 DAMAGED = {
     "zeros": lambda whole: whole[: len(whole) // 2] + bytes(500) + whole[len(whole) // 2 + 500 :],
     "missing": lambda whole: whole[: len(whole) // 2] + whole[len(whole) // 2 + 500 :],
     "ones": lambda whole: whole[: len(whole) // 2] + b"\xff\0" * 50 + whole[len(whole) // 2 + 100 :],
+    "stray-and-missing": lambda whole: stray(whole[: len(whole) // 2] + whole[len(whole) // 2 + 500 :], b"\xff\xdb"),
 }
 
 
@@ -118,6 +126,9 @@ HARMLESS = {
     "version": lambda whole: whole.replace(b"JFIF\0\1", b"JFIF\0\7"),
     "profile": lambda whole: whole[:2] + b"\xff\xe2\0\x12ICC_PROFILE\0\5\1xy" + whole[2:],
     "appended": lambda whole: whole + bytes(900),
+    "stray-before-tables": lambda whole: stray(whole, b"\xff\xdb"),
+    "stray-before-frame": lambda whole: stray(whole, b"\xff\xc0"),
+    "stray-before-scan": lambda whole: stray(stray(whole, b"\xff\xc4"), b"\xff\xda"),
 }
 
 

@@ -66,6 +66,26 @@ def test_a_jpeg_2000_without_a_codestream_is_damaged(tmp_path, picture):
         read_image(path)
 
 
+@pytest.mark.parametrize("count", [2, 1, 0], ids=["right", "one-less", "untold"])
+def test_parts_of_a_jpeg_2000_that_are_counted_wrongly(tmp_path, picture, count):
+    """Each tile in two parts, the second without anything in it."""
+    path = tmp_path / "parts.j2k"
+    picture(40, 40).save(path, tile_size=(24, 24))
+    content = path.read_bytes().removesuffix(b"\xff\xd9").replace(b"\0\x01\xff\x93", bytes([0, count]) + b"\xff\x93")
+    empty = (struct.pack(">HHHIBBH", 0xFF90, 10, tile, 14, 1, count, 0xFF93) for tile in range(4))
+    path.write_bytes(content + b"".join(empty) + b"\xff\xd9")
+    assert np.array_equal(pixels(read_image(path)), pixels(picture(40, 40)))
+
+
+def test_a_jpeg_2000_in_a_colour_space_that_pillow_takes_for_rgb_is_refused(tmp_path, picture):
+    path = tmp_path / "lab.jp2"
+    picture().save(path)
+    path.write_bytes(path.read_bytes().replace(b"colr\1\0\0\0\0\0\x10", b"colr\1\0\0\0\0\0\x0e"))
+    for source in (path, Image.open(path)):
+        with pytest.raises(ImageError, match=r"lab\.jp2: a JPEG 2000 in the colour space 14 can't be read"):
+            load_image(source)
+
+
 @pytest.mark.parametrize("method", [1, 2])
 def test_the_profile_of_a_jpeg_2000(tmp_path, picture, method):
     """Of two colour specifications the first counts."""
@@ -160,6 +180,20 @@ def test_a_bmp_of_a_kind_that_is_not_read_is_not_called_damaged(tmp_path):
         read_image(path)
 
 
+@pytest.mark.parametrize("mask", [0, 1 << 15], ids=["none", "alpha"])
+@pytest.mark.parametrize("head", [56, 124])
+def test_the_alpha_bit_of_a_bmp_of_16_bits(tmp_path, head, mask):
+    path = tmp_path / "bit.bmp"
+    long = struct.pack("<IiiHHIIiiII", head, 2, 1, 1, 16, 3, 4, 0, 0, 0, 0)
+    masks = struct.pack("<IIII", 0x7C00, 0x3E0, 0x1F, mask)
+    row = struct.pack("<HH", 0x7C00, 0xFC00)  # red without the bit and with it
+    content = (long + masks).ljust(head, b"\0") + row
+    path.write_bytes(b"BM" + struct.pack("<IHHI", 14 + head + 4, 0, 0, 14 + head) + content)
+    red = [255, 0, 0]
+    for source in (path, Image.open(path)):
+        assert pixels(load_image(source)).tolist() == [[[255] * 3 if mask else red, red]]
+
+
 def test_a_transparent_colour_of_16_bits_is_no_other_colour(tmp_path):
     """Colours that share its upper bytes, or its lower ones, stay."""
     path = tmp_path / "key.png"
@@ -170,3 +204,17 @@ def test_a_transparent_colour_of_16_bits_is_no_other_colour(tmp_path):
     wanted = [clear, shown, shown, [shown[0] + 1, *shown[1:]], clear]
     for source in (path, Image.open(path)):
         assert pixels(load_image(source)).tolist() == [wanted] * 2
+
+
+@pytest.mark.parametrize("clear", [False, True], ids=["opaque", "transparent"])
+def test_what_the_first_frame_of_a_gif_leaves_uncovered_is_white(tmp_path, picture, clear):
+    path, frame = tmp_path / "part.gif", picture(20, 10).quantize(8)
+    frame.save(path, **({"transparency": 7} if clear else {}))
+    content = bytearray(path.read_bytes())
+    content[6:10] = struct.pack("<HH", 40, 30)  # the screen's size
+    path.write_bytes(content)
+    wanted = np.full((30, 40, 3), 255)
+    wanted[:20, :10] = pixels(load_image(frame))
+    for read in (load_image(path), load_image(Image.open(path))):
+        assert np.array_equal(pixels(read)[:, 10:], wanted[:, 10:])
+        assert clear or np.array_equal(pixels(read), wanted)

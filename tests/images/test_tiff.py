@@ -232,6 +232,34 @@ def test_cielab(tmp_path, planar, extra):
     assert np.abs(pixels(read_image(path))[0] - expected).max() <= 2
 
 
+@pytest.mark.parametrize("depth", [1, 257], ids=["8-bits", "16-bits"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_palette_of_8_bits_is_taken_for_one(tmp_path, bits, depth):
+    path = tmp_path / "palette.tif"
+    palette = np.random.default_rng(5).integers(0, 256, (3, 2**bits))
+    samples = np.arange(2**bits, dtype=np.uint8).reshape(4, -1, 1)
+    write_tiff(path, samples, bits=bits, photometric=3, tags={320: ("H", (palette * depth).ravel().tolist())})
+    assert np.array_equal(pixels(read_image(path)), palette.T[samples[..., 0]])
+
+
+def test_odd_tags_that_say_nothing_of_the_picture_are_passed_over_in_silence(tmp_path, picture_values):
+    path = tmp_path / "odd.tif"
+    write_tiff(path, stored(picture_values[..., :1], "u", 8), tags={296: ("H", [2, 2])})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_image(path)
+
+
+@pytest.mark.parametrize("compression", [4, 50_001], ids=["fax", "webp"])
+def test_what_libtiff_does_not_decode_is_told_with_its_compression(tmp_path, compression):
+    path = tmp_path / "odd.tif"
+    write_tiff(path, np.zeros((8, 8, 1), np.uint8), content=b"none", tags={259: ("H", [compression])})
+    with pytest.raises(
+        ImageError, match=rf"odd\.tif: damaged or truncated, or of a kind .* \(compression {compression}\)"
+    ):
+        read_image(path)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_deep_pictures_are_turned_upright(tmp_path, orientation):
     path = tmp_path / "turned.tif"
@@ -285,6 +313,7 @@ def test_values_that_no_rule_covers_name_file_and_range(tmp_path, samples, reaso
 @pytest.mark.parametrize(
     ("tags", "reason"),
     [
+        ({254: ("I", [1])}, "starts with a preview, as raw photos do"),
         ({262: ("H", [8])}, "photometric interpretation 8"),
         ({262: ("H", [6])}, "photometric interpretation 6"),
         ({259: ("H", [7])}, "compression 7"),
@@ -298,6 +327,7 @@ def test_values_that_no_rule_covers_name_file_and_range(tmp_path, samples, reaso
         ({256: ("I", [9_000]), 257: ("I", [9_000]), 277: ("H", [9]), 262: ("H", [2])}, "9 samples of 16 bits is more"),
     ],
     ids=[
+        "preview",
         "lab",
         "ycbcr",
         "jpeg",

@@ -50,6 +50,16 @@ def test_tiles_that_jut_out_are_read(tmp_path, size, side, dtype):
     assert np.array_equal(pixels(read_image(path)), np.full((*size, 3), 255))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_tiles_that_the_tags_of_strips_name_are_read(tmp_path, dtype):
+    path = tmp_path / "old.tif"
+    image = np.random.default_rng(2).integers(0, np.iinfo(dtype).max, (20, 40, 1), dtype, endpoint=True)
+    length = 16 * 16 * image.itemsize
+    places = {273: ("I", [8 + length * place for place in range(6)]), 279: ("I", [length] * 6)}
+    write_tiff(path, image, tile=(16, 16), tags={**places, 324: ("I", []), 325: ("I", []), 278: ("I", [16])})
+    assert np.abs(pixels(read_image(path)) - image / np.iinfo(dtype).max * 255).max() <= 0.5
+
+
 @pytest.mark.parametrize("offsets", [[8], [8, 0]], ids=["fewer", "nowhere"])
 @pytest.mark.parametrize("layout", ["strips", "tiles"])
 @pytest.mark.parametrize(

@@ -57,7 +57,8 @@ def blocks(tags: Tags) -> Blocks:
         ImageError: a tag or a block is missing, or they hold too much.
     """
     height, width, samples = tags.one(HEIGHT), tags.one(WIDTH), tags.one(SAMPLES, 1)
-    tiled = TILE_OFFSETS in tags
+    tiled = TILE_WIDTH in tags
+    offsets = tags.array(TILE_OFFSETS if TILE_OFFSETS in tags else STRIP_OFFSETS)
     rows, columns = (
         (tags.one(TILE_HEIGHT), tags.one(TILE_WIDTH))
         if tiled
@@ -67,7 +68,7 @@ def blocks(tags: Tags) -> Blocks:
         raise ImageError(f"a TIFF of {width}×{height} in blocks of {columns}×{rows} can't be read")
     found = Blocks(
         height, width, samples, tags.one(PLANES, 1) == 2 and samples > 1, tiled, (rows, columns),
-        (-(-height // rows), -(-width // columns)), tags.array(TILE_OFFSETS if tiled else STRIP_OFFSETS),
+        (-(-height // rows), -(-width // columns)), offsets,
     )  # fmt: skip
     _check_bytes(found, max(tags.values(BITS, (1,))))
     if len(found.offsets) < found.count:

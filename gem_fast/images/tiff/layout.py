@@ -18,6 +18,8 @@ from .tags import (
     SAMPLES,
     STRIP_COUNTS,
     TILE_COUNTS,
+    TILE_OFFSETS,
+    TILE_WIDTH,
     Tags,
 )
 
@@ -88,6 +90,8 @@ def suits_pillow(tags: Tags) -> bool:
     # Pillow takes WhiteIsZero for granted where the tag is missing, which libtiff does of faxes only.
     if ours and (PHOTOMETRIC not in tags or (tags.one(PLANES, 1) == 2 and samples > 1)):
         return False
+    if ours and TILE_WIDTH in tags and TILE_OFFSETS not in tags:  # tiles that the strips' tags name, as libtiff has it
+        return False
     return unsigned and (set(bits) == {8} or (samples == 1 and bits[0] < 8))
 
 
@@ -97,7 +101,7 @@ def layout(tags: Tags, stored: Blocks) -> Layout:
     Raises:
         ImageError: a tag is missing or contradicts another, or samples of this kind can't be read.
     """
-    counts = tags.array(TILE_COUNTS if stored.tiled else STRIP_COUNTS)
+    counts = tags.array(TILE_COUNTS if TILE_COUNTS in tags else STRIP_COUNTS)
     if len(counts) < stored.count:
         raise ImageError(f"damaged or truncated (lengths of {len(counts):,} of {stored.count:,} strips or tiles)")
     bits, kind = _sample(tags, stored.samples)

@@ -4,7 +4,7 @@ import warnings
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImagePalette, TiffImagePlugin
 
 from ...errors import ImageError
 from ..colour import to_srgb
@@ -14,10 +14,11 @@ from ..pixels import from_floats, from_integers, with_info
 from .blocks import blocks
 from .layout import Layout, layout, suits_pillow
 from .samples import libtiff_arguments, read_samples
-from .tags import COMPRESSION, HEIGHT, LAYOUT_TAGS, PHOTOMETRIC, SUBSAMPLING, WIDTH, Tags, read_tags
+from .tags import COMPRESSION, HEIGHT, LAYOUT_TAGS, PHOTOMETRIC, SUBFILE_TYPE, SUBSAMPLING, WIDTH, Tags, read_tags
 
-_PROFILE_TAG = 34675
+_PROFILE_TAG, _PALETTE_TAG = 34675, 320
 _YCBCR, _UNCOMPRESSED = 6, 1
+_REDUCED = 1  # the bit of an image that is another's in small
 
 
 def open_tiff(file: BinaryIO, most: int = MAX_PIXELS) -> Image.Image:
@@ -27,6 +28,10 @@ def open_tiff(file: BinaryIO, most: int = MAX_PIXELS) -> Image.Image:
         ImageError: its samples can't be read, or it is too large. Whatever Pillow raises.
     """
     tags = read_tags(file, LAYOUT_TAGS | {ORIENTATION_TAG, _PROFILE_TAG})
+    if tags.one(SUBFILE_TYPE, 0) & _REDUCED:
+        raise ImageError(
+            "a TIFF that starts with a preview, as raw photos do (DNG, NEF), is not read: develop it first"
+        )
     check_size(tags.one(WIDTH), tags.one(HEIGHT), most)
     stored = blocks(tags)
     if tags.one(PHOTOMETRIC, 1) == _YCBCR and stored.planar and tags.values(SUBSAMPLING, (2, 2)) != (1, 1):
@@ -43,16 +48,33 @@ def open_tiff(file: BinaryIO, most: int = MAX_PIXELS) -> Image.Image:
 
 def _by_pillow(file: BinaryIO, tags: Tags) -> Image.Image:
     file.seek(0)
-    image = TiffImagePlugin.TiffImageFile(file)
-    if (tags.one(PHOTOMETRIC, 1), tags.one(COMPRESSION, 1)) == (_YCBCR, _UNCOMPRESSED):
-        # Pillow's own decoder knows neither subsampling nor planes, libtiff does.
-        extents, arguments = (0, 0, tags.one(WIDTH), tags.one(HEIGHT)), libtiff_arguments("RGBX", image.tag_v2.offset)
-        image.tile = [image.tile[0]._replace(codec_name="libtiff", extents=extents, offset=0, args=arguments)]
-        image._mode, image.use_load_libtiff = "RGB", True
-    with warnings.catch_warnings():  # of sizes that are allowed here
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image.load()
+    with warnings.catch_warnings():  # of sizes that are allowed here, and of tags that say nothing of the picture
+        warnings.simplefilter("ignore")
+        image = TiffImagePlugin.TiffImageFile(file)
+        if (tags.one(PHOTOMETRIC, 1), tags.one(COMPRESSION, 1)) == (_YCBCR, _UNCOMPRESSED):
+            _give_to_libtiff(image, (tags.one(WIDTH), tags.one(HEIGHT)))
+        colours = image.tag_v2.get(_PALETTE_TAG, ()) if image.palette else ()
+        if colours and max(colours) < 256:  # in 8 bits, where 16 would be right; libtiff takes them so too
+            image.palette = ImagePalette.raw("RGB;L", bytes(colours))
+        _load(image)
     return image
+
+
+def _give_to_libtiff(image: TiffImagePlugin.TiffImageFile, size: tuple[int, int]) -> None:
+    """YCbCr as RGB: Pillow's own decoder knows neither subsampling nor planes."""
+    arguments = libtiff_arguments("RGBX", image.tag_v2.offset)
+    image.tile = [image.tile[0]._replace(codec_name="libtiff", extents=(0, 0, *size), offset=0, args=arguments)]
+    image._mode, image.use_load_libtiff = "RGB", True
+
+
+def _load(image: TiffImagePlugin.TiffImageFile) -> None:
+    try:
+        image.load()
+    except OSError as error:
+        if "decoder error" not in str(error):
+            raise
+        kind = f"compression {image.tag_v2.get(COMPRESSION, 1)}"
+        raise ImageError(f"damaged or truncated, or of a kind that libtiff does not decode here ({kind})") from error
 
 
 def _to_image(samples: np.ndarray, form: Layout, profile: bytes | None) -> Image.Image:
