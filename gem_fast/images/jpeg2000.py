@@ -65,7 +65,7 @@ def recounted(file: BinaryIO) -> BinaryIO:
         return file
     content = bytearray(file.read())
     for place, _, count in parts:
-        content[place] = min(count + 1, 255)
+        content[place] = min(count + 1, 255) if count else 0  # 0 leaves it to another part to tell
     return BytesIO(content)
 
 

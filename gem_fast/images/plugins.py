@@ -28,8 +28,7 @@ def loaded(image: Any) -> Image.Image:
         if image.format == "GIF" and image.tell() == 0 and "transparency" not in image.info:
             return _with_uncovered(image)
         if image.format == "BMP":
-            _restore_palette(image)
-            _restore_alpha(image)
+            return _bitmap(image)
         if image.format == "JPEG2000":
             check_depth(image, image.fp)
             image.info["icc_profile"] = embedded_profile(image.fp)
@@ -78,6 +77,16 @@ def _with_uncovered(image: Any) -> Image.Image:
     partial = image.convert("RGB")
     partial.putalpha(alpha)
     return with_info(partial, {})
+
+
+def _bitmap(image: Any) -> Image.Image:
+    """An alpha of nothing but zeros is one that its writer left out: such a picture is shown."""
+    _restore_palette(image)
+    _restore_alpha(image)
+    image.load()
+    if image.mode == "RGBA" and image.getextrema()[3] == (0, 0):
+        image.putalpha(255)
+    return image
 
 
 def _restore_palette(image: Any) -> None:

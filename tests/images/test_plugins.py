@@ -66,13 +66,13 @@ def test_a_jpeg_2000_without_a_codestream_is_damaged(tmp_path, picture):
         read_image(path)
 
 
-@pytest.mark.parametrize("count", [2, 1, 0], ids=["right", "one-less", "untold"])
-def test_parts_of_a_jpeg_2000_that_are_counted_wrongly(tmp_path, picture, count):
-    """Each tile in two parts, the second without anything in it."""
+@pytest.mark.parametrize(("count", "again"), [(2, 2), (1, 1), (0, 0), (0, 1)])
+def test_parts_of_a_jpeg_2000_that_are_counted_wrongly(tmp_path, picture, count, again):
+    """Each tile in two parts, the second without anything in it; 0 says nothing."""
     path = tmp_path / "parts.j2k"
     picture(40, 40).save(path, tile_size=(24, 24))
     content = path.read_bytes().removesuffix(b"\xff\xd9").replace(b"\0\x01\xff\x93", bytes([0, count]) + b"\xff\x93")
-    empty = (struct.pack(">HHHIBBH", 0xFF90, 10, tile, 14, 1, count, 0xFF93) for tile in range(4))
+    empty = (struct.pack(">HHHIBBH", 0xFF90, 10, tile, 14, 1, again, 0xFF93) for tile in range(4))
     path.write_bytes(content + b"".join(empty) + b"\xff\xd9")
     assert np.array_equal(pixels(read_image(path)), pixels(picture(40, 40)))
 
@@ -192,6 +192,19 @@ def test_the_alpha_bit_of_a_bmp_of_16_bits(tmp_path, head, mask):
     red = [255, 0, 0]
     for source in (path, Image.open(path)):
         assert pixels(load_image(source)).tolist() == [[[255] * 3 if mask else red, red]]
+
+
+@pytest.mark.parametrize("head", [56, 108, 124])
+@pytest.mark.parametrize("alpha", [0, 255])
+def test_an_alpha_of_nothing_but_zeros_is_none_in_a_bmp(tmp_path, head, alpha):
+    """Two red pixels, of which the first is clear if the other is not."""
+    path = tmp_path / "screen.bmp"
+    long = struct.pack("<IiiHHIIiiII", head, 2, 1, 1, 32, 3, 8, 0, 0, 0, 0)
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    content = (long + masks).ljust(head, b"\0") + bytes([0, 0, 255, 0, 0, 0, 255, alpha])
+    path.write_bytes(b"BM" + struct.pack("<IHHI", 14 + len(content), 0, 0, 14 + head) + content)
+    red = [255, 0, 0]
+    assert pixels(load_image(path)).tolist() == [[[255] * 3 if alpha else red, red]]
 
 
 def test_a_transparent_colour_of_16_bits_is_no_other_colour(tmp_path):
