@@ -1,15 +1,18 @@
 """What Pillow's plugins read wrongly or pass over: put right or refused before they load. Needs no torch."""
 
-from typing import Any
+import struct
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImagePalette
 
 from ..errors import ImageError
+from .colour import MAX_PROFILE
 from .jpeg2000 import check_depth, embedded_profile
 from .pixels import GREY_STEPS, with_info
 
 _JXL_BYTES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4, "I;16": 2, "F": 4}  # of a pixel
+_BMP_EMBEDDED = b"DEBM"  # LCS_PROFILE_EMBEDDED; a profile that is linked is none of the file
 _BMP_RAW = {1: "P;1", 4: "P;4", 8: "P"}
 
 
@@ -26,6 +29,7 @@ def loaded(image: Any) -> Image.Image:
             return _with_transparency(image)
         if image.format == "BMP":
             _restore_palette(image)
+            image.info["icc_profile"] = _bmp_profile(image.fp)
         if image.format == "JPEG2000":
             check_depth(image, image.fp)
             image.info["icc_profile"] = embedded_profile(image.fp)
@@ -72,3 +76,14 @@ def _restore_palette(image: Any) -> None:
         levels = (0, 255) if image.mode == "1" else range(2**bits)
         image._mode, image.palette = "P", ImagePalette.raw("RGB", bytes(level for level in levels for _ in "RGB"))
         image.tile = [tile._replace(args=(_BMP_RAW[bits], *tile.args[1:])) for tile in image.tile]
+
+
+def _bmp_profile(file: BinaryIO) -> bytes | None:
+    """The ICC profile that a BMP has embedded, as browsers take it; None for none. Source: BITMAPV5HEADER."""
+    file.seek(14)
+    header = file.read(124)
+    if int.from_bytes(header[:4], "little") != 124 or header[56:60] != _BMP_EMBEDDED:
+        return None
+    start, size = struct.unpack_from("<II", header, 112)
+    file.seek(14 + start)
+    return file.read(min(size, MAX_PROFILE + 1))
