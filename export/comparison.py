@@ -71,10 +71,10 @@ def compare_encoded(
     pixels: Tensor,
     vision: "GemVisionTransformer",
     plain: "GemVisionTransformer | None",
-    share: LabelShare,
+    share: LabelShare | None = None,
     **where: Any,
 ) -> Iterator[Comparison]:
-    """A graph's outputs of the image encoder against the engine's, labels by those of the patches; see `compare`."""
+    """Outputs of an image encoder against the engine's, labels by those of the patches; see `compare`."""
     original = len(results) > 1
     truth = encoded(vision, pixels, original)
     alone = {} if plain is None else encoded(plain, pixels, original)
