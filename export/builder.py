@@ -120,9 +120,14 @@ class GraphBuilder:
         self.graph.input.append(helper.make_tensor_value_info(name, kind, shape))
         return name
 
+    def named(self, name: str, value: str) -> str:
+        """Give a value a name by which others find it."""
+        self.graph.node.append(helper.make_node("Identity", [value], [name], name=f"named.{name}"))
+        return name
+
     def output(self, name: str, value: str, kind: int, shape: list[int | str]) -> None:
         """Give a value its name as an output."""
-        self.graph.node.append(helper.make_node("Identity", [value], [name], name=f"output.{name}"))
+        self.named(name, value)
         self.graph.output.append(helper.make_tensor_value_info(name, kind, shape))
 
     def body(self) -> "GraphBuilder":

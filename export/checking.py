@@ -24,12 +24,12 @@ from gem_fast.towers.text import embed_tokens, reads_padding
 
 from .calibration import Calibration
 from .checked_session import open_session
-from .comparison import agreed, compare, encoded, label_share
+from .comparison import agreed, compare, compare_encoded, label_share
 from .plain import plain_torch
 from .tokenizer_file import padding_id
 
 _WORDS = ["cat", "dog", "car", "tree", "house", "rocket", "apple", "umbrella"]
-_DECODED_ERROR = 1e-5  # relative; contrast and logit scale enlarge the rounding of cosines
+DECODED_ERROR = 1e-5  # relative; contrast and logit scale enlarge the rounding of cosines
 
 
 def check_export(model: GemModel, folder: Path, manifest: Manifest, calibration: Calibration) -> tuple[Comparison, ...]:
@@ -72,13 +72,7 @@ def _image_encoders(
             for told, feed, pixels in feeds(model, size, made.with_preprocess, calibration):
                 results = dict(zip(entry.outputs, session.run(None, feed), strict=True))
                 where: dict[str, Any] = {"graph": name, "size": size_name(size), "batch": len(pixels), "input": told}
-                unchanged = made.original or made.feature_surgery
-                with torch.inference_mode():
-                    truth = encoded(model.vision, pixels, unchanged)
-                    alone = {} if plain is None else encoded(plain, pixels, unchanged)
-                for output, result in results.items():
-                    share = labels if output == "patch_features" else None
-                    yield compare(result, truth[output], alone.get(output), share, output=output, **where)
+                yield from compare_encoded(results, pixels, model.vision, plain, labels, **where)
 
 
 def feeds(
@@ -152,7 +146,7 @@ def _head(model: GemModel, folder: Path, words: Tensor) -> Iterator[Comparison]:
             found = compare(result, truth[output], graph=name, output=output, size="7x9", batch=2, input="noise")
             if output == "confidence":
                 found = replace(found, labels=float((labels == truth["labels"].numpy()).mean()))
-            yield found if output == "cosines" else replace(found, bound=_DECODED_ERROR)
+            yield found if output == "cosines" else replace(found, bound=DECODED_ERROR)
 
 
 def _decoded(scores: Tensor, size: tuple[int, int], defaults: Defaults) -> dict[str, Tensor]:

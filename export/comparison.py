@@ -1,6 +1,6 @@
 """How far what was exported is from the engine, and how far it may be."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Of a result, the truth and the largest relative error that is right: the share of pixels that are labelled alike, and
 # of those others that such an error may turn.
 LabelShare = Callable[[Tensor, Tensor, float], tuple[float, float]]
+_ROUNDING = 5e-7  # of a cosine in float32
 OUTPUTS = ("patch_features", "image_embedding", "original_features")  # of the image encoder
 
 
@@ -64,6 +65,24 @@ def encoded(vision: "GemVisionTransformer", pixels: Tensor, original: bool) -> d
     return {name: each for name, each in zip(OUTPUTS, every, strict=True) if each is not None}
 
 
+@torch.inference_mode()
+def compare_encoded(
+    results: Mapping[str, Any],
+    pixels: Tensor,
+    vision: "GemVisionTransformer",
+    plain: "GemVisionTransformer | None",
+    share: LabelShare | None = None,
+    **where: Any,
+) -> Iterator[Comparison]:
+    """Outputs of an image encoder against the engine's, labels by those of the patches; see `compare`."""
+    original = len(results) > 1
+    truth = encoded(vision, pixels, original)
+    alone = {} if plain is None else encoded(plain, pixels, original)
+    for output, result in results.items():
+        labels = share if output == "patch_features" else None
+        yield compare(result, truth[output], alone.get(output), labels, output=output, **where)
+
+
 def relative_error(result: Any, truth: Tensor) -> float:
     """Frobenius norm of the difference over that of the truth."""
     expected = truth.double()
@@ -74,7 +93,8 @@ def label_share(words: Tensor, size: tuple[int, int]) -> LabelShare:
     """Labels `[B, H, W]` at that size of the words `[T, E]`, compared for patch features `[B, h, w, E]`.
 
     Features that are off by d move the difference of two cosines by at most d times the distance of the two words:
-    where the engine's are nearer than that to each other, an error of d may turn the label.
+    where the engine's are nearer than that to each other, an error of d may turn the label. So may rounding, where
+    words are spelt otherwise but the same.
     """
     apart = torch.cdist(words, words)
 
@@ -87,7 +107,7 @@ def label_share(words: Tensor, size: tuple[int, int]) -> LabelShare:
         best, chosen = engine.argmax(0), cosines(result).argmax(0)
         lost = (engine.gather(0, best[None]) - engine.gather(0, chosen[None]))[0]
         same = best == chosen
-        near = ~same & (lost <= bound * apart[best, chosen])
+        near = ~same & (lost <= bound * apart[best, chosen] + _ROUNDING)
         return torch.stack([same.double().mean(), near.double().mean()])
 
     def share(result: Tensor, truth: Tensor, bound: float) -> tuple[float, float]:

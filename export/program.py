@@ -15,7 +15,7 @@ from gem_fast.runtime.facts import ExportFacts, FileFacts
 from gem_fast.runtime.folder import file_sha256
 from gem_fast.runtime.manifest import Manifest, size_name, write_manifest
 
-from .comparison import OUTPUTS, agreed, compare, encoded
+from .comparison import OUTPUTS, agreed, compare_encoded
 from .export_options import ExportOptions
 from .folders import whole_folder
 from .plain import plain_torch
@@ -130,12 +130,11 @@ def compare_package(
     model: "GemModel", plain: "GemVisionTransformer", kind: Package, path: Path, size: tuple[int, int]
 ) -> Iterator[Comparison]:
     """Each output for 1 and 3 images against the engine's; in a lower type they may lose twice what plain does."""
-    loaded, original = kind.load(path, model.device), model.feature_surgery
+    loaded = kind.load(path, model.device)
+    lower = plain if plain.position_embedding.dtype != torch.float32 else None
     for count in (1, 3):
         pixels = example_pixels(model.vision, count, size)
         where: dict[str, Any] = {"graph": path.name, "size": size_name(size), "batch": count, "input": "noise"}
-        truth, alone = (encoded(vision, pixels, original) for vision in (model.vision, plain))
         found = loaded(pixels)
-        for output, result in zip(OUTPUTS, found if original else [found], strict=False):
-            lower = alone[output].cpu() if plain.position_embedding.dtype != torch.float32 else None
-            yield compare(result.cpu(), truth[output].cpu(), lower, output=output, **where)
+        results = dict(zip(OUTPUTS, found if model.feature_surgery else [found], strict=False))
+        yield from compare_encoded(results, pixels, model.vision, lower, **where)

@@ -32,6 +32,8 @@ def write_segmenter(
     - `confidence` float32 `[batch, H, W]`, by softmax over all classes; of a class alone its heat map
     - `scores` float32 `[batch, classes, h, w]`: those of the classes that have labels, where they are asked for
 
+    What it decodes, `patch_features` and with feature surgery `image_embedding`, are values of these names inside.
+
     Args:
         layers: the graph, with what makes `pixels`.
         vision: the model, in float32 on the CPU.
@@ -45,9 +47,11 @@ def write_segmenter(
     weighted = feature_surgery and len(query.groups) > 1
     tokens, unchanged, grid = ImageEncoderWriter(layers, vision).forward(pixels, size, original=weighted)
     words = graph.weight("words", query.words.float())
-    cosines = op("MatMul", patch_embeddings(layers, vision, tokens, grid), op("Transpose", words, perm=[1, 0]))
+    patches = graph.named("patch_features", patch_embeddings(layers, vision, tokens, grid))
+    cosines = op("MatMul", patches, op("Transpose", words, perm=[1, 0]))
     if unchanged:
-        cosines = surgery(graph, cosines, image_embedding(layers, vision, unchanged), words)
+        image = graph.named("image_embedding", image_embedding(layers, vision, unchanged))
+        cosines = surgery(graph, cosines, image, words)
     scores = _of_classes(graph, cosines, query.groups)  # [B, P, h, w]
     grid_size = [side // vision.config.patch_size for side in size]
     rows, columns = (_upsampling(graph, *lengths) for lengths in zip(grid_size, size, strict=True))
@@ -96,14 +100,23 @@ def _upsampling(graph: GraphBuilder, inputs: int, outputs: int) -> str:
     return graph.constant(matrix.numpy(), np.float32)
 
 
-def decoded(scores: Tensor, size: tuple[int, int], query: Query) -> tuple[Tensor, Tensor]:
-    """Labels and confidences `[B, H, W]` of scores `[B, P, h, w]` by torch, whatever the graph does."""
+def confidences(scores: Tensor, size: tuple[int, int], query: Query) -> Tensor:
+    """Of every class `[B, P, H, W]`, given scores `[B, P, h, w]`, by torch, whatever the graph does."""
     maps = F.interpolate(scores, size, mode="bilinear", align_corners=False)
-    if scores.shape[1] == 1:
-        low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
-        confidence = ((maps - low) / torch.where(high == low, 1.0, high - low))[:, 0]
-        best = torch.ones_like(confidence, dtype=torch.int32)
-    else:
-        confidence, index = torch.softmax(query.logit_scale * maps, 1).max(1)
-        best = torch.where(index < len(query.classes), index + 1, 0).int()
-    return torch.where(confidence >= query.threshold, best, 0), confidence
+    if scores.shape[1] > 1:
+        return torch.softmax(query.logit_scale * maps, 1)
+    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+    return (maps - low) / torch.where(high == low, 1.0, high - low)
+
+
+def right_labels(labels: Tensor, sure: Tensor, query: Query, error: float) -> float:
+    """The share of labels `[B, H, W]` that are right by classes' confidences `[B, P, H, W]` that err by so much.
+
+    Background stands for its own classes and the threshold: whichever label stands highest is right.
+    """
+    named = len(query.classes)
+    threshold = torch.full_like(sure[:, :1], query.threshold)
+    background = torch.cat([threshold, sure[:, named:]], 1).amax(1, keepdim=True)
+    standing = torch.cat([background, sure[:, :named]], 1)
+    chosen = standing.gather(1, labels[:, None].long())
+    return (chosen >= standing.amax(1, keepdim=True) - error).double().mean().item()

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from .graph_files import GraphFiles
     from .quantization import Ranges
 
-_DECODED_ERROR = 1e-5  # relative; the logit scale enlarges the rounding of cosines
-
 
 @usual_torch()
 def export_segmenter(
@@ -119,46 +117,42 @@ def _write_graphs(
 def _compared(
     model: "GemModel", folder: Path, manifest: Manifest, query: Query, calibration: "Calibration"
 ) -> Iterator[Comparison]:
-    """Each graph's outputs against the engine's features and torch's decoding, as `check_export` does."""
+    """The features inside each graph against the engine's, as `check_export` does, and what it decodes of them."""
     from .checked_session import open_session
     from .checking import feeds
-    from .comparison import compare
+    from .comparison import OUTPUTS, compare_encoded, label_share
     from .plain import plain_torch
-    from .segmenter import decoded
 
     made = manifest.export
     kind = made.quantize or made.dtype
     plain = plain_torch(model.vision, kind, calibration.ranges) if kind != "float32" else None
-
-    @torch.inference_mode()
-    def outputs(vision: Any, pixels: torch.Tensor, size: Size) -> dict[str, torch.Tensor]:
-        weighted = model.feature_surgery and len(query.groups) > 1
-        features = vision(pixels, original=weighted)
-        known = (query.words, query.groups)
-        if weighted:
-            scores = surgery_scores(features.patches.float(), features.original_class.float(), *known)
-        else:
-            scores = score_patches(features.patches.float(), *known)
-        labels, confidence = decoded(scores, size, query)
-        return {"labels": labels, "confidence": confidence, "scores": scores[:, : len(query.classes)]}
-
+    shown = OUTPUTS[: 2 if made.feature_surgery and len(query.groups) > 1 else 1]
     for name, entry in manifest.of_role("segmenter").items():
-        session = open_session(folder / name, emulated=kind == "bfloat16")
         assert entry.size is not None
+        session = open_session(folder / name, emulated=kind == "bfloat16", shown=shown)
+        share = label_share(query.words, entry.size)
         for told, feed, pixels in feeds(model, entry.size, made.with_preprocess, calibration):
-            results = dict(zip(entry.outputs, session.run(None, feed), strict=True))
-            truth = outputs(model.vision, pixels, entry.size)
-            alone = outputs(plain, pixels, entry.size) if plain else None
+            results = dict(zip((*entry.outputs, *shown), session.run(None, feed), strict=True))
+            features = {output: results.pop(output) for output in shown}
             where: dict[str, Any] = {"graph": name, "size": size_name(entry.size), "batch": len(pixels), "input": told}
-            labels = torch.as_tensor(results.pop("labels"))
-            for output, result in results.items():
-                found = replace(compare(result, truth[output], output=output, **where), bound=_DECODED_ERROR)
-                theirs = alone and compare(alone[output], truth[output], output=output, **where)
-                if output == "confidence":
-                    found = replace(found, labels=_share(labels, truth["labels"]))
-                    theirs = theirs and alone and replace(theirs, labels=_share(alone["labels"], truth["labels"]))
-                yield found.loosened(theirs) if theirs else found
+            yield from compare_encoded(features, pixels, model.vision, plain, share, **where)
+            yield from _decoded(results, features, query, **where)
 
 
-def _share(labels: torch.Tensor, truth: torch.Tensor) -> float:
-    return (labels == truth).double().mean().item()
+@torch.inference_mode()
+def _decoded(results: dict[str, Any], features: dict[str, Any], query: Query, **where: Any) -> Iterator[Comparison]:
+    """The graph's outputs against torch's of the graph's own features."""
+    from .checking import DECODED_ERROR
+    from .comparison import compare
+    from .segmenter import confidences, right_labels
+
+    known = query.words, query.groups
+    patches, *images = map(torch.from_numpy, features.values())
+    scores = surgery_scores(patches, images[0], *known) if images else score_patches(patches, *known)
+    labels = torch.from_numpy(results.pop("labels"))
+    sure = confidences(scores, (labels.shape[1], labels.shape[2]), query)
+    truth = {"confidence": sure.amax(1), "scores": scores[:, : len(query.classes)]}
+    right = right_labels(labels, sure, query, DECODED_ERROR)
+    for output, result in results.items():
+        found = replace(compare(result, truth[output], output=output, **where), bound=DECODED_ERROR)
+        yield replace(found, labels=right) if output == "confidence" else found

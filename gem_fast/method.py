@@ -6,7 +6,8 @@ Importing it needs no torch.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from .options import LARGEST_FLOAT, LEAST_DISTANCE, GemOptions, check_whole
+from .numbers import number, whole
+from .options import LARGEST_FLOAT, LEAST_DISTANCE, GemOptions
 
 _ADAPTIVE, _HEAD = "adaptive", "head"
 
@@ -50,18 +51,21 @@ class Method:
     def __post_init__(self) -> None:
         if not self.name or not self.name.isprintable():
             raise ValueError(f"name must be a name in printable characters, got {self.name!r}")
-        check_whole("blocks", self.blocks, 0)
+        for name in ("blocks", "iterations"):
+            object.__setattr__(self, name, whole(name, getattr(self, name), 0))
         if self.attention:
             from gem_fast.kernels.attention.pairs import parse_pairs
 
             parse_pairs(self.attention)
-        check_whole("iterations", self.iterations, 0)
         if isinstance(self.scale, str) and self.scale not in (_ADAPTIVE, _HEAD):
             raise ValueError(f"scale must be a positive number, {_HEAD!r} or {_ADAPTIVE!r}, got {self.scale!r}")
-        if not isinstance(self.scale, str) and not 0 < self.scale <= LARGEST_FLOAT:
-            raise ValueError(f"scale must be positive in float32, got {self.scale}")
-        if self.distance is not None and not LEAST_DISTANCE <= self.distance <= LARGEST_FLOAT:
-            raise ValueError(f"distance must be positive in float32, with its square, or None, got {self.distance}")
+        if not isinstance(self.scale, str):
+            scale = number("scale", self.scale, "positive in float32", lambda x: 0 < x <= LARGEST_FLOAT)
+            object.__setattr__(self, "scale", scale)
+        if self.distance is not None:
+            right = "positive in float32, with its square, or None"
+            distance = number("distance", self.distance, right, lambda x: LEAST_DISTANCE <= x <= LARGEST_FLOAT)
+            object.__setattr__(self, "distance", distance)
         if self.refines and self.distance is not None:
             raise ValueError("distance goes with projections as they are: leave out iterations and normalize")
         if self.refines and any(a != b for a, b in self.pairs):

@@ -2,14 +2,10 @@
 
 from dataclasses import dataclass
 
+from .numbers import number, whole
+
 LARGEST_FLOAT = 3.4e38  # of float32, in which scales are applied
 LEAST_DISTANCE = 1e-18  # of which float32 holds the square
-
-
-def check_whole(name: str, value: object, least: int) -> None:
-    """ValueError unless an option is a whole number from `least` on."""
-    if not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be {least} or more, a whole number, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -34,10 +30,13 @@ class GemOptions:
     def __post_init__(self) -> None:
         from gem_fast.kernels.attention.self_self import indices_of
 
-        check_whole("gem_blocks", self.gem_blocks, 1)
-        check_whole("iterations", self.iterations, 0)
-        if self.inverse_temperature is not None and not 0 < self.inverse_temperature <= LARGEST_FLOAT:
-            raise ValueError(f"inverse_temperature must be positive in float32 or None, got {self.inverse_temperature}")
+        for name, least in (("gem_blocks", 1), ("iterations", 0)):
+            object.__setattr__(self, name, whole(name, getattr(self, name), least))
+        if (value := self.inverse_temperature) is not None:
+            value = number(
+                "inverse_temperature", value, "positive in float32 or None", lambda x: 0 < x <= LARGEST_FLOAT
+            )
+            object.__setattr__(self, "inverse_temperature", value)
         indices_of(self.projections)
 
 

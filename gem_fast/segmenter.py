@@ -13,7 +13,7 @@ from PIL import Image
 from .decoding import is_alone
 from .engine import Engine
 from .images import MAX_PIXELS, MAX_WINDOWED_PIXELS, ImageError, ImageLike, as_batch, load_image
-from .numbers import count, number
+from .numbers import number, whole
 from .preprocess import ResizePolicy
 from .prompts import Prompts, TextClass, parse_background, parse_classes, parse_templates, prompts_for_each
 from .query import Query, score_settings
@@ -141,7 +141,7 @@ class Segmenter(Engine):
             ImageError: an image can't be read. ValueError: an argument is wrong. The message says what would be right.
         """
         windows = self.windows(window, stride)
-        size, batch_size = self.check_input(size, resize, windows), count("batch_size", batch_size)
+        size, batch_size = self.check_input(size, resize, windows), whole("batch_size", batch_size, 1)
         batch, single = as_batch(images)
         rest = parse_background(background)
         asked = prompts_for_each(prompts, len(batch))
@@ -178,7 +178,7 @@ class Segmenter(Engine):
             ValueError: an argument is wrong, before the first image is read.
         """
         windows = self.windows(window, stride)
-        size, batch_size = self.check_input(size, resize, windows), count("batch_size", batch_size)
+        size, batch_size = self.check_input(size, resize, windows), whole("batch_size", batch_size, 1)
         asked = self.query(prompts, **query)
         return stream(
             images,

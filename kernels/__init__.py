@@ -3,13 +3,15 @@
 Nothing here knows of models or files. Importing this package never touches a device.
 """
 
-from .activation import quick_gelu, silu_gate
-from .attention import pair_attention, query_key_attention, self_self_attention
-from .decoding import decode_heatmaps, decode_labels
-from .int8 import int8_linear, int8_mlp
-from .layer_norm import add_layer_norm, layer_norm_and_temperature
-from .linear import linear, prepacked
-from .unit_rows import unit_rows
+# By whole names: in the repository's own folder transformers imports this as `kernels`, and nothing is loaded twice.
+
+from gem_fast.kernels.activation import quick_gelu, silu_gate
+from gem_fast.kernels.attention import pair_attention, query_key_attention, self_self_attention
+from gem_fast.kernels.decoding import decode_heatmaps, decode_labels
+from gem_fast.kernels.int8 import int8_linear, int8_mlp
+from gem_fast.kernels.layer_norm import add_layer_norm, layer_norm_and_temperature
+from gem_fast.kernels.linear import linear, prepacked
+from gem_fast.kernels.unit_rows import unit_rows
 
 __all__ = [
     "add_layer_norm",

@@ -10,9 +10,6 @@ from PIL import Image
 
 import gem_fast
 
-# Transformers looks for Hugging Face's package of this name, and would find this checkout's folder.
-sys.modules["kernels"] = None
-
 SMALL = "ViT-S-32-alt"
 
 

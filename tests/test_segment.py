@@ -128,7 +128,9 @@ class TestSegment:
             ("logit_scale", "positive"),
         ],
     )
-    @pytest.mark.parametrize("value", [0.5, -1, float("nan"), float("inf"), "64", [64], np.array([64]), 64j], ids=repr)
+    @pytest.mark.parametrize(
+        "value", [0.5, -1, float("nan"), float("inf"), "64", [64], np.array([64]), 64j, True, np.True_], ids=repr
+    )
     def test_what_is_no_number_is_named_at_once(self, small_model, picture, name, right, value):
         if (name, value) in (("threshold", 0.5), ("logit_scale", 0.5)):
             pytest.skip("a number as any")

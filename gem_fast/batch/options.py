@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TypeGuard
 
+from ..numbers import number, whole
 from ..outputs import HEATMAPS, OutputKind, wanted_kinds
 from ..preprocess import ResizePolicy
 from ..prompts import Prompts
@@ -119,14 +119,12 @@ class BatchOptions:
         if self.resume and self.overwrite:
             raise ValueError("resume keeps an earlier run and overwrite removes it: choose one")
         for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and (not _is_whole(value) or value < least):
-                raise ValueError(f"{name} must be {least} or more, got {value!r}")
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, whole(name, value, least))
         if self.batch_size > _MOST_IMAGES:
             raise ValueError(f"batch_size must be at most {_MOST_IMAGES:,}, got {self.batch_size:,}")
-        size = self.label_size
-        if size not in (None, "model") and (not _is_whole(size) or size < 1):
-            raise ValueError(f"label_size must be model or a positive number of pixels, got {size!r}")
+        if self.label_size is not None and self.label_size != "model":
+            object.__setattr__(self, "label_size", _side(self.label_size))
         if self.format not in FORMATS:
             raise ValueError(f"format must be {', '.join(FORMATS)}, got {self.format!r}")
         if self.shards:
@@ -136,9 +134,9 @@ class BatchOptions:
         if self.part is not None:
             parse_part(self.part)
         wanted_kinds(overlay=self.overlay_format, heatmaps=False)
-        number = _is_whole(self.timeout) or isinstance(self.timeout, float)
-        if self.timeout is not None and not (number and self.timeout > 0):
-            raise ValueError(f"timeout must be a positive number of seconds, got {self.timeout!r}")
+        if self.timeout is not None:
+            seconds = number("timeout", self.timeout, "a positive number of seconds", lambda x: x > 0)
+            object.__setattr__(self, "timeout", seconds)
 
     @property
     def kinds(self) -> tuple[OutputKind, ...]:
@@ -162,8 +160,10 @@ class BatchOptions:
         return SHARD_FORMATS.get(self.format)
 
 
-def _is_whole(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _side(label_size: object) -> int:
+    right = "model or a positive number of pixels"
+    side: int = number("label_size", label_size, right, lambda x: isinstance(x, int) and x >= 1)
+    return side
 
 
 def parse_options(options: dict) -> BatchOptions:

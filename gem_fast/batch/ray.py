@@ -21,14 +21,13 @@ from ..writing import whole_file, write_whole
 from . import tables
 from .contents import Refused, Remote, Stretch
 from .folder import RunError, check_output, check_parts, enter, hold
-from .lists import standard_input
 from .options import BatchOptions, parse_options
 from .pipeline import decoded_sizes, scores_of
 from .records import LEGEND, PARTIAL, Record
 from .remote import is_url
 from .run import describe, failed
 from .shard_formats import Entry, parquet_schema, row_of, tar_files, tar_key
-from .sources import Inputs, Listing, Source, as_list
+from .sources import Inputs, Listing, Source, held_inputs
 from .tar import members
 from .work import ImageWork
 from .workers import Failure
@@ -102,7 +101,7 @@ def segment_on_ray(
     model.check_input(chosen.size, chosen.resize, windows)
     asked = {name: getattr(chosen, name) for name in ("background", "templates", "threshold", "logit_scale")}
     query = model.query(prompts, **asked)
-    with standard_input(as_list(images)) as inputs, hold(out):
+    with held_inputs(images) as inputs, hold(out):
         run = describe(model, query, chosen, windows, Listing(inputs).digest())
         run["output"] |= {"engine": "ray"}
         enter(out, run, resume=chosen.resume, overwrite=chosen.overwrite)

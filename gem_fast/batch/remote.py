@@ -45,43 +45,37 @@ def file_system(url: str) -> tuple[Any, str]:
         raise ValueError(f"{url}: fsspec can't open it: {error}") from error
 
 
-def matches_nothing(url: str) -> bool:
-    """Whether a URL is a pattern that matches no file; False for what can't be asked."""
+def matched(url: str) -> list[tuple[str, str]] | None:
+    """The files that a URL matches as a pattern, with their names, as `files_of` gives them.
+
+    None for what is no pattern: it has no sign of one, is there as it stands, or can't be asked.
+    """
     with suppress(Exception):  # a file system of fsspec's raises what it likes
-        return _matches(*file_system(url)) == []
-    return False
+        system, inside = file_system(url)
+        if any(sign in inside for sign in "*?[") and not system.exists(inside):
+            return [(_found(url, system, path), path.rsplit("/", 1)[-1]) for path in sorted(system.glob(inside))]
+    return None
 
 
-def _matches(system: Any, inside: str) -> list[str] | None:
-    """What a path matches; None if it is no pattern: it has no sign of one, or is there as it stands."""
-    is_pattern = any(sign in inside for sign in "*?[") and not system.exists(inside)
-    return sorted(system.glob(inside)) if is_pattern else None
-
-
-def files_of(url: str, pattern: bool = True) -> Iterator[tuple[str, str]]:
-    """The files that a URL stands for, itself, those below it or those that it matches, with their names below it.
+def files_of(url: str) -> Iterator[tuple[str, str]]:
+    """The files that a URL stands for, itself or those below it, with their names below it.
 
     Names are the other side's: they may be anything.
 
-    Args:
-        url: of a file, a folder, or a pattern that is no file of that name.
-        pattern: whether it may be one.
-
     Raises:
-        FileNotFoundError: it is a pattern that matches nothing. Exception: whatever its file system raises.
+        Exception: whatever its file system raises.
     """
     system, inside = file_system(url)
-    if pattern and (matched := _matches(system, inside)) is not None:
-        if not matched:
-            raise FileNotFoundError("there is no such file, and as a pattern it matches none")
-        found, root = matched, ""
-    elif system.isdir(inside):
-        found, root = sorted(system.find(inside)), inside.rstrip("/") + "/"
-    else:
+    if not system.isdir(inside):
         yield url, inside.rsplit("/", 1)[-1]
         return
+    root = inside.rstrip("/") + "/"
+    for path in sorted(system.find(inside)):
+        yield _found(url, system, path), path.removeprefix(root)
+
+
+def _found(url: str, system: Any, path: str) -> str:
+    """The URL of a file that a URL's file system has found: where it is a chain, with the link's others."""
     links = url.split("::")
-    own = next(place for place, link in enumerate(links) if "://" in link)  # the one that found them
-    for path in found:
-        name = path.removeprefix(root) if root else path.rsplit("/", 1)[-1]
-        yield "::".join([*links[:own], system.unstrip_protocol(path), *links[own + 1 :]]), name
+    own = next(place for place, link in enumerate(links) if "://" in link)  # the one that found it
+    return "::".join([*links[:own], system.unstrip_protocol(path), *links[own + 1 :]])

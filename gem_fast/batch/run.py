@@ -14,14 +14,13 @@ from ..outputs import legend_bytes
 from ..writing import write_whole
 from .files import Files
 from .folder import check_output, check_parts, enter, hold
-from .lists import standard_input
 from .options import BatchOptions, Part, parse_options
 from .pipeline import Limits, Pipeline
 from .processes import in_processes, in_threads
 from .progress import Progress
 from .records import LEGEND, PARTIAL, SUMMARY, Journal, Record, reason_of
 from .shards import Shards
-from .sources import Inputs, Listing, Source, as_list, count_in_background
+from .sources import Checked, Inputs, Listing, Source, count_in_background, held_inputs
 from .stores import Spooled
 from .work import ImageWork
 from .workers import Failure, cores
@@ -98,7 +97,7 @@ def segment_files(
     check_parts(out, chosen.share)
     out = chosen.folder(out)
     check_output(out, resume=chosen.resume, overwrite=chosen.overwrite)
-    with standard_input(as_list(images)) as inputs:
+    with held_inputs(images) as inputs:
         _check_any(inputs, chosen.share)
         with hold(out):
             asked = describe(model, query, chosen, windows, Listing(inputs).digest() if chosen.shards else None)
@@ -131,7 +130,7 @@ def _output(out: Path, query: "Query", options: BatchOptions) -> Iterator[Files 
 def _run(
     model: "Segmenter",
     query: "Query",
-    images: Inputs,
+    images: Checked,
     out: Path,
     options: BatchOptions,
     output: Files | Shards,
@@ -220,7 +219,7 @@ def describe(
     }
 
 
-def _check_any(images: Inputs, part: Part) -> None:
+def _check_any(images: Checked, part: Part) -> None:
     """ValueError if there is no image."""
     listing = Listing(images, part=part)
     if next(iter(listing), None) is None:

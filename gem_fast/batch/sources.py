@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -13,15 +13,29 @@ from .archives import as_name, images_in, in_rows, is_hidden
 from .contents import Refused, Remote, Stretch
 from .fingerprints import Fingerprints, fingerprint
 from .found import ARCHIVES, Content, Found, PassedOver, TableRows
-from .lists import read_list
+from .lists import read_list, standard_input
 from .names import output_name
 from .options import WHOLE, Part
 from .patterns import matches
 from .progress import Progress
-from .remote import file_system, files_of, is_url, matches_nothing
+from .remote import file_system, files_of, is_url, matched
 from .walk import Folders, is_own, names_in
 
-Inputs = str | os.PathLike | Iterable[str | os.PathLike]
+
+@dataclass(frozen=True)
+class Checked:
+    """Inputs that are there.
+
+    Attributes:
+        texts: as they were given.
+        matched: what those that are patterns of URLs match, with names: stores are asked for them once.
+    """
+
+    texts: list[str]
+    matched: dict[str, list[tuple[str, str]]]
+
+
+Inputs = str | os.PathLike | Iterable[str | os.PathLike] | Checked
 
 
 @dataclass(frozen=True)
@@ -40,30 +54,38 @@ class Source:
         return self.content.image if self.content else str(self.path)
 
 
-def as_list(inputs: Inputs) -> list[str]:
-    """One input or several, as text."""
-    return [os.fsdecode(each) for each in ([inputs] if isinstance(inputs, str | bytes | os.PathLike) else inputs)]
-
-
-def check_inputs(inputs: Inputs) -> list[str]:
-    """The inputs as a list, each of which is a file or a folder, or matches a file as a pattern.
+def check_inputs(inputs: Inputs) -> Checked:
+    """One input or several, each of which is a file or a folder, or matches a file as a pattern.
 
     Raises:
         ValueError: an input is nothing of that, or a URL that fsspec can't open here.
     """
-    listed = as_list(inputs)
-    for text in listed:
+    if isinstance(inputs, Checked):
+        return inputs
+    several = [inputs] if isinstance(inputs, str | bytes | os.PathLike) else inputs
+    checked = Checked([os.fsdecode(each) for each in several], {})
+    for text in checked.texts:
         if text == "-":
             continue
         if is_url(text):
             file_system(text)
-            if matches_nothing(text):
+            if (files := matched(text)) is not None:
+                checked.matched[text] = files
+            if files == []:
                 raise ValueError(f"{text}: there is no such file, and as a pattern it matches none")
         elif text.startswith("@"):
             _check_list(text)
         elif not os.path.lexists(text) and not any(map(os.path.isfile, matches(text))):
             raise ValueError(f"{text}: no such file or folder, and as a pattern it matches no file")
-    return listed
+    return checked
+
+
+@contextmanager
+def held_inputs(inputs: Inputs) -> Iterator[Checked]:
+    """Inputs that can be listed more than once: what can be read only once is held; see `standard_input`."""
+    checked = check_inputs(inputs)
+    with standard_input(checked.texts) as texts:
+        yield replace(checked, texts=texts)
 
 
 def _check_list(text: str) -> None:
@@ -154,9 +176,9 @@ class Listing:
     def _items(self) -> Iterator[Found | TableRows]:
         """Images as the inputs have them, with real paths and the names that their folder gives them."""
         folders, opened = Folders(self.passed_over), set[str]()
-        for text in self.inputs:
+        for text in self.inputs.texts:
             if is_url(text):
-                yield from self._behind(text, opened, pattern=True)
+                yield from self._behind(text, self.inputs.matched.get(text) or files_of(text), opened)
             elif text.startswith("@"):
                 yield from self._listed(text[1:], folders, opened)
             elif os.path.lexists(text):
@@ -186,14 +208,14 @@ class Listing:
             if text is None:
                 self.passed_over.note("lines that are no path", path)
             elif is_url(text):
-                yield from self._behind(text, opened, pattern=False)
+                yield from self._behind(text, files_of(text), opened)
             else:
                 yield from self._named(text, folders, opened)
 
-    def _behind(self, url: str, opened: set[str], pattern: bool) -> Iterator[Found | TableRows]:
-        """The images behind a URL."""
+    def _behind(self, url: str, files: Iterable[tuple[str, str]], opened: set[str]) -> Iterator[Found | TableRows]:
+        """The images among the files behind a URL."""
         try:
-            for each, name in files_of(url, pattern):
+            for each, name in files:
                 stem, ending = os.path.splitext(name)
                 if each != url and is_hidden(name):
                     self.passed_over.note("hidden files and folders", each)

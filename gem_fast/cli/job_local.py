@@ -43,14 +43,12 @@ def _run(job: Job, style: Style, stats: Path | None) -> None:
     try:
         classes, options = job.classes(), BatchOptions(**job.options)
         # What is mistyped should not cost the loading of a model.
-        check_inputs(job.images)
+        images = check_inputs(job.images)
         check_parts(job.out, options.share)
         check_output(options.folder(job.out), resume=options.resume, overwrite=options.overwrite)
         model = job.load()
         with shown(progress, style):
-            outcome = segment_files(
-                model, job.images, classes, job.out, progress=progress, on_record=note, **job.options
-            )
+            outcome = segment_files(model, images, classes, job.out, progress=progress, on_record=note, **job.options)
     except OSError as error:
         fail(f"{error}{_kept(job.out, progress)}")
     except (ValueError, GraphError) as error:

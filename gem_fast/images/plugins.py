@@ -3,15 +3,14 @@
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImagePalette
+from PIL import Image
 
 from ..errors import ImageError
+from .bmp import loaded_bmp
 from .jpeg2000 import check_depth, embedded_profile
 from .pixels import GREY_STEPS, with_info
 
 _JXL_BYTES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4, "I;16": 2, "F": 4}  # of a pixel
-_BY_MASKS = 3  # a BMP's compression
-_BMP_RAW = {1: "P;1", 4: "P;4", 8: "P"}
 
 
 def loaded(image: Any) -> Image.Image:
@@ -28,7 +27,7 @@ def loaded(image: Any) -> Image.Image:
         if image.format == "GIF" and image.tell() == 0 and "transparency" not in image.info:
             return _with_uncovered(image)
         if image.format == "BMP":
-            return _bitmap(image)
+            return loaded_bmp(image)
         if image.format == "JPEG2000":
             check_depth(image, image.fp)
             image.info["icc_profile"] = embedded_profile(image.fp)
@@ -77,34 +76,3 @@ def _with_uncovered(image: Any) -> Image.Image:
     partial = image.convert("RGB")
     partial.putalpha(alpha)
     return with_info(partial, {})
-
-
-def _bitmap(image: Any) -> Image.Image:
-    """An alpha of nothing but zeros is one that its writer left out: such a picture is shown."""
-    _restore_palette(image)
-    _restore_alpha(image)
-    image.load()
-    if image.mode == "RGBA" and image.getextrema()[3] == (0, 0):
-        image.putalpha(255)
-    return image
-
-
-def _restore_palette(image: Any) -> None:
-    """Where Pillow takes a BMP's palette for none, it forgets how many bits a pixel has."""
-    image.fp.seek(14)
-    head = image.fp.read(16)
-    bits = int.from_bytes(head[10:12] if head[0] == 12 else head[14:16], "little")
-    if bits != {"1": 1, "L": 8}.get(image.mode, bits):
-        levels = (0, 255) if image.mode == "1" else range(2**bits)
-        image._mode, image.palette = "P", ImagePalette.raw("RGB", bytes(level for level in levels for _ in "RGB"))
-        image.tile = [tile._replace(args=(_BMP_RAW[bits], *tile.args[1:])) for tile in image.tile]
-
-
-def _restore_alpha(image: Any) -> None:
-    """Of a BMP's 16 bits one may be alpha, by the header's last mask, which Pillow passes over."""
-    image.fp.seek(14)
-    head = image.fp.read(56)
-    masked = image.info.get("compression") == _BY_MASKS and int.from_bytes(head[:4], "little") >= 56
-    if masked and image.tile[0].args[0] == "BGR;15" and int.from_bytes(head[52:], "little") == 1 << 15:
-        image._mode = "RGBA"
-        image.tile = [tile._replace(args=("BGRA;15", *tile.args[1:])) for tile in image.tile]

@@ -52,16 +52,21 @@ def hf_text(name: str, model_cfg: dict[str, Any], places: tuple[Path, ...]) -> T
         ModelError: its configuration is not at hand, or it is of an unknown kind.
     """
     text = model_cfg["text_cfg"]
-    folder = _folder(str(text["hf_model_name"]), places)
-    config = read_config(folder / "config.json", name) if folder else _known(str(text["hf_model_name"]))
+    model = str(text["hf_model_name"])
+    folder = _folder(model, places)
+    config = read_config(folder / "config.json", name) if folder else _known(model)
     kind = config.get("model_type")
     pooler, projection = text.get("hf_pooler_type", "mean_pooler"), text.get("hf_proj_type", "mlp")
     if projection not in (None, "linear", "mlp"):
         raise ModelError(f"{name}: its text tower has hf_proj_type={shown(projection)}")
+    if pooler not in (None, *_POOLERS, "cls_pooler"):  # open_clip's max_pooler ends with an error on any text
+        raise ModelError(f"{name}: its text tower has hf_pooler_type={shown(pooler)}")
     if kind in _BERTS and pooler in _POOLERS:
         return BertLike(_bert_config(name, config, model_cfg), _layers(projection))
     if kind in (*_BERTS, *_OTHERS):
-        assert folder is not None
+        if folder is None:
+            told = f"{name}: its text tower, {model} with hf_pooler_type={shown(pooler)}, is made of a config.json"
+            raise ModelError(f"{told}; a folder with that of {model} as tokenizer would do")
         _check_for_transformers(name, config)
         return ByTransformers(name, model_cfg, folder)
     raise ModelError(f"{name}: its text tower is a {shown(kind)}; {', '.join((*_BERTS, *_OTHERS))} are known")

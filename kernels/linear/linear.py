@@ -58,7 +58,7 @@ def linear(
         return y if activation in _FUSED else activate(y, activation, backend)
     if weight.is_mkldnn:  # for a gradient, say
         weight = weight.to_dense()
-    if x.device.type == "cpu" and x.ndim == 3 and not torch.compiler.is_compiling() and len(x) > 1:
+    if x.device.type == "cpu" and x.ndim == 3 and not _makes_a_program() and len(x) > 1:
         # MKL's bits depend on the number of rows: images are taken one by one.
         return torch.stack([activate(F.linear(image, weight, bias), activation, backend) for image in x])
     return activate(F.linear(x, weight, bias), activation, backend)
@@ -66,7 +66,7 @@ def linear(
 
 def linear_of_each(x: Tensor, weights: Tensor) -> Tensor:
     """`x @ weights[b].T` of each image b by itself, `[B, R, O]`: x `[R, I]` or `[B, R, I]`, weights `[B, O, I]`."""
-    if weights.device.type != "cpu" or torch.compiler.is_compiling():
+    if weights.device.type != "cpu" or _makes_a_program():
         return x @ weights.transpose(-2, -1)
     return torch.stack([linear(*each) for each in zip(x.expand(len(weights), -1, -1), weights, strict=True)])
 
@@ -92,7 +92,7 @@ def mlp(
 
 def _panels_serve(x: Tensor, weight: Panels, bias: Tensor | None, activation: str | None) -> bool:
     known = activation is None or activation in ACTIVATIONS
-    return known and not torch.compiler.is_compiling() and why_not(x, weight, bias) is None
+    return known and not _makes_a_program() and why_not(x, weight, bias) is None
 
 
 def prepacked(weight: Tensor) -> Tensor:
@@ -121,6 +121,11 @@ def activate(x: Tensor, activation: str | None, backend: str | None = None) -> T
     return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
 
 
+def _makes_a_program() -> bool:
+    """Whether torch compiles or traces: then it is torch's own product, of any batch and of a plain weight."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+
+
 def _serves(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether oneDNN's product takes these: on an x86-64 CPU, and nothing has to see inside.
 
@@ -130,7 +135,7 @@ def _serves(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     tensors = (x, weight) if bias is None else (x, weight, bias)
     return (
         x.device.type == "cpu"
-        and not torch.compiler.is_compiling()  # first: a size that a traced program compares is fixed in it
+        and not _makes_a_program()  # first: a size that a traced program compares is fixed in it
         and x.is_contiguous()
         and x.shape[-1:] == weight.shape[1:] != (0,)  # torch tells what does not fit
         and (bias is None or bias.shape == weight.shape[:1])

@@ -19,7 +19,7 @@ from gem_fast.batch import sources, tables
 from gem_fast.batch.columns import Columns
 from gem_fast.batch.contents import Refused, Remote
 from gem_fast.batch.options import parse_part
-from gem_fast.batch.sources import Listing
+from gem_fast.batch.sources import Listing, check_inputs
 from gem_fast.batch.tables import open_table
 from gem_fast.batch.thrift import ThriftError, read_struct
 from gem_fast.errors import ImageError
@@ -520,11 +520,29 @@ class TestLists:
         (tmp_path / "list.txt").write_text("\n".join(root + name for name in listed))
         assert [source.image for source in Listing(f"@{tmp_path}/list.txt")] == [root + name for name in listed]
 
-    def test_a_url_that_comes_to_match_nothing(self, monkeypatch):
-        pytest.importorskip("fsspec")
-        monkeypatch.setattr(sources, "matches_nothing", lambda _: False)
-        (source,) = Listing("memory://nowhere/*.png")
-        assert source.content.reason == "can't be listed: there is no such file, and as a pattern it matches none"
+    @pytest.mark.parametrize("shape", ["files", "tar"])
+    def test_a_store_is_asked_once_what_matches(self, small_model, tmp_path, png, monkeypatch, shape):
+        """A run lists its inputs several times, and each lookup is a request."""
+        memory, asked = pytest.importorskip("fsspec").filesystem("memory"), []
+        for name in ("1.png", "2.png"):
+            memory.pipe(f"/asked/{name}", png())
+        glob = type(memory).glob
+        monkeypatch.setattr(type(memory), "glob", lambda *given: asked.append(given[1]) or glob(*given))
+        inputs = check_inputs(["memory://asked/*.png"])
+        outcome = segment_files(small_model, inputs, "cat", tmp_path / "out", format=shape, **SETTINGS)
+        assert (outcome.done, asked) == (2, ["/asked/*.png"])
+        assert Listing(inputs).count() == 2
+
+    def test_a_store_that_cannot_be_asked_what_matches(self, monkeypatch):
+        memory = pytest.importorskip("fsspec").filesystem("memory")
+
+        def refuse(*_):
+            raise RuntimeError("403, Forbidden")
+
+        monkeypatch.setattr(type(memory), "exists", refuse)
+        monkeypatch.setattr(type(memory), "isdir", refuse)
+        (source,) = Listing("memory://far/*.png")
+        assert source.content == Refused("memory://far/*.png", "can't be listed: 403, Forbidden")
 
     def test_urls(self, small_model, folder, tmp_path, png):
         fsspec = pytest.importorskip("fsspec")
@@ -556,6 +574,7 @@ class TestLists:
     def test_a_file_system_that_raises_what_it_likes(self, folder, monkeypatch):
         def files_of(*_):
             raise RuntimeError("403, Forbidden")
+            yield
 
         pytest.importorskip("fsspec")
         monkeypatch.setattr(sources, "files_of", files_of)

@@ -262,9 +262,9 @@ class TestSegmentFiles:
         ("arguments", "reason"),
         [
             ({"prompts": []}, "at least one class"),
-            ({"batch_size": 0}, "batch_size must be 1 or more, got 0"),
-            ({"workers": 0}, "workers must be 1 or more, got 0"),
-            ({"retries": -1}, "retries must be 0 or more, got -1"),
+            ({"batch_size": 0}, "batch_size must be 1 or more, a whole number, got 0"),
+            ({"workers": 0}, "workers must be 1 or more, a whole number, got 0"),
+            ({"retries": -1}, "retries must be 0 or more, a whole number, got -1"),
             ({"timeout": 0}, "timeout must be a positive number"),
             ({"threshold": 3}, "threshold"),
             ({"resize": "crop"}, "resize must be"),
@@ -280,11 +280,12 @@ class TestSegmentFiles:
             ({"resume": 1}, "resume must be True or False, got 1"),
             ({"heatmaps": "no"}, "heatmaps must be True or False"),
             ({"overlays": None}, "overlays must be True or False"),
-            ({"workers": "2"}, "workers must be 1 or more, got '2'"),
-            ({"batch_size": 2.5}, "batch_size must be 1 or more, got 2.5"),
+            ({"workers": "2"}, "workers must be 1 or more, a whole number, got '2'"),
+            ({"batch_size": 2.5}, "batch_size must be 1 or more, a whole number, got 2.5"),
             ({"batch_size": 10**13}, "batch_size must be at most 65,536"),
-            ({"size": 32.5}, "size must be 1 or more, got 32.5"),
-            ({"max_errors": True}, "max_errors must be 0 or more, got True"),
+            ({"size": 32.5}, "size must be 1 or more, a whole number, got 32.5"),
+            ({"timeout": True}, "timeout must be a positive number"),
+            ({"max_errors": True}, "max_errors must be 0 or more, a whole number, got True"),
             ({"label_size": True}, "label_size must be model or a positive number"),
             ({"part": 3}, "part must be one such as 3/16"),
             ({"timeout": "5"}, "timeout must be a positive number"),
@@ -298,6 +299,13 @@ class TestSegmentFiles:
         with pytest.raises(ValueError, match=reason):
             segment_files(small_model, folder, **{"prompts": "cat", "out": out, **SETTINGS, **arguments})
         assert not out.exists()
+
+    @pytest.mark.parametrize("number", [np.int32, np.array, torch.tensor], ids=["numpy", "array", "tensor"])
+    def test_numbers_of_any_library(self, number):
+        names = ["batch_size", "workers", "retries", "max_errors", "label_size", "size", "timeout"]
+        plain, other = (BatchOptions(**{name: make(2) for name in names}) for make in (int, number))
+        assert plain == other
+        assert {type(getattr(other, name)) for name in names} == {int}
 
     def test_a_path_in_bytes(self, small_model, folder, tmp_path):
         assert names(run(small_model, [os.fsencode(folder / "a.png")], "cat", tmp_path / "out")) == ["a.png"]

@@ -8,6 +8,7 @@ import torch
 from gem_fast.export.comparison import relative_error
 from gem_fast.export.export_options import ExportOptions
 from gem_fast.export.onnx_export import export_onnx
+from gem_fast.export.segmenter_export import export_segmenter
 
 import gem_fast
 from gem_fast.runtime import GemRuntime
@@ -78,6 +79,17 @@ def test_methods_agree_with_torch(load, name, method):
 def test_pixels_near_ties_refuse_no_export(load, name, tmp_path):
     """Where PyTorch alone happens to turn few of them."""
     assert export_onnx(load(name), tmp_path / "out", ExportOptions(dtype="bf16", dynamic_size=True)).check
+
+
+ALIKE = [f"{kind} {thing}" for kind in ("red", "big", "old", "my") for thing in ("cat", "dog", "car", "tree", "house")]
+
+
+@pytest.mark.parametrize(("dtype", "prompts"), [("fp16", ["cat", "dog"]), ("bf16", ["cat"]), ("fp32", ALIKE)])
+def test_nor_one_of_a_segmenter(load, tmp_path, dtype, prompts):
+    """Nor do confidences that small errors change much, or words that are the same."""
+    model = load("siglip-wide")
+    query = model.query(prompts, threshold=0.0 if len(prompts) > 1 else None)
+    assert export_segmenter(model, tmp_path / "out", query, ExportOptions(dtype=dtype)).check
 
 
 TEXTS = ["cat", "a photo of the red car.", "The_dog & bus!!", "Tom &amp; Jerry", "tree " * 30, "cafés 猫"]

@@ -8,7 +8,9 @@ import onnxruntime
 import pytest
 import torch
 from gem_fast.export import ExportError, ExportOptions
+from gem_fast.export import segmenter as writing
 from gem_fast.export.segmenter_export import export_segmenter
+from gem_fast.export.verdict import DisagreementError
 
 import gem_fast
 from gem_fast.runtime import GemRuntime
@@ -81,6 +83,50 @@ def test_images_of_any_size_from_bytes_for_two_sizes(model, tmp_path):
 def test_other_types_are_held_against_torch(model, tmp_path, chosen):
     manifest = export_segmenter(model, tmp_path / "out", model.query(["cat", "dog"]), ExportOptions(**chosen))
     assert all(row.holds for row in manifest.check)
+
+
+def swapped_labels(graph, logits, rows, columns):
+    confidence, best = DECODE(graph, logits, rows, columns)
+    return confidence, graph.op("Sub", graph.constant(3, np.int32), best)
+
+
+def turned_features(layers, *given):
+    graph = layers.graph
+    ends = [graph.constant([each]) for each in (-1, np.iinfo(np.int64).min, 3, -1)]
+    return graph.op("Slice", PATCHES(layers, *given), *ends)
+
+
+DECODE, PATCHES = writing._decode, writing.patch_embeddings
+
+
+@pytest.mark.parametrize(
+    ("step", "wrong", "told"),
+    [
+        ("_decode", swapped_labels, "confidence of segmenter.onnx: .*, labels equal on 0.0000%"),
+        ("patch_embeddings", turned_features, "patch_features of segmenter.onnx: relative error 1"),
+    ],
+)
+def test_a_wrong_graph_is_refused(model, tmp_path, monkeypatch, step, wrong, told):
+    monkeypatch.setattr(writing, step, wrong)
+    with pytest.raises(DisagreementError, match=told):
+        export_segmenter(model, tmp_path / "out", model.query(["cat", "dog"], threshold=0.0), ExportOptions())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("vocabulary", ["two", "one", "one against background"])
+def test_labels_are_right_where_nothing_stands_higher_than_they_do(model, vocabulary):
+    prompts, background = VOCABULARIES[vocabulary]
+    query = model.query(prompts, background=background, threshold=0.4)
+    sure = torch.rand(1, len(query.groups), 30, 30, generator=torch.Generator().manual_seed(0))
+    best, index = sure.max(1)
+    labels = torch.where((best >= 0.4) & (index < len(prompts)), index + 1, 0)
+    assert writing.right_labels(labels, sure, query, 0.0) == 1
+    assert writing.right_labels((labels + 1) % (len(prompts) + 1), sure, query, 0.0) == 0
+    assert writing.right_labels(1 - labels.clamp_max(1), sure, query, 1.0) == 1
+    near = (best - 0.4).abs() < 0.05
+    if vocabulary == "one":
+        share = writing.right_labels(torch.where(near, 1 - labels, labels), sure, query, 0.03)
+        assert 0 < 1 - share < near.double().mean()
 
 
 def test_the_command_line_writes_it(tmp_path):

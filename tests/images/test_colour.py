@@ -109,6 +109,33 @@ def test_wide_gamut_becomes_srgb(tmp_path, picture, ending, curve, primaries):
         assert np.abs(pixels(read) - wanted).max() <= 2
 
 
+def write_bmp(path, image, kind, content, size=None):
+    """A BMP with a fifth header, whose colour space is of a kind."""
+    image.save(path)
+    plain = path.read_bytes()
+    rows, start = plain[54:], 14 + 124
+    after = struct.pack("<III", 4, len(rows) + 124, len(content) if size is None else size)
+    head = struct.pack("<I", 124) + plain[18:54] + bytes(16) + kind[::-1] + bytes(48) + after + bytes(4)
+    place = struct.pack("<IHHI", start + len(rows) + len(content), 0, 0, start)
+    path.write_bytes(b"BM" + place + head + rows + content)
+
+
+def test_a_profile_in_a_bmp(tmp_path, picture):
+    path, content = tmp_path / "wide.bmp", profile(b"RGB ", SRGB_CURVE, DISPLAY_P3)
+    write_bmp(path, picture(), b"MBED", content)
+    wanted = expected(pixels(picture()), SRGB_CURVE, DISPLAY_P3)
+    for read in (read_image(path), load_image(Image.open(path))):
+        assert np.abs(pixels(read) - wanted).max() <= 2
+
+
+@pytest.mark.parametrize(("kind", "size"), [(b"LINK", None), (b"sRGB", None), (b"MBED", 2**32 - 1), (b"MBED", 200)])
+def test_what_is_no_profile_in_a_bmp(tmp_path, picture, kind, size):
+    """It is only named, or larger than one may be, or cut."""
+    path = tmp_path / "plain.bmp"
+    write_bmp(path, picture(), kind, profile(b"RGB ", SRGB_CURVE, DISPLAY_P3) + bytes(1 << 22), size)
+    assert np.array_equal(pixels(read_image(path)), pixels(picture()))
+
+
 def test_deep_tiff_with_a_profile(tmp_path):
     path = tmp_path / "deep.tiff"
     values = np.arange(0, 65_536, 257, dtype=np.uint16).reshape(16, 16)

@@ -1,5 +1,9 @@
 """Operators of this project: passed by where nothing looks on, and seen by whatever does."""
 
+import importlib
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from gem_fast.kernels import decode_heatmaps, decode_labels, layer_norm, pair_attention, quick_gelu, silu_gate
@@ -138,3 +142,12 @@ def test_whatever_looks_on_gets_the_same(call, looks_on, monkeypatch):
     assert found.shape == expected.shape
     if looks_on != "fake":
         torch.testing.assert_close(found, expected, check_device=False)
+
+
+def test_in_the_checkouts_folder_the_package_is_found_by_another_name_too(monkeypatch):
+    """As transformers does, which looks for Hugging Face's package of that name before it makes a model."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+    monkeypatch.setitem(sys.modules, "kernels", None)  # so that it is what it was afterwards
+    del sys.modules["kernels"]
+    assert importlib.import_module("kernels").quick_gelu is quick_gelu
+    assert not any(name.startswith("kernels.") for name in sys.modules)

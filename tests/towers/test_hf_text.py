@@ -160,6 +160,21 @@ def test_configurations_that_cannot_be_used(tmp_path, monkeypatch, change, reaso
         gem_fast.load(str(folder), tokenizer=words)
 
 
+@pytest.mark.parametrize(
+    ("model", "pooler", "told"),
+    [
+        ("words", "max_pooler", "has hf_pooler_type='max_pooler'"),
+        ("words", ["mean_pooler"], "has hf_pooler_type=.*mean_pooler"),
+        ("roberta-base", "cls_pooler", "roberta-base with hf_pooler_type='cls_pooler', is made of a config.json"),
+    ],
+)
+def test_poolers_that_are_none_or_need_a_configuration(tmp_path, model, pooler, told):
+    if model == "words":
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": "roberta"}))
+    with pytest.raises(ModelError, match=f"^a model: its text tower.*{told}"):
+        hf_text("a model", {"text_cfg": {"hf_model_name": model, "hf_pooler_type": pooler}}, (tmp_path,))
+
+
 def test_what_a_configuration_implies(tmp_path):
     """As open_clip and transformers count: positions behind the padding's, a middle width that is rounded down."""
     config = {"model_type": "roberta", "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}

@@ -157,6 +157,24 @@ def test_a_gradient_flows_through_it(plain, packed, x):
     torch.testing.assert_close(inputs[0].grad, inputs[1].grad)
 
 
+class Patches(nn.Module):
+    """A tower as one that gives a tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.tower = gem_fast.load("gem-tiny", gem_blocks=1).vision
+
+    def forward(self, pixels):
+        return self.tower(pixels).patches
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore::torch.jit.TracerWarning")
+def test_what_is_traced_of_one_image_is_right_for_several(plain, packed, x):
+    torch.testing.assert_close(torch.jit.trace(packed, x[:1])(x), plain(x))
+    patches, pixels = Patches(), torch.rand(3, 3, 32, 48)
+    torch.testing.assert_close(torch.jit.trace(patches, pixels[:1])(pixels), patches(pixels), atol=1e-5, rtol=1e-5)
+
+
 def test_it_compiles_and_exports(plain, packed, x):
     torch._dynamo.reset()
     compiled = torch.compile(packed, backend="aot_eager", fullgraph=True)

@@ -2,8 +2,10 @@
 
 import copy
 import functools
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 import torch
 from gem_fast.kernels import pair_attention
@@ -225,6 +227,8 @@ def test_more_blocks_than_the_model_has_are_refused():
     [
         ({"name": ""}, "name"),
         ({"blocks": -1}, "blocks must be 0 or more"),
+        ({"blocks": True}, "blocks must be 0 or more, a whole number, got True"),
+        ({"distance": "near"}, "distance must be positive in float32.*, got 'near'"),
         ({"attention": "q"}, "pairs of q, k and v joined by"),
         ({"attention": "qq+qq"}, "each once"),
         ({"attention": "qx"}, "such as qq"),
@@ -244,3 +248,12 @@ def test_more_blocks_than_the_model_has_are_refused():
 def test_wrong_fields_are_named(fields, reason):
     with pytest.raises(ValueError, match=reason):
         Method(**fields)
+
+
+def test_numbers_of_any_library_are_kept_as_pythons_own():
+    """So that a manifest and a run's record, which are JSON, hold them."""
+    given = {"blocks": np.int64(2), "scale": np.float32(0.5), "distance": torch.tensor(2.0)}
+    fields = asdict(Method(attention="qq", **given))
+    assert {name: type(fields[name]) for name in given} == {"blocks": int, "scale": float, "distance": float}
+    options = GemOptions(gem_blocks=np.int64(2), inverse_temperature=np.float32(0.5))
+    assert json.loads(json.dumps(asdict(options))) == asdict(GemOptions(gem_blocks=2, inverse_temperature=0.5))
