@@ -16,7 +16,7 @@ import pytest
 
 from gem_fast import records, segment_files
 from gem_fast.batch import sources, tables
-from gem_fast.batch.columns import Columns
+from gem_fast.batch.columns import Columns, columns_of
 from gem_fast.batch.contents import Refused, Remote
 from gem_fast.batch.options import parse_part
 from gem_fast.batch.sources import Listing
@@ -421,6 +421,55 @@ class TestTables:
         path = self.write(tmp_path / "t.parquet", pa.table({"n": [1]}), "parquet")
         (reason,) = read([path]).values()
         assert "it has no column of images" in reason
+
+    def test_rows_and_columns_in_any_order(self, tmp_path):
+        path = str(tmp_path / "t.parquet")
+        columns = {name: [f"{name} {i}".encode() for i in range(50)] for name in ("image", "other")}
+        pq.write_table(pa.table(columns), path, row_group_size=40)
+        table = open_table(path)
+        for group, row, column in (
+            (0, 39, "image"),
+            (0, 1, "image"),
+            (0, 1, "other"),
+            (1, 1, "other"),
+            (0, 1, "other"),
+        ):
+            assert table.image(group, row, column) == f"{column} {40 * group + row}".encode()
+
+    def test_a_process_reads_by_a_file_of_its_own(self, tmp_path, table, monkeypatch):
+        path = self.write(tmp_path / "t.parquet", table, "parquet")
+        first = tables._open_table(str(path))
+        assert tables._open_table(str(path)) is first
+        monkeypatch.setattr(os, "getpid", lambda: -1)  # as in a fork, which has the same place in an open file
+        assert tables._open_table(str(path)) is not first
+
+    def test_rows_without_keys_are_listed_in_parts(self, tmp_path):
+        count = 3 + (1 << 16)
+        pq.write_table(pa.table({"image": [i.to_bytes(4, "big") for i in range(count)]}), tmp_path / "t.parquet")
+        parts = [
+            (rows.first, len(rows.texts))
+            for rows in open_table(str(tmp_path / "t.parquet")).rows(Columns("image", None, None))
+        ]
+        assert parts == [(0, 1 << 16), (1 << 16, 3)]
+
+    @pytest.mark.parametrize(
+        ("fields", "expected"),
+        [
+            ({"path": "string", "key": "string", "img": "binary"}, Columns("img", None, "key")),
+            ({"photo": "struct", "pixels": "binary", "path": "string"}, Columns("pixels", None, "path")),
+            ({"pixels": "binary", "png": "binary", "id": "int64"}, Columns("png", None, "id")),
+            ({"photo": "struct", "n": "int64"}, Columns("photo", None, None)),
+            ({"image": "string", "url": "string", "id": "int64"}, Columns(None, "image", "id")),
+        ],
+    )
+    def test_which_columns_are_read(self, fields, expected):
+        kinds = {
+            "struct": pa.struct([("bytes", pa.binary())]),
+            "string": pa.string(),
+            "binary": pa.binary(),
+            "int64": pa.int64(),
+        }
+        assert columns_of(pa.schema([(name, kinds[kind]) for name, kind in fields.items()])) == expected
 
     def test_a_million_rows_start_at_once(self, tmp_path, png):
         """Distinct keys and the same bytes: gigabytes, if they were read."""
