@@ -104,6 +104,7 @@ class TestTar:
         [
             ("/etc/a.png", "an absolute name"),
             ("C:\\a.png", "an absolute name"),
+            ("\\a.png", "an absolute name"),
             ("../a.png", "a name that leads out of its folder"),
             ("b/../../a.png", "a name that leads out of its folder"),
             ("b\\..\\..\\a.png", "a name that leads out of its folder"),
@@ -157,8 +158,33 @@ class TestTar:
         assert [name.rsplit("/", 1)[1] for name in found] == ["0.png", "byte 1536", "2.png", "3.png"]
         path.write_bytes(content[:4900])
         assert "ends within a header" in read([path])[f"{path}/byte 4608"]
+        path.write_bytes(content[: 5120 + 600])  # not filled up to a block
+        assert read([path])[f"{path}/3.png"] == b"\3" * 600
         path.write_bytes(content[:5300])
         assert "claims 600 bytes, more than the archive has" in read([path])[f"{path}/3.png"]
+
+    @pytest.mark.parametrize("before", [7, 512])
+    def test_behind_damage_headers_are_looked_for_where_blocks_begin(self, tmp_path, before):
+        inner = tarfile.TarInfo("inner.png").tobuf(tarfile.GNU_FORMAT)
+        path = tar(tmp_path / "t.tar", ("1.png", bytes(before) + inner), ("2.png", b"2"), format=tarfile.GNU_FORMAT)
+        path.write_bytes(b"?" + path.read_bytes()[1:])
+        told = [name.rsplit("/", 1)[1] for name in read([path])]
+        assert told == ["byte 0", *(["inner.png"] if before == 512 else []), "2.png"]
+
+    def test_times_that_gnu_tar_has_where_posix_has_a_folder(self, tmp_path):
+        path = tar(tmp_path / "t.tar", ("a.png", b"1"), format=tarfile.GNU_FORMAT)
+        content = bytearray(path.read_bytes())
+        content[345:357] = b"14706127317\0"
+        content[148:156] = b"%06o\0 " % (sum(content[:148]) + 8 * 32 + sum(content[156:512]))
+        path.write_bytes(content)
+        assert read([path]) == {f"{path}/a.png": b"1"}
+
+    @pytest.mark.parametrize("size", [600, 900])
+    def test_a_size_in_a_header_of_names_is_decimal(self, tmp_path, size):
+        info = tarfile.TarInfo("a.png")
+        info.pax_headers = {"size": str(size)}
+        path = tar(tmp_path / "t.tar", (info, b"1" * size), ("2.png", b"2"))
+        assert read([path]) == {f"{path}/a.png": b"1" * size, f"{path}/2.png": b"2"}
 
     @pytest.mark.parametrize("content", [b"", b"no archive" * 99, bytes(10_240)], ids=["empty", "text", "zeros"])
     def test_what_is_no_archive(self, tmp_path, content):
