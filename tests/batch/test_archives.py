@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gem_fast import records, segment_files
-from gem_fast.batch import sources, tables
+from gem_fast.batch import lists, sources, tables
 from gem_fast.batch.columns import Columns, columns_of
 from gem_fast.batch.contents import Refused, Remote
 from gem_fast.batch.options import parse_part
@@ -535,6 +535,12 @@ class TestLists:
     def test_a_list_from_windows(self, tmp_path):
         (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa.png\r\n\xef\xbb\xbfb.png\r\n")
         assert [source.image for source in Listing(f"@{tmp_path}/list.txt")] == ["a.png", "\ufeffb.png"]
+
+    @pytest.mark.parametrize("letters", [(1 << 15) - 2, (1 << 15) - 1, 1 << 15, 1 << 16])
+    def test_a_line_of_any_length_is_one(self, tmp_path, letters):
+        (tmp_path / "list.txt").write_bytes(b" a.png \n" + b"y" * letters + b"\nb.png\n")
+        long = "y" * letters if letters < 1 << 15 else None
+        assert list(lists.read_list(str(tmp_path / "list.txt"))) == [" a.png ", long, "b.png"]
 
     def test_files_whose_names_have_colons(self, tmp_path, png, monkeypatch):
         monkeypatch.chdir(tmp_path)
