@@ -21,6 +21,7 @@ from gem_fast.evaluation.metrics import IGNORED
 from gem_fast.evaluation.paper import paper_figure
 from gem_fast.evaluation.plan import Case, Plan
 from gem_fast.evaluation.protocols import words_of
+from gem_fast.runtime.decoders import NumpyDecoder
 from gem_fast.windows import Axis, Layout, WindowDecoder, Windows
 
 SHARED = next((each / "shared/data" for each in Path(__file__).parents if (each / "shared/data").is_dir()), None)
@@ -364,6 +365,24 @@ class TestProtocols:
         rule = LabelRule(labels, background, 0.1, 10.0, area_threshold=0.5)
         decoded = rule.apply(scores[labels], WindowDecoder(layout), layout, found.shape, found.shape)
         assert (decoded == wanted).all()
+
+    @pytest.mark.parametrize(
+        ("background", "counts", "large"),
+        [
+            (True, [8, 3, 1], [True, True, False]),  # of four pixels one is a quarter, and no more
+            (True, [0, 3, 2], [True, True, True]),
+            (False, [1, 2, 1], [False, True, False]),
+        ],
+    )
+    def test_which_classes_are_large(self, background, counts, large):
+        rule = LabelRule(np.array([0, 1, 2]), background, 0.1, 10.0, area_threshold=0.25)
+        assert rule._large(np.repeat([0, 1, 2], counts)).tolist() == large
+
+    @pytest.mark.parametrize(("threshold", "label"), [(0.5, 1), (0.501, 0)])
+    def test_the_threshold_itself_is_no_background(self, threshold, label):
+        rule = LabelRule(np.array([1, 2]), True, threshold, 10.0)
+        found = rule.apply(np.zeros((2, 2, 2), np.float32), NumpyDecoder(), None, (16, 16), (4, 4))
+        assert (found == label).all()
 
     def test_an_area_threshold_that_no_class_reaches_leaves_background(self, own, tmp_path):
         result = run("--data", own, "--size", 64, "--area-threshold", 1, "--json", tmp_path / "rows.json")
