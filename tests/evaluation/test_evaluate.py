@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,15 @@ from typer.testing import CliRunner
 import gem_fast
 from gem_fast.cli import app
 from gem_fast.evaluation import PROTOCOLS, Dataset, evaluate, open_data
+from gem_fast.evaluation import run as run_module
 from gem_fast.evaluation.decoding import LabelRule
-from gem_fast.evaluation.journal import Journal
+from gem_fast.evaluation.journal import Journal, version_of
 from gem_fast.evaluation.labelled import class_list
 from gem_fast.evaluation.metrics import IGNORED
 from gem_fast.evaluation.paper import paper_figure
 from gem_fast.evaluation.plan import Case, Plan
 from gem_fast.evaluation.protocols import words_of
+from gem_fast.evaluation.run import evaluate_variants
 from gem_fast.runtime.decoders import NumpyDecoder
 from gem_fast.windows import Axis, Layout, WindowDecoder, Windows
 
@@ -426,3 +429,37 @@ def test_the_papers_figures():
     assert paper_figure("context59", "ViT-B-16-quickgelu", "openai", "maskclip") == 23.8
     assert paper_figure("voc21", "ViT-B-32", "openai", "maskclip") is None
     assert paper_figure("scenes", "gem-tiny", None, "gem") is None
+
+
+class TestWhatIsKept:
+    def test_lines_of_another_width_are_none(self, tmp_path):
+        path = tmp_path / "journal"
+        Journal(path, {"q": 1}, ["a", "b"], 4).keep(0, [[1, 2, 3, 4], [5, 6, 7, 8]])
+        Journal(path, {"q": 1}, ["a", "b"], 3).keep(1, [[1, 2, 3]])
+        assert Journal(path, {"q": 1}, ["a", "b"], 4).finished == {0: [[1, 2, 3, 4], [5, 6, 7, 8]]}
+
+    def test_a_file_of_another_time_is_another(self, tmp_path):
+        (tmp_path / "a.png").write_bytes(b"1")
+        found = []
+        for time in (10**18, 10**18 + 1000, 10**18):
+            os.utime(tmp_path / "a.png", ns=(time, time))
+            found.append(version_of(tmp_path / "a.png"))
+        assert found[0] == found[2] != found[1]
+        assert version_of(tmp_path / "b.png") is None
+
+    def test_counts_are_of_one_question(self, small_model, monkeypatch):
+        """Of these words, variants and settings, in this order."""
+        asked, data, steps = [], open_data("scenes", None), PROTOCOLS["gem"].of("scenes", size=64)
+        monkeypatch.setattr(run_module, "measured", lambda *_: ({}, []))
+        monkeypatch.setattr(run_module, "Journal", lambda _, question, *rest: asked.append(json.dumps(question)))
+        names = {each.name: each.synonyms for each in data.classes}
+        first = data.classes[1].name
+        for other in (data, data.with_classes({**names, first: ["another"]}), replace(data, name="others")):
+            evaluate_variants(small_model, other, steps)
+        for settings in ({"threshold": 0.5}, {"synonyms": True, "logit_scale": 7.0}, {"templates": "a {}"}):
+            evaluate_variants(small_model, data, replace(steps, **settings))
+        for variants in (["a", "b"], ["b", "a"]):
+            evaluate_variants(small_model, data, steps, variants=variants)
+        assert len(set(asked)) == len(asked) == 8
+        evaluate_variants(small_model, data, steps)
+        assert asked[-1] == asked[0]
