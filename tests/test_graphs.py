@@ -104,10 +104,14 @@ def test_what_changes_the_result_is_another_graph(vision, recorder):
     assert recorder.recorded == 5
 
 
-def test_an_environment_that_names_a_backend_is_another_graph(vision, recorder, monkeypatch):
+@pytest.mark.parametrize("what", ["backend", "tf32"])
+def test_what_is_set_for_the_process_is_another_graph(vision, recorder, monkeypatch, what):
     graphed, pixels = GraphedForward(recorder), image(1, 3, 32, 32)
     graphed(vision, pixels)
-    monkeypatch.setenv("GEM_FAST_BACKEND", "reference")
+    if what == "backend":
+        monkeypatch.setenv("GEM_FAST_BACKEND", "reference")
+    else:
+        monkeypatch.setattr(graphs, "tf32_is_allowed", lambda: "otherwise")
     assert same(graphed(vision, pixels), vision(pixels))
     assert recorder.recorded == 2
 
@@ -160,13 +164,23 @@ def test_unasked_shapes_in_rotation_do_not_take_each_others_place(vision, record
     assert (recorder.recorded, len(graphed._graphs)) == (3, 2)
 
 
-@pytest.mark.parametrize("reason", ["a large batch", "hooks", "another capture"])
+def test_unasked_the_shape_that_came_longest_ago_is_forgotten(vision, recorder, monkeypatch):
+    monkeypatch.setattr(graphs, "_REMEMBERED", 2)
+    graphed = GraphedForward(recorder, unasked=True)
+    for count, recorded in ((1, 0), (2, 0), (3, 0), (1, 0), (3, 1), (2, 1)):
+        graphed(vision, image(count, 3, 32, 32))
+        assert recorder.recorded == recorded
+
+
+@pytest.mark.parametrize("reason", ["a large batch", "hooks", "hooks before", "another capture"])
 def test_unasked_what_a_graph_would_not_serve_is_launched(vision, monkeypatch, reason):
     recorder, called = FakeRecorder(reason if reason == "another capture" else None), []
     if reason == "a large batch":
         monkeypatch.setattr(graphs, "MOST_TOKENS", 3 * 16 - 1)
     if reason == "hooks":
         vision.ln_post.register_forward_hook(lambda *_: called.append(1))
+    if reason == "hooks before":
+        vision.ln_post.register_forward_pre_hook(lambda *_: called.append(1))
     graphed, pixels = GraphedForward(recorder, unasked=True), image(3, 3, 32, 32)
     for _ in range(3):
         assert same(graphed(vision, pixels), vision(pixels))
@@ -213,6 +227,23 @@ def test_the_least_recently_used_go_first(vision, recorder):
         graphed(vision, image(count, 3, 32, 32))
     assert recorder.alone == [True, False, False, False]  # of 1, 2, 3, and of 2 again
     assert len(graphed._graphs) == 2
+    assert recorder.settled == 2  # before memory is given up that may be read still
+
+
+def test_positions_that_others_replace_meanwhile_are_recorded_again(vision):
+    class Disturbed(FakeRecorder):
+        def record(self, call, alone):
+            found = super().record(call, alone)
+            if self.recorded == 1:
+                vision._kept.clear()
+            return found
+
+    recorder, pixels = Disturbed(), image(1, 3, 40, 32)
+    graphed = GraphedForward(recorder)
+    assert same(graphed(vision, pixels), vision(pixels))
+    (graph,) = graphed._graphs.values()
+    assert recorder.recorded == 2
+    assert graph.positions is vision.positions(5, 4)
 
 
 def test_threads_do_not_mix(vision, recorder):

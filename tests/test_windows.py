@@ -72,6 +72,16 @@ class TestDecoder:
             np.testing.assert_allclose(windowed[1], plain[1], atol=1e-5)
         np.testing.assert_allclose(WindowDecoder(layout).scores(room), room, atol=1e-6)
 
+    def test_the_threshold_itself_is_no_background_and_a_flat_map_is_empty(self):
+        layout = Windows(16, 8, 8).layout((16, 24))
+        decoder, room = WindowDecoder(layout), layout.empty(2)
+        room[:] = 0.25
+        labels, confidence = decoder.labels(room, 2, (16, 24), 3.0, 0.5)
+        assert (labels == 1).all()
+        assert (confidence == 0.5).all()
+        assert not decoder.labels(room, 2, (16, 24), 3.0, 0.501)[0].any()
+        assert not decoder.heatmaps(room, (16, 24)).any()
+
     @pytest.mark.parametrize("shape", [(16, 3200), (3200, 16)])
     def test_a_thread_takes_tiles_whose_weights_are_bounded(self, random_scores, monkeypatch, shape):
         """One pixel of it has many windows, of which all together would be gigabytes."""

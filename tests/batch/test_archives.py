@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from gem_fast import records, segment_files
-from gem_fast.batch import sources, tables
-from gem_fast.batch.columns import Columns
+from gem_fast.batch import lists, sources, tables
+from gem_fast.batch.columns import Columns, columns_of
 from gem_fast.batch.contents import Refused, Remote
 from gem_fast.batch.options import parse_part
 from gem_fast.batch.sources import Listing, check_inputs
@@ -104,6 +104,7 @@ class TestTar:
         [
             ("/etc/a.png", "an absolute name"),
             ("C:\\a.png", "an absolute name"),
+            ("\\a.png", "an absolute name"),
             ("../a.png", "a name that leads out of its folder"),
             ("b/../../a.png", "a name that leads out of its folder"),
             ("b\\..\\..\\a.png", "a name that leads out of its folder"),
@@ -157,8 +158,33 @@ class TestTar:
         assert [name.rsplit("/", 1)[1] for name in found] == ["0.png", "byte 1536", "2.png", "3.png"]
         path.write_bytes(content[:4900])
         assert "ends within a header" in read([path])[f"{path}/byte 4608"]
+        path.write_bytes(content[: 5120 + 600])  # not filled up to a block
+        assert read([path])[f"{path}/3.png"] == b"\3" * 600
         path.write_bytes(content[:5300])
         assert "claims 600 bytes, more than the archive has" in read([path])[f"{path}/3.png"]
+
+    @pytest.mark.parametrize("before", [7, 512])
+    def test_behind_damage_headers_are_looked_for_where_blocks_begin(self, tmp_path, before):
+        inner = tarfile.TarInfo("inner.png").tobuf(tarfile.GNU_FORMAT)
+        path = tar(tmp_path / "t.tar", ("1.png", bytes(before) + inner), ("2.png", b"2"), format=tarfile.GNU_FORMAT)
+        path.write_bytes(b"?" + path.read_bytes()[1:])
+        told = [name.rsplit("/", 1)[1] for name in read([path])]
+        assert told == ["byte 0", *(["inner.png"] if before == 512 else []), "2.png"]
+
+    def test_times_that_gnu_tar_has_where_posix_has_a_folder(self, tmp_path):
+        path = tar(tmp_path / "t.tar", ("a.png", b"1"), format=tarfile.GNU_FORMAT)
+        content = bytearray(path.read_bytes())
+        content[345:357] = b"14706127317\0"
+        content[148:156] = b"%06o\0 " % (sum(content[:148]) + 8 * 32 + sum(content[156:512]))
+        path.write_bytes(content)
+        assert read([path]) == {f"{path}/a.png": b"1"}
+
+    @pytest.mark.parametrize("size", [600, 900])
+    def test_a_size_in_a_header_of_names_is_decimal(self, tmp_path, size):
+        info = tarfile.TarInfo("a.png")
+        info.pax_headers = {"size": str(size)}
+        path = tar(tmp_path / "t.tar", (info, b"1" * size), ("2.png", b"2"))
+        assert read([path]) == {f"{path}/a.png": b"1" * size, f"{path}/2.png": b"2"}
 
     @pytest.mark.parametrize("content", [b"", b"no archive" * 99, bytes(10_240)], ids=["empty", "text", "zeros"])
     def test_what_is_no_archive(self, tmp_path, content):
@@ -422,6 +448,55 @@ class TestTables:
         (reason,) = read([path]).values()
         assert "it has no column of images" in reason
 
+    def test_rows_and_columns_in_any_order(self, tmp_path):
+        path = str(tmp_path / "t.parquet")
+        columns = {name: [f"{name} {i}".encode() for i in range(50)] for name in ("image", "other")}
+        pq.write_table(pa.table(columns), path, row_group_size=40)
+        table = open_table(path)
+        for group, row, column in (
+            (0, 39, "image"),
+            (0, 1, "image"),
+            (0, 1, "other"),
+            (1, 1, "other"),
+            (0, 1, "other"),
+        ):
+            assert table.image(group, row, column) == f"{column} {40 * group + row}".encode()
+
+    def test_a_process_reads_by_a_file_of_its_own(self, tmp_path, table, monkeypatch):
+        path = self.write(tmp_path / "t.parquet", table, "parquet")
+        first = tables._open_table(str(path))
+        assert tables._open_table(str(path)) is first
+        monkeypatch.setattr(os, "getpid", lambda: -1)  # as in a fork, which has the same place in an open file
+        assert tables._open_table(str(path)) is not first
+
+    def test_rows_without_keys_are_listed_in_parts(self, tmp_path):
+        count = 3 + (1 << 16)
+        pq.write_table(pa.table({"image": [i.to_bytes(4, "big") for i in range(count)]}), tmp_path / "t.parquet")
+        parts = [
+            (rows.first, len(rows.texts))
+            for rows in open_table(str(tmp_path / "t.parquet")).rows(Columns("image", None, None))
+        ]
+        assert parts == [(0, 1 << 16), (1 << 16, 3)]
+
+    @pytest.mark.parametrize(
+        ("fields", "expected"),
+        [
+            ({"path": "string", "key": "string", "img": "binary"}, Columns("img", None, "key")),
+            ({"photo": "struct", "pixels": "binary", "path": "string"}, Columns("pixels", None, "path")),
+            ({"pixels": "binary", "png": "binary", "id": "int64"}, Columns("png", None, "id")),
+            ({"photo": "struct", "n": "int64"}, Columns("photo", None, None)),
+            ({"image": "string", "url": "string", "id": "int64"}, Columns(None, "image", "id")),
+        ],
+    )
+    def test_which_columns_are_read(self, fields, expected):
+        kinds = {
+            "struct": pa.struct([("bytes", pa.binary())]),
+            "string": pa.string(),
+            "binary": pa.binary(),
+            "int64": pa.int64(),
+        }
+        assert columns_of(pa.schema([(name, kinds[kind]) for name, kind in fields.items()])) == expected
+
     def test_a_million_rows_start_at_once(self, tmp_path, png):
         """Distinct keys and the same bytes: gigabytes, if they were read."""
         code = (
@@ -460,6 +535,12 @@ class TestLists:
     def test_a_list_from_windows(self, tmp_path):
         (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa.png\r\n\xef\xbb\xbfb.png\r\n")
         assert [source.image for source in Listing(f"@{tmp_path}/list.txt")] == ["a.png", "\ufeffb.png"]
+
+    @pytest.mark.parametrize("letters", [(1 << 15) - 2, (1 << 15) - 1, 1 << 15, 1 << 16])
+    def test_a_line_of_any_length_is_one(self, tmp_path, letters):
+        (tmp_path / "list.txt").write_bytes(b" a.png \n" + b"y" * letters + b"\nb.png\n")
+        long = "y" * letters if letters < 1 << 15 else None
+        assert list(lists.read_list(str(tmp_path / "list.txt"))) == [" a.png ", long, "b.png"]
 
     def test_files_whose_names_have_colons(self, tmp_path, png, monkeypatch):
         monkeypatch.chdir(tmp_path)

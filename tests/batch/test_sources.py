@@ -69,7 +69,9 @@ class TestListing:
         touch(tmp_path, "x/real/a.png", "outside/b.png")
         for name in ("again", "loop"):
             (tmp_path / "x" / name).symlink_to(tmp_path / "x")
-        (tmp_path / "x" / "far").symlink_to(tmp_path / "outside")
+        (tmp_path / "x" / "alias").symlink_to(tmp_path / "x" / "real")
+        for name in ("far", "farther"):  # of two links the first by name
+            (tmp_path / "x" / name).symlink_to(tmp_path / "outside")
         assert list(stems([f"{tmp_path}/x/**/*.png"], tmp_path)) == ["x/far/b.png", "x/real/a.png"]
 
     def test_folders_that_a_pattern_matches_are_told(self, tmp_path):

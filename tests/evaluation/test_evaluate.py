@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,16 @@ from typer.testing import CliRunner
 import gem_fast
 from gem_fast.cli import app
 from gem_fast.evaluation import PROTOCOLS, Dataset, evaluate, open_data
+from gem_fast.evaluation import run as run_module
 from gem_fast.evaluation.decoding import LabelRule
-from gem_fast.evaluation.journal import Journal
+from gem_fast.evaluation.journal import Journal, version_of
 from gem_fast.evaluation.labelled import class_list
 from gem_fast.evaluation.metrics import IGNORED
 from gem_fast.evaluation.paper import paper_figure
 from gem_fast.evaluation.plan import Case, Plan
 from gem_fast.evaluation.protocols import words_of
+from gem_fast.evaluation.run import evaluate_variants
+from gem_fast.runtime.decoders import NumpyDecoder
 from gem_fast.windows import Axis, Layout, WindowDecoder, Windows
 
 SHARED = next((each / "shared/data" for each in Path(__file__).parents if (each / "shared/data").is_dir()), None)
@@ -365,6 +369,24 @@ class TestProtocols:
         decoded = rule.apply(scores[labels], WindowDecoder(layout), layout, found.shape, found.shape)
         assert (decoded == wanted).all()
 
+    @pytest.mark.parametrize(
+        ("background", "counts", "large"),
+        [
+            (True, [8, 3, 1], [True, True, False]),  # of four pixels one is a quarter, and no more
+            (True, [0, 3, 2], [True, True, True]),
+            (False, [1, 2, 1], [False, True, False]),
+        ],
+    )
+    def test_which_classes_are_large(self, background, counts, large):
+        rule = LabelRule(np.array([0, 1, 2]), background, 0.1, 10.0, area_threshold=0.25)
+        assert rule._large(np.repeat([0, 1, 2], counts)).tolist() == large
+
+    @pytest.mark.parametrize(("threshold", "label"), [(0.5, 1), (0.501, 0)])
+    def test_the_threshold_itself_is_no_background(self, threshold, label):
+        rule = LabelRule(np.array([1, 2]), True, threshold, 10.0)
+        found = rule.apply(np.zeros((2, 2, 2), np.float32), NumpyDecoder(), None, (16, 16), (4, 4))
+        assert (found == label).all()
+
     def test_an_area_threshold_that_no_class_reaches_leaves_background(self, own, tmp_path):
         result = run("--data", own, "--size", 64, "--area-threshold", 1, "--json", tmp_path / "rows.json")
         assert result.exit_code == 0, result.output
@@ -407,3 +429,37 @@ def test_the_papers_figures():
     assert paper_figure("context59", "ViT-B-16-quickgelu", "openai", "maskclip") == 23.8
     assert paper_figure("voc21", "ViT-B-32", "openai", "maskclip") is None
     assert paper_figure("scenes", "gem-tiny", None, "gem") is None
+
+
+class TestWhatIsKept:
+    def test_lines_of_another_width_are_none(self, tmp_path):
+        path = tmp_path / "journal"
+        Journal(path, {"q": 1}, ["a", "b"], 4).keep(0, [[1, 2, 3, 4], [5, 6, 7, 8]])
+        Journal(path, {"q": 1}, ["a", "b"], 3).keep(1, [[1, 2, 3]])
+        assert Journal(path, {"q": 1}, ["a", "b"], 4).finished == {0: [[1, 2, 3, 4], [5, 6, 7, 8]]}
+
+    def test_a_file_of_another_time_is_another(self, tmp_path):
+        (tmp_path / "a.png").write_bytes(b"1")
+        found = []
+        for time in (10**18, 10**18 + 1000, 10**18):
+            os.utime(tmp_path / "a.png", ns=(time, time))
+            found.append(version_of(tmp_path / "a.png"))
+        assert found[0] == found[2] != found[1]
+        assert version_of(tmp_path / "b.png") is None
+
+    def test_counts_are_of_one_question(self, small_model, monkeypatch):
+        """Of these words, variants and settings, in this order."""
+        asked, data, steps = [], open_data("scenes", None), PROTOCOLS["gem"].of("scenes", size=64)
+        monkeypatch.setattr(run_module, "measured", lambda *_: ({}, []))
+        monkeypatch.setattr(run_module, "Journal", lambda _, question, *rest: asked.append(json.dumps(question)))
+        names = {each.name: each.synonyms for each in data.classes}
+        first = data.classes[1].name
+        for other in (data, data.with_classes({**names, first: ["another"]}), replace(data, name="others")):
+            evaluate_variants(small_model, other, steps)
+        for settings in ({"threshold": 0.5}, {"synonyms": True, "logit_scale": 7.0}, {"templates": "a {}"}):
+            evaluate_variants(small_model, data, replace(steps, **settings))
+        for variants in (["a", "b"], ["b", "a"]):
+            evaluate_variants(small_model, data, steps, variants=variants)
+        assert len(set(asked)) == len(asked) == 8
+        evaluate_variants(small_model, data, steps)
+        assert asked[-1] == asked[0]

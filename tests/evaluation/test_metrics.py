@@ -82,6 +82,12 @@ def test_equals_torchmetrics():
     assert ours.miou == pytest.approx(float(theirs.compute()), abs=1e-6)  # theirs is float32
 
 
+@pytest.mark.parametrize("beyond", [-1, 2, 255])
+def test_what_is_no_class_counts_nowhere_in_the_truth_and_as_wrong_in_labels(beyond):
+    found = areas(np.array([0, 1, beyond, 0]), np.array([0, 1, 1, beyond]), 2)
+    assert [each.tolist() for each in (found.both, found.labelled, found.truth)] == [[1, 1], [1, 1], [1, 2]]
+
+
 def test_points_in_four_readings():
     yes, no = True, False
     cat = hits("cat", np.array([yes, yes, no, no]), np.array([yes, no, yes, no]))  # 1 found, 1 wrong, 1 missed, 1 left

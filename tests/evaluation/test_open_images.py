@@ -3,6 +3,8 @@
 import json
 import os
 import re
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +15,9 @@ import gem_fast
 from gem_fast.cli import app
 from gem_fast.demo import SAMPLES
 from gem_fast.evaluation import PROTOCOLS
+from gem_fast.evaluation.loop import Held
 from gem_fast.evaluation.open_images import ANNOTATIONS, DESCRIPTIONS, open_points
-from gem_fast.evaluation.point_run import evaluate_points
+from gem_fast.evaluation.point_run import Points, _fingerprint, evaluate_points
 from gem_fast.evaluation.points import hits, readings
 
 HEADER = "ImageId,X,Y,Label,EstimatedYesNo,Source,YesVotes,NoVotes,UnsureVotes,TextLabel\n"
@@ -91,6 +94,25 @@ def test_the_four_readings_are_those_by_hand_and_a_damaged_photograph_is_told(se
     assert len(done.failures) == 1
     assert "00bb.jpg" in done.failures[0]
     assert set(done.row["per_class"]) == {"Dog", "bicycle", "Cat"}
+
+
+def test_at_the_threshold_itself_a_point_is_found(root):
+    points = open_points(root)
+    words = {word: row for row, word in enumerate(points.images[0].points)}
+    work = Points(None, None, None, points, words, np.eye(len(words), dtype=np.float32))
+    for value, missed in ((0.5, False), (np.nextafter(np.float32(0.5), 0), True)):
+        even = SimpleNamespace(heatmaps=lambda cosines, size, value=value: np.full((1, *size), value, np.float32))
+        held = Held(0, (6, 8), (16, 16), None)
+        counts = work.counts(held, np.zeros((len(words), 2, 2), np.float32), even, {})
+        assert counts == ([[0, 0, 1, 1], [0, 0, 1, 0]] if missed else [[1, 1, 0, 0], [1, 0, 0, 0]])
+
+
+def test_what_is_said_of_a_point_counts_where_an_evaluation_goes_on(root):
+    image = open_points(root).images[0]
+    word, (places, yes) = next(iter(image.points.items()))
+    changed = [(places, ~yes), (places[::-1], yes), (places, yes.copy())]
+    others = [replace(image, points={**image.points, word: each}) for each in changed]
+    assert [_fingerprint(each) == _fingerprint(image) for each in others] == [False, False, True]
 
 
 def test_an_evaluation_of_points_goes_on(several, tmp_path, monkeypatch):

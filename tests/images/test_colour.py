@@ -1,13 +1,14 @@
 """Embedded ICC profiles: colours come out in sRGB, and sRGB pixels untouched."""
 
 import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from gem_fast.images import load_image, read_image
-from tests.images.image_formats import pixels
+from gem_fast.images import colour, load_image, read_image
+from tests.images.image_formats import pixels, write_png
 
 # Primaries in XYZ under D50, as profiles hold them, columns red, green and blue.
 DISPLAY_P3 = [(0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407)]
@@ -161,11 +162,38 @@ def test_alpha_and_profile(tmp_path, picture):
     assert np.abs(pixels(read_image(path)) - (colours * alpha + 255 * (1 - alpha))).max() <= 3
 
 
-def test_grey_with_a_profile(tmp_path):
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_grey_with_a_profile(tmp_path, dtype):
     path = tmp_path / "grey.png"
-    values = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    Image.fromarray(values).save(path, icc_profile=profile(b"GRAY", 1.0))
+    values = np.arange(256, dtype=dtype).reshape(16, 16)
+    Image.fromarray(values * dtype(np.iinfo(dtype).max // 255)).save(path, icc_profile=profile(b"GRAY", 1.0))
     assert np.abs(pixels(read_image(path)) - to_srgb_curve(values / 255)[..., None]).max() <= 1
+
+
+def test_a_transparent_colour_of_16_bits_and_a_profile(tmp_path):
+    content, path = profile(b"RGB ", SRGB_CURVE, DISPLAY_P3), tmp_path / "key.png"
+    write_png(path, 1, 16, 2, [np.array([20_000, 40_000, 10_000], ">u2").tobytes()], [1, 2, 3])
+    head, rest = path.read_bytes()[:33], path.read_bytes()[33:]
+    chunk = b"iCCP" + b"p\0\0" + zlib.compress(content)
+    path.write_bytes(head + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + rest)
+    assert np.abs(pixels(read_image(path)) - expected(np.array([78, 156, 39]), SRGB_CURVE, DISPLAY_P3)).max() <= 1
+
+
+@pytest.mark.parametrize("step", [0, 1, 2])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_profile_that_moves_pixels_by_one_is_none(mode, step):
+    class Transform:
+        def apply(self, image):
+            return image.point(lambda value: min(value + step, 255))
+
+    assert colour._changes_nothing(Transform(), mode) == (step <= 1)
+
+
+def test_a_profile_longer_than_any_is_ignored(monkeypatch):
+    content = profile(b"RGB ", SRGB_CURVE, DISPLAY_P3)
+    monkeypatch.setattr(colour, "MAX_PROFILE", len(content))
+    assert not colour.stays(content, "RGB")
+    assert colour.stays(content + b"\0", "RGB")
 
 
 @pytest.mark.parametrize("ending", ["tiff", "jpg"])

@@ -226,6 +226,14 @@ def test_orientation_in_xmp(tmp_path, picture, ending):
     assert read_image(path).size == (48, 64)
 
 
+def test_a_brand_is_found_among_all_that_are_compatible(tmp_path):
+    for place in range(2):
+        brands = [b"miaf", b"miaf"]
+        brands[place] = b"avif"
+        (tmp_path / "photo").write_bytes(b"\0\0\0\x18ftypnone\0\0\0\0" + b"".join(brands) + bytes(9))
+        assert sniff(tmp_path / "photo") == "AVIF"
+
+
 @pytest.mark.skipif(not OPTIONAL["avif"], reason="this Pillow has no AVIF")
 def test_orientation_in_xmp_is_not_to_count_in_avif(tmp_path, picture):
     path = tmp_path / "turned.avif"

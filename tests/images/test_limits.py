@@ -1,13 +1,14 @@
 """What is refused before a decoder starts, wherever in the file the reason stands."""
 
 import struct
+from io import BytesIO
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from gem_fast.images import ImageError, limits, read_image
-from gem_fast.images.limits import MAX_SCANS, jpeg_segments
+from gem_fast.images.limits import MAX_SCANS, check_file, jpeg_segments
 from tests.images.image_formats import box
 
 JXL_HEAD = box(b"JXL ", b"\r\n\x87\n") + box(b"ftyp", b"jxl \0\0\0\0jxl ")
@@ -112,6 +113,17 @@ def test_a_jpeg_of_endless_segments_is_refused(progressive, segment, count):
     path.write_bytes(content[:2] + segment * count + content[2:])
     with pytest.raises(ImageError, match=r"photo\.jpg: a JPEG of more than 100 EXIF segments, or 10,000 in all"):
         read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("segment", "most"),
+    [(b"\xff\xda\0\2", 100), (b"\xff\xe1\0\x08Exif\0\0", 100), (b"\xff\xfe\0\2", 10_000)],
+    ids=["scan", "exif", "comment"],
+)
+def test_as_many_segments_as_are_allowed(segment, most):
+    check_file(BytesIO(b"\xff\xd8" + segment * most + b"\xff\xd9"), "JPEG")
+    with pytest.raises(ImageError, match="a JPEG of more than"):
+        check_file(BytesIO(b"\xff\xd8" + segment * (most + 1) + b"\xff\xd9"), "JPEG")
 
 
 def test_a_jpeg_larger_than_its_pixels_is_refused(progressive, monkeypatch):

@@ -1,5 +1,6 @@
 """TIFF of every depth, sign and layout: the same picture, or an error that says why not."""
 
+import struct
 import warnings
 import zlib
 
@@ -8,6 +9,8 @@ import pytest
 from PIL import Image
 
 from gem_fast.images import ImageError, load_image, read_image
+from gem_fast.images.tiff import reader
+from gem_fast.images.tiff import tags as reader_tags
 from tests.images.image_formats import pixels, write_tiff
 
 HEIGHT, WIDTH = 19, 23
@@ -91,6 +94,37 @@ def test_premultiplied_alpha(tmp_path, picture_values, photometric, bits):
     inked = 1 - colours if photometric == 0 else colours
     write_tiff(path, stored(np.dstack([inked * alpha, alpha]), "u", bits), photometric=photometric, extra=[1])
     assert np.abs(pixels(read_image(path)) - (colours * alpha + 1 - alpha) * 255).max() <= 3
+
+
+def test_colours_are_divided_by_alpha_and_rounded():
+    colours, alpha = np.mgrid[:256, :256]
+    divided = np.dstack([colours, 255 - colours]).astype(np.uint8)
+    reader._divide(divided, alpha.astype(np.uint8))
+    exact = np.dstack([colours, 255 - colours]) * 255 / np.maximum(alpha, 1)[..., None]
+    assert np.array_equal(divided, np.minimum(np.floor(exact + 0.5), 255))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize(
+    ("extra", "alpha"), [([0, 2], 4), ([2, 0], 3), ([0, 0], None)], ids=["second", "first", "none"]
+)
+def test_alpha_among_further_samples(tmp_path, picture_values, bits, extra, alpha):
+    path, told = tmp_path / "more.tif", tmp_path / "told.tif"
+    samples = stored(np.dstack([picture_values, picture_values[::-1, :, :1]]), "u", bits)
+    write_tiff(path, samples, photometric=2, extra=extra)
+    wanted = samples[..., :3] if alpha is None else samples[..., [0, 1, 2, alpha]]
+    write_tiff(told, wanted, photometric=2, extra=[] if alpha is None else [2])
+    assert np.array_equal(pixels(read_image(path)), pixels(read_image(told)))
+
+
+@pytest.mark.parametrize(("bits", "photometric", "extra"), [(8, 1, []), (16, 1, []), (16, 2, [0, 2])])
+def test_what_samples_are_not_told_or_not_there_is_passed_over(tmp_path, picture_values, bits, photometric, extra):
+    """A second one of grey that no tag explains, and tags of more than there are."""
+    path, colours = tmp_path / "more.tif", 1 if photometric == 1 else 3
+    samples = stored(picture_values[..., : colours + 1], "u", bits)
+    write_tiff(path, samples, photometric=photometric, extra=extra)
+    expected = samples[..., :colours] / (2.0**bits - 1) * 255
+    assert np.abs(pixels(read_image(path)) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -279,14 +313,22 @@ def with_one_outlier(values, outlier):
 
 
 @pytest.mark.parametrize(
-    ("white", "outlier"), [(1, 1.004), (1, 40_000), (255, 300), (65_535, 1e9)], ids=["1", "1-far", "255", "65535"]
+    ("white", "outlier"),
+    [(1, 1.004), (1, 40_000), (255, 300), (65_535, 1e9), (1.0015, -0.0015), (255.4, -0.4), (65_600, -100)],
+    ids=["1", "1-far", "255", "65535", "1-rounded", "255-rounded", "65535-rounded"],
 )
 def test_floats_are_scaled_by_nearly_all_values(tmp_path, picture_values, white, outlier):
     path = tmp_path / "bright.tif"
     values = np.tile(picture_values[..., :1], (4, 4, 1))  # one of 6,992 pixels is less than 0.1%
     write_tiff(path, with_one_outlier(values * white, outlier))
-    expected = with_one_outlier(values, 1) * 255
+    expected = with_one_outlier(values, 1 if outlier > 0 else 0) * 255
     assert np.abs(pixels(read_image(path)) - expected).max() <= 1
+
+
+def test_alpha_says_nothing_of_what_floats_are_white(tmp_path):
+    path = tmp_path / "clear.tif"
+    write_tiff(path, np.array([[[0, 0.5, 1, 255]]], np.float32), photometric=2, extra=[2])
+    assert pixels(read_image(path)).tolist() == [[[0, 128, 255]]]
 
 
 @pytest.mark.parametrize(
@@ -319,6 +361,7 @@ def test_values_that_no_rule_covers_name_file_and_range(tmp_path, samples, reaso
         ({259: ("H", [7])}, "compression 7"),
         ({339: ("H", [6])}, r"\[16\] bits in the formats \[6\]"),
         ({258: ("H", [0])}, r"\[0\] bits"),
+        ({258: ("H", [24]), 259: ("H", [8]), 317: ("H", [2])}, "24 bits with the predictor 2"),
         ({277: ("H", [5])}, "5 samples a pixel"),
         ({273: ("I", [])}, "tag 273"),
         ({279: ("I", [3])}, r"strip or tile 0 holds 3 of 12 bytes"),
@@ -333,6 +376,7 @@ def test_values_that_no_rule_covers_name_file_and_range(tmp_path, samples, reaso
         "jpeg",
         "complex",
         "no-bits",
+        "deep-predictor",
         "bands",
         "no-strip",
         "short",
@@ -343,9 +387,48 @@ def test_values_that_no_rule_covers_name_file_and_range(tmp_path, samples, reaso
 )
 def test_what_cannot_be_read_says_why(tmp_path, tags, reason):
     path = tmp_path / "odd.tif"
-    write_tiff(path, np.zeros((2, 3, 1), np.uint16), tags=tags)
+    content = zlib.compress(bytes(99)) if 317 in tags else None
+    write_tiff(path, np.zeros((2, 3, 1), np.uint16), tags=tags, content=content)
     with pytest.raises(ImageError, match=rf"odd\.tif: .*{reason}"):
         read_image(path)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_of_tags_that_come_twice_the_first_counts(tmp_path, picture_values, bits):
+    """As in Pillow, which would have the memory of the others."""
+    path = tmp_path / "twice.tif"
+    samples = stored(picture_values[..., :1], "u", bits)
+    write_tiff(path, samples)
+    before = pixels(read_image(path))
+    content = path.read_bytes()
+    at = int.from_bytes(content[4:8], "little")
+    end = at + 2 + 12 * content[at]
+    more = b"".join(struct.pack("<HHII", tag, 4, 1, 40_000) for tag in (256, 257, 278))
+    path.write_bytes(content[:at] + bytes([content[at] + 3]) + content[at + 1 : end] + more + content[end:])
+    assert np.array_equal(pixels(read_image(path)), before)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # by Pillows that know one order alone
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("order", ["<", ">"], ids=["little", "big"])
+def test_big_tiff(tmp_path, bits, order):
+    """Directories of 64 bits: counts, places and values that lie in their entry."""
+    path, values = tmp_path / "big.tif", np.arange(0, 2**bits, 2**bits // 12, dtype=f"{order}u{bits // 8}")[:12]
+    entries = {256: 4, 257: 3, 258: bits, 259: 1, 262: 1, 273: 16, 277: 1, 278: 2**32 - 1, 279: values.nbytes}
+    table = b"".join(
+        struct.pack(f"{order}HHQ", tag, 4, 1) + struct.pack(f"{order}I4x", value) for tag, value in entries.items()
+    )
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HHHQ", 43, 8, 0, 16 + values.nbytes)
+    path.write_bytes(head + values.tobytes() + struct.pack(f"{order}Q", len(entries)) + table + bytes(8))
+    expected = np.round(values.reshape(3, 4) / (2**bits - 1) * 255)
+    assert np.array_equal(pixels(read_image(path)), np.repeat(expected[..., None], 3, 2))
+
+
+def test_a_large_file_may_have_large_tags(tmp_path, picture_values, monkeypatch):
+    path = tmp_path / "large.tif"
+    write_tiff(path, stored(picture_values[..., :1], "u", 16))
+    monkeypatch.setattr(reader_tags, "_MAX_TOTAL", 0)
+    assert read_image(path).size == (WIDTH, HEIGHT)
 
 
 def test_tags_that_all_name_the_same_bytes_are_not_loaded(tmp_path):

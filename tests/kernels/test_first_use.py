@@ -125,6 +125,35 @@ def test_it_is_tried_again_where_something_changed(monkeypatch, tmp_path, change
     assert taken(doubling(right)) == "triton"
 
 
+@pytest.mark.parametrize("place", ["top.py", "below/deep.py"])
+def test_any_file_of_the_kernels_may_have_changed(monkeypatch, tmp_path, place):
+    path = tmp_path / place
+    path.parent.mkdir(exist_ok=True)
+    monkeypatch.setattr(first_use, "__file__", str(tmp_path / "first_use.py"))
+    found = [path.write_text(text) and first_use._kernels.__wrapped__() for text in ("one", "two", "one")]
+    assert found[0] == found[2] != found[1]
+
+
+def test_arguments_are_left_as_they_are_for_those_who_come_next():
+    assert taken(doubling(lambda x: x.mul_(2.0001))) == "triton"
+
+
+@pytest.mark.parametrize(("error", "name"), [(0.9e-5, "triton"), (1.1e-5, "sdpa")])
+@pytest.mark.filterwarnings("ignore:Triton")
+def test_where_plain_torch_is_exact_a_small_error_is_none(error, name):
+    (triton, plain), example = doubling(lambda x: 2 * x.double() * (1 + error)).backends, lambda *_: ()
+    exact = Operation("doubling", (triton, Backend(plain.name, lambda x: 2 * x)), example)
+    assert taken(exact) == name
+
+
+def test_trials_are_those_that_it_would_be_taken_for():
+    (triton, plain), example = doubling(one_off).backends, lambda *_: ()
+    for reasons in ({"why_not": lambda x: "it can't"}, {"pays": lambda x: False}):
+        row = Backend("triton", triton.run, trials=triton.trials, **reasons)
+        operation = Operation("doubling", (row, plain), example)
+        assert first_use.why_wrong(operation, row, torch.float32, torch.device("cpu")) == ""
+
+
 def test_without_a_folder_for_it_this_process_knows(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # nothing can be made below

@@ -19,7 +19,7 @@ from gem_fast.evaluation.scenes import load_scenes
 from gem_fast.loading import require_int8
 from gem_fast.method import methods
 from gem_fast.preprocess import to_pixels
-from gem_fast.towers.int8 import in_int8, quantize_blocks
+from gem_fast.towers.int8 import in_int8, quantize_blocks, smoothing_of
 from gem_fast.towers.packing import pack_vision
 from gem_fast.towers.served import vision_config
 from tests.towers.families import CONFIGS, make_model
@@ -94,6 +94,18 @@ def test_channels_of_large_gain_are_smoothed(tiny, pixels):
             linear.weight /= factors
     exact = vision(pixels).patches
     assert error(quantize_blocks(vision)(pixels).patches, exact) < LARGEST
+
+
+def test_smoothing_is_of_ratios_alone():
+    torch.manual_seed(0)
+    norm, layer = torch.nn.LayerNorm(64), torch.nn.Linear(64, 32)
+    norm.weight.data.uniform_(0.5, 2)
+    norm.bias.data.normal_()
+    before = smoothing_of(norm, layer)
+    layer.weight.data *= 1e-6
+    torch.testing.assert_close(smoothing_of(norm, layer), before)
+    norm.bias.data[7] = 1000  # a channel whose bias alone is large
+    assert smoothing_of(norm, layer)[7] < before[7] / 5
 
 
 @pytest.mark.parametrize("name", ["siglip-wide", "eva02", "pe", "clipa"])

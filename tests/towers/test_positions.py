@@ -74,8 +74,10 @@ class TestWhatIsKept:
             lambda model: model.position_embedding.mul_(2),
             lambda model: model.load_state_dict({**model.state_dict(), "position_embedding": torch.ones(13, 6)}),
             lambda model: setattr(model, "position_embedding", torch.nn.Parameter(torch.ones(13, 6), False)),
+            lambda model: setattr(model, "position_embedding", torch.nn.Parameter(torch.zeros(13, 6), False).add_(1)),
+            lambda model: setattr(model.position_embedding, "data", model.position_embedding.data.double()),
         ],
-        ids=["half", "there and back", "written", "loaded", "replaced"],
+        ids=["half", "there and back", "written", "loaded", "replaced", "replaced and written", "of another type"],
     )
     def test_a_change_of_the_weights_is_seen(self, change):
         model = tower((3, 4))
@@ -149,3 +151,10 @@ class TestWhatIsKept:
         model.position_embedding.requires_grad_()
         model.positions(5, 6).sum().backward()
         assert model.position_embedding.grad is not None
+
+    def test_where_no_gradient_is_wanted_they_are_kept_of_what_may_have_one(self, made):
+        model = tower((3, 4))
+        model.position_embedding.requires_grad_()
+        with torch.no_grad():
+            assert model.positions(5, 6) is model.positions(5, 6)
+        assert made == [(5, 6)]
