@@ -104,7 +104,7 @@ class Segmentation:
         return legend(self.classes)
 
     def overlay(self, prompt: str | None = None) -> Image.Image:
-        """The labels in colours over the image with a legend below, or the heat map of one prompt."""
+        """The labels in colours over the image with a legend below, or one prompt's heat map; KeyError as `heatmap`."""
         size = self.image.height, self.image.width
         if prompt is None:
             return blend_labels(self.image, self._shown_labels(size), self.classes)

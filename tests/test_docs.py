@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 from gem_fast.export import ExportOptions, export_onnx
+from typer.main import get_command
 
 import gem_fast
+from gem_fast.cli import app
 from gem_fast.demo import SAMPLES, copy_samples
 from tests.command_line import invoke, plain
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
+ALL = [*DOCUMENTS, "tools/README.md", "examples/README.md", "gem_fast/embedded/gem_tiny/README.md"]
 # Examples that can't run here: they install, download, take a GPU, a server or minutes.
 NOT_RUN = {
     "README.md": 2,
@@ -106,7 +109,19 @@ def test_languages(document):
     assert {each.language for each in examples(document)} <= {"python", "sh", ""}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+def _options(command):
+    """The long names of a command's options, and of those below it."""
+    named = {name for each in command.params for name in each.opts if name.startswith("--")}
+    return named.union(*map(_options, getattr(command, "commands", {}).values()))
+
+
+def test_every_option_is_told():
+    told = "".join((ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS)
+    known = set(re.findall(r"--(?:no-)?([a-z-]+)", told))
+    assert {name for name in _options(get_command(app)) if name[2:] not in known} <= {"--help", "--version"}
+
+
+@pytest.mark.parametrize("document", ALL)
 def test_links_lead_somewhere(document):
     path = ROOT / document
     for name, anchor in _LINK.findall(path.read_text(encoding="utf-8")):

@@ -23,6 +23,7 @@ _REFUSED = {
 _SPARSE = b"S"
 _FILES = (b"0", b"\0", b"7")
 _FOLDERS = (b"5", b"D")  # the second of GNU's incremental archives, with a list of what is in it
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # by gzip, bzip2, xz, zstd
 _LABELS = (b"g", b"K", b"V")  # of the archive, or of a link
 _WITHOUT_CONTENT = (b"1", b"2", b"3", b"4", b"5", b"6")  # whatever their size says, as other readers have it
 
@@ -49,7 +50,9 @@ def members(file: BinaryIO) -> Iterator[Member]:
             place += _BLOCK
             continue
         if not _is_header(head):
-            yield Member(f"byte {place}", place, 0, "a damaged header of the archive")
+            packed = place == 0 and head.startswith(_COMPRESSED)
+            damage = "a compressed archive: unpack it first" if packed else "a damaged header of the archive"
+            yield Member(f"byte {place}", place, 0, damage)
             place, longer = _next_header(file, place + _BLOCK, end), {}
             continue
         kind, size = head[156:157], _number(longer.get(b"size", head[124:136]), decimal=b"size" in longer)

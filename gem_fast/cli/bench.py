@@ -49,7 +49,9 @@ def measure(
     ] = [],  # noqa: B006
     mode: Annotated[Mode, typer.Option(help="Forwards one by one, or several in a row.")] = Mode.latency,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each provider.")] = 9,
-    budget: Annotated[float, typer.Option(help="Seconds after which a provider has no further turns in a case.")] = 60,
+    budget: Annotated[
+        float, typer.Option(min=1, help="Seconds after which a provider has no further turns in a case.")
+    ] = 60,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: torch's choice).")] = None,
     waterfall: Annotated[
@@ -66,12 +68,16 @@ def measure(
     """
     if context.invoked_subcommand:
         return
+    if plots is not None and len(set(size)) < 2 and not waterfall:
+        fail("--plots draws several sizes, or a waterfall: name more with --size, or take --waterfall")
     from gem_fast.bench.measure import Plan
     from gem_fast.bench.processes import ProviderError
     from gem_fast.bench.runs import Files, measure_run
     from gem_fast.bench.sweep import Sweep
+    from gem_fast.loading import usable_device
 
     try:
+        usable_device(device)
         files = Files(json_file, markdown_file, plots)
         asked = Sweep(
             models=model,

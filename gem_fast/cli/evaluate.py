@@ -69,7 +69,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="iterations=0,1,2, projections=q,k,v,qkv, normalize=true,false, or temperature=0.5,1,2, "
-            "multiples of the adaptive one; repeatable for all combinations."
+            "multiples of the model's own; repeatable for all combinations."
         ),
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="PNG of the sweep's mIoU.")] = None,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..terminal import console, ended_by_signals, errors, fail, say
+from ..terminal import console, ended_by_signals, errors, fail, say, short_warnings
 from .options import (
     GemBlocks,
     InverseTemperature,
@@ -139,7 +139,7 @@ def export(
         rotated=rotated,
     )
     try:
-        with ended_by_signals():
+        with ended_by_signals(), short_warnings():
             vocabulary = read_vocabulary(prompt or (), prompts_file, background or (), with_scores)
             lines = write_export(
                 out,

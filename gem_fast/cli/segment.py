@@ -203,7 +203,7 @@ def segment(
         str | None, typer.Option(help="With --provider openvino: float32 (the default), float16 or accuracy.")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="With --runtime: CPU threads (default: a core each).")
+        int | None, typer.Option(min=1, help="With --runtime: CPU threads (default: one a physical core).")
     ] = None,
 ) -> None:
     """Segment images by words: a label image and an overlay each, and a line in summary.jsonl.

@@ -184,12 +184,12 @@ POINTS, SCENES = "openimages-points", "scenes"
 DATA = (*_READERS, POINTS, SCENES)
 
 
-def open_data(name: str, root: Path | None) -> Dataset:
+def open_data(name: str, root: Path | None = None) -> Dataset:
     """A data set by its name, or a folder of one's own.
 
     Args:
         name: one of `DATA` without `openimages-points`, or a folder with `images`, `labels` and `classes.txt`.
-        root: what holds `VOCdevkit`, `ADEChallengeData2016`, ...
+        root: what holds `VOCdevkit`, `ADEChallengeData2016`, ...; `scenes` and folders need none.
 
     Raises:
         ValueError: there is no such set, or it is laid out otherwise; the message says what was expected where.

@@ -62,7 +62,17 @@ class LabelMaps(Measuring):
 
 
 def evaluate(model: "Segmenter", dataset: Dataset, steps: Protocol, **running: Any) -> Evaluation:
-    """Evaluate a model on a data set; see `evaluate_variants`."""
+    """Evaluate a model on a data set.
+
+    Args:
+        model: an engine.
+        dataset: from `open_data`.
+        steps: a protocol as it is for this set: `PROTOCOLS[name].of(dataset.kind, ...)`.
+        **running: fields of `loop.Running`: `method`, `progress`, `journal`, `batch_size` and `workers`.
+
+    Raises:
+        ValueError: a setting is wrong.
+    """
     (only,) = evaluate_variants(model, dataset, steps, **running)
     return only
 
@@ -70,17 +80,10 @@ def evaluate(model: "Segmenter", dataset: Dataset, steps: Protocol, **running: A
 def evaluate_variants(
     model: "Segmenter", dataset: Dataset, steps: Protocol, *, variants: Sequence[str] = ("",), **running: Any
 ) -> list[Evaluation]:
-    """Evaluate a model on a data set, with several settings at once.
+    """As `evaluate`, with several settings at once.
 
     Args:
-        model: an engine.
-        dataset: from `open_data`.
-        steps: a protocol as it is for this set: `PROTOCOLS[name].of(data, ...)`.
         variants: names of those whose scores the model gives in turn, as `sweep.SweptModel` does.
-        **running: fields of `Running`, such as `method`, `progress`, `journal` and `batch_size`.
-
-    Raises:
-        ValueError: a setting is wrong.
     """
     runs = Running(**running)
     progress = runs.progress or Progress()

@@ -48,7 +48,7 @@ FORMATS = (
     Format("BMP", "BMP", (".bmp",)),
     Format("GIF", "GIF", (".gif",)),
     Format("JPEG 2000", "JPEG2000", (".jp2", ".j2k", ".jpx", ".jpf", ".j2c", ".jpc")),
-    Format("AVIF", "AVIF", (".avif",), "PIL.AvifImagePlugin", "Pillow 11.3 or newer"),
+    Format("AVIF", "AVIF", (".avif",), "PIL.AvifImagePlugin", "a Pillow that was built with libavif"),
     Format("HEIC", "HEIF", (".heic", ".heif", ".hif"), "pillow_heif", 'pillow-heif: pip install "gem_fast[heic]"'),
     Format("JPEG XL", "JXL", (".jxl",), "pillow_jxl", 'pillow-jxl-plugin: pip install "gem_fast[jxl]"'),
 )

@@ -1,4 +1,4 @@
-"""Exported models on ONNX Runtime: needs numpy, onnxruntime, Pillow and tokenizers, and no torch.
+"""Exported models on ONNX Runtime: needs onnxruntime and tokenizers beside what is always installed, and no torch.
 
 from gem_fast.runtime import GemRuntime
 

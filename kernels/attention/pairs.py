@@ -74,7 +74,7 @@ def pair_attention(
 
 def parse_pairs(pairs: str) -> Pairs:
     """`"qq+kk"` as indices into the third dimension of the projections; ValueError if it is not of that form."""
-    named = pairs.split("+")
+    named = pairs.split("+") if isinstance(pairs, str) else [""]
     if any(len(pair) != 2 or not set(pair) <= set(_INDEX) for pair in named) or len(set(named)) != len(named):
         raise ValueError(f"attention must be pairs of q, k and v joined by +, each once, such as qq+kk; got {pairs!r}")
     return tuple((_INDEX[pair[0]], _INDEX[pair[1]]) for pair in named)

@@ -84,7 +84,11 @@ def check_qkv(qkv: Tensor) -> None:
 
 def of_each_image(number: float, qkv: Tensor, name: str) -> Tensor:
     """A positive number, which the caller calls `name`, as `[B]`, float32 or wider."""
-    if not number > 0:
+    try:
+        positive = number > 0
+    except TypeError:
+        positive = False
+    if not positive:
         raise ValueError(f"{name} must be positive, got {number}")
     wide = torch.promote_types(qkv.dtype, torch.float32)
     return torch.full(qkv.shape[:1], number, dtype=wide, device=qkv.device)

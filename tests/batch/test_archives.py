@@ -186,6 +186,14 @@ class TestTar:
         path = tar(tmp_path / "t.tar", (info, b"1" * size), ("2.png", b"2"))
         assert read([path]) == {f"{path}/a.png": b"1" * size, f"{path}/2.png": b"2"}
 
+    @pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+    def test_a_compressed_one_is_told(self, tmp_path, kind):
+        path = tmp_path / "t.tar"
+        (tmp_path / "1.png").write_bytes(os.urandom(1000))
+        with tarfile.open(path, f"w:{kind}") as archive:
+            archive.add(tmp_path / "1.png", "1.png")
+        assert next(iter(read([path]).values())).endswith("byte 0: a compressed archive: unpack it first")
+
     @pytest.mark.parametrize("content", [b"", b"no archive" * 99, bytes(10_240)], ids=["empty", "text", "zeros"])
     def test_what_is_no_archive(self, tmp_path, content):
         (tmp_path / "t.tar").write_bytes(content)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 
 import pytest
@@ -204,7 +205,7 @@ def test_plots_are_those_that_the_rows_have_something_for():
     assert to_png(figure).startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("arguments", [["report", "none.json"], ["--model", "gem-tiny", "--size", "32"]])
+@pytest.mark.parametrize("arguments", [["report", "none.json"], ["--model", "gem-tiny", "--size", "32", "--waterfall"]])
 def test_plots_without_matplotlib_fail_before_anything_is_done(monkeypatch, tmp_path, arguments):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setattr(runs, "machine", lambda *_: pytest.fail("measured"))
@@ -212,6 +213,22 @@ def test_plots_without_matplotlib_fail_before_anything_is_done(monkeypatch, tmp_
     assert result.exit_code == 2, result.output
     assert "plots need matplotlib: pip install 'gem_fast[bench]'" in result.output
     assert not (tmp_path / "plots").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--device", "fpga"], "device 'fpga' can't be used here"),
+        (["--budget", "-1"], "--budget"),
+        (["--plots", "plots"], "--plots draws several sizes, or a waterfall"),
+    ],
+)
+def test_what_can_not_be_measured_is_told_before(monkeypatch, tmp_path, arguments, told):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs, "machine", lambda *_: pytest.fail("measured"))
+    result = CliRunner().invoke(app, ["bench", "--model", "gem-tiny", *arguments])
+    assert result.exit_code == 2, result.output
+    assert told in re.sub("\x1b[^m]*m", "", result.output)
 
 
 def test_the_machines_line_names_what_figures_hold_for():

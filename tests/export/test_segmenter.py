@@ -141,6 +141,13 @@ def test_the_command_line_writes_it(tmp_path):
     assert run(tmp_path / "out", {"pixels": pixels})["scores"].shape == (1, 2, 6, 6)
 
 
+def test_warnings_are_short(tmp_path):
+    small = ["--gem-blocks", 1, "--size", 32, "--no-check"]
+    done = invoke("export", "--prompt", "qzxv", "--prompt", "cat", *small, "--out", tmp_path / "out")
+    assert "gem-fast: this model's vocabulary does not hold: qzxv; " in done.stderr
+    assert "UserWarning" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

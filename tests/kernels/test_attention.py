@@ -181,6 +181,8 @@ def test_float64_is_exact_by_default():
         ({"inverse_temperature": 0}, "inverse_temperature must be positive, got 0"),
         ({"inverse_temperature": -3.0}, "inverse_temperature must be positive, got -3"),
         ({"inverse_temperature": float("nan")}, "inverse_temperature must be positive, got nan"),
+        ({"inverse_temperature": None}, "inverse_temperature must be positive, got None"),
+        ({"inverse_temperature": "adaptive"}, "inverse_temperature must be positive, got adaptive"),
         ({"iterations": -1}, "iterations"),
         ({"projections": "qq"}, "projections.*'qq'"),
         ({"projections": ""}, "projections"),

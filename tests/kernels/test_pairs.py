@@ -214,9 +214,11 @@ def test_float64_and_gradients_are_torchs():
     [
         ({"qkv": torch.zeros(1, 5, 2, 1, 8)}, r"\[B, N, 3, H, D\]"),
         ({"scale": 0.0}, "scale must be positive"),
+        ({"scale": None}, "scale must be positive, got None"),
         ({"scale": torch.ones(3)}, r"shape \[B\] = \[1\]"),
         ({"pairs": "q"}, "joined by"),
         ({"pairs": ""}, "joined by"),
+        ({"pairs": None}, "joined by"),
         ({"sigma": 5.0}, "grid must have 4 patches"),
         ({"sigma": 0.0, "grid": (2, 2)}, "sigma and its square must be positive, got 0.0"),
         ({"sigma": 1e-30, "grid": (2, 2)}, "sigma and its square must be positive, got 1e-30"),

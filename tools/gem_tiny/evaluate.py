@@ -1,6 +1,6 @@
 """Measures gem-tiny with the engine and writes figures.json and the contact sheet of its model card.
 
-python -m tools.gem_tiny.evaluate --work build/gem_tiny --data tests/data --out gem_fast/embedded/gem_tiny
+python -m tools.gem_tiny.evaluate --work build/gem_tiny --out gem_fast/embedded/gem_tiny
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Fixed sets of scenes for choosing settings and for figures, and the files of the test set.
 
-    python -m tools.gem_tiny.holdout --work build/gem_tiny --out tests/data
+    python -m tools.gem_tiny.holdout --work build/gem_tiny --out gem_fast/evaluation/held_out
 
 The seeds lie far from those of training (7 * 1000003 + step). Scenes are not stylised, and each object shows at least
 1% of the scene.
