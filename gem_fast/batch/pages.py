@@ -52,11 +52,18 @@ def row_groups(file: BinaryIO) -> list[RowGroup]:
         footer, _ = read_struct(file.read(length))
         return [_row_group(each) for each in footer[4]]
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise TableError(f"damaged (its footer: {error})") from error
+        raise TableError(f"damaged (its footer: {_told(error)})") from error
+
+
+def _told(error: Exception) -> str:
+    """What is wrong, where the error is about a number or a type of Python's."""
+    return str(error) if isinstance(error, (ThriftError, OSError)) else "what it says is of another kind or missing"
 
 
 def _row_group(told: dict[int, Any]) -> RowGroup:
-    return RowGroup(int(told[3]), [_chunk(column[3]) if 3 in column else None for column in told[1]])
+    plain = [3 in column and 8 not in column for column in told[1]]  # the eighth field is how it is encrypted
+    chunks = [_chunk(column[3]) if each else None for column, each in zip(told[1], plain, strict=True)]
+    return RowGroup(int(told[3]), chunks)
 
 
 def _chunk(told: dict[int, Any]) -> Chunk:
@@ -108,4 +115,4 @@ def _pages(file: BinaryIO, chunk: Chunk) -> Iterator[_Page]:
             yield _Page(stored, inflated, data.get(1), data.get(2 if 5 in header else 4))
             place += length + stored
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, OSError) as error:
-        raise TableError(f"a damaged header of a Parquet page ({error})") from error
+        raise TableError(f"a damaged header of a Parquet page ({_told(error)})") from error

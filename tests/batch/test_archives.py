@@ -18,6 +18,7 @@ from gem_fast import records, segment_files
 from gem_fast.batch import sources, tables
 from gem_fast.batch.columns import Columns
 from gem_fast.batch.contents import Refused, Remote
+from gem_fast.batch.flatbuffers import record_batches
 from gem_fast.batch.options import parse_part
 from gem_fast.batch.sources import Listing
 from gem_fast.batch.tables import open_table
@@ -223,6 +224,16 @@ class TestTables:
         path = self.write(tmp_path / "t.parquet", pa.table({"image": images, "label": [1, 2, 3]}), "parquet")
         assert list(read([path]).values()) == [b"\0", b"\1", b"\2"]
 
+    @pytest.mark.parametrize("kind", ["parquet", "file", "stream"])
+    def test_missing_images_as_datasets_has_them(self, tmp_path, kind):
+        images = [{"bytes": b"1", "path": None}, None, {"bytes": None, "path": "a.png"}]
+        path = self.write(
+            tmp_path / f"t.{'parquet' if kind == 'parquet' else 'arrow'}", pa.table({"image": images}), kind
+        )
+        first, *others = read([path]).values()
+        assert first == b"1"
+        assert [reason.split(": ")[1] for reason in others] == ["the row has no image"] * 2
+
     def test_paths(self, tmp_path, folder):
         paths = sorted(str(path) for path in folder.rglob("*.*"))
         path = self.write(tmp_path / "t.parquet", pa.table({"path": [*paths, None, "a\0b"]}), "parquet")
@@ -348,11 +359,45 @@ class TestTables:
 
     def test_parquet_of_missing_rows_without_end(self, tmp_path):
         """A few bytes tell of any number of rows that have neither image nor key."""
-        missing = pa.table({"image": pa.nulls(1 << 20, pa.binary()), "key": pa.nulls(1 << 20, pa.string())})
+        missing = pa.table({"image": pa.nulls(5_000_000, pa.binary()), "key": pa.nulls(5_000_000, pa.string())})
         path = tmp_path / "t.parquet"
         pq.write_table(missing, path)
         size = path.stat().st_size
-        assert read([path]) == {str(path): f"{path}: damaged (1,048,576 rows in {size:,} bytes)"}
+        assert read([path]) == {str(path): f"{path}: 5,000,000 rows in {size:,} bytes, too many to be images"}
+
+    def test_rows_that_take_less_than_a_byte(self, tmp_path):
+        """Paths that go up or come again, and an image of many rows, as any writer packs them."""
+        settings = {"compression": "zstd", "use_dictionary": False, "column_encoding": {"path": "DELTA_BYTE_ARRAY"}}
+        paths, images = tmp_path / "p.parquet", tmp_path / "i.parquet"
+        pq.write_table(pa.table({"path": [f"{i:06}.png" for i in range(4_000)]}), paths, **settings)
+        pq.write_table(pa.table({"image": [b"same"] * 3_000}), images)
+        assert paths.stat().st_size < 4_000
+        assert images.stat().st_size < 3_000
+        assert [source.name for source in Listing([paths])] == [f"{i:06}" for i in range(4_000)]
+        assert list(read([images]).values()) == [b"same"] * 3_000
+
+    def test_encrypted_parquet(self, tmp_path, table):
+        encryption = pytest.importorskip("pyarrow.parquet.encryption")
+
+        class Keys(encryption.KmsClient):
+            def wrap_key(self, key, _):
+                return key.hex()
+
+        factory, found = encryption.CryptoFactory(lambda _: Keys()), []
+        for plain in (False, True):
+            asked = encryption.EncryptionConfiguration("f", column_keys={"c": ["image"]}, plaintext_footer=plain)
+            secret = factory.file_encryption_properties(encryption.KmsConnectionConfig(), asked)
+            pq.write_table(table, tmp_path / "t.parquet", encryption_properties=secret)
+            found.append(read([tmp_path / "t.parquet"]))
+        assert [reason.split(": ")[1] for reason in found[0].values()] == ["encrypted Parquet, which is not read"]
+        assert len(found[1]) == 9
+        assert all("column image of row group 0 is encrypted" in reason for reason in found[1].values())
+
+    def test_columns_that_are_called_like_a_part_of_another(self, tmp_path):
+        columns = {"key.of": ["no"], "image.bytes": [b"no"], "key": ["a"], "image": [{"bytes": b"yes"}]}
+        path = self.write(tmp_path / "t.parquet", pa.table(columns), "parquet")
+        found = [tables.Row("a", str(path), 0, 0, "image").read() for _ in range(2)]
+        assert (found, [source.name for source in Listing([path])]) == ([b"yes"] * 2, ["a"])
 
     def test_parquet_whose_footer_is_damaged(self, tmp_path, table):
         """Wherever it is: of what it says of itself some ends the process in Parquet's own library."""
@@ -405,10 +450,33 @@ class TestTables:
         assert first.content.reason == "damaged (a column's name is no UTF-8)"
         assert len(rest) == 3
 
-    def test_arrow_with_dictionaries(self, tmp_path, table):
-        table = table.append_column("label", pa.array(["cat"] * 9).dictionary_encode())
+    @pytest.mark.parametrize("inside", [False, True])
+    def test_arrow_with_dictionaries(self, tmp_path, table, inside):
+        labels = pa.array(["cat"] * 9).dictionary_encode()
+        table = table.append_column("label", pa.StructArray.from_arrays([labels], ["name"]) if inside else labels)
         (reason,) = read([self.write(tmp_path / "t.arrow", table, "file")]).values()
         assert "Arrow with dictionaries (label) is not read" in reason
+
+    def test_an_arrow_file_is_read_by_its_footer(self, tmp_path, table):
+        """Some writers begin with a schema that is no message."""
+        path = self.write(tmp_path / "t.arrow", table, "file")
+        content = path.read_bytes()
+        path.write_bytes(content[:8] + content[16:24] + content[16:])
+        assert list(read([path]).values()) == [bytes([i]) for i in range(9)]
+
+    def test_an_arrow_file_whose_batches_lie_over_one_another(self, tmp_path, table):
+        path = self.write(tmp_path / "t.arrow", table, "file")
+        content = path.read_bytes()
+        length = int.from_bytes(content[-10:-6], "little")
+        first, second, _ = record_batches(content[-10 - length : -10])
+        footer = content[-10 - length :].replace(struct.pack("<q", second), struct.pack("<q", first))
+        path.write_bytes(content[: -10 - length] + footer)
+        assert read([path])[str(path)] == f"{path}: damaged (its batches lie over one another)"
+
+    def test_feather_of_version_1(self, tmp_path):
+        (tmp_path / "t.feather").write_bytes(b"FEA1" + bytes(99))
+        (reason,) = read([tmp_path / "t.feather"]).values()
+        assert "Feather of version 1, which is not read" in reason
 
     @pytest.mark.parametrize("kind", ["parquet", "file"])
     def test_a_table_without_rows(self, tmp_path, table, kind):
@@ -418,9 +486,10 @@ class TestTables:
         assert read([empty, full]) == {f"{full}/0.png": b"\0"}
 
     def test_columns_that_say_nothing(self, tmp_path):
-        path = self.write(tmp_path / "t.parquet", pa.table({"n": [1]}), "parquet")
+        path = self.write(tmp_path / "t.parquet", pa.table({"n": [1], "image": [[b"1"]]}), "parquet")
         (reason,) = read([path]).values()
         assert "it has no column of images" in reason
+        assert "it has n (int64), image (list<" in reason
 
     def test_a_million_rows_start_at_once(self, tmp_path, png):
         """Distinct keys and the same bytes: gigabytes, if they were read."""
