@@ -305,8 +305,12 @@ class TestHuggingFaceFolder:
             ({"do_normalize": False, "size": {"height": 96, "width": 112}}, (0, 0, 0), (1, 1, 1), 96),
             ({**IMAGES, "do_center_crop": True, "crop_size": {"height": 48, "width": 48}}, HALVES, (0.25,) * 3, 48),
             ({}, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD, 64),
+            (
+                dict.fromkeys(["do_rescale", "rescale_factor", "do_normalize", "resample", "size", "image_std"]),
+                *(open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD, 64),
+            ),
         ],
-        ids=["numbers", "no-normalisation", "crop", "nothing"],
+        ids=["numbers", "no-normalisation", "crop", "nothing", "nulls"],
     )
     def test_preprocessing(self, tmp_path, clip, images, mean, std, size):
         folder = write_hugging_face(tmp_path / "hf", hugging_face_state(clip), images)
@@ -356,12 +360,12 @@ class TestHuggingFaceFolder:
         assert (checkpoint.vision_config.activation, checkpoint.vision_config.norm_eps) == (ours, 1e-6)
         assert checkpoint.text.ln_final.eps == 1e-6
 
-    def test_old_configs_repeat_settings_with_the_last_word(self, tmp_path, clip):
+    @pytest.mark.parametrize("act", [{"hidden_act": "quick_gelu"}, {"hidden_act": None}], ids=["told", "default"])
+    def test_old_configs_repeat_settings_with_the_last_word(self, tmp_path, clip, act):
         folder = write_hugging_face(
             tmp_path / "hf",
             hugging_face_state(clip),
-            vision_config_dict={"hidden_act": "quick_gelu"},
-            text_config_dict={"hidden_act": "quick_gelu"},
+            **{f"{tower}_config_dict": {**CONFIG[f"{tower}_config"], **act} for tower in ("vision", "text")},
         )
         assert read_checkpoint(str(folder)).vision_config.activation == "quick_gelu"
 
@@ -385,7 +389,7 @@ class TestHuggingFaceFolder:
             ),
             (
                 {"text_config": {**CONFIG["text_config"], "vocab_size": 21128}},
-                "21128 tokens; CLIP's own has 49408",
+                "21128 tokens; CLIPTokenizer with 49408 is needed",
             ),
             ({"vision_config": {**CONFIG["vision_config"], "hidden_size": "big"}}, "sizes that are no numbers"),
             ({"vision_config": {**CONFIG["vision_config"], "num_hidden_layers": 3}}, "blocks 2 instead of 3"),
