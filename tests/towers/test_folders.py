@@ -248,6 +248,10 @@ class TestLocalDir:
             image = clip.encode_image(pixels, normalize=True)
         torch.testing.assert_close(model.features(pixels, original=True).original_class, image, rtol=1e-5, atol=1e-6)
 
+    def test_a_setting_that_changes_no_tower(self, tmp_path, clip):
+        folder = write_open_clip(tmp_path / "ld", clip, {**TINY, "output_dict": True, "custom_text": None})
+        assert read_checkpoint(f"local-dir:{folder}").vision_config.layers == TINY["vision_cfg"]["layers"]
+
     def test_a_text_tower_with_fewer_rows_than_the_tokenizer_has_tokens(self, tmp_path, clip):
         few = {**TINY, "text_cfg": {**TINY["text_cfg"], "vocab_size": 100}}
         model = gem_fast.load(
