@@ -76,6 +76,14 @@ class TestLocalDir:
             assert checkpoint.source == str(folder / weights)
             assert torch.equal(checkpoint.vision_state["proj"], clip.visual.proj)
 
+    def test_other_weights_are_a_file_or_a_folder(self, tmp_path, clip):
+        folder = write_open_clip(tmp_path / "ld", clip, weights=None)
+        (tmp_path / "other").mkdir()
+        save_state(clip.state_dict(), tmp_path / "other" / "model.safetensors")
+        for weights in (tmp_path / "other", tmp_path / "other" / "model.safetensors"):
+            checkpoint = read_checkpoint(str(folder), weights=weights)
+            assert checkpoint.source == str(tmp_path / "other" / "model.safetensors")
+
     @pytest.mark.parametrize(
         ("config", "reason"),
         [
