@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -18,6 +19,7 @@ from gem_fast import ModelError
 from gem_fast.errors import ExportError
 from gem_fast.preprocess import resized
 from gem_fast.runtime import GemRuntime
+from gem_fast.towers import hub
 from gem_fast.towers.checkpoint import read_checkpoint
 from gem_fast.towers.hugging_face import tower_settings
 from gem_fast.towers.open_clip_files import pretrained_table
@@ -483,15 +485,28 @@ class TestHub:
     def test_without_its_preprocessing_clips_is_taken_and_told(self, cache, tmp_path, clip):
         self.put(cache, write_hugging_face(tmp_path / "hf", hugging_face_state(clip)))
         absent = cache / "models--someone--tiny" / ".no_exist" / "0123abcd"
-        with pytest.warns(UserWarning, match=r"preprocessor_config\.json of someone/tiny could not .*CLIP's"):
+        with pytest.warns(
+            UserWarning, match=r"^preprocessor_config\.json or processor.* of someone/tiny could not .*CLIP's"
+        ):
             checkpoint = read_checkpoint("hf-hub:someone/tiny")
         assert checkpoint.mean == open_clip.OPENAI_DATASET_MEAN
         absent.mkdir(parents=True)
-        for name in ("preprocessor_config.json", "tokenizer_config.json"):  # known not to be in the repository
+        for name in (
+            "preprocessor_config.json",
+            "processor_config.json",
+            "tokenizer_config.json",
+        ):  # known not to be in the repository
             (absent / name).touch()
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert read_checkpoint("hf-hub:someone/tiny").mean == open_clip.OPENAI_DATASET_MEAN
+
+    def test_the_newer_file_of_preprocessing_is_fetched(self, monkeypatch):
+        asked = []
+        monkeypatch.setattr(hub, "fetch", lambda _, names: Path("snapshot", names[names == hub._CONFIGS]))
+        monkeypatch.setattr(hub, "_first", lambda _, names: asked.extend(names))
+        assert hub.fetch_folder("someone/tiny") == Path("snapshot")
+        assert asked == ["preprocessor_config.json", "processor_config.json", "tokenizer_config.json"]
 
     def test_weights_missing_from_the_cache(self, cache, tmp_path, clip):
         self.put(cache, write_open_clip(tmp_path / "ld", clip, weights=None))
