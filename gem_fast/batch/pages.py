@@ -15,7 +15,7 @@ from .thrift import ThriftError, read_struct
 
 LARGEST = 1 << 30  # bytes of a page
 _SMALL, _RATIO = 1 << 24, 200  # beyond the first no page of images is so many times what it is stored as
-_HEAD = 1 << 16  # bytes that hold a page's header, statistics included
+_HEAD, _MOST_HEAD = 1 << 16, 1 << 24  # bytes that hold a page's header; with statistics two images may be in it
 _LARGEST_FOOTER = 1 << 26
 _DELTA_BYTE_ARRAY = 7  # an encoding, by which a value repeats what the one before begins with
 
@@ -100,14 +100,26 @@ class _Page:
     encoding: int | None
 
 
+def _header(file: BinaryIO, place: int) -> tuple[dict[int, Any], int]:
+    size = _HEAD
+    while True:
+        file.seek(place)
+        content = file.read(size)
+        try:
+            return read_struct(content)
+        except ThriftError:
+            if len(content) < size or size >= _MOST_HEAD:
+                raise
+            size *= 16
+
+
 def _pages(file: BinaryIO, chunk: Chunk) -> Iterator[_Page]:
     place = chunk.first
     try:
         if place < 0:
             raise ThriftError("its place")
         while place < chunk.end:
-            file.seek(place)
-            header, length = read_struct(file.read(_HEAD))
+            header, length = _header(file, place)
             inflated, stored = int(header[2]), int(header[3])
             if stored < 0 or inflated < 0 or (not stored and inflated):
                 raise ThriftError("its sizes")

@@ -17,10 +17,11 @@ import pytest
 
 from gem_fast import records, segment_files
 from gem_fast.batch import sources, tables
-from gem_fast.batch.columns import Columns
+from gem_fast.batch.columns import Columns, TableError
 from gem_fast.batch.contents import Refused, Remote
 from gem_fast.batch.flatbuffers import record_batches
 from gem_fast.batch.options import parse_part
+from gem_fast.batch.pages import Chunk, rows_within
 from gem_fast.batch.sources import Listing
 from gem_fast.batch.tables import open_table
 from gem_fast.batch.thrift import ThriftError, read_struct
@@ -212,6 +213,24 @@ class TestThrift:
         )
         fields = {1: True, 2: False, 3: 7, 4: -2, 5: bytes(8), 6: b"ab", 7: [1, 2], 8: {1: 2}, 20: 3}
         assert read_struct(told + b"more") == (fields, len(told))
+
+
+class TestPages:
+    """Headers as some writers make them, with the least and the greatest image among the statistics."""
+
+    @pytest.mark.parametrize(("size", "fits"), [(9, True), (100_000, True), (3_000_000, True), (1 << 24, False)])
+    def test_a_header_of_any_length(self, size, fits):
+        length = bytes((size >> shift) & 127 | 128 for shift in (0, 7, 14)) + bytes([size >> 21])
+        statistics = b"\x58" + length + bytes(size) + b"\x00"  # the fifth field, bytes, and the struct's end
+        data = b"\x15\x06\x15\x00\x3c" + statistics + b"\x00"
+        page = b"\x15\x00\x15\x06\x15\x06\x2c" + data + b"\x00"  # 3 bytes, 3 values
+        file = io.BytesIO((page + b"abc") * 2)
+        chunk = Chunk(0, len(file.getvalue()))
+        if fits:
+            assert rows_within(file, chunk, 12) == 12
+        else:
+            with pytest.raises(TableError, match=r"a damaged header of a Parquet page \(cut off\)"):
+                rows_within(file, chunk, 12)
 
 
 class TestTables:
