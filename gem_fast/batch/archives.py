@@ -12,7 +12,7 @@ from .contents import MAX_BYTES, Refused, Remote, Stretch
 from .found import OWN_ENDINGS, Found, PassedOver, TableRows
 from .records import PARTIAL
 from .remote import is_url, open_binary
-from .tar import members
+from .tar import compression_of, members
 
 
 def images_in(path: str, real: str, name: str, passed_over: PassedOver) -> Iterator[Found | TableRows]:
@@ -28,6 +28,8 @@ def images_in(path: str, real: str, name: str, passed_over: PassedOver) -> Itera
 
 def _in_tar(path: str, real: str, passed_over: PassedOver) -> Iterator[Found]:
     with open_binary(path) as file:
+        if by := compression_of(file):
+            raise TableError(f"compressed by {by}, which is not read: unpack it first")
         for member in members(file):
             image, place = f"{path}/{member.name}", f"{real}/{member.name}"
             stem, ending = os.path.splitext(member.name)

@@ -7,6 +7,7 @@ _BYTES = ("image", "image_bytes", "bytes", "content", "img", "jpg", "jpeg", "png
 _PATHS = ("path", "image_path", "image", "file_name", "filename", "filepath", "file", "url", "uri")
 _KEYS = ("key", "__key__", "id", "image_id", *_PATHS)
 LONGEST = 1 << 12  # letters of a key or path
+_TYPE = 40  # letters of a type that are told
 
 
 class TableError(ValueError):
@@ -35,7 +36,8 @@ def columns_of(schema: Any) -> Columns:
     path = None if content else next((name for name in _PATHS if name in texts), None)
     if content is None and path is None:
         wanted = f"a binary one such as {_BYTES[0]}, or one of paths called {', '.join(_PATHS[:3])}"
-        raise TableError(f"it has no column of images ({wanted}); it has {', '.join(schema.names) or 'none'}")
+        told = ", ".join(f"{field.name} ({str(field.type)[:_TYPE]})" for field in schema)
+        raise TableError(f"it has no column of images ({wanted}); it has {told or 'none'}")
     return Columns(content, path, next((name for name in _KEYS if name in named), None))
 
 
@@ -70,7 +72,21 @@ def has_bytes(kind: Any) -> bool:
     """Whether it is a column as Hugging Face's datasets hold images: with `bytes` and `path`."""
     import pyarrow.types as kinds
 
-    return kinds.is_struct(kind) and any(each.name == "bytes" and is_bytes(each.type) for each in kind)
+    place = kind.get_field_index("bytes") if kinds.is_struct(kind) else -1  # that of two of one name, too
+    return place >= 0 and is_bytes(kind.field(place).type)
+
+
+def bytes_of(array: Any) -> Any:
+    """The bytes in a column of structs, none where a struct is missing."""
+    return array.flatten()[array.type.get_field_index("bytes")]
+
+
+def has_dictionary(kind: Any) -> bool:
+    """Whether it is categorical, or holds what is."""
+    import pyarrow.types as kinds
+
+    kind = kind.storage_type if hasattr(kind, "storage_type") else kind
+    return kinds.is_dictionary(kind) or any(has_dictionary(kind.field(each).type) for each in range(kind.num_fields))
 
 
 def texts_of(array: Any) -> list[Any]:

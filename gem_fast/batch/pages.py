@@ -15,7 +15,7 @@ from .thrift import ThriftError, read_struct
 
 LARGEST = 1 << 30  # bytes of a page
 _SMALL, _RATIO = 1 << 24, 200  # beyond the first no page of images is so many times what it is stored as
-_HEAD = 1 << 16  # bytes that hold a page's header, statistics included
+_HEAD, _MOST_HEAD = 1 << 16, 1 << 24  # bytes that hold a page's header; with statistics two images may be in it
 _LARGEST_FOOTER = 1 << 26
 _DELTA_BYTE_ARRAY = 7  # an encoding, by which a value repeats what the one before begins with
 
@@ -52,11 +52,18 @@ def row_groups(file: BinaryIO) -> list[RowGroup]:
         footer, _ = read_struct(file.read(length))
         return [_row_group(each) for each in footer[4]]
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise TableError(f"damaged (its footer: {error})") from error
+        raise TableError(f"damaged (its footer: {_told(error)})") from error
+
+
+def _told(error: Exception) -> str:
+    """What is wrong, where the error is about a number or a type of Python's."""
+    return str(error) if isinstance(error, (ThriftError, OSError)) else "what it says is of another kind or missing"
 
 
 def _row_group(told: dict[int, Any]) -> RowGroup:
-    return RowGroup(int(told[3]), [_chunk(column[3]) if 3 in column else None for column in told[1]])
+    plain = [3 in column and 8 not in column for column in told[1]]  # the eighth field is how it is encrypted
+    chunks = [_chunk(column[3]) if each else None for column, each in zip(told[1], plain, strict=True)]
+    return RowGroup(int(told[3]), chunks)
 
 
 def _chunk(told: dict[int, Any]) -> Chunk:
@@ -93,14 +100,26 @@ class _Page:
     encoding: int | None
 
 
+def _header(file: BinaryIO, place: int) -> tuple[dict[int, Any], int]:
+    size = _HEAD
+    while True:
+        file.seek(place)
+        content = file.read(size)
+        try:
+            return read_struct(content)
+        except ThriftError:
+            if len(content) < size or size >= _MOST_HEAD:
+                raise
+            size *= 16
+
+
 def _pages(file: BinaryIO, chunk: Chunk) -> Iterator[_Page]:
     place = chunk.first
     try:
         if place < 0:
             raise ThriftError("its place")
         while place < chunk.end:
-            file.seek(place)
-            header, length = read_struct(file.read(_HEAD))
+            header, length = _header(file, place)
             inflated, stored = int(header[2]), int(header[3])
             if stored < 0 or inflated < 0 or (not stored and inflated):
                 raise ThriftError("its sizes")
@@ -108,4 +127,4 @@ def _pages(file: BinaryIO, chunk: Chunk) -> Iterator[_Page]:
             yield _Page(stored, inflated, data.get(1), data.get(2 if 5 in header else 4))
             place += length + stored
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, OSError) as error:
-        raise TableError(f"a damaged header of a Parquet page ({error})") from error
+        raise TableError(f"a damaged header of a Parquet page ({_told(error)})") from error

@@ -5,18 +5,22 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 from ..errors import ImageError
-from .columns import Columns, TableError, as_bytes, has_bytes, texts_of
+from .columns import Columns, TableError, as_bytes, bytes_of, has_bytes, has_dictionary, texts_of
 from .contents import MAX_BYTES
+from .flatbuffers import is_compressed, record_batches
 from .pages import row_groups, rows_within
 from .remote import is_url, open_binary
 
 ENDINGS = (".parquet", ".arrow", ".feather")
+_NOT_READ = {b"PARE": "encrypted Parquet", b"FEA1": "Feather of version 1"}
 OWN = b"gem_fast"  # in the metadata of tables that a run wrote
 _INSIDE = 1 << 27  # bytes of keys, or of images, that are in memory at a time
 _STEP = 1 << 12  # keys of an Arrow table that are listed at a time
+_MOST_ROWS = 1 << 22  # in less than a byte each: paths in a row, or again and again, take no more
 _ROWS = 16  # images that are in memory at a time, in each worker
 
 
@@ -65,6 +69,9 @@ def open_table(path: str) -> "Parquet | Arrow":
         raise ValueError(f'{path}: tables need pyarrow: pip install "gem_fast[parquet]"') from None
     with open_binary(path) as file:
         head = file.read(8)
+    for start, kind in _NOT_READ.items():
+        if head.startswith(start):
+            raise TableError(f"{kind}, which is not read: write it anew, as Parquet")
     try:
         return Parquet(path) if head[:4] == b"PAR1" else Arrow(path)
     except (pyarrow.ArrowException, OSError, EOFError) as error:
@@ -101,8 +108,8 @@ class Parquet:
         """All rows, some at a time. TableError if one can't be read."""
         column, size = columns.path or columns.key, self._raw.seek(0, os.SEEK_END)
         total = sum(group.rows for group in self._groups)
-        if total > size:  # missing ones, of which a few bytes may tell a billion
-            raise TableError(f"damaged ({total:,} rows in {size:,} bytes)")
+        if total > max(size, _MOST_ROWS):  # missing ones, of which a few bytes may tell a billion
+            raise TableError(f"{total:,} rows in {size:,} bytes, too many to be images")
         for group, count in enumerate(each.rows for each in self._groups):
             if not count:
                 continue  # it need have no pages
@@ -134,7 +141,7 @@ class Parquet:
         chunks = self._groups[group].chunks
         chunk = chunks[index] if index < len(chunks) else None
         if chunk is None:
-            raise TableError(f"row group {group} has no column {column} that can be read")
+            raise TableError(f"column {column} of row group {group} is encrypted, which is not read")
         try:
             return rows_within(self._raw, chunk, _INSIDE)
         except TableError as error:
@@ -146,7 +153,8 @@ class Parquet:
         path = self._path(column)
         try:
             for batch in self._file.iter_batches(size, row_groups=[group], columns=[path], use_threads=False):
-                yield batch.column(0) if path == column else batch.column(0).field(0)
+                array = batch.column(_index(batch.schema, column))  # columns like `image.width` come with `image`
+                yield array if path == column else array.field("bytes")
         except (pyarrow.ArrowException, OSError) as error:
             raise TableError(_told(error)) from error
 
@@ -172,33 +180,45 @@ class Arrow:
         import pyarrow as pa
 
         self._source = pa.PythonFile(open_binary(path), "r") if is_url(path) else pa.memory_map(path)
-        start = 8 if self._source.read(6) == b"ARROW1" else 0
-        self._source.seek(start)
-        message = pa.ipc.read_message(self._source)
-        if message.type != "schema":  # it would be taken for one all the same
-            raise TableError("damaged (it does not begin with its schema)")
-        self.schema = pa.ipc.read_schema(message)
-        if coded := [field.name for field in self.schema if pa.types.is_dictionary(field.type)]:
+        self._blocks: list[int] | None = None
+        if self._source.read(6) == b"ARROW1":
+            self.schema = pa.ipc.open_file(self._source).schema
+            self._blocks = record_batches(_footer(self._source))
+        else:
+            self._source.seek(0)
+            message = pa.ipc.read_message(self._source)
+            if message.type != "schema":  # it would be taken for one all the same
+                raise TableError("damaged (it does not begin with its schema)")
+            self.schema = pa.ipc.read_schema(message)
+        self._start = self._source.tell()
+        if coded := [field.name for field in self.schema if has_dictionary(field.type)]:
             named = ", ".join(coded)
             raise TableError(f"Arrow with dictionaries ({named}) is not read: write it without, or as Parquet")
-        self._start = self._source.tell()
         self._last: tuple[int, Any] | None = None
 
     is_own = False
 
     def rows(self, columns: Columns) -> Iterator[Rows]:
         """All rows, some at a time. TableError if one can't be read."""
-        column, place = columns.path or columns.key, self._start
+        column = columns.path or columns.key
+        for place, batch in self._batches():
+            # Without keys, too: a column is no longer than its bytes, whatever the batch says.
+            array = self._column(batch, column or columns.content or "")
+            for first in range(0, len(array), _STEP):
+                part = array[first : first + _STEP]
+                yield Rows(place, first, texts_of(part) if column else [None] * len(part))
+
+    def _batches(self) -> Iterator[tuple[int, Any]]:
+        """The record batches behind one another, and where they lie: a file's as its footer has it."""
+        after = self._start if self._blocks is None else 0
         with suppress(EOFError):
-            while True:
+            for block in repeat(None) if self._blocks is None else self._blocks:
+                place = after if block is None else block
+                if place < after:  # the same bytes again, any number of times
+                    raise TableError("damaged (its batches lie over one another)")
                 batch, after = self._batch(place)
                 if batch is not None:
-                    # Without keys, too: a column is no longer than its bytes, whatever the batch says.
-                    array = self._column(batch, column or columns.content or "")
-                    for first in range(0, len(array), _STEP):
-                        part = array[first : first + _STEP]
-                        yield Rows(place, first, texts_of(part) if column else [None] * len(part))
-                place = after
+                    yield place, batch
 
     def image(self, group: int, row: int, column: str) -> bytes | None:
         if self._last is None or self._last[0] != group:
@@ -214,7 +234,7 @@ class Arrow:
         array = batch.column(_index(batch.schema, column))
         try:
             array.validate()
-            array = array.field("bytes") if has_bytes(array.type) else array
+            array = bytes_of(array) if has_bytes(array.type) else array
             as_bytes(array).validate(full=True)  # every offset, and not whether text is UTF-8
         except pa.ArrowException as error:
             raise TableError(_told(error)) from error
@@ -242,24 +262,12 @@ def _index(schema: Any, column: str) -> int:
     return int(schema.names.index(column))
 
 
-def is_compressed(metadata: bytes) -> bool:
-    """Whether the metadata of a record batch's message, a flatbuffer, says that its buffers are compressed.
-
-    Source: Arrow's Message.fbs: `header` is the third field of a message, `compression` the fourth of a record batch.
-    """
-
-    def field(table: int, number: int) -> int:
-        """Where a table's field lies; 0 if it has none."""
-        fields = table - int.from_bytes(metadata[table : table + 4], "little", signed=True)
-        length = int.from_bytes(metadata[fields : fields + 2], "little")
-        entry = 4 + 2 * number
-        offset = int.from_bytes(metadata[fields + entry : fields + entry + 2], "little") if entry < length else 0
-        return table + offset if offset else 0
-
-    root = int.from_bytes(metadata[:4], "little")
-    header = field(root, 2)
-    header += int.from_bytes(metadata[header : header + 4], "little")
-    return field(header, 3) != 0
+def _footer(source: Any) -> bytes:
+    """What stands at an Arrow file's end, which pyarrow has found sound."""
+    size = source.size()
+    source.seek(size - 10)
+    source.seek(size - 10 - int.from_bytes(source.read(4), "little"))
+    return bytes(source.read())
 
 
 _opened = threading.local()

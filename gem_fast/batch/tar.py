@@ -20,10 +20,10 @@ _REFUSED = {
     b"6": "a FIFO",
     b"S": "a sparse file",
 }
-_SPARSE = b"S"
+_SPARSE, _SPARSE_NAME = b"S", b"GNU.sparse.name"
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _FILES = (b"0", b"\0", b"7")
 _FOLDERS = (b"5", b"D")  # the second of GNU's incremental archives, with a list of what is in it
-_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # by gzip, bzip2, xz, zstd
 _LABELS = (b"g", b"K", b"V")  # of the archive, or of a link
 _WITHOUT_CONTENT = (b"1", b"2", b"3", b"4", b"5", b"6")  # whatever their size says, as other readers have it
 
@@ -50,9 +50,7 @@ def members(file: BinaryIO) -> Iterator[Member]:
             place += _BLOCK
             continue
         if not _is_header(head):
-            packed = place == 0 and head.startswith(_COMPRESSED)
-            damage = "a compressed archive: unpack it first" if packed else "a damaged header of the archive"
-            yield Member(f"byte {place}", place, 0, damage)
+            yield Member(f"byte {place}", place, 0, "a damaged header of the archive")
             place, longer = _next_header(file, place + _BLOCK, end), {}
             continue
         kind, size = head[156:157], _number(longer.get(b"size", head[124:136]), decimal=b"size" in longer)
@@ -78,22 +76,32 @@ def members(file: BinaryIO) -> Iterator[Member]:
         longer = {}
         if kind in _FOLDERS or (kind in _FILES and name.endswith("/")):  # the second before POSIX
             continue
-        reason = _REFUSED.get(kind) or why_unsafe(name) or (None if kind in _FILES else f"of an unknown kind {kind!r}")
-        yield Member(name.removeprefix("./"), start, size, reason)
+        unsafe = why_unsafe(name)
+        reason = _REFUSED.get(kind) or unsafe or (None if kind in _FILES else f"of an unknown kind {kind!r}")
+        yield Member(name if unsafe else _plain(name), start, size, reason)
     if place < end:
         yield Member(f"byte {place}", place, 0, "the archive ends within a header")
 
 
+def compression_of(file: BinaryIO) -> str | None:
+    """What an archive is compressed by, as its first bytes have it; None where they are a member's header."""
+    file.seek(0)
+    head = file.read(_BLOCK)
+    return None if _is_header(head) else next((by for start, by in _COMPRESSED.items() if head.startswith(start)), None)
+
+
 def why_unsafe(name: str) -> str | None:
     """Why a name from an archive can't name an output; None if it can."""
-    parts = name.removeprefix("./").split("/")
     if name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:[\\/]", name):
         return "an absolute name"
-    if ".." in parts or ".." in name.split("\\"):
+    if ".." in re.split(r"[\\/]", name):
         return "a name that leads out of its folder"
-    if "" in parts or "." in parts or "\0" in name:
-        return "not a name of a file"
-    return None
+    return None if _plain(name) and "\0" not in name else "not a name of a file"
+
+
+def _plain(name: str) -> str:
+    """Without what `tar` keeps of folders that were given as `photos/.` or `photos//`."""
+    return "/".join(part for part in name.split("/") if part not in ("", "."))
 
 
 def _is_header(head: bytes) -> bool:
@@ -141,12 +149,12 @@ def _pax(content: bytes) -> dict[bytes, bytes]:
         length = int(match[1])
         if length <= match.end():
             break
-        if match[2] in (b"path", b"size"):
+        if match[2] in (b"path", b"size", _SPARSE_NAME):
             found[match[2]] = content[place + match.end() : place + length].removesuffix(b"\n")
         if match[2].startswith(b"GNU.sparse."):
             found[_SPARSE] = b""
         place += length
-    return found
+    return found | ({b"path": found[_SPARSE_NAME]} if _SPARSE_NAME in found else {})
 
 
 def _text(name: bytes) -> str:

@@ -72,6 +72,7 @@ def read_folder(folder: Path, label: str) -> Described:
         images = read_config(folder / "preprocessor_config.json", label)
         newer = read_config(folder / "processor_config.json", label).get("image_processor")
         images = images or (newer if isinstance(newer, dict) else {})
+        images = {name: value for name, value in images.items() if value is not None}  # the processor's default
         images = siglip_images(images, model_cfg) if SIGLIP in model_cfg else images
         return Described(model_cfg, of_hugging_face(images, model_cfg, label), folder)
     raise ModelError(f"{label}: {folder} has neither open_clip_config.json nor Hugging Face's config.json")

@@ -23,7 +23,10 @@ _WEIGHTS = {
         "pytorch_model.bin.index.json",
     ),
 }
-_BESIDE = {"open_clip_config.json": (), "config.json": ("preprocessor_config.json", "tokenizer_config.json")}
+_BESIDE: dict[str, tuple[tuple[str, ...], ...]] = {  # the first of each; processors have a newer file
+    "open_clip_config.json": (),
+    "config.json": (("preprocessor_config.json", "processor_config.json"), ("tokenizer_config.json",)),
+}
 
 
 def fetch_folder(repository: str) -> Path:
@@ -40,9 +43,9 @@ def fetch_folder(repository: str) -> Path:
                 fetch(repository, (part,))
         except UnreadableError as error:
             raise ModelError(f"weights: {weights} {error}") from error
-    for name in _BESIDE[config.name]:
+    for names in _BESIDE[config.name]:
         try:
-            _first(repository, (name,))
+            _first(repository, names)
         except ModelError as error:
             warnings.warn(f"{error}; what it would say is taken to be as CLIP's", stacklevel=2)
     return config.parent

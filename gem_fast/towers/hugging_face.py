@@ -53,11 +53,11 @@ def open_clip_config(config: dict[str, Any], tokenizer: dict[str, Any], label: s
     if text["hidden_act"] != activation or activation not in tuple(_ACTIVATIONS):
         used = sorted({shown(activation), shown(text["hidden_act"])})
         raise ModelError(f"{label}: its activation is {' and '.join(used)}; one of {', '.join(_ACTIVATIONS)} is needed")
-    words, kind = text["vocab_size"], str(tokenizer.get("tokenizer_class", "CLIPTokenizer"))
+    words, kind = text["vocab_size"], str(tokenizer.get("tokenizer_class") or _TOKENIZERS[0])
     own = config["model_type"] == "clip"
     if own and (words != _CLIP_WORDS or kind not in _TOKENIZERS):
         told = f"{kind[:60]} with {shown(words)} tokens"
-        raise ModelError(f"{label}: its texts are split by {told}; CLIP's own has {_CLIP_WORDS}")
+        raise ModelError(f"{label}: its texts are split by {told}; {_TOKENIZERS[0]} with {_CLIP_WORDS} is needed")
     if vision["num_channels"] != 3:
         raise ModelError(f"{label}: its images have {shown(vision['num_channels'])} channels, not 3")
     try:
@@ -88,13 +88,10 @@ def open_clip_config(config: dict[str, Any], tokenizer: dict[str, Any], label: s
 
 
 def part_of(config: dict[str, Any], name: str, known: dict[str, Any]) -> dict[str, Any]:
-    """A tower's settings; old files repeat some, with the last word, under another key."""
-    settings = dict(known)
-    for key in (f"{name}_config", f"{name}_config_dict"):
-        given = config.get(key)
-        if isinstance(given, dict):
-            settings |= {setting: given[setting] for setting in known if given.get(setting) is not None}
-    return settings
+    """A tower's settings; old files have all of them again under another key, which is believed, defaults included."""
+    given = [part for key in (f"{name}_config_dict", f"{name}_config") if isinstance(part := config.get(key), dict)]
+    told = given[0] if given else {}
+    return known | {setting: told[setting] for setting in known if told.get(setting) is not None}
 
 
 def check_activation(label: str, told: Any, known: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ from .timm_trunk import is_trunk
 
 _MODEL = {
     *("embed_dim", "vision_cfg", "text_cfg", "multimodal_cfg", "custom_text", "quick_gelu"),
-    *("init_logit_scale", "init_logit_bias", "nonscalar_logit_scale", SIGLIP),
+    *("init_logit_scale", "init_logit_bias", "nonscalar_logit_scale", "output_dict", SIGLIP),
 }
 _BOTH = {
     *("width", "layers", "mlp_ratio", "ls_init_value", "pool_type", "output_tokens", "act_kwargs", "norm_kwargs"),
@@ -28,7 +28,15 @@ _TEXT = _BOTH | {
     *(f"hf_{name}" for name in ("model_name", "model_pretrained", "proj_type", "pooler_type")),
 }
 _FLAGS = {
-    *("custom_text", "quick_gelu", "nonscalar_logit_scale", "output_tokens", "final_ln_after_pool", "qk_norm"),
+    *(
+        "custom_text",
+        "quick_gelu",
+        "nonscalar_logit_scale",
+        "output_dict",
+        "output_tokens",
+        "final_ln_after_pool",
+        "qk_norm",
+    ),
     *("scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc", "no_ln_pre", "embed_cls"),
     *("no_causal_mask", "proj_bias", "timm_proj_bias"),
 }

@@ -110,6 +110,7 @@ def described_model(name: str, pretrained: str | None, weights: str | Path | Non
     if pretrained:
         return Source(pretrained, described.model_cfg, None, described.preprocessing, name=short, folder=folder)
     path = find_weights(folder, name) if weights is None else Path(weights)
+    path = find_weights(path, "weights") if path.is_dir() else path
     label = name if hub and weights is None else str(path)
     return Source(label, described.model_cfg, path, described.preprocessing, weights is None, short, folder)
 

@@ -87,15 +87,17 @@ _STORAGES = {
     "Untyped": "uint8",
 }
 _DTYPES = {*_STORAGES.values(), "uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2"}
+_PLAIN = ("set", "frozenset", "complex", "bytearray")
 # Things that training scripts leave beside the weights.
 _INERT = (
     "argparse.Namespace",
     "collections.Counter",
     "collections.defaultdict",
-    "builtins.set",
-    "__builtin__.set",
+    *(f"{module}.{kind}" for module in ("builtins", "__builtin__") for kind in _PLAIN),
     "_codecs.encode",
     "pathlib.",
+    "datetime.",
+    "types.SimpleNamespace",
     "numpy.",
     "omegaconf.",
     "torch.device",

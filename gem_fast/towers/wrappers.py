@@ -13,6 +13,7 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "model_state",
 _AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 # Components that wrappers of modules put into names, wherever they stand.
 _TRANSPARENT = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+_COUNTER = "n_averaged"  # beside the weights that torch's AveragedModel wraps
 # A name of each kind of CLIP: what stands before it is the place of the model inside another module.
 _ANCHORS = ("visual.conv1.weight", "visual.trunk.pos_embed", "vision_model.embeddings.patch_embedding.weight")
 _PREFIXES = {"model", "clip", "clip_model", "net", "network", "backbone"}  # taken off where no anchor is found
@@ -46,6 +47,8 @@ def plain_names(tensors: dict[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for name, value in tensors.items():
         short = ".".join(part for part in name.split(".") if part not in _TRANSPARENT)
+        if short == _COUNTER:
+            continue
         if short in plain:
             raise UnreadableError(f"holds {shown(short)} twice, under several prefixes")
         plain[short] = value

@@ -8,6 +8,7 @@ import sys
 import tarfile
 import threading
 import zipfile
+from importlib import import_module
 from itertools import chain
 
 import pyarrow as pa
@@ -16,9 +17,11 @@ import pytest
 
 from gem_fast import records, segment_files
 from gem_fast.batch import lists, sources, tables
-from gem_fast.batch.columns import Columns, columns_of
+from gem_fast.batch.columns import Columns, TableError, columns_of
 from gem_fast.batch.contents import Refused, Remote
+from gem_fast.batch.flatbuffers import record_batches
 from gem_fast.batch.options import parse_part
+from gem_fast.batch.pages import Chunk, rows_within
 from gem_fast.batch.sources import Listing, check_inputs
 from gem_fast.batch.tables import open_table
 from gem_fast.batch.thrift import ThriftError, read_struct
@@ -79,6 +82,19 @@ class TestTar:
         named = [source.name for source in Listing([path])]
         assert named == [name.removeprefix("./").rsplit(".", 1)[0] for name in names]
 
+    @pytest.mark.parametrize("name", ["b/./a.png", "b//a.png", ".//b/a.png", "././b/a.png"])
+    def test_names_as_tar_keeps_them_of_folders_given_in_other_ways(self, tmp_path, name):
+        path = tar(tmp_path / "t.tar", (name, b"1"), ("BZh.png", b"2"))
+        assert read([path]) == {f"{path}/b/a.png": b"1", f"{path}/BZh.png": b"2"}
+        assert [source.name for source in Listing([path])] == ["b/a", "BZh"]
+
+    @pytest.mark.parametrize(("pack", "by"), [("gzip", "gzip"), ("bz2", "bzip2"), ("lzma", "xz")])
+    def test_compressed_archives(self, tmp_path, pack, by):
+        path = tar(tmp_path / "t.tar", ("a.png", os.urandom(600)))
+        for content in (path.read_bytes(), b""):
+            path.write_bytes(import_module(pack).compress(content))
+            assert read([path]) == {str(path): f"{path}: compressed by {by}, which is not read: unpack it first"}
+
     def test_what_is_no_image_is_passed_over(self, tmp_path):
         listing = Listing(
             [tar(tmp_path / "t.tar", *((n, b"x") for n in ("a.json", "._a.png", "a.png", "a.labels.png", ".b/a.png")))]
@@ -95,7 +111,10 @@ class TestTar:
         """Their holes are left out, or told before their bytes, in a member that is a file in all else."""
         headers = {"0.0": "GNU.sparse.size", "0.1": "GNU.sparse.map", "1.0": "GNU.sparse.major"}
         sparse = tarfile.TarInfo("a.png")
-        sparse.pax_headers = {headers[version]: "1", "SCHILY.xattr.user." + "k" * 200: "v", "path": "folder/b.png"}
+        names = (
+            {"path": "folder/b.png"} if version == "0.0" else {"GNU.sparse.name": "folder/b.png", "path": "GNU/b.png"}
+        )
+        sparse.pax_headers = {headers[version]: "1", "SCHILY.xattr.user." + "k" * 200: "v", **names}
         path = tar(tmp_path / "t.tar", (sparse, b"12"), ("c.png", b"3"))
         assert read([path]) == {f"{path}/folder/b.png": f"{path}/folder/b.png: a sparse file", f"{path}/c.png": b"3"}
 
@@ -108,7 +127,7 @@ class TestTar:
             ("../a.png", "a name that leads out of its folder"),
             ("b/../../a.png", "a name that leads out of its folder"),
             ("b\\..\\..\\a.png", "a name that leads out of its folder"),
-            ("b//a.png", "not a name of a file"),
+            ("./.", "not a name of a file"),
             (special("a.png", tarfile.SYMTYPE), "a link"),
             (special("a.png", tarfile.LNKTYPE), "a link"),
             (special("a.png", tarfile.CHRTYPE), "a device"),
@@ -186,14 +205,6 @@ class TestTar:
         path = tar(tmp_path / "t.tar", (info, b"1" * size), ("2.png", b"2"))
         assert read([path]) == {f"{path}/a.png": b"1" * size, f"{path}/2.png": b"2"}
 
-    @pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
-    def test_a_compressed_one_is_told(self, tmp_path, kind):
-        path = tmp_path / "t.tar"
-        (tmp_path / "1.png").write_bytes(os.urandom(1000))
-        with tarfile.open(path, f"w:{kind}") as archive:
-            archive.add(tmp_path / "1.png", "1.png")
-        assert next(iter(read([path]).values())).endswith("byte 0: a compressed archive: unpack it first")
-
     @pytest.mark.parametrize("content", [b"", b"no archive" * 99, bytes(10_240)], ids=["empty", "text", "zeros"])
     def test_what_is_no_archive(self, tmp_path, content):
         (tmp_path / "t.tar").write_bytes(content)
@@ -230,6 +241,24 @@ class TestThrift:
         assert read_struct(told + b"more") == (fields, len(told))
 
 
+class TestPages:
+    """Headers as some writers make them, with the least and the greatest image among the statistics."""
+
+    @pytest.mark.parametrize(("size", "fits"), [(9, True), (100_000, True), (3_000_000, True), (1 << 24, False)])
+    def test_a_header_of_any_length(self, size, fits):
+        length = bytes((size >> shift) & 127 | 128 for shift in (0, 7, 14)) + bytes([size >> 21])
+        statistics = b"\x58" + length + bytes(size) + b"\x00"  # the fifth field, bytes, and the struct's end
+        data = b"\x15\x06\x15\x00\x3c" + statistics + b"\x00"
+        page = b"\x15\x00\x15\x06\x15\x06\x2c" + data + b"\x00"  # 3 bytes, 3 values
+        file = io.BytesIO((page + b"abc") * 2)
+        chunk = Chunk(0, len(file.getvalue()))
+        if fits:
+            assert rows_within(file, chunk, 12) == 12
+        else:
+            with pytest.raises(TableError, match=r"a damaged header of a Parquet page \(cut off\)"):
+                rows_within(file, chunk, 12)
+
+
 class TestTables:
     @pytest.fixture
     def table(self):
@@ -256,6 +285,16 @@ class TestTables:
         images = [{"bytes": bytes([i]), "path": f"{i}.png"} for i in range(3)]
         path = self.write(tmp_path / "t.parquet", pa.table({"image": images, "label": [1, 2, 3]}), "parquet")
         assert list(read([path]).values()) == [b"\0", b"\1", b"\2"]
+
+    @pytest.mark.parametrize("kind", ["parquet", "file", "stream"])
+    def test_missing_images_as_datasets_has_them(self, tmp_path, kind):
+        images = [{"bytes": b"1", "path": None}, None, {"bytes": None, "path": "a.png"}]
+        path = self.write(
+            tmp_path / f"t.{'parquet' if kind == 'parquet' else 'arrow'}", pa.table({"image": images}), kind
+        )
+        first, *others = read([path]).values()
+        assert first == b"1"
+        assert [reason.split(": ")[1] for reason in others] == ["the row has no image"] * 2
 
     def test_paths(self, tmp_path, folder):
         paths = sorted(str(path) for path in folder.rglob("*.*"))
@@ -382,11 +421,45 @@ class TestTables:
 
     def test_parquet_of_missing_rows_without_end(self, tmp_path):
         """A few bytes tell of any number of rows that have neither image nor key."""
-        missing = pa.table({"image": pa.nulls(1 << 20, pa.binary()), "key": pa.nulls(1 << 20, pa.string())})
+        missing = pa.table({"image": pa.nulls(5_000_000, pa.binary()), "key": pa.nulls(5_000_000, pa.string())})
         path = tmp_path / "t.parquet"
         pq.write_table(missing, path)
         size = path.stat().st_size
-        assert read([path]) == {str(path): f"{path}: damaged (1,048,576 rows in {size:,} bytes)"}
+        assert read([path]) == {str(path): f"{path}: 5,000,000 rows in {size:,} bytes, too many to be images"}
+
+    def test_rows_that_take_less_than_a_byte(self, tmp_path):
+        """Paths that go up or come again, and an image of many rows, as any writer packs them."""
+        settings = {"compression": "zstd", "use_dictionary": False, "column_encoding": {"path": "DELTA_BYTE_ARRAY"}}
+        paths, images = tmp_path / "p.parquet", tmp_path / "i.parquet"
+        pq.write_table(pa.table({"path": [f"{i:06}.png" for i in range(4_000)]}), paths, **settings)
+        pq.write_table(pa.table({"image": [b"same"] * 3_000}), images)
+        assert paths.stat().st_size < 4_000
+        assert images.stat().st_size < 3_000
+        assert [source.name for source in Listing([paths])] == [f"{i:06}" for i in range(4_000)]
+        assert list(read([images]).values()) == [b"same"] * 3_000
+
+    def test_encrypted_parquet(self, tmp_path, table):
+        encryption = pytest.importorskip("pyarrow.parquet.encryption")
+
+        class Keys(encryption.KmsClient):
+            def wrap_key(self, key, _):
+                return key.hex()
+
+        factory, found = encryption.CryptoFactory(lambda _: Keys()), []
+        for plain in (False, True):
+            asked = encryption.EncryptionConfiguration("f", column_keys={"c": ["image"]}, plaintext_footer=plain)
+            secret = factory.file_encryption_properties(encryption.KmsConnectionConfig(), asked)
+            pq.write_table(table, tmp_path / "t.parquet", encryption_properties=secret)
+            found.append(read([tmp_path / "t.parquet"]))
+        assert [reason.split(": ")[1] for reason in found[0].values()] == ["encrypted Parquet, which is not read"]
+        assert len(found[1]) == 9
+        assert all("column image of row group 0 is encrypted" in reason for reason in found[1].values())
+
+    def test_columns_that_are_called_like_a_part_of_another(self, tmp_path):
+        columns = {"key.of": ["no"], "image.bytes": [b"no"], "key": ["a"], "image": [{"bytes": b"yes"}]}
+        path = self.write(tmp_path / "t.parquet", pa.table(columns), "parquet")
+        found = [tables.Row("a", str(path), 0, 0, "image").read() for _ in range(2)]
+        assert (found, [source.name for source in Listing([path])]) == ([b"yes"] * 2, ["a"])
 
     def test_parquet_whose_footer_is_damaged(self, tmp_path, table):
         """Wherever it is: of what it says of itself some ends the process in Parquet's own library."""
@@ -439,10 +512,33 @@ class TestTables:
         assert first.content.reason == "damaged (a column's name is no UTF-8)"
         assert len(rest) == 3
 
-    def test_arrow_with_dictionaries(self, tmp_path, table):
-        table = table.append_column("label", pa.array(["cat"] * 9).dictionary_encode())
+    @pytest.mark.parametrize("inside", [False, True])
+    def test_arrow_with_dictionaries(self, tmp_path, table, inside):
+        labels = pa.array(["cat"] * 9).dictionary_encode()
+        table = table.append_column("label", pa.StructArray.from_arrays([labels], ["name"]) if inside else labels)
         (reason,) = read([self.write(tmp_path / "t.arrow", table, "file")]).values()
         assert "Arrow with dictionaries (label) is not read" in reason
+
+    def test_an_arrow_file_is_read_by_its_footer(self, tmp_path, table):
+        """Some writers begin with a schema that is no message."""
+        path = self.write(tmp_path / "t.arrow", table, "file")
+        content = path.read_bytes()
+        path.write_bytes(content[:8] + content[16:24] + content[16:])
+        assert list(read([path]).values()) == [bytes([i]) for i in range(9)]
+
+    def test_an_arrow_file_whose_batches_lie_over_one_another(self, tmp_path, table):
+        path = self.write(tmp_path / "t.arrow", table, "file")
+        content = path.read_bytes()
+        length = int.from_bytes(content[-10:-6], "little")
+        first, second, _ = record_batches(content[-10 - length : -10])
+        footer = content[-10 - length :].replace(struct.pack("<q", second), struct.pack("<q", first))
+        path.write_bytes(content[: -10 - length] + footer)
+        assert read([path])[str(path)] == f"{path}: damaged (its batches lie over one another)"
+
+    def test_feather_of_version_1(self, tmp_path):
+        (tmp_path / "t.feather").write_bytes(b"FEA1" + bytes(99))
+        (reason,) = read([tmp_path / "t.feather"]).values()
+        assert "Feather of version 1, which is not read" in reason
 
     @pytest.mark.parametrize("kind", ["parquet", "file"])
     def test_a_table_without_rows(self, tmp_path, table, kind):
@@ -452,9 +548,10 @@ class TestTables:
         assert read([empty, full]) == {f"{full}/0.png": b"\0"}
 
     def test_columns_that_say_nothing(self, tmp_path):
-        path = self.write(tmp_path / "t.parquet", pa.table({"n": [1]}), "parquet")
+        path = self.write(tmp_path / "t.parquet", pa.table({"n": [1], "image": [[b"1"]]}), "parquet")
         (reason,) = read([path]).values()
         assert "it has no column of images" in reason
+        assert "it has n (int64), image (list<" in reason
 
     def test_rows_and_columns_in_any_order(self, tmp_path):
         path = str(tmp_path / "t.parquet")

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -18,6 +19,7 @@ from gem_fast import ModelError
 from gem_fast.errors import ExportError
 from gem_fast.preprocess import resized
 from gem_fast.runtime import GemRuntime
+from gem_fast.towers import hub
 from gem_fast.towers.checkpoint import read_checkpoint
 from gem_fast.towers.hugging_face import tower_settings
 from gem_fast.towers.open_clip_files import pretrained_table
@@ -75,6 +77,14 @@ class TestLocalDir:
             checkpoint = read_checkpoint(name)
             assert checkpoint.source == str(folder / weights)
             assert torch.equal(checkpoint.vision_state["proj"], clip.visual.proj)
+
+    def test_other_weights_are_a_file_or_a_folder(self, tmp_path, clip):
+        folder = write_open_clip(tmp_path / "ld", clip, weights=None)
+        (tmp_path / "other").mkdir()
+        save_state(clip.state_dict(), tmp_path / "other" / "model.safetensors")
+        for weights in (tmp_path / "other", tmp_path / "other" / "model.safetensors"):
+            checkpoint = read_checkpoint(str(folder), weights=weights)
+            assert checkpoint.source == str(tmp_path / "other" / "model.safetensors")
 
     @pytest.mark.parametrize(
         ("config", "reason"),
@@ -248,6 +258,10 @@ class TestLocalDir:
             image = clip.encode_image(pixels, normalize=True)
         torch.testing.assert_close(model.features(pixels, original=True).original_class, image, rtol=1e-5, atol=1e-6)
 
+    def test_a_setting_that_changes_no_tower(self, tmp_path, clip):
+        folder = write_open_clip(tmp_path / "ld", clip, {**TINY, "output_dict": True, "custom_text": None})
+        assert read_checkpoint(f"local-dir:{folder}").vision_config.layers == TINY["vision_cfg"]["layers"]
+
     def test_a_text_tower_with_fewer_rows_than_the_tokenizer_has_tokens(self, tmp_path, clip):
         few = {**TINY, "text_cfg": {**TINY["text_cfg"], "vocab_size": 100}}
         model = gem_fast.load(
@@ -305,8 +319,12 @@ class TestHuggingFaceFolder:
             ({"do_normalize": False, "size": {"height": 96, "width": 112}}, (0, 0, 0), (1, 1, 1), 96),
             ({**IMAGES, "do_center_crop": True, "crop_size": {"height": 48, "width": 48}}, HALVES, (0.25,) * 3, 48),
             ({}, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD, 64),
+            (
+                dict.fromkeys(["do_rescale", "rescale_factor", "do_normalize", "resample", "size", "image_std"]),
+                *(open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD, 64),
+            ),
         ],
-        ids=["numbers", "no-normalisation", "crop", "nothing"],
+        ids=["numbers", "no-normalisation", "crop", "nothing", "nulls"],
     )
     def test_preprocessing(self, tmp_path, clip, images, mean, std, size):
         folder = write_hugging_face(tmp_path / "hf", hugging_face_state(clip), images)
@@ -356,12 +374,12 @@ class TestHuggingFaceFolder:
         assert (checkpoint.vision_config.activation, checkpoint.vision_config.norm_eps) == (ours, 1e-6)
         assert checkpoint.text.ln_final.eps == 1e-6
 
-    def test_old_configs_repeat_settings_with_the_last_word(self, tmp_path, clip):
+    @pytest.mark.parametrize("act", [{"hidden_act": "quick_gelu"}, {"hidden_act": None}], ids=["told", "default"])
+    def test_old_configs_repeat_settings_with_the_last_word(self, tmp_path, clip, act):
         folder = write_hugging_face(
             tmp_path / "hf",
             hugging_face_state(clip),
-            vision_config_dict={"hidden_act": "quick_gelu"},
-            text_config_dict={"hidden_act": "quick_gelu"},
+            **{f"{tower}_config_dict": {**CONFIG[f"{tower}_config"], **act} for tower in ("vision", "text")},
         )
         assert read_checkpoint(str(folder)).vision_config.activation == "quick_gelu"
 
@@ -385,7 +403,7 @@ class TestHuggingFaceFolder:
             ),
             (
                 {"text_config": {**CONFIG["text_config"], "vocab_size": 21128}},
-                "21128 tokens; CLIP's own has 49408",
+                "21128 tokens; CLIPTokenizer with 49408 is needed",
             ),
             ({"vision_config": {**CONFIG["vision_config"], "hidden_size": "big"}}, "sizes that are no numbers"),
             ({"vision_config": {**CONFIG["vision_config"], "num_hidden_layers": 3}}, "blocks 2 instead of 3"),
@@ -467,15 +485,28 @@ class TestHub:
     def test_without_its_preprocessing_clips_is_taken_and_told(self, cache, tmp_path, clip):
         self.put(cache, write_hugging_face(tmp_path / "hf", hugging_face_state(clip)))
         absent = cache / "models--someone--tiny" / ".no_exist" / "0123abcd"
-        with pytest.warns(UserWarning, match=r"preprocessor_config\.json of someone/tiny could not .*CLIP's"):
+        with pytest.warns(
+            UserWarning, match=r"^preprocessor_config\.json or processor.* of someone/tiny could not .*CLIP's"
+        ):
             checkpoint = read_checkpoint("hf-hub:someone/tiny")
         assert checkpoint.mean == open_clip.OPENAI_DATASET_MEAN
         absent.mkdir(parents=True)
-        for name in ("preprocessor_config.json", "tokenizer_config.json"):  # known not to be in the repository
+        for name in (
+            "preprocessor_config.json",
+            "processor_config.json",
+            "tokenizer_config.json",
+        ):  # known not to be in the repository
             (absent / name).touch()
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert read_checkpoint("hf-hub:someone/tiny").mean == open_clip.OPENAI_DATASET_MEAN
+
+    def test_the_newer_file_of_preprocessing_is_fetched(self, monkeypatch):
+        asked = []
+        monkeypatch.setattr(hub, "fetch", lambda _, names: Path("snapshot", names[names == hub._CONFIGS]))
+        monkeypatch.setattr(hub, "_first", lambda _, names: asked.extend(names))
+        assert hub.fetch_folder("someone/tiny") == Path("snapshot")
+        assert asked == ["preprocessor_config.json", "processor_config.json", "tokenizer_config.json"]
 
     def test_weights_missing_from_the_cache(self, cache, tmp_path, clip):
         self.put(cache, write_open_clip(tmp_path / "ld", clip, weights=None))

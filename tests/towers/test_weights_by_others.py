@@ -4,6 +4,8 @@ import argparse
 import json
 import re
 import warnings
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -77,7 +79,20 @@ WRAPPINGS = {
     "parameters": lambda state: {
         name: torch.nn.Parameter(value, requires_grad=value.is_floating_point()) for name, value in state.items()
     },
+    "averaged": lambda state: {"n_averaged": torch.tensor(3), **prefixed("module.", state)},
     "beside-settings": lambda state: {"state_dict": state, "args": argparse.Namespace(lr=1)},
+    "beside-plain-values": lambda state: {
+        "state_dict": state,
+        "meta": [
+            datetime.now(timezone.utc),
+            timedelta(1),
+            SimpleNamespace(a=1),
+            1j,
+            bytearray(b"1"),
+            {1},
+            frozenset([1]),
+        ],
+    },
 }
 
 
