@@ -18,7 +18,7 @@ from .tar import compression_of, members
 def images_in(path: str, real: str, name: str, passed_over: PassedOver) -> Iterator[Found | TableRows]:
     """Of an archive or table, by its path as given and its real one; itself, refused, if it can't be read."""
     try:
-        inside = _in_tar if os.path.splitext(path)[1].lower() == ".tar" else _in_table
+        inside = _in_table if os.path.splitext(path)[1].lower() in tables.ENDINGS else _in_tar
         yield from inside(path, real, passed_over)
     except (TableError, OSError, UnicodeDecodeError) as error:
         said = error.strerror if isinstance(error, OSError) and error.strerror else error

@@ -14,7 +14,7 @@ from .contents import Refused, Remote, Stretch
 Content = Stretch | Remote | Refused | tables.Row
 # Endings of pictures that a run wrote.
 OWN_ENDINGS = tuple(kind.ending for kind in KINDS if Path(kind.ending).suffix in EXTENSIONS)
-ARCHIVES = (".tar", *tables.ENDINGS)
+ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", *tables.ENDINGS)  # compressed ones to be told as such
 _MOST_NAMED = 3  # examples of what was passed over
 
 

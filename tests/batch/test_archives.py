@@ -88,9 +88,18 @@ class TestTar:
         assert read([path]) == {f"{path}/b/a.png": b"1", f"{path}/BZh.png": b"2"}
         assert [source.name for source in Listing([path])] == ["b/a", "BZh"]
 
-    @pytest.mark.parametrize(("pack", "by"), [("gzip", "gzip"), ("bz2", "bzip2"), ("lzma", "xz")])
-    def test_compressed_archives(self, tmp_path, pack, by):
-        path = tar(tmp_path / "t.tar", ("a.png", os.urandom(600)))
+    @pytest.mark.parametrize(
+        ("name", "pack", "by"),
+        [
+            ("t.tar", "gzip", "gzip"),
+            ("t.tar.gz", "gzip", "gzip"),
+            ("t.tgz", "gzip", "gzip"),
+            ("t.TAR.BZ2", "bz2", "bzip2"),
+            ("t.tar.xz", "lzma", "xz"),
+        ],
+    )
+    def test_compressed_archives(self, tmp_path, name, pack, by):
+        path = tar(tmp_path / name, ("a.png", os.urandom(600)))
         for content in (path.read_bytes(), b""):
             path.write_bytes(import_module(pack).compress(content))
             assert read([path]) == {str(path): f"{path}: compressed by {by}, which is not read: unpack it first"}
