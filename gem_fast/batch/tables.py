@@ -5,7 +5,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any
 
 from ..errors import ImageError
@@ -209,16 +208,31 @@ class Arrow:
                 yield Rows(place, first, texts_of(part) if column else [None] * len(part))
 
     def _batches(self) -> Iterator[tuple[int, Any]]:
-        """The record batches behind one another, and where they lie: a file's as its footer has it."""
-        after = self._start if self._blocks is None else 0
+        """The record batches, and where they lie."""
+        return self._behind_one_another() if self._blocks is None else self._named(self._blocks)
+
+    def _behind_one_another(self) -> Iterator[tuple[int, Any]]:
+        place = self._start
         with suppress(EOFError):
-            for block in repeat(None) if self._blocks is None else self._blocks:
-                place = after if block is None else block
-                if place < after:  # the same bytes again, any number of times
-                    raise TableError("damaged (its batches lie over one another)")
+            while True:
                 batch, after = self._batch(place)
                 if batch is not None:
                     yield place, batch
+                place = after
+
+    def _named(self, blocks: list[int]) -> Iterator[tuple[int, Any]]:
+        """Those that a file's footer has."""
+        end = 0
+        for place in blocks:
+            if place < end:  # the same bytes again, any number of times
+                raise TableError("damaged (its batches lie over one another)")
+            try:
+                batch, end = self._batch(place)
+            except EOFError:
+                batch = None
+            if batch is None:
+                raise TableError("damaged (its footer names what is no batch)")
+            yield place, batch
 
     def image(self, group: int, row: int, column: str) -> bytes | None:
         if self._last is None or self._last[0] != group:

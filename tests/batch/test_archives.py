@@ -535,14 +535,20 @@ class TestTables:
         path.write_bytes(content[:8] + content[16:24] + content[16:])
         assert list(read([path]).values()) == [bytes([i]) for i in range(9)]
 
-    def test_an_arrow_file_whose_batches_lie_over_one_another(self, tmp_path, table):
+    @pytest.mark.parametrize(
+        ("of", "at", "told"),
+        [(1, "first", "its batches lie over one another"), (0, "schema", "its footer names what is no batch"),
+         (1, "end", "its footer names what is no batch")],
+    )  # fmt: skip
+    def test_an_arrow_file_whose_batches_lie_elsewhere(self, tmp_path, table, of, at, told):
         path = self.write(tmp_path / "t.arrow", table, "file")
         content = path.read_bytes()
         length = int.from_bytes(content[-10:-6], "little")
-        first, second, _ = record_batches(content[-10 - length : -10])
-        footer = content[-10 - length :].replace(struct.pack("<q", second), struct.pack("<q", first))
+        places = record_batches(content[-10 - length : -10])
+        place = {"first": places[0], "schema": 8, "end": len(content)}[at]
+        footer = content[-10 - length :].replace(struct.pack("<q", places[of]), struct.pack("<q", place))
         path.write_bytes(content[: -10 - length] + footer)
-        assert read([path])[str(path)] == f"{path}: damaged (its batches lie over one another)"
+        assert read([path])[str(path)] == f"{path}: damaged ({told})"
 
     def test_feather_of_version_1(self, tmp_path):
         (tmp_path / "t.feather").write_bytes(b"FEA1" + bytes(99))
