@@ -119,6 +119,14 @@ class TestWhatOnednnTakes:
             linear(*operands(197, 160, 640, torch.float32))
         assert plain.called
 
+    def test_what_is_left_to_torch_is_taken_image_by_image(self, plain):
+        """Whose bits may depend on the number of rows."""
+        x, weight, bias = operands(3 * 50, 96, 288, torch.float32)
+        with torch.backends.mkldnn.flags(enabled=False):
+            found = linear(x.view(3, 50, 96), weight, bias, "gelu")
+            assert [tuple(call.args[0].shape) for call in plain.call_args_list] == [(50, 96)] * 3
+            assert torch.equal(found[1], linear(x[50:100], weight, bias, "gelu"))
+
     @prepacks
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
     @pytest.mark.parametrize("activation", ACTIVATIONS)
