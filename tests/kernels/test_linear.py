@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from gem_fast.kernels import linear, prepacked
-from gem_fast.kernels.linear import activate
+from gem_fast.kernels.linear import activate, linear_of_each
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import forward_ad
@@ -101,6 +101,13 @@ class TestWhatOnednnTakes:
             assert torch.equal(alone, linear(images, weight, bias, "gelu"))
             if torch.__version__ >= (2, 14):  # before it oneDNN takes other sums for more rows
                 assert torch.equal(alone.flatten(0, 1), linear(x, weight, bias, "gelu"))
+
+    def test_each_images_own_weight(self, plain):
+        x, weight, _ = operands(7, 96, 3 * 64, torch.float32)
+        found = linear_of_each(x, weight.view(3, 64, 96))
+        assert torch.equal(found, torch.stack([linear(x, each) for each in weight.split(64)]))
+        assert torch.equal(linear_of_each(x.repeat(3, 1, 1), weight.view(3, 64, 96)), found)
+        assert not plain.called
 
     def test_strided_inputs_are_torchs_and_right(self, plain):
         x, weight, bias = operands(394, 160, 640, torch.float32)
