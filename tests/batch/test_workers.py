@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from gem_fast import segment_files
-from gem_fast.batch import work
+from gem_fast.batch import pool, work
 from gem_fast.batch.memory import Memory
 from gem_fast.batch.sources import Source
-from gem_fast.batch.workers import FORKS, serve
+from gem_fast.batch.workers import FORKS, Answer, serve
 from gem_fast.images import ImageError, load_pixels
 from tests.batch.test_run import SETTINGS, leftovers, names, run
 
@@ -97,6 +97,63 @@ def test_an_image_is_tried_again(small_model, folder, tmp_path, trouble):
     tries.unlink()
     found = run(small_model, folder, "cat", tmp_path / "less", retries=1)
     assert failed(found) == {"d2.png": f"{folder / 'd2.png'}: the network is away"}
+
+
+@pytest.fixture
+def seats(monkeypatch):
+    """A function that makes a pool with a limit of 10 s, its workers, and a clock to set."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(pool, "time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    def make(count):
+        workers = []
+
+        def worker(*_):
+            workers.append(SimpleNamespace(sent=[], ended=[]))
+            made = workers[-1]
+            made.send, made.kill = (
+                (lambda request: made.sent.append(request[0])),
+                (lambda: made.ended.append(clock.now)),
+            )
+            return made
+
+        monkeypatch.setattr(pool, "ProcessWorker", worker)
+        return pool.Pool(count, None, None, None, 10), workers, clock
+
+    return make
+
+
+def test_the_least_busy_worker_is_asked(seats):
+    made, workers, _ = seats(2)
+    for task in range(3):
+        made.prepare(task, 0, None)
+    made.heard(made._seats[0], Answer(0, None))
+    made.heard(made._seats[0], Answer(2, None))
+    made.prepare(3, 0, None)
+    assert [each.sent for each in workers] == [[0, 2, 3], [1]]
+
+
+def test_each_image_has_the_whole_time_and_a_worker_that_waits_has_no_limit(seats):
+    made, (worker,), clock = seats(1)
+
+    def late(now):
+        clock.now = now
+        made.end_hung()
+        return bool(worker.ended)
+
+    made.prepare(0, 0, None)
+    made.prepare(1, 0, None)
+    assert not late(8)
+    made.heard(made._seats[0], Answer(0, None))
+    assert not late(12)  # the second has begun at 8
+    made.heard(made._seats[0], Answer(1, None))
+    assert not late(100)
+    made.prepare(2, 0, None)
+    clock.now = 105
+    made.prepare(3, 0, None)
+    assert not late(110)
+    assert late(111)
+    assert (late(200), worker.ended) == (True, [111])
 
 
 def test_no_worker_is_left(small_model, folder, tmp_path):
