@@ -15,8 +15,9 @@ from gem_fast import segment_files
 from gem_fast.batch import pool, work
 from gem_fast.batch.memory import Memory
 from gem_fast.batch.sources import Source
-from gem_fast.batch.workers import FORKS, Answer, serve
+from gem_fast.batch.workers import FORKS, Answer, Failure, _answer, serve
 from gem_fast.images import ImageError, load_pixels
+from gem_fast.writing import OutputError
 from tests.batch.test_run import SETTINGS, leftovers, names, run
 
 pytestmark = pytest.mark.skipif(not FORKS, reason="workers are processes where they can fork")
@@ -97,6 +98,35 @@ def test_an_image_is_tried_again(small_model, folder, tmp_path, trouble):
     tries.unlink()
     found = run(small_model, folder, "cat", tmp_path / "less", retries=1)
     assert failed(found) == {"d2.png": f"{folder / 'd2.png'}: the network is away"}
+
+
+@pytest.mark.parametrize(
+    ("error", "fatal"), [(OutputError("the disk is full"), True), (OSError("gone"), False), (MemoryError(), False)]
+)
+@pytest.mark.parametrize("fails", ["prepare", "finish", None])
+def test_a_worker_holds_nothing_of_an_image_that_has_ended(fails, error, fatal):
+    """Whether it is finished, given up by others, or fails; a failed output alone ends the run."""
+
+    def step(name, result):
+        def run(*_):
+            if name == fails:
+                raise error
+            return result
+
+        return run
+
+    prepared = SimpleNamespace(nbytes=5, decoded_size=None), np.zeros(1), (8, 8)
+    watched, held = SimpleNamespace(prepare=step("prepare", prepared), finish=step("finish", "done")), {}
+    memory = SimpleNamespace(put=lambda place, pixels: pixels, get=lambda scores: scores)
+    first = _answer(watched, memory, held, 1, 0, Source(Path("a"), "a", 0)).result
+    if fails != "prepare":
+        assert (first.nbytes, list(held)) == (5, [1])
+        given_up = dict(held)
+        assert _answer(watched, memory, given_up, 1, Failure("gone")).result == Failure("gone")
+        assert not given_up
+        first = _answer(watched, memory, held, 1, np.zeros(1)).result
+    assert not held
+    assert first == "done" if fails is None else first.fatal == fatal
 
 
 @pytest.fixture
