@@ -103,7 +103,7 @@ def test_an_image_is_tried_again(small_model, folder, tmp_path, trouble):
 @pytest.mark.parametrize(
     ("error", "fatal"), [(OutputError("the disk is full"), True), (OSError("gone"), False), (MemoryError(), False)]
 )
-@pytest.mark.parametrize("fails", ["prepare", "finish", None])
+@pytest.mark.parametrize("fails", ["prepare", "put", "finish", None])
 def test_a_worker_holds_nothing_of_an_image_that_has_ended(fails, error, fatal):
     """Whether it is finished, given up by others, or fails; a failed output alone ends the run."""
 
@@ -117,9 +117,9 @@ def test_a_worker_holds_nothing_of_an_image_that_has_ended(fails, error, fatal):
 
     prepared = SimpleNamespace(nbytes=5, decoded_size=None), np.zeros(1), (8, 8)
     watched, held = SimpleNamespace(prepare=step("prepare", prepared), finish=step("finish", "done")), {}
-    memory = SimpleNamespace(put=lambda place, pixels: pixels, get=lambda scores: scores)
+    memory = SimpleNamespace(put=step("put", None), get=lambda scores: scores)
     first = _answer(watched, memory, held, 1, 0, Source(Path("a"), "a", 0)).result
-    if fails != "prepare":
+    if fails not in ("prepare", "put"):
         assert (first.nbytes, list(held)) == (5, [1])
         given_up = dict(held)
         assert _answer(watched, memory, given_up, 1, Failure("gone")).result == Failure("gone")
