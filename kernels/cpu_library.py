@@ -109,8 +109,10 @@ def call(function: str, *arguments: Any) -> None:
 
 
 def pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p:
-    """Where a tensor's first element lies; null for None."""
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+    """Where a tensor's first element lies; null for None. It holds the tensor, which may be a copy made for a call."""
+    found = ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+    found.tensor = tensor  # type: ignore[attr-defined]
+    return found
 
 
 def int64s(numbers: Iterable[int]) -> ctypes.Array:

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from gem_fast import segment_files
-from gem_fast.batch import work
+from gem_fast.batch import pool, work
 from gem_fast.batch.memory import Memory
 from gem_fast.batch.sources import Source
-from gem_fast.batch.workers import FORKS, serve
+from gem_fast.batch.workers import FORKS, Answer, Failure, _answer, serve
 from gem_fast.images import ImageError, load_pixels
+from gem_fast.writing import OutputError
 from tests.batch.test_run import SETTINGS, leftovers, names, run
 
 pytestmark = pytest.mark.skipif(not FORKS, reason="workers are processes where they can fork")
@@ -97,6 +98,92 @@ def test_an_image_is_tried_again(small_model, folder, tmp_path, trouble):
     tries.unlink()
     found = run(small_model, folder, "cat", tmp_path / "less", retries=1)
     assert failed(found) == {"d2.png": f"{folder / 'd2.png'}: the network is away"}
+
+
+@pytest.mark.parametrize(
+    ("error", "fatal"), [(OutputError("the disk is full"), True), (OSError("gone"), False), (MemoryError(), False)]
+)
+@pytest.mark.parametrize("fails", ["prepare", "put", "finish", None])
+def test_a_worker_holds_nothing_of_an_image_that_has_ended(fails, error, fatal):
+    """Whether it is finished, given up by others, or fails; a failed output alone ends the run."""
+
+    def step(name, result):
+        def run(*_):
+            if name == fails:
+                raise error
+            return result
+
+        return run
+
+    prepared = SimpleNamespace(nbytes=5, decoded_size=None), np.zeros(1), (8, 8)
+    watched, held = SimpleNamespace(prepare=step("prepare", prepared), finish=step("finish", "done")), {}
+    memory = SimpleNamespace(put=step("put", None), get=lambda scores: scores)
+    first = _answer(watched, memory, held, 1, 0, Source(Path("a"), "a", 0)).result
+    if fails not in ("prepare", "put"):
+        assert (first.nbytes, list(held)) == (5, [1])
+        given_up = dict(held)
+        assert _answer(watched, memory, given_up, 1, Failure("gone")).result == Failure("gone")
+        assert not given_up
+        first = _answer(watched, memory, held, 1, np.zeros(1)).result
+    assert not held
+    assert first == "done" if fails is None else first.fatal == fatal
+
+
+@pytest.fixture
+def seats(monkeypatch):
+    """A function that makes a pool with a limit of 10 s, its workers, and a clock to set."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(pool, "time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    def make(count):
+        workers = []
+
+        def worker(*_):
+            workers.append(SimpleNamespace(sent=[], ended=[]))
+            made = workers[-1]
+            made.send, made.kill = (
+                (lambda request: made.sent.append(request[0])),
+                (lambda: made.ended.append(clock.now)),
+            )
+            return made
+
+        monkeypatch.setattr(pool, "ProcessWorker", worker)
+        return pool.Pool(count, None, None, None, 10), workers, clock
+
+    return make
+
+
+def test_the_least_busy_worker_is_asked(seats):
+    made, workers, _ = seats(2)
+    for task in range(3):
+        made.prepare(task, 0, None)
+    made.heard(made._seats[0], Answer(0, None))
+    made.heard(made._seats[0], Answer(2, None))
+    made.prepare(3, 0, None)
+    assert [each.sent for each in workers] == [[0, 2, 3], [1]]
+
+
+def test_each_image_has_the_whole_time_and_a_worker_that_waits_has_no_limit(seats):
+    made, (worker,), clock = seats(1)
+
+    def late(now):
+        clock.now = now
+        made.end_hung()
+        return bool(worker.ended)
+
+    made.prepare(0, 0, None)
+    made.prepare(1, 0, None)
+    assert not late(8)
+    made.heard(made._seats[0], Answer(0, None))
+    assert not late(12)  # the second has begun at 8
+    made.heard(made._seats[0], Answer(1, None))
+    assert not late(100)
+    made.prepare(2, 0, None)
+    clock.now = 105
+    made.prepare(3, 0, None)
+    assert not late(110)
+    assert late(111)
+    assert (late(200), worker.ended) == (True, [111])
 
 
 def test_no_worker_is_left(small_model, folder, tmp_path):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from gem_fast.evaluation import PROTOCOLS
 from gem_fast.evaluation.datasets import open_data
-from gem_fast.evaluation.label_images import read_label_image, read_names
+from gem_fast.evaluation.label_images import label_size, read_label_image, read_names
 from gem_fast.evaluation.labelled import checked_truth, class_list
 from gem_fast.evaluation.metrics import IGNORED
 from gem_fast.evaluation.paper import paper_figure
@@ -178,6 +178,8 @@ class TestLayouts:
             ImageError, match=r"x\.png has the label 20, .* has 3 lines, for 0 to 2; 255 counts nowhere"
         ):
             open_data(str(own), None).truth(0)
+        (own / "classes.txt").write_text("".join(f"class {k}\n" for k in range(255)))
+        assert open_data(str(own), None).truth(0).tolist() == [[0, 1, 2], [19, 20, IGNORED]]
         (own / "classes.txt").write_text("".join(f"class {k}\n" for k in range(300)))
         Image.fromarray(np.array([[0, 255, 299], [1, 2, 65535]], np.uint16)).save(own / "labels/x.png")
         assert open_data(str(own), None).truth(0).tolist() == [[0, 255, 299], [1, 2, IGNORED]]
@@ -278,7 +280,8 @@ class TestHostileFiles:
             with pytest.raises(ValueError, match="no name of an image"):
                 read_names(tmp_path / "val.txt")
 
-    def test_pictures_bombs_and_damaged_files_are_named(self, tmp_path):
+    def test_pictures_bombs_and_damaged_files_are_named(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as some programs have it
         put(tmp_path / "colour.png")
         with pytest.raises(ImageError, match=r"colour.png: .*one channel"):
             read_label_image(tmp_path / "colour.png")
@@ -286,6 +289,11 @@ class TestHostileFiles:
         bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
         (tmp_path / "bomb.png").write_bytes(bomb + b"\0\0\0\0IDAT")
         (tmp_path / "short.png").write_bytes(bomb[:20])
-        for name in ("bomb.png", "short.png", "none.png"):
-            with pytest.raises(ImageError, match=name):
-                read_label_image(tmp_path / name)
+        for name, said in (
+            ("bomb", "60000×60000 is more than"),
+            ("short", "no label PNG"),
+            ("none", "there is no such"),
+        ):
+            for read in (read_label_image, label_size):
+                with pytest.raises(ImageError, match=rf"{name}\.png: {said}"):
+                    read(tmp_path / f"{name}.png")

@@ -6,6 +6,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,17 +14,23 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import gem_fast
+from gem_fast.batch.progress import Progress
+from gem_fast.batch.sources import Source
+from gem_fast.batch.workers import Failure
 from gem_fast.cli import app
-from gem_fast.evaluation import PROTOCOLS, Dataset, evaluate, open_data
+from gem_fast.evaluation import PROTOCOLS, Dataset, evaluate, loop, open_data
+from gem_fast.evaluation import plan as plan_module
 from gem_fast.evaluation import run as run_module
 from gem_fast.evaluation.decoding import LabelRule
 from gem_fast.evaluation.journal import Journal, version_of
 from gem_fast.evaluation.labelled import class_list
 from gem_fast.evaluation.metrics import IGNORED
 from gem_fast.evaluation.paper import paper_figure
-from gem_fast.evaluation.plan import Case, Plan
+from gem_fast.evaluation.plan import Case, Plan, split
 from gem_fast.evaluation.protocols import words_of
 from gem_fast.evaluation.run import evaluate_variants
+from gem_fast.evaluation.scenes import load_scenes
+from gem_fast.images import MAX_PIXELS, MAX_WINDOWED_PIXELS, ImageError
 from gem_fast.runtime.decoders import NumpyDecoder
 from gem_fast.windows import Axis, Layout, WindowDecoder, Windows
 
@@ -233,6 +240,30 @@ def test_scenes_alone_have_all_methods_and_what_is_unknown_is_told_before_anythi
     assert "3 images" not in result.output
 
 
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("gem-tiny", ("gem-tiny", None)),
+        ("ViT-B-16:openai", ("ViT-B-16", "openai")),
+        ("of:two:colons", ("of:two", "colons")),
+        ("hf-hub:org/name", ("hf-hub:org/name", None)),
+        ("local-dir:folder", ("local-dir:folder", None)),
+        ("there:is", ("there:is", None)),
+    ],
+)
+def test_a_tag_is_behind_the_last_colon_of_what_is_no_folder(tmp_path, monkeypatch, name, wanted):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there:is").mkdir()
+    assert split(name) == wanted
+
+
+@pytest.mark.parametrize(("sweep", "figure"), [((), 46.2), (("iterations=0,1",), None)])
+def test_the_papers_figure_is_not_of_a_sweep(monkeypatch, sweep, figure):
+    monkeypatch.setattr(plan_module, "paper_figure", lambda *_: 46.2)
+    (case,) = Plan(((open_data("scenes", None), PROTOCOLS["gem"]),), methods=("gem",), sweep=sweep).cases()
+    assert (case.paper, len(case.variants)) == (figure, 2 if sweep else 1)
+
+
 @pytest.fixture
 def single(own, tmp_path):
     """The same photographs with one class."""
@@ -394,6 +425,13 @@ class TestProtocols:
         assert row["pixel_accuracy"] == pytest.approx(row["per_class"]["background"])
         assert row["per_class"]["cat"] == 0
 
+    @pytest.mark.parametrize(
+        ("chosen", "wanted"), [({"threshold": 0.0}, 0.0), ({"synonyms": False}, False), ({"logit_scale": None}, 65.0)]
+    )
+    def test_zero_and_no_are_chosen_and_none_is_not(self, chosen, wanted):
+        (name,) = chosen
+        assert getattr(PROTOCOLS["sclip"].of("voc21", **chosen), name) == wanted
+
     @pytest.mark.parametrize("synonyms", [True, False])
     @pytest.mark.parametrize(("chosen", "wanted"), [(True, ["background", "wall"]), (False, []), ("wall", ["wall"])])
     def test_background_words_compete_where_they_are_asked_for_with_or_without_synonyms(
@@ -463,3 +501,76 @@ class TestWhatIsKept:
         assert len(set(asked)) == len(asked) == 8
         evaluate_variants(small_model, data, steps)
         assert asked[-1] == asked[0]
+
+
+class TestTheLoop:
+    """What is measured, by a pipeline that gives the results."""
+
+    @pytest.fixture
+    def ended(self, monkeypatch):
+        """A function from results as they end to what is made of them, the progress, and the calls."""
+        calls = []
+        model = SimpleNamespace(engines=1, share_cores=lambda count: calls.append(count))
+        work = SimpleNamespace(model=model, labels=lambda: ["a", "b", "c", "d"], windows=None)
+        kept = SimpleNamespace(finished={1: [[7]]}, keep=lambda index, counts: calls.append((index, counts)))
+        monkeypatch.setattr(loop, "in_threads", lambda *_: None)
+
+        def measured(results):
+            def run(self, sources):
+                asked = {source.key: source for _, source in sources}
+                assert sorted(asked) == [0, 2, 3]
+                yield from ((key, asked[key], result) for key, result in results.items())
+
+            monkeypatch.setattr(loop.Pipeline, "run", run)
+            progress = Progress()
+            return loop.measured(work, None, kept, progress, loop.Running()), progress, calls
+
+        return measured
+
+    def test_counts_are_in_the_order_of_the_set_whatever_ends_first(self, ended):
+        (found, failures), progress, calls = ended({3: (3, [[3]]), 0: (0, [[0]]), 2: (2, [[2]])})
+        assert (list(found.items()), failures) == ([(0, [[0]]), (1, [[7]]), (2, [[2]]), (3, [[3]])], [])
+        assert (progress.total, progress.kept, progress.done, progress.failed) == (4, 1, 3, 0)
+        assert calls == [(3, [[3]]), (0, [[0]]), (2, [[2]]), 1]  # each kept when it ends, and the cores given back
+
+    def test_a_failure_has_its_image_once(self, ended):
+        (found, failures), progress, _ = ended({0: Failure("a: damaged"), 2: Failure("too slow"), 3: (3, [[3]])})
+        assert (list(found), failures) == ([1, 3], ["a: damaged", "c: too slow"])
+        assert (progress.done, progress.failed) == (1, 2)
+
+    @pytest.mark.parametrize(("windows", "most"), [(None, MAX_PIXELS), (Windows(32, 16, 8), MAX_WINDOWED_PIXELS)])
+    def test_windows_take_larger_images(self, monkeypatch, windows, most):
+        def read(image, limit):
+            raise ImageError(f"{image} {limit}")
+
+        monkeypatch.setattr(loop, "load_image", read)
+        work = SimpleNamespace(windows=windows, image=lambda index: f"image {index}")
+        with pytest.raises(ImageError, match=f"^image 5 {most}$"):
+            loop.Measuring.prepare(work, Source(Path("a"), "5", 5), {})
+
+    @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"workers": 0}], ids=str)
+    def test_settings_are_those_of_a_batch(self, wrong):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            loop.Running(**wrong)
+
+    def test_json_has_no_nan(self):
+        assert [loop.number(each) for each in (np.float64("nan"), np.float64(0.25), 0.0)] == [None, 0.25, 0.0]
+
+
+def test_scenes_lie_in_rows_of_a_sheet(tmp_path):
+    """Four of 2×2 pixels, three a row; masks count from 1 in the order of the nouns."""
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
+    sheet, masks = np.zeros((4, 6, 3), np.uint8), np.zeros((4, 6), np.uint8)
+    for place, colour in enumerate(colours):
+        y, x = divmod(place, 3)
+        sheet[2 * y : 2 * y + 2, 2 * x : 2 * x + 2] = colour
+        masks[2 * y, 2 * x : 2 * x + 2] = 1, 2
+    Image.fromarray(sheet).save(tmp_path / "scenes.webp", lossless=True)
+    Image.fromarray(masks).save(tmp_path / "masks.png")
+    index = {"side": 2, "columns": 3, "nouns": [["cat", "dog"]] * 4}
+    (tmp_path / "scenes.json").write_text(json.dumps(index))
+    scenes = load_scenes(tmp_path)
+    assert [each.image.getcolors() for each in scenes] == [[(4, colour)] for colour in colours]
+    for each in scenes:
+        assert each.masks["cat"].tolist() == [[True, False], [False, False]]
+        assert each.masks["dog"].tolist() == [[False, True], [False, False]]

@@ -1,5 +1,7 @@
 """The paper's studies: right values on cases that are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -31,6 +33,7 @@ def test_the_simulation_is_the_engines_attention():
 def test_clusters_are_what_is_linked():
     points = np.array([[1, 0], [0, 1], [1, 0], [-1, 0], [0, 1]], float)
     assert studies.clusters(points).tolist() == [0, 1, 0, 2, 1]
+    assert studies.clusters(points, same=1.0).tolist() == [0, 1, 0, 2, 1]  # from the cosine itself on
 
 
 def test_more_iterations_leave_fewer_clusters_and_so_do_higher_temperatures_from_ten_on(tmp_path):
@@ -72,6 +75,33 @@ def test_localization_measures_each_method(model, tmp_path):
     features = model.patch_features(np.stack(pixels), (96, 96)).flatten(1, 2)
     wanted = torch.einsum("bne,bme->bnm", features, features).mean()
     assert last["GEM, 1 it."][0] == pytest.approx(float(wanted), abs=1e-5)
+
+
+def test_patches_of_a_class_are_those_that_are_mostly_its_own():
+    truth = np.array([[0, 0, 1, 1], [0, 0, 1, 2], [2, 2, 0, 0], [2, 0, 0, 3]])
+    masks = {label: mask.tolist() for label, mask in studies._patch_masks(truth, True, (2, 2)).items()}
+    assert masks == {1: [False, True, False, False], 2: [False, False, True, False]}
+    assert 0 in studies._patch_masks(truth, False, (2, 2))  # a class like others where nothing is background
+    assert studies._patch_masks(np.ones((4, 4), int), True, (2, 2)) == {}  # nothing to compare it with
+
+
+def test_contrasts_are_of_an_object_with_the_rest():
+    features, words = torch.tensor([[1.0, 0], [0.6, 0.8], [0, 1]]), torch.tensor([[0.0, 1], [1, 0]])
+    found = studies._measured(features, {1: np.array([True, True, False])}, words)
+    cosines = np.array([[1, 0.6, 0], [0.6, 1, 0.8], [0, 0.8, 1]])
+    assert found == pytest.approx([cosines.mean(), 3.2 / 4 - 0.8 / 2, (1 + 0.6) / 2])
+    assert np.isnan(studies._measured(features, {}, words)[1:]).all()
+
+
+def test_localization_means_are_over_the_images_that_have_a_measure(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        studies, "_measured", lambda _, masks, __: np.array([1, 2, 3] if masks else [5, np.nan, np.nan])
+    )
+    monkeypatch.setattr(studies, "save", lambda *_: None)
+    scenes = open_data("scenes", None)
+    without = replace(scenes, read=lambda index: scenes.read(index) * (index == 0))  # the second has no object
+    means = studies.localization(model, without, tmp_path, images=2).values["means"]
+    assert means[-1].tolist() == [[3, 2, 3]] * 5
 
 
 def test_localization_goes_on_without_images_that_can_not_be_used(tmp_path):

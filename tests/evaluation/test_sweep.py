@@ -1,6 +1,7 @@
 """Sweeps: each variant is what a model of its own gives, and what they share is computed once."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,6 +69,25 @@ def test_settings_of_one_name_are_joined():
     assert joined == parse_sweep(["iterations=0,3", "temperature=1,2"], method)
     with pytest.raises(ValueError, match="more than once"):
         parse_sweep(["iterations=0", "iterations=0"], method)
+
+
+def test_without_normalising_the_scale_is_the_heads_and_nothing_is_iterated_unless_it_is_asked_for():
+    gem = gem_fast.methods()["gem"]
+    one, other, asked = parse_sweep(["normalize=true,false"], gem) + parse_sweep(
+        ["normalize=false", "iterations=2"], gem
+    )
+    assert one.method == gem
+    assert other.method == replace(gem, normalize=False, iterations=0, scale="head")
+    assert asked.method == replace(gem, normalize=False, iterations=2, scale="head")
+
+
+@pytest.mark.parametrize("name", ["gem", "clip-surgery", "clearclip"])
+def test_a_method_alone_is_itself(picture, name):
+    """With and without a residual, and by its own scale."""
+    model = gem_fast.load("gem-tiny", method=name)
+    pixels = model.pixels(picture(64, 96), (64, 96))[None]
+    (found,) = swept(model, ["temperature=1"]).patch_features(pixels, (64, 96))
+    torch.testing.assert_close(found, model.patch_features(pixels, (64, 96)), rtol=1e-4, atol=2e-6)
 
 
 @pytest.mark.parametrize("temperature", ["1e-6", "1e6"])

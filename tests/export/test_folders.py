@@ -86,6 +86,24 @@ def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path, there):
     assert sorted(os.listdir(target)) == ["manifest.json", "new.onnx"]
 
 
+def test_an_export_is_for_all_to_read_whatever_the_usual_mode_is(tmp_path):
+    usual = os.umask(0o077)
+    try:
+        export_into(tmp_path / "out")
+    finally:
+        os.umask(usual)
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o755
+
+
+def test_an_earlier_export_around_the_folder_that_one_is_in_stays(tmp_path, monkeypatch):
+    export_into(tmp_path / "out", "old.onnx")
+    (tmp_path / "out" / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "out" / "below")
+    with pytest.raises(ExportError, match="is the folder that you are in"):
+        export_into(tmp_path / "out")
+    assert sorted(os.listdir(tmp_path / "out")) == ["below", "manifest.json", "old.onnx"]
+
+
 def test_folders_that_cannot_be_moved_are_told_before_anything_is_written(tmp_path, monkeypatch):
     (tmp_path / "out" / "below").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "out" / "below")

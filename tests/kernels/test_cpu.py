@@ -1,5 +1,6 @@
 """The native CPU kernel on every instruction set that this machine runs: its numerics, and what it reads and writes."""
 
+import weakref
 from pathlib import Path
 
 import pytest
@@ -177,6 +178,18 @@ def test_last_dimension_of_any_stride():
     transposed = qkv.transpose(1, 4).contiguous().transpose(1, 4)
     assert transposed.stride(-1) != 1
     torch.testing.assert_close(native(transposed, c), native(qkv, c), rtol=0, atol=0)
+
+
+def test_a_pointer_holds_what_it_points_to():
+    """A copy that is made for a call lives until its end."""
+    tensor = torch.ones(3)
+    seen, pointer = weakref.ref(tensor), cpu_library.pointer(tensor)
+    del tensor
+    assert seen() is not None
+    assert pointer.value == seen().data_ptr()
+    del pointer
+    assert seen() is None
+    assert cpu_library.pointer(None).value is None
 
 
 def test_the_environment_limits_the_instruction_sets(monkeypatch):

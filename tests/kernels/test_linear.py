@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from gem_fast.kernels import linear, prepacked
-from gem_fast.kernels.linear import activate
+from gem_fast.kernels.linear import activate, linear_of_each
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import forward_ad
@@ -102,6 +102,13 @@ class TestWhatOnednnTakes:
             if torch.__version__ >= (2, 14):  # before it oneDNN takes other sums for more rows
                 assert torch.equal(alone.flatten(0, 1), linear(x, weight, bias, "gelu"))
 
+    def test_each_images_own_weight(self, plain):
+        x, weight, _ = operands(7, 96, 3 * 64, torch.float32)
+        found = linear_of_each(x, weight.view(3, 64, 96))
+        assert torch.equal(found, torch.stack([linear(x, each) for each in weight.split(64)]))
+        assert torch.equal(linear_of_each(x.repeat(3, 1, 1), weight.view(3, 64, 96)), found)
+        assert not plain.called
+
     def test_strided_inputs_are_torchs_and_right(self, plain):
         x, weight, bias = operands(394, 160, 640, torch.float32)
         torch.testing.assert_close(linear(x[::2], weight, bias), linear(x[::2].contiguous(), weight, bias))
@@ -118,6 +125,14 @@ class TestWhatOnednnTakes:
         with torch.backends.mkldnn.flags(enabled=False):
             linear(*operands(197, 160, 640, torch.float32))
         assert plain.called
+
+    def test_what_is_left_to_torch_is_taken_image_by_image(self, plain):
+        """Whose bits may depend on the number of rows."""
+        x, weight, bias = operands(3 * 50, 96, 288, torch.float32)
+        with torch.backends.mkldnn.flags(enabled=False):
+            found = linear(x.view(3, 50, 96), weight, bias, "gelu")
+            assert [tuple(call.args[0].shape) for call in plain.call_args_list] == [(50, 96)] * 3
+            assert torch.equal(found[1], linear(x[50:100], weight, bias, "gelu"))
 
     @prepacks
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -120,6 +120,8 @@ def test_weights_that_do_not_serve_have_no_panels(monkeypatch):
     monkeypatch.setenv("GEM_FAST_BACKEND", "cpu")
     with torch.device("meta"):  # another default device is no matter
         assert torch.equal(in_panels(weight).to_dense(), weight)
+    monkeypatch.setattr(panels, "_LEAST", weight.numel())
+    assert in_panels(weight) is not None
     monkeypatch.setattr(panels, "_LEAST", weight.numel() + 1)
     assert in_panels(weight) is None
 
@@ -144,6 +146,20 @@ def test_two_layers_in_one_pass_have_the_bits_of_one_after_the_other(rows, activ
     )
     plain = mlp(x, (weight, bias), second, activation)
     torch.testing.assert_close(plain, one_by_one)
+
+
+def test_a_gradient_of_the_second_layer_alone_flows():
+    rows = 64 * torch.get_num_threads()  # enough for one pass
+    x, weight, bias = operands(rows, 32, 64, torch.float32)
+    _, other, other_bias = operands(rows, 64, 32, torch.float32)
+    mlp(x, (packed(weight), bias), (packed(other), other_bias.requires_grad_()), "gelu").sum().backward()
+    assert torch.equal(other_bias.grad, torch.full((32,), float(rows)))
+
+
+def test_a_strided_bias_is_read_as_it_is():
+    x, weight, bias = operands(20, 40, 96, torch.float32)
+    strided = torch.stack([bias, bias + 1], 1)[:, 0]
+    assert torch.equal(linear(x, packed(weight), strided), linear(x, packed(weight), bias))
 
 
 def test_one_pass_takes_rows_enough_for_all_threads():

@@ -1,6 +1,7 @@
 """The torch-free runtime against the torch engine on gem-tiny."""
 
 import json
+import pickle
 import re
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ from gem_fast.model import GemModel
 from gem_fast.preprocess import resized_by_torch, to_pixels
 from gem_fast.runtime import GemRuntime
 from gem_fast.runtime import text as runtime_text
+from gem_fast.runtime.engine import usual_settings
 from tests.runtime.runtime_exports import engine, exported
 
 GRIDS = ((96, 96), (96, 128), (128, 96))
@@ -208,6 +210,13 @@ class TestSizes:
         with pytest.raises(ValueError, match="shorter, squash, exact, got 'crop'"):
             grids.segment(picture(), "cat", resize="crop")
 
+    def test_a_size_is_the_shorter_side_of_what_was_exported(self, grids):
+        assert [grids.input_size(image, 96, None) for image in ((50, 200), (200, 50))] == [(96, 128), (128, 96)]
+
+    def test_the_models_own_size_is_the_usual_one_wherever_it_stands(self, runtime):
+        sizes = [((64, 64), (96, 128)), ((64, 64), (128, 128)), ()]
+        assert [usual_settings(runtime.manifest, each).size for each in sizes] == [96, 64, 96]
+
     def test_an_export_without_the_models_own_size_brings_its_own(self, picture):
         other = GemRuntime(exported((64, 64)), threads=1)
         assert other.defaults.size == 64
@@ -239,7 +248,7 @@ class TestText:
         "çà ΣΟΦΟΣ",
         "猫",
         "it's 2 o'clock",
-        "&lt;a &amp;amp; b&gt; &eacute;",
+        "&lt;a &amp;amp; b&gt; &eacute; &amp;eacute;",
         "a_b-c",
         "x" * 400,
     )
@@ -297,6 +306,13 @@ class TestText:
             with pytest.warns(UserWarning, match="vocabulary does not hold: qzxv; its scores") as caught:
                 model.segment(picture(), ["cat", "qzxv"])
             assert caught[0].filename == __file__
+
+
+def test_a_copy_loads_graphs_of_its_own(runtime):
+    pixels = np.zeros((1, 96, 96, 3), np.uint8)
+    ours = runtime.patch_features(pixels, (96, 96)).numpy()
+    copied = pickle.loads(pickle.dumps(runtime))
+    np.testing.assert_array_equal(copied.patch_features(pixels, (96, 96)).numpy(), ours)
 
 
 def test_patches_stay_where_they_are_computed(runtime):

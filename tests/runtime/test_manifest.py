@@ -1,6 +1,7 @@
 """A manifest that nobody vouches for: each kind of wrong entry is named before a session is made."""
 
 import copy
+import hashlib
 import json
 import math
 import os
@@ -214,6 +215,12 @@ def test_what_is_written_is_read_again(option, tmp_path):
     assert read_manifest(tmp_path) == manifest
     for name, entry in manifest.files.items():
         assert file_sha256(exported(**options) / name) == entry.sha256
+
+
+def test_a_hash_is_of_the_whole_file(tmp_path):
+    content = bytes(range(256)) * (10 << 10)  # two and a half of the blocks that are read
+    (tmp_path / "a").write_bytes(content)
+    assert file_sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()
 
 
 def test_one_that_could_not_be_read_is_not_written(tmp_path):

@@ -20,12 +20,14 @@ def site(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
 
     def install(name, version, content):
-        (tmp_path / LIBRARY).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / LIBRARY).write_bytes(content)
+        """Without content it has no library."""
+        if content:
+            (tmp_path / LIBRARY).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / LIBRARY).write_bytes(content)
         facts = tmp_path / f"{name.replace('-', '_')}-{version}.dist-info"
         facts.mkdir()
         (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        (facts / "RECORD").write_text(f"{LIBRARY},sha256=x,{len(content)}\n")
+        (facts / "RECORD").write_text(f"{LIBRARY},sha256=x,{len(content)}\n" * bool(content))
 
     return install
 
@@ -45,6 +47,15 @@ def test_of_two_builds_the_last_one_runs(site, last):
     assert f"what runs is {last}:" in told
     assert "onnxruntime 1.30.0 and onnxruntime-openvino 1.30.0 are installed over each other" in told
     assert "pip uninstall -y onnxruntime onnxruntime-openvino" in told
+
+
+@pytest.mark.parametrize(
+    ("gpu", "told"), [(b"", "what runs is onnxruntime:"), (b"plain", "what runs is a mixture:")], ids=["empty", "alike"]
+)
+def test_what_runs_is_the_only_build_whose_library_is_there(site, gpu, told):
+    site("onnxruntime", "1.30.0", b"plain")
+    site("onnxruntime-gpu", "1.30.0", gpu)
+    assert told in two_runtimes()
 
 
 def test_a_runtime_tells_of_two_builds(monkeypatch):

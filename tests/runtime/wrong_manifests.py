@@ -10,6 +10,15 @@ def renamed(other):
     return lambda files: {other if name == ENCODER else name: entry for name, entry in files.items()}
 
 
+def with_weights(name):
+    """A function from files to files, in which the image encoder's weights are a file of that name."""
+    return lambda files: {
+        **files,
+        name: files["tokenizer.json"] | {"role": "weights"},
+        ENCODER: files[ENCODER] | {"external_data": [name]},
+    }
+
+
 def nested(depth):
     """Lists in lists."""
     return [nested(depth - 1)] if depth else []
@@ -81,6 +90,7 @@ KINDS = {
     "a surrogate": ("model/name", "\ud800", 'model.name must be a text, got "\\ud800"'),
     "a name as a list": ("model/name", [["x"] * 9] * 9, "model.name must be a text, got a list of 9"),
     "a short hash": ("model/weights_sha256", "abc", "model.weights_sha256 must be a SHA-256"),
+    "a long hash": ("model/weights_sha256", "a" * 65, "model.weights_sha256 must be a SHA-256"),
     "an option as a list": (
         "model/options/iterations", [1],
         "model.options.iterations must be true or false or a whole number or",
@@ -135,6 +145,10 @@ KINDS = {
         "files/image_encoder.onnx/sha256", "A" * 64,
         'files["image_encoder.onnx"].sha256 must be a SHA-256',
     ),
+    "half a patch more": (
+        "files/image_encoder.onnx/size", [96, 100],
+        'files["image_encoder.onnx"].size must be two multiples of the patch, 8, got "96x100"',
+    ),
     "negative sizes": (
         "files/image_encoder.onnx/size", [-96, -96],
         'files["image_encoder.onnx"].size[0] must be from 1 to 16,384, got -96',
@@ -158,6 +172,7 @@ KINDS = {
     ),
     "an unknown type": ("files/image_encoder.onnx/inputs/pixels/type", "f4", "inputs.pixels.type must be one of float"),
     "a dimension of 0": ("files/image_encoder.onnx/inputs/pixels/shape/1", 0, "shape[1] must be 1 or more, or a name"),
+    "a negative one": ("files/image_encoder.onnx/inputs/pixels/shape/1", -3, "shape[1] must be 1 or more, or a name"),
     "a free dimension": (
         "files/image_encoder.onnx/inputs/pixels/shape/1", "x",
         "inputs.pixels must be float [batch, 3, 96, 96], got float [batch, x, 96, 96]",
@@ -178,6 +193,7 @@ KINDS = {
         "files/image_encoder.onnx/external_data", ["../w"],
         "external_data[0] must be a file of the role wei",
     ),
+    "weights in a folder": ("files", with_weights("w/x"), "external_data[0] must be a file of the role weights beside"),
     "weights that are none": (
         "files/image_encoder.onnx/external_data", ["text_encoder.onnx"],
         "external_data[0] must be a file of the role w",

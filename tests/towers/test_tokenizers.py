@@ -9,6 +9,7 @@ import torch
 from tokenizers import Regex, normalizers, pre_tokenizers, processors
 
 from gem_fast import ModelError
+from gem_fast.tokenizer_file import _longest_of
 from gem_fast.towers.model_tokenizer import tokenizer_of
 from gem_fast.towers.tokenizers import file_tokenizer
 from tests.towers.blip_models import BERT, write_vocabulary
@@ -164,8 +165,10 @@ class TestRefusals:
             ([normalizers.Replace(Regex(""), "x")] * 40, True),
             ([normalizers.Replace(Regex("q"), "xy")] * 40, True),
             ([normalizers.Prepend("▁" * 300), normalizers.Sequence([normalizers.Prepend("▁" * 300)])], True),
+            ([normalizers.Prepend("▁")] * 40, True),
+            ([normalizers.Replace(Regex("^$"), "x")] * 40, True),
         ],
-        ids=range(14),
+        ids=range(16),
     )
     def test_rules_that_make_a_text_longer_and_longer(self, tmp_path, rules, refused):
         made = word_tokenizer()
@@ -176,6 +179,10 @@ class TestRefusals:
             return
         with pytest.raises(ModelError, match="it makes texts more than 65,536 times as long"):
             file_tokenizer(tmp_path, 12)
+
+    def test_what_is_put_for_a_letter_lies_behind_the_trie(self):
+        assert _longest_of(struct.pack("<I", 8) + b"no texts" + b"abc\0de\0") == 3
+        assert _longest_of(struct.pack("<I", 8) + b"no texts") == 1
 
     @pytest.mark.parametrize(
         "rule",

@@ -1,5 +1,6 @@
 """Reading files that may be anything: what they are is told, nothing is run, and nothing costs more than its size."""
 
+import copy
 import io
 import json
 import os
@@ -153,6 +154,50 @@ class TestBombs:
         with pytest.raises(ModelError, match=r"data/0 is missing or too short"):
             read_weights(tmp_path / "w.pt")
 
+    @pytest.mark.parametrize(("shape", "stride", "fits"), [(4, 1, True), (2, 3, True), (5, 1, False), (2, 4, False)])
+    def test_a_tensor_ends_with_its_storage(self, tmp_path, shape, stride, fits):
+        write_archive(tmp_path / "w.pt", tensor_pickle(4, shape, stride), np.arange(5, dtype=np.float32).tobytes())
+        if fits:
+            assert read_weights(tmp_path / "w.pt").state["w"].tolist() == [*range(0, shape * stride, stride)]
+            return
+        with pytest.raises(ModelError, match="the tensor w reaches beyond its storage"):
+            read_weights(tmp_path / "w.pt")
+
+    def test_encrypted_archives_are_refused(self, tmp_path):
+        write_archive(tmp_path / "w.pt", tensor_pickle(4), bytes(16))
+        content = bytearray((tmp_path / "w.pt").read_bytes())
+        content[content.rfind(b"PK\x01\x02") + 8] |= 1  # of the storage
+        (tmp_path / "w.pt").write_bytes(content)
+        with pytest.raises(ModelError, match="is a compressed archive"):
+            read_weights(tmp_path / "w.pt")
+
+    def test_a_list_of_members_larger_than_the_file(self, tmp_path):
+        write_archive(tmp_path / "w.pt", tensor_pickle(4), bytes(16))
+        content = bytearray((tmp_path / "w.pt").read_bytes())
+        struct.pack_into("<I", content, len(content) - 22 + 12, len(content) + 1)
+        (tmp_path / "w.pt").write_bytes(content)
+        with pytest.raises(ModelError, match="list of members has an impossible size"):
+            read_weights(tmp_path / "w.pt")
+
+    def test_members_over_one_another(self, tmp_path):
+        write_archive(tmp_path / "w.pt", tensor_pickle(1000), bytes(4000))
+        with zipfile.ZipFile(tmp_path / "w.pt", "a") as archive:
+            for number in range(1, 4):
+                archive.filelist.append(copy.copy(archive.getinfo("w/data/0")))
+                archive.filelist[-1].filename = f"w/data/{number}"
+            archive.comment = b"written anew"
+        with pytest.raises(ModelError, match="members are larger than the file"):
+            read_weights(tmp_path / "w.pt")
+
+    @pytest.mark.parametrize(("views", "fits"), [((None,), True), ((("0", 0, 4),), False)], ids=["none", "one"])
+    def test_views_of_storages_are_unknown(self, tmp_path, views, fits):
+        write_archive(tmp_path / "w.pt", tensor_pickle(4, views=views), bytes(16))
+        if fits:
+            assert read_weights(tmp_path / "w.pt").state["w"].tolist() == [0] * 4
+            return
+        with pytest.raises(ModelError, match="a storage of an unknown kind"):
+            read_weights(tmp_path / "w.pt")
+
     def test_a_tensor_that_repeats_its_storage(self, tmp_path):
         write_archive(tmp_path / "w.pt", tensor_pickle(4, shape=1 << 40, stride=0), bytes(16))
         with pytest.raises(ModelError, match=r"has an expanded tensor.*\.contiguous\(\)"):
@@ -257,7 +302,7 @@ class TestBombs:
         with pytest.raises(ModelError, match=r"is damaged: the tensor a\.weight is of an impossible shape"):
             read_weights(tmp_path / "w.safetensors")
 
-    @pytest.mark.parametrize("shape", [(0, 2**47, 2**47), (2**47, 2**47, 0)], ids=str)
+    @pytest.mark.parametrize("shape", [(0, 2**47, 2**47), (2**47, 2**47, 0), (2**24, 2**24, 0)], ids=str)
     def test_nothing_in_an_impossible_shape_of_torch(self, tmp_path, shape):
         write_archive(tmp_path / "w.pt", tensor_pickle(4, shape, (1, 1, 1)), bytes(16))
         with pytest.raises(ModelError, match="is damaged: the tensor w is of an impossible shape"):
@@ -348,7 +393,7 @@ def mutated(content, chance):
     return bytes(content)
 
 
-def tensor_pickle(size, shape=None, stride=1):
+def tensor_pickle(size, shape=None, stride=1, views=()):
     """A state dict with one float tensor of a storage of `size` elements, as torch describes it."""
     shape = size if shape is None else shape
     sides, strides = shape if isinstance(shape, tuple) else (shape,), stride if isinstance(stride, tuple) else (stride,)
@@ -356,7 +401,7 @@ def tensor_pickle(size, shape=None, stride=1):
 
     class Pickler(pickle.Pickler):
         def persistent_id(self, value):
-            return ("storage", torch.FloatStorage, "0", "cpu", size) if value is STORAGE else None
+            return ("storage", torch.FloatStorage, "0", "cpu", size, *views) if value is STORAGE else None
 
     class Tensor:
         def __reduce__(self):
@@ -375,6 +420,15 @@ def write_archive(path, described, *storages):
         archive.writestr("w/data.pkl", described)
         for key, storage in enumerate(storages):
             archive.writestr(f"w/data/{key}", storage)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.uint16, torch.float8_e4m3fn], ids=str)
+def test_types_of_a_storage_and_of_a_tensor_alone(tmp_path, dtype):
+    """Newer types have no storage of their own: the tensor names them."""
+    weight = torch.tensor([[1, 2], [3, 4]]).to(dtype)
+    torch.save({"w": weight}, tmp_path / "w.pt")
+    found = read_weights(tmp_path / "w.pt").state["w"]
+    assert (found.dtype, found.tolist()) == (dtype, [[1, 2], [3, 4]])
 
 
 def test_a_fifo_is_not_opened(tmp_path, folder):
