@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..images import EXTENSIONS
-from . import tables
-from .columns import LONGEST, TableError, columns_of
 from .contents import MAX_BYTES, Refused, Remote, Stretch
 from .found import OWN_ENDINGS, Found, PassedOver, TableRows
 from .records import PARTIAL
 from .remote import is_url, open_binary
+from .tables.columns import LONGEST, TableError, columns_of
+from .tables.opening import ENDINGS, Row, open_table
 from .tar import compression_of, members
 
 
 def images_in(path: str, real: str, name: str, passed_over: PassedOver) -> Iterator[Found | TableRows]:
     """Of an archive or table, by its path as given and its real one; itself, refused, if it can't be read."""
     try:
-        inside = _in_table if os.path.splitext(path)[1].lower() in tables.ENDINGS else _in_tar
+        inside = _in_table if os.path.splitext(path)[1].lower() in ENDINGS else _in_tar
         yield from inside(path, real, passed_over)
     except (TableError, OSError, UnicodeDecodeError) as error:
         said = error.strerror if isinstance(error, OSError) and error.strerror else error
@@ -48,7 +48,7 @@ def _in_tar(path: str, real: str, passed_over: PassedOver) -> Iterator[Found]:
 
 
 def _in_table(path: str, real: str, passed_over: PassedOver) -> Iterator[TableRows]:
-    table = tables.open_table(path)
+    table = open_table(path)
     if table.is_own:
         passed_over.note("tables that a run wrote", path)
         return
@@ -66,7 +66,7 @@ def in_rows(item: TableRows) -> Iterator[Found]:
         name = as_name(text) or f"{item.rows.group}-{row}"
         stem, ending = os.path.splitext(name)
         image = f"{item.table}/{name}"
-        content = tables.Row(image, item.table, item.rows.group, row, item.column)
+        content = Row(image, item.table, item.rows.group, row, item.column)
         yield Found(image, f"{item.real}/{name}", stem if ending.lower() in EXTENSIONS else name, content)
 
 

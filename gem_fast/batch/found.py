@@ -8,13 +8,14 @@ from typing import Literal, NamedTuple
 
 from ..images import EXTENSIONS
 from ..outputs import KINDS
-from . import tables
 from .contents import Refused, Remote, Stretch
+from .tables.columns import Rows
+from .tables.opening import ENDINGS, Row
 
-Content = Stretch | Remote | Refused | tables.Row
+Content = Stretch | Remote | Refused | Row
 # Endings of pictures that a run wrote.
 OWN_ENDINGS = tuple(kind.ending for kind in KINDS if Path(kind.ending).suffix in EXTENSIONS)
-ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", *tables.ENDINGS)  # compressed ones to be told as such
+ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", *ENDINGS)  # compressed ones to be told as such
 _MOST_NAMED = 3  # examples of what was passed over
 
 
@@ -34,7 +35,7 @@ class TableRows:
     table: str
     real: str
     column: str | None  # of their bytes; None if the texts are paths
-    rows: tables.Rows
+    rows: Rows
 
 
 class PassedOver(Counter[str]):

@@ -18,7 +18,6 @@ from ..engine import encoder
 from ..outputs import legend_bytes
 from ..text_file import as_utf8
 from ..writing import whole_file, write_whole
-from . import tables
 from .contents import Refused, Remote, Stretch
 from .folder import RunError, check_output, check_parts, enter, hold
 from .options import BatchOptions, parse_options
@@ -28,6 +27,7 @@ from .remote import is_url
 from .run import describe, failed
 from .shard_formats import Entry, parquet_schema, row_of, tar_files, tar_key
 from .sources import Inputs, Listing, Source, held_inputs
+from .tables.opening import Row
 from .tar import members
 from .work import ImageWork
 from .workers import Failure
@@ -42,7 +42,7 @@ FORMATS = ("parquet", "tar")
 _KEYS = {"parquet": "id", "tar": "__key__"}  # of each row, as the checkpoint knows it
 _INPUTS = "inputs"  # folder of the list that Ray reads
 _LISTED = 10_000  # images of a file of the list
-_CONTENTS = {each.__name__: each for each in (Stretch, Remote, Refused, tables.Row)}
+_CONTENTS = {each.__name__: each for each in (Stretch, Remote, Refused, Row)}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from ..outputs import HEATMAPS, LABELS, OutputKind
 from ..text_file import as_utf8
 from .records import Record
-from .tables import OWN
+from .tables.parquet import OWN
 
 _ROWS, _ROW_BYTES = 1000, 1 << 26  # of a Parquet row group
 

@@ -12,7 +12,7 @@ from gem_fast.batch.contents import Refused, Remote, Stretch
 from gem_fast.batch.ray import Actor, to_row, to_source
 from gem_fast.batch.records import PARTIAL
 from gem_fast.batch.sources import Listing, Source
-from gem_fast.batch.tables import Row
+from gem_fast.batch.tables.opening import Row
 
 pytest.importorskip("pyarrow")
 

@@ -4,9 +4,9 @@ import io
 
 import pytest
 
-from gem_fast.batch.columns import TableError
-from gem_fast.batch.pages import Chunk, row_groups, rows_within
-from gem_fast.batch.thrift import read_struct
+from gem_fast.batch.tables.columns import TableError
+from gem_fast.batch.tables.pages import Chunk, row_groups, rows_within
+from gem_fast.batch.tables.thrift import ThriftError, read_struct
 
 
 def varint(number):
@@ -111,3 +111,46 @@ def test_lists_as_long_as_any():
         fields, length = read_struct(struct({1: [{1: i} for i in range(count)]}))
         assert [each[1] for each in fields[1]] == list(range(count))
         assert length
+
+
+class TestThrift:
+    @pytest.mark.parametrize(
+        ("content", "told"),
+        [
+            (b"\x19\xf1" + b"\xff" * 8 + b"\x7f", "cut off"),  # a list of 2^63 truth values
+            (b"\x19" * 5000, "too deep"),
+            (b"\x1c" * 5000, "too deep"),
+            (b"\x18\xff\xff\xff\xff\x0f", "cut off"),
+            (b"\x15" + b"\xff" * 20, "too long a number"),
+            (b"\x1b\x00\x00", "an unknown type"),
+            (b"", "cut off"),
+        ],
+    )
+    def test_what_has_no_end(self, content, told):
+        with pytest.raises(ThriftError, match=told):
+            read_struct(content)
+
+    def test_every_type(self):
+        told = (
+            b"\x11\x12\x13\x07\x15\x03\x17" + bytes(8) + b"\x18\x02ab\x19\x22\x01\x02\x1c\x15\x04\x00\x05\x28\x06\x00"
+        )
+        fields = {1: True, 2: False, 3: 7, 4: -2, 5: bytes(8), 6: b"ab", 7: [1, 2], 8: {1: 2}, 20: 3}
+        assert read_struct(told + b"more") == (fields, len(told))
+
+
+class TestPages:
+    """Headers as some writers make them, with the least and the greatest image among the statistics."""
+
+    @pytest.mark.parametrize(("size", "fits"), [(9, True), (100_000, True), (3_000_000, True), (1 << 24, False)])
+    def test_a_header_of_any_length(self, size, fits):
+        length = bytes((size >> shift) & 127 | 128 for shift in (0, 7, 14)) + bytes([size >> 21])
+        statistics = b"\x58" + length + bytes(size) + b"\x00"  # the fifth field, bytes, and the struct's end
+        data = b"\x15\x06\x15\x00\x3c" + statistics + b"\x00"
+        page = b"\x15\x00\x15\x06\x15\x06\x2c" + data + b"\x00"  # 3 bytes, 3 values
+        file = io.BytesIO((page + b"abc") * 2)
+        chunk = Chunk(0, len(file.getvalue()))
+        if fits:
+            assert rows_within(file, chunk, 12) == 12
+        else:
+            with pytest.raises(TableError, match=r"a damaged header of a Parquet page \(cut off\)"):
+                rows_within(file, chunk, 12)

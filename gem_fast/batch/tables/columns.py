@@ -1,4 +1,4 @@
-"""Which columns of a table hold images, paths and keys, and how these are read whatever their type."""
+"""What is common to tables: their rows, which columns hold images, paths and keys, and how these are read."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,11 @@ class TableError(ValueError):
     """A table that can't be read; without its name."""
 
 
+def damage(error: BaseException) -> str:
+    """What a library says of a file."""
+    return f"damaged ({' '.join(str(error).split())[:200]})"
+
+
 @dataclass(frozen=True)
 class Columns:
     """Which column holds what: images as bytes, or as paths; and keys, which name rows."""
@@ -21,6 +26,15 @@ class Columns:
     content: str | None
     path: str | None
     key: str | None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a table that follow one another: their place in it, and their keys or paths."""
+
+    group: int
+    first: int
+    texts: list[Any]
 
 
 def columns_of(schema: Any) -> Columns:
@@ -39,6 +53,13 @@ def columns_of(schema: Any) -> Columns:
         told = ", ".join(f"{field.name} ({str(field.type)[:_TYPE]})" for field in schema)
         raise TableError(f"it has no column of images ({wanted}); it has {told or 'none'}")
     return Columns(content, path, next((name for name in _KEYS if name in named), None))
+
+
+def place_of(schema: Any, column: str) -> int:
+    """Where a column stands; TableError if there is none of the name."""
+    if column not in schema.names:
+        raise TableError(f"it has no column {column}; was it written anew since it was listed?")
+    return int(schema.names.index(column))
 
 
 def _plain(kind: Any) -> Any:
