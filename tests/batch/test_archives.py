@@ -165,6 +165,12 @@ class TestTar:
         assert read([path, path]) == {f"{path}/a.png": b"1", f"{path}/a.png#1": b"2"}
         assert [source.name for source in Listing([path])] == ["a", "a-2"]
 
+    def test_members_of_one_name_are_counted_each(self, tmp_path):
+        """As they are listed: what is refused, too."""
+        links = [(special("c.png", tarfile.SYMTYPE), b"")] * 2
+        path = tar(tmp_path / "t.tar", ("a.png", b"1"), ("a.png", b"2"), *links)
+        assert Listing([path, path]).count() == len(list(Listing([path, path]))) == 4
+
 
 class TestAsFiles:
     @pytest.mark.parametrize("kind", ["tar", "parquet", "list"])

@@ -14,6 +14,7 @@ class TestParts:
             (tmp_path / f"{i}.png").write_bytes(b"")
         parts = [[source.name for source in Listing(tmp_path, part=parse_part(f"{i}/3"))] for i in (1, 2, 3)]
         assert parts == [["0", "3", "6", "9"], ["1", "4", "7"], ["2", "5", "8"]]
+        assert [source.position for source in Listing(tmp_path, part=parse_part("2/3"))] == [0, 1, 2]
         assert [Listing(tmp_path, part=parse_part(f"{i}/3")).count() for i in (1, 2, 3)] == [4, 3, 3]
 
     @pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3", "1/3/5", ""])

@@ -19,6 +19,14 @@ def stems(inputs, root):
     return {job.path.relative_to(root).as_posix(): job.name for job in Listing(inputs)}
 
 
+def test_a_digest_is_of_images_and_their_order(tmp_path):
+    touch(tmp_path, "a/1.png", "a/2.png", "b/1.png", "b/2.png", "c/1.png")
+    inputs = (["a"], ["b"], ["c"], ["a", "c"], ["c", "a"], ["a/2.png", "a/1.png"])
+    told = [Listing([tmp_path / each for each in several]).digest() for several in inputs]
+    assert len(set(told)) == len(told)
+    assert Listing([tmp_path / "a"]).digest() == Listing(tmp_path / "b" / ".." / "a").digest() == told[0]
+
+
 class TestListing:
     def test_folders_with_subfolders(self, tmp_path):
         touch(
@@ -79,6 +87,9 @@ class TestListing:
         listing = Listing(f"{tmp_path}/a*")
         assert [source.name for source in listing] == ["a"]
         assert listing.passed_over == {"folders that a pattern matches, which are read where they are named": 1}
+        through = Listing(f"{tmp_path}/**")
+        assert [source.name for source in through] == ["a", "b"]
+        assert not through.passed_over
 
     def test_a_file_whose_name_looks_like_a_pattern(self, tmp_path):
         touch(tmp_path, "a[1].png", "a1.png")
