@@ -202,7 +202,7 @@ def test_what_no_case_could_be_made_of_is_refused():
 def test_the_command_measures_every_provider_that_is_here_and_writes_its_files(monkeypatch, tmp_path):
     monkeypatch.setenv(authors.VARIABLE, str(tmp_path))
     command = ["bench", "--model", "gem-tiny", "--batch-size", "2", "--rounds", "2", "--threads", "1"]
-    rivals = ["--against", "eager", "--against", "authors", "--against", "onnx-ort", "--mode", "throughput"]
+    rivals = ["--against", "authors", "--against", "onnx-ort", "--mode", "throughput"]
     files = ["--json", str(tmp_path / "run.json"), "--markdown", str(tmp_path / "run.md"), "--plots", str(tmp_path)]
     cases = ["--size", "32", "--size", "64", "--method", "gem", "--method", "naclip"]
     result = CliRunner().invoke(app, [*command, *cases, *rivals, *files])
@@ -212,8 +212,8 @@ def test_the_command_measures_every_provider_that_is_here_and_writes_its_files(m
     assert content["machine_info"]["threads"] == 1
     for size in (32, 64):
         rows = [entry for entry in content["benchmarks"] if entry["params"]["size"] == size]
-        assert [entry["params"]["kind"] for entry in rows] == ["eager", "onnx", "engine", "engine"]
-        assert [entry["params"]["method"] for entry in rows] == ["gem", "gem", "gem", "naclip"]
+        assert [entry["params"]["kind"] for entry in rows] == ["onnx", "engine", "engine"]
+        assert [entry["params"]["method"] for entry in rows] == ["gem", "gem", "naclip"]
         assert all(entry["extra_info"]["error"] < 1e-5 for entry in rows)
         assert {entry["params"]["mode"] for entry in rows} == {"throughput"}
     refused = content["gem_fast"]["refused"]

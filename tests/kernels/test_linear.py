@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from gem_fast.kernels import linear, prepacked
 from gem_fast.kernels.linear import activate, linear_of_each
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.autograd import forward_ad
 
@@ -33,14 +33,21 @@ def error(result, truth):
     return ((result.double() - truth).norm() / truth.norm()).item()
 
 
-def check(rows, inputs, outputs, dtype, activation, bias, roundings=1.0):
-    """At most twice the error of plain torch in the same type, or some roundings of float32."""
+def check(rows, inputs, outputs, dtype, activation, bias, few=False):
+    """At most twice the error of plain torch in the same type, or a rounding of the type.
+
+    Of a few outputs either way of adding up may be the luckier one, and sums may be far smaller than what is added:
+    then also two roundings of float32, and one of all that is added.
+    """
     x, weight, b = operands(rows, inputs, outputs, dtype, bias)
     truth = ACTIVATIONS[activation](F.linear(x.double(), weight.double(), None if b is None else b.double()))
     plain = ACTIVATIONS[activation](F.linear(x, weight, b))
     result = linear(x, weight, b, activation)
     assert (result.dtype, result.shape) == (dtype, (rows, outputs))
-    least = max(torch.finfo(dtype).eps, roundings * torch.finfo(torch.float32).eps)
+    least = torch.finfo(dtype).eps
+    if few:
+        added = F.linear(x.double().abs(), weight.double().abs(), None if b is None else b.double().abs())
+        least = max(least, torch.finfo(torch.float32).eps * (2 + (added.norm() / truth.norm()).item()))
     assert error(result, truth) <= max(2 * error(plain, truth), least)
 
 
@@ -60,9 +67,9 @@ def test_error_is_at_most_twice_plain_torchs(shape, activation, dtype):
     activation=st.sampled_from(list(ACTIVATIONS)),
     bias=st.booleans(),
 )
+@example(rows=1, inputs=244, outputs=1, dtype=torch.float32, activation="gelu", bias=True)  # of which little is left
 def test_any_shape(rows, inputs, outputs, dtype, activation, bias):
-    # Of a few outputs either way of adding up may be the luckier one; a sum of n numbers is off by about √n.
-    check(rows, inputs, outputs, dtype, activation, bias, roundings=2 + inputs**0.5 / 2)
+    check(rows, inputs, outputs, dtype, activation, bias, few=True)
 
 
 @pytest.mark.skipif(

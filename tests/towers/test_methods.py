@@ -26,12 +26,12 @@ ALL = list(gem_fast.methods())
 
 
 def cut(name):
-    """A real model's config with 7 blocks."""
+    """A model's config with 7 blocks."""
     config = MODELS[name]
     return {**config, "vision_cfg": {**config["vision_cfg"], "layers": 7}}
 
 
-test_vit.MODELS.update({f"{name}-7-layers": cut(name) for name in ("B32", "B16")})
+test_vit.MODELS.update({f"{name}-7-layers": cut(name) for name in ("B32", "B16", "small")})
 
 
 def ours(name, method, dtype=torch.float32, backend=None):
@@ -46,9 +46,16 @@ def truth(name, method, B, H, W):
 
 
 @pytest.mark.parametrize("method", ALL)
-@pytest.mark.parametrize("name", ["B32-7-layers", "B16-7-layers"])
 @pytest.mark.parametrize(("B", "h", "w"), [(1, 7, 7), (2, 5, 9)], ids=["1-square", "2-wide"])
-@pytest.mark.parametrize("backend", [None, "sdpa", "reference"])
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        ("B32-7-layers", None),
+        ("B16-7-layers", None),
+        ("small-7-layers", "sdpa"),
+        ("small-7-layers", "reference"),
+    ],
+)
 def test_float32_agrees_with_float64(name, method, B, h, w, backend):
     patch = MODELS[name]["vision_cfg"]["patch_size"]
     shape = (B, patch * h, patch * w)
