@@ -12,7 +12,7 @@ from .records import PARTIAL
 from .remote import is_url, open_binary
 from .tables.columns import LONGEST, TableError, columns_of
 from .tables.opening import ENDINGS, Row, open_table
-from .tar import compression_of, members
+from .tar import members, why_packed
 
 
 def images_in(path: str, real: str, name: str, passed_over: PassedOver) -> Iterator[Found | TableRows]:
@@ -28,8 +28,8 @@ def images_in(path: str, real: str, name: str, passed_over: PassedOver) -> Itera
 
 def _in_tar(path: str, real: str, passed_over: PassedOver) -> Iterator[Found]:
     with open_binary(path) as file:
-        if by := compression_of(file):
-            raise TableError(f"compressed by {by}, which is not read: unpack it first")
+        if packed := why_packed(file):
+            raise TableError(packed)
         for member in members(file):
             image, place = f"{path}/{member.name}", f"{real}/{member.name}"
             stem, ending = os.path.splitext(member.name)

@@ -15,7 +15,7 @@ from .tables.opening import ENDINGS, Row
 Content = Stretch | Remote | Refused | Row
 # Endings of pictures that a run wrote.
 OWN_ENDINGS = tuple(kind.ending for kind in KINDS if Path(kind.ending).suffix in EXTENSIONS)
-ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", *ENDINGS)  # compressed ones to be told as such
+ARCHIVES = (".tar", *ENDINGS)
 _MOST_NAMED = 3  # examples of what was passed over
 
 

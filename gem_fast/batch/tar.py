@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from ..images.formats import why_compressed
+
 _BLOCK = 512
 _MAGIC = (257, b"ustar")
 _LONGEST = 1 << 20  # bytes of a header that carries names
@@ -21,7 +23,6 @@ _REFUSED = {
     b"S": "a sparse file",
 }
 _SPARSE, _SPARSE_NAME = b"S", b"GNU.sparse.name"
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _FILES = (b"0", b"\0", b"7")
 _FOLDERS = (b"5", b"D")  # the second of GNU's incremental archives, with a list of what is in it
 _LABELS = (b"g", b"K", b"V")  # of the archive, or of a link
@@ -83,11 +84,11 @@ def members(file: BinaryIO) -> Iterator[Member]:
         yield Member(f"byte {place}", place, 0, "the archive ends within a header")
 
 
-def compression_of(file: BinaryIO) -> str | None:
-    """What an archive is compressed by, as its first bytes have it; None where they are a member's header."""
+def why_packed(file: BinaryIO) -> str | None:
+    """Why an archive can't be read that is compressed; None where it starts with a member's header."""
     file.seek(0)
     head = file.read(_BLOCK)
-    return None if _is_header(head) else next((by for start, by in _COMPRESSED.items() if head.startswith(start)), None)
+    return None if _is_header(head) else why_compressed(head)
 
 
 def why_unsafe(name: str) -> str | None:

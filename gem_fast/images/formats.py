@@ -97,6 +97,7 @@ _BRANDS = {  # of the first box of the ISO base media file format
     "Canon raw": {b"crx "},
     "MP4 or QuickTime": {b"isom", b"iso2", b"mp41", b"mp42", b"avc1", b"qt  "},
 }
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}  # of any content
 _BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}  # their lengths, which two letters alone do not tell from text
 
 
@@ -149,6 +150,12 @@ def _told(head: bytes) -> str | None:
     return next((name for teller in _TELLERS if (name := teller(head))), None)
 
 
+def why_compressed(head: bytes) -> str | None:
+    """Why a file with these first bytes can't be read, if it is compressed as a whole."""
+    by = next((by for start, by in _COMPRESSED.items() if head.startswith(start)), None)
+    return f"compressed by {by}, which is not read: unpack it first" if by else None
+
+
 def check_regular(path: Path) -> None:
     """Refuse, before it is opened, what is no file with something in it; without its name.
 
@@ -168,9 +175,12 @@ def format_of(file: BinaryIO) -> Format:
     Raises:
         ImageError: it is no image, or of a format that is not read here; without the file's name.
     """
-    name = _told(file.read(_HEAD))
+    head = file.read(_HEAD)
+    name = _told(head)
     file.seek(0)
     known = {each.name: each for each in FORMATS}
+    if name is None and (packed := why_compressed(head)):
+        raise ImageError(packed)
     if name is None:
         raise ImageError(f"not an image in a format that can be read: {', '.join(known)}")
     if name not in known:

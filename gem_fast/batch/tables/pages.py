@@ -61,8 +61,8 @@ def _told(error: Exception) -> str:
 
 
 def _row_group(told: dict[int, Any]) -> RowGroup:
-    plain = [3 in column and 8 not in column for column in told[1]]  # the eighth field is how it is encrypted
-    chunks = [_chunk(column[3]) if each else None for column, each in zip(told[1], plain, strict=True)]
+    # The eighth field of a column is how it is encrypted.
+    chunks = [_chunk(column[3]) if 3 in column and 8 not in column else None for column in told[1]]
     return RowGroup(int(told[3]), chunks)
 
 
