@@ -124,7 +124,7 @@ class TestLists:
     def test_urls(self, small_model, folder, tmp_path, png):
         fsspec = pytest.importorskip("fsspec")
         memory = fsspec.filesystem("memory")
-        for name in ("a.png", "sub/b.png", "notes.txt"):
+        for name in ("a.png", "sub/b.png", "notes.txt", "more.tar.gz"):
             memory.pipe(f"/urls/{name}", png())
         tar(tmp_path / "t.tar", ("x.png", png()))
         memory.pipe("/t.tar", (tmp_path / "t.tar").read_bytes())
