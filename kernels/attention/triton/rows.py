@@ -129,8 +129,18 @@ def weighted_sum(weights, value, acc, PRECISION: tl.constexpr):
     if PRECISION == "tf32":
         # Tensor cores cut the rest. A NaN may become -0 here: a value or the row sum has it too.
         weights = (weights.to(tl.uint32, bitcast=True) + 0x1000).to(tl.float32, bitcast=True)
-    first = tl.dot(weights, value[0], acc[0], input_precision=PRECISION)
+    first = _product_added(weights, value[0], acc[0], PRECISION)
     if len(value) > 1:
-        return first, tl.dot(weights, value[1], acc[1], input_precision=PRECISION)
+        return first, _product_added(weights, value[1], acc[1], PRECISION)
     else:
         return (first,)
+
+
+@triton.jit
+def _product_added(a, b, acc, PRECISION: tl.constexpr):
+    """acc + a · b. Outside tensor cores terms are added one by one: those of a step by themselves, so that a sum of
+    thousands is rounded once a step. As a multiplication, which the compiler does not put back into the product."""
+    if PRECISION == "ieee" and b.dtype == tl.float32:
+        return tl.fma(tl.dot(a, b, input_precision=PRECISION), 1.0, acc)
+    else:
+        return tl.dot(a, b, acc, input_precision=PRECISION)
