@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from gem_fast.cores import cores
+
 _FLAGS = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "asimd", "sve")
 _PACKAGES = ("gem_fast", "torch", "triton", "open_clip_torch", "numpy", "pillow", "onnxruntime", "openvino")
 
@@ -19,7 +21,7 @@ def machine(threads: int | None = None) -> dict[str, Any]:
     cpu = _cpuinfo()
     facts: dict[str, Any] = {
         "cpu": _cpu_name(cpu),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "threads": threads or torch.get_num_threads(),
         "instruction_sets": [f for f in _FLAGS if f in (cpu.get("flags") or cpu.get("Features") or "").split()],
         "memory_gb": _memory_gb(),

@@ -2,16 +2,21 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 
 from gem_fast.kernels.attention.triton.launch import why_not
 from gem_fast.kernels.attention.triton.tile_file import TileTable, default_path, read_table
-from gem_fast.kernels.attention.triton.tile_search import Limits, Problem, Trial, tune
-from gem_fast.kernels.attention.triton.tile_trials import DTYPES, make_bench, median_ms
-from gem_fast.kernels.attention.triton.tiles import FAMILIES, device_of
+from gem_fast.kernels.attention.triton.tile_search import Limits, Problem, Trial, trials_ahead, tune
+from gem_fast.kernels.attention.triton.tile_trials import DTYPES, make_bench, median_ms, try_ahead
+from gem_fast.kernels.attention.triton.tiles import FAMILIES, Device, device_of
 
+from .cores import cores
 from .dtypes import dtype_name
 from .errors import ModelError
 from .towers.configs import find_config, supported_models
@@ -93,6 +98,8 @@ def tune_tiles(
     path = out or default_path(gpu.name, triton.__version__)
     table = read_table(path, gpu.name, triton.__version__) if path.exists() else TileTable(gpu.name, triton.__version__)
     for problem in problems:
+        if where.type == "cuda":
+            _compile_ahead(problem, where, gpu)
         bench = make_bench(problem, where, functools.partial(report, problem), time)
         table = table.with_entries(tune(problem, gpu, limits_of(where), bench, DTYPES[problem.kind]))
         write_whole(path, table.to_json().encode())
@@ -112,6 +119,20 @@ def _check(problem: Problem, device: torch.device) -> None:
         raise ValueError(f"tune measures what Triton can serve, and here it can't: {reason}")
     if problem.kind == "tf32" and FAMILIES.get(device_of(device).arch) not in ("mma", "wgmma", "tcgen05"):
         raise ValueError(f"tf32 is an arithmetic of NVIDIA's tensor cores, which {device} does not have")
+
+
+def _compile_ahead(problem: Problem, where: torch.device, gpu: Device) -> None:
+    """Compiling takes the host longer than trying takes the GPU: all its cores compile before anything is timed."""
+    trials = trials_ahead(problem, gpu, limits_of(where), DTYPES[problem.kind])
+    pool = ProcessPoolExecutor(processes_for(where), get_context("spawn"))
+    with pool, suppress(BrokenProcessPool):  # of a trial that ends its process, which the search tells
+        for done in [pool.submit(try_ahead, problem, where, *trial) for trial in trials]:
+            done.result()
+
+
+def processes_for(device: torch.device) -> int:
+    """How many may use a GPU beside each other: as many as there are cores, and 4 GiB of its memory for each."""
+    return max(1, min(cores(), torch.cuda.get_device_properties(device).total_memory // 2**32))
 
 
 def limits_of(device: torch.device) -> Limits:

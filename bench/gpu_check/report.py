@@ -1,5 +1,6 @@
 """What was found, as a table for the screen and as JSON in the schema of the other benchmarks."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -82,5 +83,7 @@ def _row(each: Found) -> Row:
 def _record(each: Found) -> dict[str, Any]:
     case, check = each.case, {name: value for name, value in asdict(each.check).items() if name != "reason"}
     names = {"kernel": case.kernel, "shape": case.shape, "kind": case.kind}
+    for error in check["errors"].values():  # JSON has no infinity
+        error.update({name: None for name, value in error.items() if math.isinf(value)})
     median = quantile(each.times.seconds, 0.5) if each.times.seconds else None
     return names | check | {"reason": each.reason, "median_s": median, "host_s": each.times.host_seconds}

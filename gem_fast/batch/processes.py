@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..cores import cores
 from ..engine import Encode, Sizes, encoder
 from .memory import Memory
 from .pipeline import MakeEncode
-from .workers import EngineError, EngineGoneError, EngineStartError, cores, describe, fate
+from .workers import EngineError, EngineGoneError, EngineStartError, describe, fate
 
 if TYPE_CHECKING:
     from ..query import Query

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..cores import cores
 from ..images import EXTENSIONS
 from ..outputs import legend_bytes
 from ..writing import write_whole
@@ -23,7 +24,7 @@ from .shards import Shards
 from .sources import Checked, Inputs, Listing, Source, count_in_background, held_inputs
 from .stores import Spooled
 from .work import ImageWork
-from .workers import Failure, cores
+from .workers import Failure
 
 if TYPE_CHECKING:
     from ..query import Query

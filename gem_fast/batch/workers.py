@@ -32,11 +32,6 @@ FORKS = hasattr(os, "fork") and sys.platform.startswith("linux")
 Seconds = dict[str, float]  # how long each stage took
 
 
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Work(Protocol):
     """What is done with one image. Each step adds what its stages took to `seconds`."""
 

@@ -28,7 +28,7 @@ def tune(
     device: Annotated[str, typer.Option(help="cuda, cuda:1.")] = "cuda",
     verbose: Annotated[bool, typer.Option("--verbose", help="Print every candidate.")] = False,
 ) -> None:
-    """Choose the tiles of Triton's attention kernels by measuring them on this GPU; it compiles each, for minutes.
+    """Choose the tiles of Triton's attention kernels by measuring them on this GPU; all cores compile, for minutes.
 
     Every candidate is compared with float64 first: one that is wrong or fails is reported and never chosen. The engine
     takes its table from the file that GEM_FAST_TILES names (`off`: the built-in table), else from the user's own.

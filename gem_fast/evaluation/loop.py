@@ -16,7 +16,8 @@ from ..batch.processes import in_threads
 from ..batch.progress import Progress
 from ..batch.sources import Source
 from ..batch.work import timed
-from ..batch.workers import Failure, Seconds, cores
+from ..batch.workers import Failure, Seconds
+from ..cores import cores
 from ..images import MAX_PIXELS, MAX_WINDOWED_PIXELS, ImageLike, load_image
 from ..windows import Layout, WindowDecoder, Windows
 from .journal import Counts, Journal

@@ -5,6 +5,9 @@ import io
 import itertools
 import json
 import math
+import multiprocessing
+import os
+import pickle
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 import torch
 from gem_fast.bench.gpu_check import __main__ as command
 from gem_fast.bench.gpu_check import attention, forward
+from gem_fast.bench.gpu_check import run as running
 from gem_fast.bench.gpu_check.cases import Case, Problem
 from gem_fast.bench.gpu_check.decoding import regret
 from gem_fast.bench.gpu_check.fences import BAND, Fences, fenced
@@ -217,11 +221,11 @@ def timer(calls):
     return {name: told(seconds) for name, seconds in in_turns(calls, lambda call: call() is None or 1e-3).items()}
 
 
-def check_all(tmp_path, *cases, timer=timer, until=math.inf):
+def check_all(tmp_path, *cases, timer=timer, until=math.inf, processes=1):
     """Exit status, what was printed and the file's content."""
     text, said = io.StringIO(), []
-    rules = command.Rules(CPU, 1, {}, timer, until)
-    status = command.check_all(cases, rules, tmp_path / "c.json", Console(file=text, width=80), said.append)
+    rules, timing = running.Rules(CPU, 1, {}, processes), running.Timing(timer, until) if timer else None
+    status = command.check_all(cases, rules, timing, tmp_path / "c.json", Console(file=text, width=80), said.append)
     return status, text.getvalue(), read_document(tmp_path / "c.json"), said
 
 
@@ -233,7 +237,8 @@ def test_the_rest_goes_on_after_one_that_is_wrong_and_one_that_cannot_be_built(t
     def unbuilt(device):
         raise ValueError("Triton can't serve this")
 
-    wrong = case("labels", ours={"wrong": off(0.1), "fine": off(0.0)}, rivals={"rival": lambda _: out_of_memory()})
+    ours = {"wrong": off(0.1), "fine": off(0.0), "infinite": lambda truth: truth / 0}
+    wrong = case("labels", ours=ours, rivals={"rival": lambda _: out_of_memory()})
     right = case("heatmaps", ours={"triton": off(0.0)}, rivals={"torch": off(1e-3)})
     status, text, content, told = check_all(tmp_path, wrong, Case("forward", "any", "bfloat16", unbuilt), right)
     assert status == 1
@@ -241,7 +246,7 @@ def test_the_rest_goes_on_after_one_that_is_wrong_and_one_that_cannot_be_built(t
     for words in (
         "WRONG",
         "can't serve this",
-        "2 of 4 checks of kernels are wrong or failed",
+        "3 of 5 checks of kernels are wrong or failed",
         "c.json",
         "out of memory",
     ):
@@ -252,7 +257,7 @@ def test_the_rest_goes_on_after_one_that_is_wrong_and_one_that_cannot_be_built(t
     }
     assert figures["heatmaps 50 × 8 float32 torch"] == (1e-3,) * 50
     verdicts = [(check["provider"], check["verdict"]) for check in content["gem_fast"]["checks"]]
-    assert verdicts[:3] == [("wrong", WRONG), ("fine", RIGHT), ("rival", FAILED)]
+    assert verdicts[:4] == [("wrong", WRONG), ("fine", RIGHT), ("infinite", WRONG), ("rival", FAILED)]
     assert content["gem_fast"]["checks"][0]["errors"]["out"]["mean"] == pytest.approx(0.1)
     json.dumps(content, allow_nan=False)
 
@@ -294,7 +299,7 @@ def test_when_time_is_over_all_is_verified_and_the_rest_is_not_timed(tmp_path, m
     names = ("self_self", "labels", "forward")
     cases = [case(name, ours={"triton": off(0.0)}) for name in names]
     now = iter([9.0, 11.0])
-    monkeypatch.setattr(command, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    monkeypatch.setattr(running, "time", SimpleNamespace(monotonic=lambda: next(now)))
     status, text, content, told = check_all(tmp_path, *cases, until=10.0)
     assert (status, "0 of 3 checks" in text) == (0, True)
     assert "the first 2 cases are verified but not timed" in told[-1]
@@ -310,12 +315,45 @@ def test_how_long_it_may_take(given, seconds):
 
 
 def test_after_the_device_is_lost_nothing_is_called_right(tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "_answers", lambda device: False)
+    monkeypatch.setattr(running, "_answers", lambda device: False)
     fatal = case("labels", ours={"triton": lambda _: out_of_memory()})
     status, text, content, _ = check_all(tmp_path, fatal, case("heatmaps", ours={"triton": off(0.0)}))
     assert status == 1
     assert "not run: the device was lost in labels" in text
     assert not content["benchmarks"]
+
+
+def beside(name, device):
+    """A case's problem as a process beside others finds it."""
+    if name == "ends":
+        os._exit(1)
+    if name == "no room" and multiprocessing.parent_process():
+        out_of_memory()
+    return doubling(ours={"triton": off(0.1 * (name == "wrong"))})
+
+
+def case_beside(name):
+    return Case(name, "50 × 8", "float32", functools.partial(beside, name))
+
+
+def test_processes_verify_and_what_had_no_room_is_verified_again_alone(tmp_path):
+    names = ("no room", "right", "wrong")
+    status, _, content, _ = check_all(tmp_path, *map(case_beside, names), processes=2)
+    found = [(each["kernel"], each["verdict"], bool(each["median_s"])) for each in content["gem_fast"]["checks"]]
+    assert found == [("no room", RIGHT, True), ("right", RIGHT, True), ("wrong", WRONG, False)]
+    assert status == 1
+
+
+def test_a_process_that_ends_is_told_and_nothing_is_called_right_after_it(tmp_path):
+    status, text, content, _ = check_all(tmp_path, case_beside("ends"), processes=2)
+    assert (status, content["gem_fast"]["checks"][0]["verdict"]) == (1, FAILED)
+    assert "ends 50 × 8 float32, all: failed, its process ended" in text
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_cases_go_to_other_processes(quick):
+    for each in command.all_cases(CPU, quick):
+        assert str(pickle.loads(pickle.dumps(each))) == str(each)
 
 
 def test_every_kernel_has_cases_in_every_type():

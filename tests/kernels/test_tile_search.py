@@ -3,12 +3,21 @@
 import pytest
 import torch
 from gem_fast.kernels.attention.triton.tile_file import Shape
-from gem_fast.kernels.attention.triton.tile_search import Bench, DoesNotFitError, Limits, Problem, tune, why_not_fit
+from gem_fast.kernels.attention.triton.tile_search import (
+    Bench,
+    DoesNotFitError,
+    Limits,
+    Problem,
+    trials_ahead,
+    tune,
+    why_not_fit,
+)
 from gem_fast.kernels.attention.triton.tiles import Device, Tile, tile_for
 
 H100 = Device("sm_90", 132, "NVIDIA H100 80GB HBM3")
 SHAPE = Shape("bfloat16", 64, 785, 12)
 LIMITS = Limits(232_448)
+IN_PLACE = "assign_in_place", None  # there is no such tile on an H100
 PROBLEM = Problem(1, 785, 12, 64, "bfloat16")
 
 
@@ -86,6 +95,19 @@ def test_later_operations_are_tried_with_the_best_of_the_earlier():
 
     tune(PROBLEM, H100, LIMITS, Bench(lambda o, t: 0.0, time), torch.bfloat16)
     assert {refine for operation, refine in seen if operation == "assign"} == {fastest}
+
+
+@pytest.mark.parametrize("N", [50, 785])
+def test_what_is_compiled_ahead_is_what_is_tried(N):
+    problem, tried = Problem(8, N, 12, 64, "bfloat16"), []
+    bench = Bench(lambda options, tiles: tried.append((options, tiles)) or 0.0, lambda options, tiles: 1.0)
+    tune(problem, H100, LIMITS, bench, torch.bfloat16)
+    ahead = list(trials_ahead(problem, H100, LIMITS, torch.bfloat16))
+    assert len(ahead) > 190
+    assert [each for each in tried if each not in ahead] == [
+        each for each in tried if list(each[1].items())[-1] == IN_PLACE
+    ]
+    assert all(each in tried for each in ahead)
 
 
 @pytest.mark.parametrize(("faster", "tile"), [(0.5, Tile(64, 64, 4, 1)), (2.0, None)])

@@ -16,6 +16,16 @@ _UNROLLED = 4096  # float32 products of a thread in a step, which are unrolled: 
 _GAIN = 0.98  # a candidate replaces the tile that is there only if it is faster than that: the rest is noise
 
 
+_REFINING = {"iterations": 1, "projections": (0, 1, 2), "normalize": True}
+_OPTIONS: dict[str, dict[str, Any]] = {  # of the attention that an operation is tried in
+    "refine": _REFINING,
+    "assign": _REFINING,
+    "assign_in_place": _REFINING | {"iterations": 0},
+    "attend": {"iterations": 0, "projections": (2,), "normalize": False},
+    "resident": _REFINING,
+}
+
+
 class DoesNotFitError(Exception):
     """A candidate needs more shared memory, registers or threads than the GPU has."""
 
@@ -119,25 +129,37 @@ def tune(problem: Problem, device: Device, limits: Limits, bench: Bench, dtype: 
     Raises:
         RuntimeError: the tiles that are there already are wrong or fail, so nothing could be compared with them.
     """
-    shape, width = problem.shape, problem.shape.width
-    refining = {"iterations": 1, "projections": (0, 1, 2), "normalize": True}
-    at_once = refining | {"iterations": 0}
-    any_norm = {"iterations": 0, "projections": (2,), "normalize": False}
-    best = {name: tile_for(device, name, width, dtype) for name in ("refine", "assign", "assign_in_place")}
-    best["resident"] = None
-    entries = []
-    for operation, options in (
-        ("refine", refining), ("assign", refining), ("assign_in_place", at_once), ("attend", any_norm),
-    ):  # fmt: skip
-        first = tile_for(device, operation, width, dtype)
-        others = {name: tile for name, tile in best.items() if name != operation}
-        entry = choose(Step(operation, options, others), first, shape, limits, bench)
+    best, entries = _first_tiles(problem, device, dtype), []
+    for operation in _operations(problem):
+        entry = choose(_step(operation, best), best[operation], problem.shape, limits, bench)
         entries.append(entry)
         best[operation] = entry.tile
-    if problem.N <= 128:
-        others = {name: best[name] for name in ("refine", "assign")}
-        entries.append(choose(Step("resident", refining, others), None, shape, limits, bench))
     return entries
+
+
+def trials_ahead(
+    problem: Problem, device: Device, limits: Limits, dtype: Any
+) -> Iterator[tuple[dict[str, Any], Tiles]]:
+    """Options and tiles of what `tune` will try, with the built-in tiles in place of those found on its way."""
+    first = _first_tiles(problem, device, dtype)
+    for operation in _operations(problem):
+        step = _step(operation, first)
+        for tile in candidates(operation, problem.shape):
+            if not why_not_fit(tile, operation, problem.shape, limits):
+                yield step.options, {**step.others, operation: tile}
+
+
+def _operations(problem: Problem) -> list[str]:
+    return [operation for operation in _OPTIONS if operation != "resident" or problem.N <= 128]
+
+
+def _first_tiles(problem: Problem, device: Device, dtype: Any) -> dict[str, Tile | None]:
+    width = problem.shape.width
+    return {each: None if each == "resident" else tile_for(device, each, width, dtype) for each in _OPTIONS}
+
+
+def _step(operation: str, best: Tiles) -> Step:
+    return Step(operation, _OPTIONS[operation], {name: tile for name, tile in best.items() if name != operation})
 
 
 def choose(step: Step, first: Tile | None, shape: Shape, limits: Limits, bench: Bench) -> Entry:

@@ -1,7 +1,8 @@
 """How `gem-fast tune` tries a candidate: against float64 on poisoned memory, then in turns of the GPU's clock."""
 
+import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import torch
@@ -87,3 +88,14 @@ def make_bench(
             return time(lambda: attention(options, tiles))
 
     return Bench(error, timed, report)
+
+
+def try_ahead(problem: Problem, device: torch.device, options: dict[str, Any], tiles: Tiles) -> None:
+    """Compile for a trial into Triton's cache on disk, by calling it; what fails is told by the trial itself."""
+    with suppress(Exception):
+        _bench(problem, device).error(options, tiles)
+
+
+@functools.cache
+def _bench(problem: Problem, device: torch.device) -> Bench:
+    return make_bench(problem, device, lambda trial: None)
