@@ -132,7 +132,7 @@ $(AUTHORS)/.ready: $(READY) bench/authors.txt
 	touch $@
 
 gpu-report: $(READY)
-	$(BIN)/python -m gem_fast.bench.gpu_report bench/reports
+	$(BIN)/python -m tools.gpu_report bench/reports
 
 roofline: $(READY)
 	$(BIN)/python -m tools.roofline bench/reports

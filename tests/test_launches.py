@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from gem_fast.bench.gpu_report import forward_launches
+
+from tools.gpu_report import forward_launches
 
 pytest.importorskip("triton")
 

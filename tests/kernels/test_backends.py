@@ -8,7 +8,6 @@ from unittest import mock
 
 import pytest
 import torch
-from gem_fast.bench.gpu_report import ARCHITECTURES
 from gem_fast.kernels import (
     decode_heatmaps,
     decode_labels,
@@ -28,6 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gem_fast.options import GemOptions
 from gem_fast.towers.vision_config import VisionConfig
 from gem_fast.towers.vit import GemVisionTransformer
+from tools.gpu_report import ARCHITECTURES
 
 LOW = (torch.float16, torch.bfloat16)
 layer_norm = sys.modules["gem_fast.kernels.layer_norm.layer_norm"]

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from gem_fast.bench import ahead
-from gem_fast.bench.ahead import SHARED_LIMIT
-from gem_fast.bench.gpu_report import ARCHITECTURES, BY_ROW, SPILLED, Job, compile_job, table_jobs
 from gem_fast.kernels.attention.triton import tiles
 from gem_fast.kernels.attention.triton.tiles import FAMILIES, TABLE, Device, Tile, is_resident, split_width, tile_for
 from gem_fast.kernels.triton_host import triton_version
+
+from tools.compiled import SHARED_LIMIT
+from tools.gpu_report import ARCHITECTURES, BY_ROW, SPILLED, Job, compile_job, table_jobs
 
 pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET"):
@@ -56,7 +56,7 @@ def test_float32_reaches_tensor_cores_in_tf32_only(arch, operation):
 @pytest.mark.parametrize("operation", ["refine", "assign", "attend"])
 def test_exact_products_of_a_step_are_summed_by_themselves(operation, monkeypatch):
     """One term after the other onto a sum of 16,385 was off by 2.6e-6 on an H200, where 1.4e-6 is allowed."""
-    monkeypatch.setattr(ahead, "_read_cuda", lambda binary: binary.asm["ttgir"])
+    monkeypatch.setattr("tools.compiled._read_cuda", lambda binary: binary.asm["ttgir"])
     code = compile_job(Job("sm_90", operation, 64, "fp32", "ieee", Tile(64, 32, 8, 2)))
     starts = re.findall(r"tt\.dot %\w+, %\w+, (%\w+)", code)
     assert len(starts) == 2

@@ -1,4 +1,4 @@
-"""What the Triton kernels compile to on GPUs that are not there: `python -m gem_fast.bench.gpu_report [folder]`.
+"""What the Triton kernels compile to on GPUs that are not there: `python -m tools.gpu_report [folder]`.
 
 Writes `gpu_static.json` and `gpu_static.md`. Nothing here was timed.
 """
@@ -29,7 +29,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from gem_fast.towers.vision_config import VisionConfig
 from gem_fast.towers.vit import GemVisionTransformer
 
-from .ahead import SHARED_LIMIT, Static, compile_for
+from .compiled import SHARED_LIMIT, Static, compile_for
 
 ARCHITECTURES = tuple(arch for arch in FAMILIES if arch in SHARED_LIMIT)
 ATTENTION = "attention.triton"
