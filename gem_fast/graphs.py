@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from gem_fast.kernels.attention.triton.tiles import tf32_is_allowed
 from gem_fast.kernels.backends import VARIABLE
+from gem_fast.kernels.triton_host import tf32_is_allowed
 
 from .errors import ModelError
 from .towers.vit import GemVisionTransformer, VisionFeatures

@@ -41,6 +41,7 @@ class Backend:
         pays: whether it is the one to take if it serves and none is asked for.
         trials: arguments of small calls in a type on a GPU, with which it is held against plain torch before it is
             taken there unasked; None for what needs none.
+        multiplies: whether it takes matrix products, which of float32 may be in TF32.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Backend:
     why_not: Callable[..., str | None] = _serves_all
     pays: Callable[..., bool] = _always
     trials: Callable[[torch.dtype, torch.device], Iterable[tuple[Any, ...]]] | None = None
+    multiplies: bool = False
 
 
 def _outputs(result: Any) -> list[Tensor]:

@@ -1,8 +1,8 @@
 """Whether Triton's kernels are right on this GPU: each operation is held against plain torch at its first use there.
 
-Once for each type on a kind of GPU, with its driver, its version of Triton and these kernels; what was found lies in a
-file beside the tiles. One that is wrong or fails is warned of, and plain torch serves in its place. What is asked for
-by name is taken as it is.
+Once for each type, and for TF32, on a kind of GPU, with its driver, its version of Triton and these kernels; what was
+found lies in a file beside the tiles. One that is wrong or fails is warned of, and plain torch serves in its place.
+What is asked for by name is taken as it is.
 """
 
 import contextlib
@@ -14,12 +14,12 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from .triton_host import constant
+from .triton_host import constant, tf32_is_allowed
 from .user_cache import user_file
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ FLOOR = 1e-5  # a relative error that is never too large, and a share of labels 
 _DRIVERS = (Path("/proc/driver/nvidia/version"), Path("/sys/module/amdgpu/version"))
 _LOCK = threading.RLock()
 _REAL: tuple[type, ...] = (Tensor, torch.nn.Parameter)
-_found: dict[tuple[str, torch.dtype, int], str] = {}  # what is wrong, or ""
+Kind: TypeAlias = torch.dtype | str  # of arithmetic: a type, or "tf32"
+_found: dict[tuple[str, Kind, int], str] = {}  # what is wrong, or ""
 
 
 def confirmed(operation: "Operation", row: "Backend", tensor: Tensor) -> bool:
@@ -43,7 +44,7 @@ def confirmed(operation: "Operation", row: "Backend", tensor: Tensor) -> bool:
     if torch.compiler.is_compiling():
         return not_known_wrong(operation, row, tensor)
     index = torch.cuda.current_device() if tensor.device.index is None else tensor.device.index
-    reason = _found.get((operation.name, tensor.dtype, index))
+    reason = _found.get((operation.name, _kind(row, tensor.dtype), index))
     if reason is None:
         reason = _first_use(operation, row, tensor, index)
     return not reason
@@ -51,17 +52,23 @@ def confirmed(operation: "Operation", row: "Backend", tensor: Tensor) -> bool:
 
 def not_known_wrong(operation: "Operation", row: "Backend", tensor: Tensor) -> bool:
     """Whether nothing wrong was found of it so far; nothing is run."""
-    return tensor.device.type != "cuda" or not _known_wrong(operation.name, tensor.dtype, tensor.device.index or 0)
+    if tensor.device.type != "cuda":
+        return True
+    return not _known_wrong(operation.name, _kind(row, tensor.dtype), tensor.device.index or 0)
+
+
+def _kind(row: "Backend", dtype: torch.dtype) -> Kind:
+    return "tf32" if row.multiplies and dtype == torch.float32 and tf32_is_allowed() else dtype
 
 
 @constant
-def _known_wrong(name: str, dtype: torch.dtype, index: int) -> bool:
-    known = _found.get((name, dtype, index))
-    return bool(Records(index).verdicts.get(_key(name, dtype)) if known is None else known)
+def _known_wrong(name: str, kind: Kind, index: int) -> bool:
+    known = _found.get((name, kind, index))
+    return bool(Records(index).verdicts.get(_key(name, kind)) if known is None else known)
 
 
 def _first_use(operation: "Operation", row: "Backend", tensor: Tensor, index: int) -> str:
-    key = (operation.name, tensor.dtype, index)
+    key = (operation.name, _kind(row, tensor.dtype), index)
     with _LOCK:
         if key in _found:  # by another thread
             return _found[key]
@@ -79,7 +86,7 @@ def _first_use(operation: "Operation", row: "Backend", tensor: Tensor, index: in
             records.add(_key(*key[:2]), reason)
         if reason:
             warnings.warn(
-                f"Triton's {operation.name} in {_name(tensor.dtype)} is not used on {records.device}: {reason}. "
+                f"Triton's {operation.name} in {_name(key[1])} is not used on {records.device}: {reason}. "
                 f"Plain torch serves in its place; remove {records.path} to have it tried again.",
                 RuntimeWarning,
                 stacklevel=4,
@@ -96,6 +103,8 @@ def why_wrong(operation: "Operation", row: "Backend", dtype: torch.dtype, device
     """
     plain = next(each for each in operation.backends if each.name == "sdpa")
     assert row.trials is not None
+    # Of TF32's own rounding, which is that of float16: plain torch may take small products exactly.
+    alike = Tensor.half if _kind(row, dtype) == "tf32" else torch.clone
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
         for arguments in row.trials(dtype, device):
             if row.why_not(*arguments) or not row.pays(*arguments):
@@ -103,7 +112,7 @@ def why_wrong(operation: "Operation", row: "Backend", dtype: torch.dtype, device
             try:
                 ours = row.run(*_mapped(arguments, torch.clone))
                 exact = operation.backends[-1].run(*_mapped(arguments, Tensor.double))
-                allowed = plain.run(*_mapped(arguments, torch.clone))
+                allowed = plain.run(*_mapped(arguments, alike))
                 outputs = zip(*map(operation.outputs, (ours, allowed, exact)), strict=True)
                 off = [why for output in outputs if (why := _why_off(*output))]
             except torch.OutOfMemoryError:
@@ -197,12 +206,12 @@ def _kernels() -> str:
     return found.hexdigest()[:16]
 
 
-def _key(name: str, dtype: torch.dtype) -> str:
-    return f"{name} {_name(dtype)}"
+def _key(name: str, kind: Kind) -> str:
+    return f"{name} {_name(kind)}"
 
 
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def _name(kind: Kind) -> str:
+    return str(kind).removeprefix("torch.")
 
 
 def forget() -> None:

@@ -35,6 +35,13 @@ def constant(ask: Found) -> Found:
     return ask
 
 
+@constant
+def tf32_is_allowed() -> bool:
+    """Whether torch may multiply float32 in TF32; its older switch can't be read once the newer one was used."""
+    matmul = torch.backends.cuda.matmul
+    return bool(matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32)
+
+
 def why_no_triton(tensor: Tensor, name: str, *others: Tensor | None) -> str | None:
     """The reason why no Triton kernel can take this tensor, called `name` by the caller, with others, or None."""
     if not _INSTALLED:

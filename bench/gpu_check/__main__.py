@@ -39,7 +39,7 @@ def all_cases(device: torch.device, quick: bool) -> Iterable[Case]:
     """Every kernel in every type; TF32 where there is one, for what has matrix products."""
     kinds, has_tf32 = KINDS[:3], FAMILIES.get(device_of(device).arch) in ("mma", "wgmma", "tcgen05")
     products = KINDS if has_tf32 else kinds
-    yield from first_use_cases(kinds)
+    yield from first_use_cases(products)
     yield from attention_cases(products, quick)
     yield from layer_norm_cases(kinds, quick)
     yield from decoding_cases(kinds, quick)

@@ -12,7 +12,7 @@ from gem_fast.kernels import pair_attention, self_self_attention
 from gem_fast.kernels.attention.reference import reference
 from gem_fast.kernels.attention.sdpa import sdpa
 from gem_fast.kernels.attention.self_self import OPERATION as SELF_SELF
-from gem_fast.kernels.attention.triton.launch import launch_attention, why_not
+from gem_fast.kernels.attention.triton.launch import launch_attention, pays, why_not
 from gem_fast.kernels.attention.triton.tile_choice import chosen_tile
 from gem_fast.kernels.attention.triton.tile_trials import DTYPES
 from gem_fast.kernels.attention.triton.tiles import Tile, device_of, split_width, tile_for
@@ -129,7 +129,10 @@ def attention_problem(
     ours: dict[str, Call] = {
         name: functools.partial(launch_attention, qkv, c, tiles=tiles, **options) for name, tiles in forced
     }
-    if SELF_SELF.choose(None, qkv, c, *options.values()).name == "triton":
+    if pays(qkv, c, *options.values()):
+        taken = SELF_SELF.choose(None, qkv, c, *options.values()).name
+        if taken != "triton":
+            raise ValueError(f"Triton pays here, and {taken} is taken: it was found wrong at its first use")
         ours["automatic"] = functools.partial(self_self_attention, qkv, c, **setting.public)
     return Problem(
         ours=ours,

@@ -127,7 +127,7 @@ def trials(dtype: torch.dtype, device: torch.device) -> Iterator[tuple[Any, ...]
 OPERATION = operation(
     "pair_attention",
     Backend("cpu", cpu.pairs_cpu, cpu.why_not_pairs),
-    Backend("triton", triton.pairs_triton, triton.why_not_pairs, triton.pays_pairs, trials),
+    Backend("triton", triton.pairs_triton, triton.why_not_pairs, triton.pays_pairs, trials, multiplies=True),
     Backend("sdpa", sdpa, pays=lambda qkv, *_: qkv.dtype != torch.float64),
     Backend("reference", reference),
     example=lambda dtype, device: (

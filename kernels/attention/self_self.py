@@ -114,7 +114,7 @@ def trials(dtype: torch.dtype, device: torch.device) -> Iterator[tuple[Any, ...]
 OPERATION = operation(
     "self_self_attention",
     Backend("cpu", _of_images(cpu.cpu), cpu.why_not),
-    Backend("triton", triton.run, triton.why_not, triton.pays, trials),
+    Backend("triton", triton.run, triton.why_not, triton.pays, trials, multiplies=True),
     Backend("sdpa", _of_images(sdpa), pays=lambda qkv, *_: qkv.dtype != torch.float64),  # which asks for exactness
     Backend("reference", _of_images(reference)),
     example=lambda dtype, device: (

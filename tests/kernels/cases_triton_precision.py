@@ -1,11 +1,14 @@
 """The Triton kernels in every type as exact as plain torch, and at extreme temperatures. `test_triton.py` runs them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import triton.language as tl
-from gem_fast.kernels import pair_attention
+from gem_fast.kernels import first_use, pair_attention
 from gem_fast.kernels.attention.reference import reference
+from gem_fast.kernels.attention.self_self import OPERATION
 from gem_fast.kernels.attention.triton import call, triton_attention
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
@@ -69,6 +72,19 @@ def round_products_of_torch(monkeypatch):
         return torch.ldexp((fraction * 2**11).round(), exponent - 11) if x.dtype == torch.float32 else x
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: multiply(nearest(a), nearest(b)))
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="a GPU has them")
+def test_what_a_first_use_tries_is_right_in_tf32(monkeypatch, tensor_cores):
+    """An H200 took it for wrong: plain torch multiplies float32 exactly in some products, whatever is allowed."""
+    row = next(row for row in OPERATION.backends if row.name == "triton")
+    paying = replace(row, pays=lambda *_: True)
+    monkeypatch.setattr(call, "precision", lambda *_: "tf32")
+    assert "it is wrong" in first_use.why_wrong(OPERATION, paying, torch.float32, torch.device(DEVICE))
+    monkeypatch.setattr(first_use, "tf32_is_allowed", lambda: True)
+    assert first_use.why_wrong(OPERATION, paying, torch.float32, torch.device(DEVICE)) == ""
+    off = replace(paying, run=lambda *arguments: 1.01 * row.run(*arguments))
+    assert "it is wrong" in first_use.why_wrong(OPERATION, off, torch.float32, torch.device(DEVICE))
 
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="a GPU has them")

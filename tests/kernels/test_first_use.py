@@ -4,6 +4,7 @@ import json
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -144,6 +145,25 @@ def test_where_plain_torch_is_exact_a_small_error_is_none(error, name):
     (triton, plain), example = doubling(lambda x: 2 * x.double() * (1 + error)).backends, lambda *_: ()
     exact = Operation("doubling", (triton, Backend(plain.name, lambda x: 2 * x)), example)
     assert taken(exact) == name
+
+
+@pytest.mark.parametrize("multiplies", [True, False])
+def test_tf32_is_a_kind_of_its_own_for_what_multiplies(monkeypatch, tmp_path, multiplies):
+    """Its rounding is allowed for, though plain torch may take float32 exactly all the same."""
+    (triton, plain), example = doubling(lambda x: 2.0005 * x).backends, lambda *_: ()
+    triton = replace(triton, multiplies=multiplies, trials=lambda *_: [(torch.linspace(1, 2, 999),)])
+    operation = Operation("doubling", (triton, replace(plain, run=lambda x: 2 * x)), example)
+    monkeypatch.setattr(first_use, "tf32_is_allowed", lambda: True)
+    if multiplies:
+        assert taken(operation) == "triton"
+        monkeypatch.setattr(first_use, "tf32_is_allowed", lambda: False)
+    with pytest.warns(RuntimeWarning, match=r"doubling in float32 is not used .* off by 2\.5e-04, and 1\.0e-05 is"):
+        assert taken(operation) == "sdpa"
+    with FakeTensorMode():
+        known = [operation.choose(None, Argument(), trust=first_use.not_known_wrong).name]
+        monkeypatch.setattr(first_use, "tf32_is_allowed", lambda: True)
+        known.append(operation.choose(None, Argument(), trust=first_use.not_known_wrong).name)
+    assert known == ["sdpa", "triton" if multiplies else "sdpa"]
 
 
 def test_trials_are_those_that_it_would_be_taken_for():

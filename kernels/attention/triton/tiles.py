@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
-from gem_fast.kernels.triton_host import architecture, constant, triton_version
+from gem_fast.kernels.triton_host import architecture, tf32_is_allowed, triton_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,13 +204,6 @@ def precision(device: Device, dtype: torch.dtype) -> str:
     if dtype != torch.float32 or FAMILIES.get(device.arch) not in ("mma", "wgmma", "tcgen05"):
         return "ieee"
     return "tf32" if tf32_is_allowed() else "ieee"
-
-
-@constant
-def tf32_is_allowed() -> bool:
-    """Whether torch may multiply float32 in TF32; its older switch can't be read once the newer one was used."""
-    matmul = torch.backends.cuda.matmul
-    return bool(matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32)
 
 
 def steepest(dtype: torch.dtype, precision: str) -> float:
