@@ -1,12 +1,16 @@
-"""What each command hands on of its options, none of which has its default here; `segment`'s are in `test_cli.py`."""
+"""What each command hands on of its options, none at its default (`segment`'s: `test_cli.py`), and how it ends."""
 
+import sys
 from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
+from gem_fast.export.verdict import DisagreementError
 
 import gem_fast
-from gem_fast.errors import ExportError
+from gem_fast.cli.progress import Style
+from gem_fast.errors import ExportError, ModelError
+from gem_fast.runtime.agreement import Comparison
 from tests.command_line import invoke
 
 
@@ -19,9 +23,9 @@ def given(monkeypatch):
 
         def stand_in(*arguments, **named):
             calls.append((*arguments, named))
-            if isinstance(result, Exception):
+            if isinstance(result, BaseException):
                 raise result
-            return result
+            return result(*arguments, **named) if callable(result) else result
 
         where, _, attribute = name.rpartition(".")
         monkeypatch.setattr(import_module(where), attribute, stand_in)
@@ -224,3 +228,187 @@ def test_segment_on_a_cluster(given, folder, tmp_path, failed, status):
 def test_options_of_the_other_way_to_run(folder, tmp_path, options, told):
     done = invoke("segment", folder, "--prompt", "cat", "--out", tmp_path / "out", *options)
     assert (done.exit_code, told in done.stderr) == (2, True), done.output
+
+
+def test_segment(run, folder, tmp_path):
+    """The options of a run that `test_cli.py`, which does run, leaves at their defaults."""
+    options = ["--processes", 2, "--window", 64, "--stride", 32, "--timeout", 0, "--heatmaps", "--no-overlays"]
+    options += ["--label-size", "model", "--templates", "the {}", "--templates", "a {}", "--overwrite"]
+    assert run("segment", outcome(tmp_path), *options).exit_code == 0
+    ((*_, named),) = run.calls
+    wanted = {"processes": 2, "window": 64, "stride": 32, "timeout": None, "heatmaps": True, "overlays": False}
+    wanted |= {"label_size": "model", "templates": ["the {}", "a {}"], "overwrite": True, "resume": False}
+    assert {name: named[name] for name in wanted} == wanted
+    assert (
+        "label_size must be model or a positive number"
+        in run("segment", outcome(tmp_path), "--label-size", "9px").stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            {
+                "model": "m",
+                "pretrained": "p",
+                "weights": "w",
+                "tokenizer": "t",
+                "dtype": "bf16",
+                "text_dtype": "bf16",
+                "device": "cpu",
+                "text_cache": "c",
+                "method": "gem",
+                "gem_blocks": 1,
+                "iterations": 1,
+                "inverse_temperature": 1,
+                "pooling": "head",
+                "rotated": None,
+                "sigmoid": None,
+            },
+            "can't go with --runtime",
+        ),
+        ({"provider": "cpu", "engine_cache": "c", "precision": "float32", "threads": 1}, "can only go with --runtime"),
+    ],
+    ids=["engine", "runtime"],
+)
+def test_options_of_the_other_engine(folder, tmp_path, options, told):
+    names = [f"--{name.replace('_', '-')}" for name in options]
+    pairs = zip(names, options.values(), strict=True)
+    command = ["segment", folder, "--prompt", "cat", "--out", tmp_path / "out"]
+    command += ["--runtime", folder] * ("model" in options)
+    done = invoke(*command, *(part for pair in pairs for part in pair if part is not None))
+    assert (done.exit_code, done.stderr) == (2, f"gem-fast: {', '.join(names)} {told}\n")
+
+
+@pytest.mark.parametrize("done", [0, 1])
+def test_what_was_finished_is_told_where_there_is_something(run, tmp_path, done):
+    def end(*_, progress, **__):
+        progress.done = done
+        raise OSError("no room")
+
+    told = run("segment", end)
+    kept = f"; what was finished is in {tmp_path / 'out'}, and --resume goes on from there" * done
+    assert (told.exit_code, told.stderr) == (2, f"gem-fast: no room{kept}\n")
+
+
+RUNS = {
+    "bench": (["bench"], "gem_fast.bench.runs.measure_run"),
+    "report": (["bench", "report", "a.json"], "gem_fast.bench.runs.report_runs"),
+    "demo": (["demo", "OUT"], "gem_fast.demo.run"),
+    "evaluate": (["evaluate", "--data", "scenes"], "gem_fast.cli.evaluate._evaluate"),
+    "export": (["export", "--out", "OUT"], "gem_fast.cli.formats.write_export"),
+    "segment": (["segment", "IMAGES", "--prompt", "cat", "--out", "OUT"], "gem_fast.batch.segment_files"),
+    "ray": (
+        ["segment", "IMAGES", "--prompt", "cat", "--out", "OUT", "--engine", "ray"],
+        "gem_fast.batch.ray.segment_on_ray",
+    ),
+    "study": (["study", "clustering", "--out", "OUT"], "gem_fast.evaluation.studies.clustering"),
+    "tune": (["tune"], "gem_fast.tile_tuning.tune_tiles"),
+}
+
+
+@pytest.fixture
+def run(given, monkeypatch, folder, tmp_path):
+    """A function that invokes a command of `RUNS`, whose work ends as it is told."""
+
+    def run(name, end, *more):
+        monkeypatch.setattr(gem_fast, "load", lambda *named, **options: None)
+        command, works = RUNS[name]
+        run.calls = given(works, end)
+        named = {"IMAGES": folder, "OUT": tmp_path / "out"}
+        return invoke(*(named.get(each, each) for each in command), *more)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("gone wrong"), ValueError("gone wrong")], ids=lambda error: type(error).__name__
+)
+@pytest.mark.parametrize("name", RUNS)
+def test_an_error_is_told_in_a_line(run, name, error):
+    done = run(name, ModelError("gone wrong") if name == "demo" and isinstance(error, ValueError) else error)
+    assert (done.exit_code, done.stderr) == (2, "gem-fast: gone wrong\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "told"),
+    [
+        ("evaluate", (), ""),
+        ("evaluate", ("--json", "rows.json"), "; --resume goes on with rows.json"),
+        ("export", (), "; nothing is written"),
+        ("segment", (), "; what was finished is in OUT, and --resume goes on from there"),
+        ("ray", (), "; with --checkpoint, --resume goes on from there"),
+    ],
+)
+def test_an_interruption_is_130(run, tmp_path, name, more, told):
+    done = run(name, KeyboardInterrupt(), *more)
+    assert (done.exit_code, done.stderr) == (130, f"interrupted{told.replace('OUT', str(tmp_path / 'out'))}\n")
+
+
+def test_an_export_that_does_not_agree_shows_its_comparisons(run):
+    right = Comparison("image.onnx", "patch_features", "32x48", 3, "noise", absolute=0.5, relative=1e-7)
+    wrong = Comparison("head.onnx", "labels", None, 2, "sample", 0.25, 0.125, 0.0625, labels=0.75, least_labels=0.875)
+    done = run("export", DisagreementError([right, wrong]))
+    assert done.exit_code == 2
+    rows = [" ".join(line.split()) for line in done.stderr.splitlines()]
+    assert "patch_features 32x48 3 noise 5.0e-01 1.0e-07 2.0e-06 ok" in rows
+    assert "head: labels 2 sample 2.5e-01 1.2e-01 6.2e-02 75.00% 87.50% wrong" in rows
+    assert rows[-1].startswith("gem-fast: 1 of 2 comparisons differ")
+
+
+def case(name, failures):
+    """A case of a plan that is measured at once."""
+    row = {"data": name, "model": "m", "method": "gem", "protocol": "gem", "miou": 0.5, "settings": {}}
+    row |= {"images_per_second": 2.0, "pixel_accuracy": 0.25, "mean_accuracy": None, "frequency_weighted_iou": 1.0}
+    found = SimpleNamespace(failures=[f"{name}{i}.png: damaged" for i in range(failures)], row=row)
+    data, model = SimpleNamespace(name=name, images=range(1000)), SimpleNamespace(name="m")
+    return SimpleNamespace(model=model, method="gem", data=data, paper=46.2, evaluate=lambda **_: [found])
+
+
+def test_failures_of_all_cases_are_counted_and_some_are_told(capsys):
+    command = import_module("gem_fast.evaluation") and sys.modules["gem_fast.cli.evaluate"]
+    plan = SimpleNamespace(cases=lambda: iter([case("a", 5), case("b", 6)]))
+    assert command._evaluate(plan, {}, Style.none, command._Output(None, None, False)) == 11
+    told = capsys.readouterr()
+    assert "m, gem, a: 1,000 images" in told.err
+    assert [told.err.count(f"failed: {each}") for each in ("a", "b", "1 more")] == [5, 5, 1]
+    cells = [[cell.strip() for cell in line.split("│")] for line in told.out.splitlines() if "│" in line]
+    assert [each[1:-1] for each in cells] == [
+        [name, "m", "gem", "gem", "50.00", "46.2", "25.00", "–", "100.00", "2.0"] for name in ("a", "b")
+    ]
+
+
+def outcome(tmp_path, **changes):
+    """What a run may have come to."""
+    told = {"done": 0, "failed": 0, "kept": 0, "passed_over": (), "stopped": None, "reasons": {}}
+    return SimpleNamespace(**told | {"summary": tmp_path / "out" / "summary.jsonl"} | changes)
+
+
+@pytest.mark.parametrize(
+    ("came_to", "status", "told"),
+    [
+        ({"done": 1}, 0, ""),
+        ({"done": 0, "stopped": "the disk is full"}, 1, "the disk is full\n"),
+        (
+            {"done": 1, "failed": 1, "reasons": {"damaged": 1}},
+            1,
+            "failed: 1 × damaged\n1 of 2 images failed; all of them are in OUT/errors.jsonl\n",
+        ),
+    ],
+    ids=["whole", "stopped", "failed"],
+)
+def test_how_a_run_ended(run, tmp_path, came_to, status, told):
+    done = run("segment", outcome(tmp_path, **came_to), "--progress", "none")
+    assert (done.exit_code, done.stderr) == (status, told.replace("OUT", str(tmp_path / "out")))
+    image = "image" if came_to["done"] == 1 else "images"
+    assert done.stdout == f"{came_to['done']} {image} segmented into {tmp_path / 'out'} (0.00 images/s)\n"
+
+
+def test_an_image_of_another_part_is_told_before_anything_is_loaded(run, monkeypatch, tmp_path):
+    (tmp_path / "out" / "part-2-of-3").mkdir(parents=True)
+    (tmp_path / "out" / "part-2-of-3" / "summary.jsonl").touch()
+    (tmp_path / "out" / "part-2-of-3" / "run.json").write_text("{}")
+    for part, told in (("1/2", "holds part-2-of-3"), ("2/3", "part-2-of-3 holds an earlier run: take --resume")):
+        done = run("segment", AssertionError("it ran"), "--part", part)
+        assert (done.exit_code, told in done.stderr) == (2, True), done.output

@@ -225,7 +225,7 @@ def test_what_a_workers_process_has_of_its_parent():
         def prepare(self, source, seconds):
             dies_by = ctypes.c_int()
             ctypes.CDLL(None).prctl(2, ctypes.byref(dies_by))
-            handled = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+            handled = [str(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
             raise EngineError(json.dumps([handled, dies_by.value, os.nice(0), sorted(open_files())]))
 
     heard = queue.SimpleQueue()
@@ -237,13 +237,14 @@ def test_what_a_workers_process_has_of_its_parent():
         signal.signal(signal.SIGTERM, before)
     ends = {os.readlink(f"/proc/self/fd/{each.connection.fileno()}") for each in (first, second)}
     second.send((1, 0, Source(Path("a"), "a", 0)))
-    handled, dies_by, niceness, files = json.loads(heard.get(timeout=60).result.error)
-    assert handled == [signal.SIG_IGN, signal.SIG_DFL]
+    answer = heard.get(timeout=60)
+    for each in (second, first):
+        each.close()
+    handled, dies_by, niceness, files = json.loads(answer.result.error)
+    assert handled == [str(signal.SIG_IGN), str(signal.SIG_DFL)]
     assert (dies_by, niceness) == (signal.SIGKILL, min(19, os.nice(0) + 5))
     assert files
     assert not ends & set(files)
-    for each in (second, first):
-        each.close()
 
 
 def test_a_thread_that_is_left_alone_is_heard_no_more():
