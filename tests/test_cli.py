@@ -183,6 +183,7 @@ class TestSegment:
         assert "3 images segmented" in done.stdout
         assert f"failed: {folder / 'aa.png'}: not an image" in done.stderr
         assert "1 of 4 images failed" in done.stderr
+        assert done.stderr.count("failed: ") == 1
         assert len(summary(tmp_path / "out")) == 4
 
     def test_interruption_is_130_and_resume_goes_on(self, run, tmp_path, monkeypatch):

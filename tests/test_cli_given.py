@@ -372,7 +372,7 @@ def test_failures_of_all_cases_are_counted_and_some_are_told(capsys):
     assert command._evaluate(plan, {}, Style.none, command._Output(None, None, False)) == 11
     told = capsys.readouterr()
     assert "m, gem, a: 1,000 images" in told.err
-    assert [told.err.count(f"failed: {each}") for each in ("a", "b", "1 more")] == [5, 5, 1]
+    assert [told.err.count(each) for each in ("failed: a", "failed: b", "failed: 1 more", "more")] == [5, 5, 1, 1]
     cells = [[cell.strip() for cell in line.split("│")] for line in told.out.splitlines() if "│" in line]
     assert [each[1:-1] for each in cells] == [
         [name, "m", "gem", "gem", "50.00", "46.2", "25.00", "–", "100.00", "2.0"] for name in ("a", "b")
