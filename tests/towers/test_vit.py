@@ -261,8 +261,7 @@ def test_compiles_without_a_graph_break(original, backend):
         (torch.zeros(1, 4, 48, 48), r"\[1, 4, 48, 48\]"),
         (torch.zeros(1, 3, 48, 48, dtype=torch.uint8), "uint8"),
         (torch.zeros(1, 3, 50, 48), "50×48.*multiples of the patch, 8"),
-        (torch.zeros(1, 3, 0, 48), "0×48.*multiples of the patch, 8"),
-        (torch.zeros(1, 3, 48, 0), "48×0.*multiples of the patch, 8"),
+        (torch.zeros(1, 3, 48, 0), "48×0"),
         (torch.zeros(1, 3, 0, 48), "0×48"),
     ],
 )
