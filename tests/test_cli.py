@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -92,8 +93,11 @@ class TestSegment:
         ]
 
     def test_choices_of_a_family_are_handed_on(self, run, loaded):
-        assert run("--pooling", "value", "--rotated", "--sigmoid").exit_code == 0
-        assert {"pooling": "value", "rotated": True, "sigmoid": True}.items() <= loaded[0].items()
+        given = ["--pooling", "value", "--rotated", "--sigmoid", "--device", "meta", "--method", "clip"]
+        assert run(*given, "--feature-surgery", "--tokenizer", "t", "--iterations", 0).exit_code == 0
+        wanted = {"pooling": "value", "rotated": True, "sigmoid": True, "device": "meta", "method": "clip"}
+        wanted |= {"feature_surgery": True, "tokenizer": Path("t"), "iterations": 0}
+        assert wanted.items() <= loaded[0].items()
 
     @pytest.mark.parametrize(
         ("option", "reason"),
@@ -179,6 +183,7 @@ class TestSegment:
         assert "3 images segmented" in done.stdout
         assert f"failed: {folder / 'aa.png'}: not an image" in done.stderr
         assert "1 of 4 images failed" in done.stderr
+        assert done.stderr.count("failed: ") == 1
         assert len(summary(tmp_path / "out")) == 4
 
     def test_interruption_is_130_and_resume_goes_on(self, run, tmp_path, monkeypatch):

@@ -99,8 +99,20 @@ def test_the_runtime_scores_as_the_engine(model, exported, picture, prompts):
     for mine, other in zip(own, found, strict=True):
         assert np.abs(mine.scores - other.scores).max() < 2e-5
         assert (mine.labels == other.labels).mean() >= 0.9999
-    plain = GemRuntime(exported, feature_surgery=False).segment(*asked)
-    assert np.abs(plain[0].scores - found[0].scores).max() > 1e-3
+    plain = GemRuntime(exported, feature_surgery=False)
+    scores = plain.segment(*asked)[0].scores
+    assert np.abs(scores - found[0].scores).max() > 1e-3
+    assert "feature_surgery" not in plain.identity()["method"]
+
+
+def test_a_copy_of_a_runtime_scores_as_it_was_asked_to(exported):
+    """In other processes, whatever the export is for."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), np.uint8)
+    for asked in (False, True):
+        model = GemRuntime(exported, threads=1, feature_surgery=asked)
+        query = model.query(["cat", "dog"])
+        copied = model.replica(query)("cpu:0", 1)(pixels, (64, 96), None)
+        assert np.array_equal(copied, model.score_on_host(pixels, (64, 96), query))
 
 
 def test_an_export_without_it_refuses_it(tmp_path):

@@ -1,10 +1,11 @@
 """`gem-fast tune` and what `gem-fast info` says of it, on machines without a GPU too."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
-from gem_fast.kernels.attention.triton import tile_file
+from gem_fast.kernels.attention.triton import tile_file, tile_search
 from typer.testing import CliRunner
 
 from gem_fast.cli import app
@@ -31,6 +32,7 @@ def test_without_a_gpu_tune_says_so_and_leaves_with_2(tmp_path, monkeypatch):
     ("arguments", "told"),
     [
         (["--heads", "12"], "go together"),
+        (["--tokens", "12", "--head-width", "64"], "go together"),
         (["--model", "ViT-Q-3"], "ViT-B-16"),
         (["--size", "450"], "a multiple of ViT-B-16's patch, 16, got 450"),
         (["--device", "abacus"], "abacus"),
@@ -41,6 +43,35 @@ def test_bad_arguments_are_named(arguments, told):
     result = run(app, ["tune", *arguments])
     assert result.exit_code == 2
     assert told in result.output
+
+
+@pytest.mark.parametrize("more", [[], ["--verbose"]], ids=["quiet", "verbose"])
+def test_what_is_tuned_and_told(monkeypatch, tmp_path, more):
+    """What is wrong is told in any case, once for a problem what it is, of the table what was asked for."""
+    problems = [tile_search.Problem(batch, 197, 12, 64, "float16") for batch in (1, 8)]
+    calls = []
+
+    def tune_tiles(asked, *, device, out, report):
+        calls.append((asked, device, str(out)))
+        report(asked[0], tile_search.Trial("one", None, "timed", ms=0.5))
+        report(asked[0], tile_search.Trial("two", None, "wrong", reason="off by 2"))
+        shapes = asked[0].shape, replace(asked[0].shape, N=5)
+        return out, tile_file.TileTable("GPU", "3", tuple(tile_file.Entry("o", s, None, 0.25, 0.5) for s in shapes))
+
+    monkeypatch.setattr("gem_fast.tile_tuning.tune_tiles", tune_tiles)
+    given = ["--heads", "12", "--tokens", "197", "--head-width", "64", "--dtype", "fp16", "--device", "cuda:1"]
+    result = run(app, ["tune", *given, "--out", "t.json", *more])
+    assert result.exit_code == 0, result.output
+    assert calls == [(problems, "cuda:1", "t.json")]
+    assert result.stderr == "  two none: wrong, off by 2\n"
+    assert result.stdout.splitlines() == [
+        "float16: 1 × 12 heads, 197 tokens of 64 channels",
+        *(["  one none: timed, 0.5000 ms"] if more else []),
+        "float16 12×197 o: none, 0.2500 ms, built-in 0.5000 ms",
+        "written to t.json",
+    ]
+    run(app, ["tune", *given, "--batch-size", "3"])
+    assert [each.B for each in calls[1][0]] == [3]
 
 
 def test_problems_are_those_of_the_model():

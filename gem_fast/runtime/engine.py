@@ -1,7 +1,6 @@
 """The runtime as users hold it: an exported folder that segments images without torch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from math import log
 from pathlib import Path
@@ -134,7 +133,8 @@ class GemRuntime(Segmenter):
         return (f"{self.options.provider}:{self.options.device_id}",)
 
     def replica(self, query: Query, windows: Windows | None = None, batch_size: int = 8) -> Replica:
-        return partial(scorer, self.folder, self.options, (query, windows, batch_size))
+        own = vars(self.options) | {"feature_surgery": self.feature_surgery}
+        return partial(scorer, self.folder, own, (query, windows, batch_size))
 
     def graph(self, role: str) -> Graph:
         """The graph of a role that has a single file."""
@@ -223,11 +223,10 @@ class GemRuntime(Segmenter):
 
 
 def scorer(
-    folder: Path, options: RuntimeOptions, asked: tuple[Query, Windows | None, int], device: str, threads: int
+    folder: Path, own: Mapping[str, Any], asked: tuple[Query, Windows | None, int], device: str, threads: int
 ) -> Encode:
     """What a `GemRuntime.replica` makes: the scores of pixels, for its query, on the provider's device."""
-    own = vars(replace(options, threads=options.threads or threads))
-    return encoder(GemRuntime(folder, verify=False, **own), *asked)
+    return encoder(GemRuntime(folder, verify=False, **{**own, "threads": own["threads"] or threads}), *asked)
 
 
 def usual_settings(manifest: Manifest, sizes: Sequence[tuple[int, int]]) -> Defaults:

@@ -1,7 +1,10 @@
 """An image that hangs, or kills its worker, is named, and the run goes on without it."""
 
+import ctypes
 import faulthandler
+import json
 import os
+import queue
 import signal
 import time
 import weakref
@@ -15,7 +18,16 @@ from gem_fast import segment_files
 from gem_fast.batch import pool, work
 from gem_fast.batch.memory import Memory
 from gem_fast.batch.sources import Source
-from gem_fast.batch.workers import FORKS, Answer, Failure, _answer, serve
+from gem_fast.batch.workers import (
+    FORKS,
+    Answer,
+    EngineError,
+    Failure,
+    ProcessWorker,
+    ThreadWorker,
+    _answer,
+    serve,
+)
 from gem_fast.images import ImageError, load_pixels
 from gem_fast.writing import OutputError
 from tests.batch.test_run import SETTINGS, leftovers, names, run
@@ -199,6 +211,50 @@ def test_no_worker_is_left(small_model, folder, tmp_path):
 
 def interrupt(_):
     raise KeyboardInterrupt
+
+
+def open_files():
+    """What this process has open, by what the system calls it."""
+    return {os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
+
+
+def test_what_a_workers_process_has_of_its_parent():
+    """None of its pipes: their ends would outlive it. It goes behind, ends with it, and leaves Ctrl-C to it."""
+
+    class Told:
+        def prepare(self, source, seconds):
+            dies_by = ctypes.c_int()
+            ctypes.CDLL(None).prctl(2, ctypes.byref(dies_by))
+            handled = [str(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+            raise EngineError(json.dumps([handled, dies_by.value, os.nice(0), sorted(open_files())]))
+
+    heard = queue.SimpleQueue()
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        first = ProcessWorker(Told(), None, heard.put, [])
+        second = ProcessWorker(Told(), None, heard.put, [first])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    ends = {os.readlink(f"/proc/self/fd/{each.connection.fileno()}") for each in (first, second)}
+    second.send((1, 0, Source(Path("a"), "a", 0)))
+    answer = heard.get(timeout=60)
+    for each in (second, first):
+        each.close()
+    handled, dies_by, niceness, files = json.loads(answer.result.error)
+    assert handled == [str(signal.SIG_IGN), str(signal.SIG_DFL)]
+    assert (dies_by, niceness) == (signal.SIGKILL, min(19, os.nice(0) + 5))
+    assert files
+    assert not ends & set(files)
+
+
+def test_a_thread_that_is_left_alone_is_heard_no_more():
+    heard = []
+    worker = ThreadWorker(None, None, heard.append, [])
+    worker._answer(Answer(1, None))
+    worker.kill()
+    worker._answer(Answer(2, None))
+    assert heard == [Answer(1, None), None]
+    worker.close()
 
 
 def test_pixels_are_let_go_before_the_next_wait():

@@ -221,6 +221,7 @@ def test_plots_without_matplotlib_fail_before_anything_is_done(monkeypatch, tmp_
         (["--device", "fpga"], "device 'fpga' can't be used here"),
         (["--budget", "-1"], "--budget"),
         (["--plots", "plots"], "--plots draws several sizes, or a waterfall"),
+        (["--plots", "plots", "--size", "32", "--size", "32"], "--plots draws several sizes, or a waterfall"),
     ],
 )
 def test_what_can_not_be_measured_is_told_before(monkeypatch, tmp_path, arguments, told):

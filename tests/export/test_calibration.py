@@ -1,12 +1,13 @@
 """Static int8: ranges from a folder of images, and a graph that rounds by them."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from gem_fast.export import ExportError, ExportOptions, export_onnx
+from gem_fast.export import ExportError, ExportOptions, calibration, checked_session, export_onnx
 from gem_fast.export.calibration import calibrated
 from gem_fast.export.plain import plain_torch
 from gem_fast.export.segmenter_export import export_segmenter
@@ -142,3 +143,28 @@ def test_its_options_may_be_copied(photos):
     assert ExportOptions(calibrate=photos).integers == "int8-static"
     assert ExportOptions(quantize="int8", calibrate=photos).integers == "int8-static"
     assert ExportOptions(quantize="int8").integers == "int8"
+
+
+def test_ranges_hold_zero_and_those_of_all_images_and_sizes(model, photos, monkeypatch):
+    """Of so many images of a folder, some of which the export is compared on."""
+    asked = []
+
+    def observed(model, options, size, images):
+        asked.append((size, len(images)))
+        yield from [("a", (1.0, 2.0)), ("a", (-3.0, 1.0)), ("b", (1.0, 5.0 if size == SIZE else 4.0))]
+
+    monkeypatch.setattr(calibration, "_observed", observed)
+    monkeypatch.setattr(calibration, "LEAST", 2)
+    monkeypatch.setattr(calibration, "_MOST", 3)
+    monkeypatch.setattr(calibration, "_SHOWN", 2)
+    found = calibrated(model, ExportOptions(sizes=(SIZE, (32, 32)), calibrate=photos))
+    assert found.ranges == {"a": (-3.0, 2.0), "b": (0.0, 5.0)}
+    assert (asked, len(found.images)) == ([(SIZE, 3), ((32, 32), 3)], 2)
+
+
+@pytest.mark.parametrize("ends", [(0.0, float("inf")), (float("nan"), 1.0)])
+def test_ranges_without_end_are_refused(model, photos, monkeypatch, ends):
+    monkeypatch.setattr(calibration, "_write", lambda *_: ["a"])
+    monkeypatch.setattr(checked_session, "open_session", lambda path: SimpleNamespace(run=lambda *_: [ends]))
+    with pytest.raises(ExportError, match="the model gives no finite numbers for an image of"):
+        calibrated(model, ExportOptions(sizes=(SIZE,), calibrate=photos))

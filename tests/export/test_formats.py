@@ -53,7 +53,10 @@ def test_triton_server(run, tmp_path):
             ["--format", "onnx", "--device", "cuda"],
             "device is for the formats pt2 and exported-program; onnx needs",
         ),
+        (["--format", "triton-server", "--device", "cuda"], "exported-program; triton-server needs none"),
+        (["--format", "tensorrt", "--device", "cuda"], "exported-program; tensorrt needs none"),
         (["--format", "onnx", "--attention", "plugin"], "plugin runs in TensorRT only"),
+        (["--format", "pt2", "--attention", "onnx"], "the format pt2 has torch's own attention; leave out attention"),
     ],
 )
 def test_what_does_not_fit(run, tmp_path, arguments, told):

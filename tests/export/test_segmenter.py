@@ -152,6 +152,7 @@ def test_warnings_are_short(tmp_path):
     ("arguments", "told"),
     [
         (["--background", "sky"], "--background and --with-scores go with --prompt"),
+        (["--with-scores"], "--background and --with-scores go with --prompt"),
         (["--prompt", "cat", "--format", "pt2"], "a fixed vocabulary is for the format onnx, got pt2"),
         (["--prompt", "cat", "--dynamic-size"], "a segmenter has fixed sizes and one path"),
         (["--prompt", " "], "a prompt must be a text"),

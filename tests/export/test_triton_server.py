@@ -70,6 +70,8 @@ def test_what_lies_in_the_folder(served):
     assert (served / "models/gem/1/.keep").read_text()  # git and archives lose empty folders
     assert "--model-repository=/models" in (served / "README.md").read_text()
     assert "`gem` takes pixels normalised with mean [0.5, 0.5, 0.5]" in (served / "README.md").read_text()
+    assert "np.zeros((1, 3, 32, 40), np.float32)" in (served / "README.md").read_text()
+    assert "15 and 0.95 are the model's" in (served / "README.md").read_text()
     manifest = read_manifest(served)
     assert manifest.export.format == "triton-server"
     verify_files(served, manifest)
@@ -230,6 +232,7 @@ def test_preprocessing_in_the_graph_is_served_as_uint8_images(model, schema, tmp
             (sample,) = text_format.Parse(text, schema.ModelConfig()).model_warmup
             assert list(sample.inputs["image"].dims) == [*SIZE, 3]
     assert "`gem` takes uint8 images" in (tmp_path / "out" / "README.md").read_text()
+    assert "np.zeros((1, 480, 640, 3), np.uint8)" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_graph_whose_first_dimensions_differ_has_no_batch():

@@ -4,6 +4,7 @@ import pytest
 import torch
 from gem_fast.kernels import decode_heatmaps, decode_labels
 from gem_fast.kernels.decoding import labels as labels_module
+from gem_fast.kernels.decoding import triton_limits
 from gem_fast.kernels.decoding.heatmaps import stretched
 from gem_fast.kernels.decoding.labels import labels_in_tiles
 from gem_fast.kernels.decoding.reference import labels_reference, upsample
@@ -116,7 +117,7 @@ def test_heatmaps_are_stretched_for_each_prompt(way, size):
 
 @pytest.mark.parametrize("way", HEATMAPS)
 def test_heatmap_of_little_contrast_is_stretched_like_any(way):
-    scores = torch.arange(18.0).view(2, 3, 3) * 2.0**-20
+    scores = torch.arange(18.0).view(2, 3, 3) * 2.0**-60
     maps = HEATMAPS[way](scores, (6, 6))
     assert torch.equal(maps.amin((1, 2)), torch.zeros(2))
     torch.testing.assert_close(maps.amax((1, 2)), torch.ones(2))
@@ -148,3 +149,13 @@ def test_wrong_shape_of_heatmaps_is_named(shape):
 def test_wrong_shape_is_named(shape):
     with pytest.raises(ValueError, match=r"\[P, h, w\]"):
         decode_labels(torch.zeros(shape), (4, 4))
+
+
+@pytest.mark.parametrize(
+    ("prompts", "size", "fits"),
+    [(1, (65535, 2**20), True), (1, (65536, 4), False), (2**17, (2**14 - 1, 2**20), True), (2**17, (2**14, 4), False)],
+    ids=str,
+)
+def test_what_fits_a_launch_grid(prompts, size, fits):
+    reason = triton_limits.why_not(torch.empty(prompts, 1, 1, device="meta"), size)
+    assert (reason != "more than 65,535 output rows, or 2³¹ of all prompts, do not fit a launch grid") == fits

@@ -75,6 +75,12 @@ def test_heat_maps(decoder, grid, size):
     assert np.array_equal(decoder.scores(cosines), cosines)
 
 
+def test_little_contrast_is_stretched_like_any(decoder):
+    maps = decoder.heatmaps(np.arange(18, dtype=np.float32).reshape(2, 3, 3) * np.float32(2.0**-60), (6, 6))
+    assert (maps.min((1, 2)) == 0).all()
+    np.testing.assert_allclose(maps.max((1, 2)), 1, rtol=1e-6)
+
+
 def test_a_flat_score_has_an_empty_heat_map(decoder):
     assert decoder.heatmaps(np.full((1, 2, 2), 0.3, np.float32), (8, 8)).max() == 0
 

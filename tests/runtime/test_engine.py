@@ -211,7 +211,12 @@ class TestSizes:
             grids.segment(picture(), "cat", resize="crop")
 
     def test_a_size_is_the_shorter_side_of_what_was_exported(self, grids):
-        assert [grids.input_size(image, 96, None) for image in ((50, 200), (200, 50))] == [(96, 128), (128, 96)]
+        for size in (95, 96):  # a multiple of the patch
+            assert [grids.input_size(image, size, None) for image in ((50, 200), (200, 50))] == [(96, 128), (128, 96)]
+
+    def test_the_nearest_is_that_of_the_least_stretch(self, grids, monkeypatch):
+        monkeypatch.setattr(grids, "sizes", ((96, 48), (96, 160)))
+        assert grids.input_size((96, 96), None, None) == (96, 160)
 
     def test_the_models_own_size_is_the_usual_one_wherever_it_stands(self, runtime):
         sizes = [((64, 64), (96, 128)), ((64, 64), (128, 128)), ()]

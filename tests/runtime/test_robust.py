@@ -2,6 +2,9 @@
 
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -12,6 +15,7 @@ from gem_fast.export import ExportError, ExportOptions, export_onnx
 import gem_fast
 from gem_fast.runtime import GemRuntime, RuntimeOptions
 from gem_fast.runtime.folder import file_sha256
+from gem_fast.runtime.graph import Graph
 from tests.runtime.runtime_exports import exported
 
 CUDA, TENSORRT, CPU = "CUDAExecutionProvider", "TensorrtExecutionProvider", "CPUExecutionProvider"
@@ -200,6 +204,7 @@ class TestOptions:
                 r"provider 'cuda' is not in this onnxruntime; available here: .*cpu.*onnxruntime-gpu",
             ),
             ({"provider": "tensorrt"}, "onnxruntime-gpu"),
+            ({"provider": "directml"}, "onnxruntime-directml"),
             ({"provider": "gpu"}, r"provider 'gpu' is not in this onnxruntime; available here: .*cpu$"),
             ({"threads": 0}, "threads must be from 1 to 1,024, or None"),
             ({"threads": 10**11}, "threads must be from 1 to 1,024, or None for one a physical core, got 1"),
@@ -230,7 +235,7 @@ class TestOptions:
         assert (usual.intra_op_num_threads, usual.enable_cpu_mem_arena) == (0, True)
         assert usual.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         other = RuntimeOptions(threads=3, arena=False, prepacking=False, optimization="basic").session_options()
-        assert (other.intra_op_num_threads, other.enable_cpu_mem_arena) == (3, False)
+        assert (other.intra_op_num_threads, other.inter_op_num_threads, other.enable_cpu_mem_arena) == (3, 1, False)
         assert other.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         assert other.get_session_config_entry("session.disable_prepacking") == "1"
 
@@ -308,3 +313,72 @@ class TestProviders:
         assert len(model.segment([picture()] * 3, "cat", batch_size=2)) == 3
         with pytest.raises(ValueError, match="batch_size must be at most the max_batch of the runtime, 2"):
             model.segment([picture()] * 3, "cat", batch_size=3)
+
+
+class TestOnAGpu:
+    """Graphs and what they are given where a GPU would run them."""
+
+    @pytest.fixture
+    def bound(self, nvidia, monkeypatch):
+        """Where outputs are bound by sessions that compute nothing."""
+        bound = []
+        binding = SimpleNamespace(bind_output=lambda *where: bound.append(where), get_outputs=list)
+        session = dict.fromkeys(("get_inputs", "get_outputs", "get_overridable_initializers"), list)
+        session |= {"io_binding": lambda: binding, "run_with_iobinding": lambda given: None}
+        session["get_providers"] = onnxruntime.get_available_providers
+        monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: SimpleNamespace(**session))
+        monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: bound.append("preloaded"))
+        return bound
+
+    @pytest.mark.parametrize(
+        ("options", "limit", "where"),
+        [
+            ({}, None, ("cpu", 0)),
+            ({"provider": "cuda", "device_id": 1}, None, ("cuda", 1)),
+            ({"provider": "tensorrt", "device_id": 1, "max_batch": 5}, 5, ("cuda", 1)),
+        ],
+        ids=str,
+    )
+    def test_outputs_stay_on_the_device_that_was_asked_for(self, bound, options, limit, where):
+        graph = Graph(Path("g.onnx"), RuntimeOptions(**options), {}, {}, {"pixels": (None, 3, 8, 8)})
+        graph.run({}, "x", stay=True)
+        graph.run({}, "x")
+        assert bound == [*(["preloaded"] * bool(options)), ("x", *where), ("x", "cpu", 0)]
+        assert graph.limit == limit
+
+    def test_its_options_come_last(self, nvidia):
+        given = {"provider_options": {"trt_fp16_enable": True, "device_id": 2}, "device_id": 1}
+        (_, settings), (_, cuda), _ = RuntimeOptions(provider="tensorrt", **given).providers({})
+        assert (settings["trt_fp16_enable"], settings["device_id"], cuda["device_id"]) == (True, 2, 1)
+        settings = RuntimeOptions(provider="tensorrt", device_id=1).providers({})[0][1]
+        assert settings["device_id"] == 1
+
+    @pytest.mark.parametrize(
+        ("made", "profile"),
+        [({}, {"pixels": (None, 3, 96, 96)}), ({"dynamic_size": True}, {}), ({"with_preprocess": True}, {})],
+        ids=str,
+    )
+    def test_an_engine_has_bounds_where_the_size_is_fixed(self, monkeypatch, made, profile):
+        """Else TensorRT makes them as they come."""
+        monkeypatch.setattr(GemRuntime, "_open", lambda self, name, profile=None: profile)
+        assert GemRuntime(exported(**made)).image_encoder((96, 96)) == profile
+
+
+def test_what_a_copy_in_another_process_is_told(monkeypatch):
+    """All options, and its share of the threads where none are asked for."""
+    given = {"optimization": "basic", "arena": False, "max_batch": 3}
+    models = [GemRuntime(exported(), **given, **more) for more in ({"threads": 3}, {})]
+    monkeypatch.setattr("gem_fast.runtime.engine.GemRuntime", lambda folder, **told: (folder, told))
+    monkeypatch.setattr("gem_fast.runtime.engine.encoder", lambda model, *asked: model)
+    for model, threads in zip(models, (3, 5), strict=True):
+        folder, told = model.replica(None)("cpu:0", 5)
+        assert (folder, told["threads"]) == (model.folder, threads)
+        assert {name: told[name] for name in given} == given
+
+
+def test_what_a_runtime_is(nvidia):
+    model = GemRuntime(exported(), provider="cuda", device_id=1)
+    assert model.devices == ("cuda:1",)
+    assert model.identity()["dtype"] == "float32"
+    model.manifest = replace(model.manifest, export=replace(model.manifest.export, quantize="int8"))
+    assert model.identity()["dtype"] == "int8"

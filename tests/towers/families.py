@@ -46,7 +46,7 @@ _PE = _SMALL | {
     "global_pool": "map",
     "use_pre_transformer_norm": True,
     "use_rot_pos_emb": True,
-    "ref_feat_shape": (4, 4),
+    "ref_feat_shape": (4, 3),
     "rope_grid_indexing": "xy",
     "attn_pool_num_heads": 4,
     "attn_pool_mlp_ratio": 4.0,
@@ -61,7 +61,7 @@ _EVA02 = _SMALL | {
     "scale_mlp": True,
     "scale_attn_inner": True,
     "use_rot_pos_emb": True,
-    "ref_feat_shape": (4, 4),
+    "ref_feat_shape": (4, 3),
 }
 _TRUNKS = {
     "gem_test_siglip": _vit(**_SIGLIP, embed_dim=64, num_heads=1),

@@ -7,6 +7,7 @@ from collections import Counter
 import open_clip
 import pytest
 import torch
+from gem_fast.kernels.backends import Operation
 from gem_fast.kernels.cpu_library import why_missing, why_no_vnni
 from safetensors.torch import save_file
 
@@ -142,6 +143,22 @@ def test_every_method_agrees_with_its_equations(folder, name, method, backend):
     shape = SHAPES["wide"]
     patches = gem_fast.load(folder(name), method=method, backend=backend).features(pixels(shape))
     assert error(patches.flatten(1, 2), plain(name, shape).features(method)) < 5e-6
+
+
+@pytest.mark.parametrize("method", ["gem", "sclip"])
+@pytest.mark.parametrize("name", ["pe", "eva02"])
+def test_every_operation_is_by_the_backend_that_was_asked_for(folder, monkeypatch, name, method):
+    asked, whole = [], Operation.__call__
+
+    def call(self, backend, *arguments):
+        asked.append(backend)
+        return whole(self, backend, *arguments)
+
+    model = gem_fast.load(folder(name), method=method, backend="sdpa")
+    monkeypatch.setattr(Operation, "__call__", call)
+    model.vision(pixels(SHAPES["small"]), original=True)
+    assert len(asked) > 20
+    assert set(asked) == {"sdpa"}
 
 
 @pytest.mark.parametrize("name", POOLED)

@@ -198,6 +198,13 @@ def test_last_block_projects_only_what_is_attended(projections, computed):
     assert linear_flops("qkv") - linear_flops(projections) == (3 - computed) * one_projection
 
 
+def test_packed_weights_lie_in_one_piece():
+    """The projection too, which open_clip stores turned."""
+    packed = ours("small")
+    assert not open_clip_visual("small").proj.T.is_contiguous()
+    assert [name for name, each in packed.named_parameters() if not each.is_contiguous()] == []
+
+
 def test_attention_goes_through_the_named_backend():
     plain = next(row for row in self_self.OPERATION.backends if row.name == "reference")
     spy = mock.Mock(side_effect=plain.run)
@@ -254,6 +261,7 @@ def test_compiles_without_a_graph_break(original, backend):
         (torch.zeros(1, 4, 48, 48), r"\[1, 4, 48, 48\]"),
         (torch.zeros(1, 3, 48, 48, dtype=torch.uint8), "uint8"),
         (torch.zeros(1, 3, 50, 48), "50×48.*multiples of the patch, 8"),
+        (torch.zeros(1, 3, 48, 0), "48×0"),
         (torch.zeros(1, 3, 0, 48), "0×48"),
     ],
 )
