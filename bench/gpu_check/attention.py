@@ -14,7 +14,7 @@ from gem_fast.kernels.attention.sdpa import sdpa
 from gem_fast.kernels.attention.self_self import OPERATION as SELF_SELF
 from gem_fast.kernels.attention.triton.launch import launch_attention, pays, why_not
 from gem_fast.kernels.attention.triton.tile_choice import chosen_tile
-from gem_fast.kernels.attention.triton.tile_trials import DTYPES
+from gem_fast.kernels.attention.triton.tile_trials import DTYPES, as_plain
 from gem_fast.kernels.attention.triton.tiles import Tile, device_of, split_width, tile_for
 from torch import Tensor
 
@@ -183,12 +183,6 @@ def pairs_problem(shape: Shape, kind: str, method: Method, device: torch.device)
         truth=lambda: {"out": attend(qkv.double(), backend="reference")},
         plain=lambda: {"out": attend(as_plain(qkv, kind), backend="reference")},
     )
-
-
-def as_plain(qkv: Tensor, kind: str) -> Tensor:
-    """What plain torch computes with: for TF32 float16, whose mantissa it has, since torch may take small products
-    exactly."""
-    return qkv.half() if kind == "tf32" else qkv
 
 
 def variants(qkv: Tensor, setting: Setting) -> dict[str, dict[str, Tile | None]]:

@@ -10,6 +10,8 @@ from gem_fast.kernels import first_use, pair_attention
 from gem_fast.kernels.attention.reference import reference
 from gem_fast.kernels.attention.self_self import OPERATION
 from gem_fast.kernels.attention.triton import call, triton_attention
+from gem_fast.kernels.attention.triton.tile_search import Problem
+from gem_fast.kernels.attention.triton.tile_trials import make_bench
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 from tests.kernels.triton_attention import (
@@ -78,13 +80,20 @@ def round_products_of_torch(monkeypatch):
 def test_what_a_first_use_tries_is_right_in_tf32(monkeypatch, tensor_cores):
     """An H200 took it for wrong: plain torch multiplies float32 exactly in some products, whatever is allowed."""
     row = next(row for row in OPERATION.backends if row.name == "triton")
-    paying = replace(row, pays=lambda *_: True)
+    paying = replace(row, pays=lambda *_: True, trials=lambda *where: [list(row.trials(*where))[2]])
     monkeypatch.setattr(call, "precision", lambda *_: "tf32")
     assert "it is wrong" in first_use.why_wrong(OPERATION, paying, torch.float32, torch.device(DEVICE))
     monkeypatch.setattr(first_use, "tf32_is_allowed", lambda: True)
     assert first_use.why_wrong(OPERATION, paying, torch.float32, torch.device(DEVICE)) == ""
     off = replace(paying, run=lambda *arguments: 1.01 * row.run(*arguments))
     assert "it is wrong" in first_use.why_wrong(OPERATION, off, torch.float32, torch.device(DEVICE))
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="a GPU has them")
+def test_tune_holds_tf32_to_its_own_rounding(monkeypatch, tensor_cores):
+    monkeypatch.setattr(call, "precision", lambda *_: "tf32")
+    bench = make_bench(Problem(1, 40, 1, 32, "tf32"), torch.device(DEVICE), lambda trial: None)
+    assert 0.05 < bench.error({"iterations": 1, "projections": (0, 1, 2), "normalize": True}, {}) <= 1
 
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="a GPU has them")
