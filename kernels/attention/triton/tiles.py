@@ -108,7 +108,7 @@ TABLE: dict[str, dict[int, Entries]] = {
             "attend_near": ((64, _S), (96, Tile(32, 32, 8, 2)), (128, Tile(64, 32, 8, 2))),
             "resident": ((96, Tile(64, 64, 8, 1)),),
         },
-        32: _FP32,
+        32: _FP32 | {"assign": ((96, Tile(64, 32, 8, 2)), (128, Tile(32, 32, 8, 2)))},
     },
     "mfma": {
         16: {
@@ -119,7 +119,7 @@ TABLE: dict[str, dict[int, Entries]] = {
             "attend_near": ((128, Tile(64, 32, 4, 2)),),
             "resident": ((128, _HEAD),),
         },
-        32: _FP32,
+        32: _FP32 | {"assign": ((80, Tile(64, 32, 8, 2)), (128, Tile(64, 16, 8, 2)))},
     },
     "interpreter": {
         bits: {
