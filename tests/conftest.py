@@ -1,7 +1,11 @@
 """What several tests share: a small model with random weights, and pictures."""
 
+import os
 import sys
 from dataclasses import replace
+
+# Read when torch is loaded: threads that wait for others take no core from the test beside.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import pytest
