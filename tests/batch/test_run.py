@@ -23,7 +23,7 @@ from gem_fast.batch.records import ERRORS, PARTIAL, SUMMARY, Journal, Record
 from gem_fast.batch.sources import Listing
 
 SMALL = "ViT-S-32-alt"
-SETTINGS = {"size": 64, "batch_size": 2}
+SETTINGS = {"size": 64, "batch_size": 2, "workers": 1}
 
 
 def lines(out):
@@ -131,7 +131,7 @@ class TestSegmentFiles:
         for i in range(9):
             picture(40, 50 + 10 * (i % 3), 10 + i).save(folder / f"d{i}.png")
         for workers in (1, 3):
-            segment_files(small_model, folder, "cat", tmp_path / str(workers), workers=workers, **SETTINGS)
+            segment_files(small_model, folder, "cat", tmp_path / str(workers), **{**SETTINGS, "workers": workers})
         one, three = (
             {path.relative_to(out): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
             for out in (tmp_path / "1", tmp_path / "3")
@@ -215,7 +215,7 @@ class TestSegmentFiles:
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", replace)
             with pytest.raises(OSError, match=r"No space left on device.*out/b\."):
-                run(small_model, folder, "cat", tmp_path / "out", workers=1)
+                run(small_model, folder, "cat", tmp_path / "out")
         assert not leftovers(tmp_path / "out")
         assert "b.jpg" in names(run(small_model, folder, "cat", tmp_path / "out", resume=True))
         assert [line["status"] for line in lines(tmp_path / "out")] == ["ok"] * 3
@@ -324,7 +324,7 @@ class TestSegmentFiles:
         with pytest.raises(
             ValueError, match=r"batch_size 2 takes .* bytes, more than there are \(Cannot allocate memory"
         ):
-            run(small_model, folder, "cat", tmp_path / "out", workers=1)
+            run(small_model, folder, "cat", tmp_path / "out")
 
     def test_no_image_names_the_endings(self, small_model, tmp_path):
         with pytest.raises(ValueError, match=r"no images found.*\.bmp, .*\.webp"):
