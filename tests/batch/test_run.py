@@ -23,7 +23,13 @@ from gem_fast.batch.records import ERRORS, PARTIAL, SUMMARY, Journal, Record
 from gem_fast.batch.sources import Listing
 
 SMALL = "ViT-S-32-alt"
-SETTINGS = {"size": 64, "batch_size": 2, "workers": 1}
+SETTINGS = {"size": 64, "batch_size": 2}
+
+
+@pytest.fixture(autouse=True)
+def _one_core(monkeypatch):
+    """A worker a run, where a test asks for no more: each is a copy of this process, and takes as long as the rest."""
+    monkeypatch.setattr("gem_fast.batch.run.cores", lambda: 1)
 
 
 def lines(out):
@@ -131,7 +137,7 @@ class TestSegmentFiles:
         for i in range(9):
             picture(40, 50 + 10 * (i % 3), 10 + i).save(folder / f"d{i}.png")
         for workers in (1, 3):
-            segment_files(small_model, folder, "cat", tmp_path / str(workers), **{**SETTINGS, "workers": workers})
+            segment_files(small_model, folder, "cat", tmp_path / str(workers), workers=workers, **SETTINGS)
         one, three = (
             {path.relative_to(out): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
             for out in (tmp_path / "1", tmp_path / "3")
