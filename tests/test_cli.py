@@ -13,6 +13,7 @@ import pytest
 import gem_fast
 import gem_fast.batch
 from gem_fast.batch.records import Journal
+from gem_fast.terminal import ended_by_signals
 from tests.command_line import invoke, plain
 
 
@@ -31,11 +32,12 @@ def loaded(monkeypatch, small_model):
 
 @pytest.fixture
 def run(tmp_path, folder, loaded):
-    """`gem-fast segment` on the folder of images into tmp_path/out with --size 64 and more arguments."""
+    """`gem-fast segment` on the folder of images into tmp_path/out with --size 64, a worker and more arguments."""
+    settings = ("--size", 64, "--workers", 1)
 
     def run(*arguments, images=(folder,), prompts=("cat", "dog")):
         given = [part for prompt in prompts for part in ("--prompt", prompt)]
-        return invoke("segment", *images, "--out", tmp_path / "out", "--size", 64, *given, *arguments)
+        return invoke("segment", *images, "--out", tmp_path / "out", *settings, *given, *arguments)
 
     return run
 
@@ -285,9 +287,7 @@ class TestSegment:
         done = run("--progress", "json")
         assert json.loads(done.stderr.splitlines()[-1])["done"] == 3
 
-    @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there are no such signals")
-    @pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP", "SIGINT"])
-    def test_signals_end_a_run_as_ctrl_c_does(self, folder, tmp_path, picture, number):
+    def test_a_signal_ends_a_run_as_ctrl_c_does(self, folder, tmp_path, picture):
         """Images that never end, through a reader that is slow; the run is whole and can be resumed."""
         for i in range(300):
             picture(40, 64, i).save(folder / f"{i:03}.png")
@@ -297,13 +297,37 @@ class TestSegment:
         deadline = time.monotonic() + 60
         while not (path.exists() and path.stat().st_size) and time.monotonic() < deadline:
             time.sleep(0.01)
-        process.send_signal(getattr(signal, number))
+        process.terminate()
         _, told = process.communicate(timeout=60)
         assert process.returncode == 130, told
         assert "interrupted; what was finished is in" in told
         assert "Traceback" not in told
         assert 0 < len(summary(tmp_path / "out")) < 303
         assert not [name for name in os.listdir(tmp_path / "out") if name.startswith(".")]
+
+    @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there are no such signals")
+    @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+    def test_each_signal_is_an_interruption_for_as_long_as_the_run(self, name):
+        number, heard = getattr(signal, name), []
+
+        def interrupts():
+            try:
+                signal.raise_signal(number)
+            except KeyboardInterrupt:
+                return True
+            return False
+
+        earlier = signal.signal(number, lambda *_: heard.append(name))
+        try:
+            with ended_by_signals():
+                assert interrupts()
+            assert not interrupts()
+            assert heard == [name]
+            signal.signal(number, signal.SIG_IGN)
+            with ended_by_signals():
+                assert not interrupts()  # as under nohup
+        finally:
+            signal.signal(number, earlier)
 
     def test_warnings_are_short(self, run, small_model, monkeypatch):
         monkeypatch.setattr(small_model.text, "known_tokens", frozenset({0}))

@@ -46,11 +46,13 @@ def test_loading_and_segmenting(picture, defaults, options):
         assert all(np.array_equal(ours, theirs) for ours, theirs in zip(result, truth, strict=True))
 
 
-@pytest.mark.parametrize("defaults", DEFAULTS, ids=str)
-def test_random_weights(small_model, defaults):
-    torch.manual_seed(0)
-    with default(**defaults):
-        assert gem_fast.load(small_model.name, "random").weights_sha256 == small_model.weights_sha256
+def test_random_weights():
+    digests = set()
+    for defaults in ({}, *DEFAULTS):
+        torch.manual_seed(0)
+        with default(**defaults):
+            digests.add(gem_fast.load("ViT-S-32-alt", "random").weights_sha256)
+    assert len(digests) == 1
 
 
 @pytest.mark.parametrize(

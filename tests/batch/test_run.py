@@ -26,6 +26,12 @@ SMALL = "ViT-S-32-alt"
 SETTINGS = {"size": 64, "batch_size": 2}
 
 
+@pytest.fixture(autouse=True)
+def _one_core(monkeypatch):
+    """A worker a run, where a test asks for no more: each is a copy of this process, and takes as long as the rest."""
+    monkeypatch.setattr("gem_fast.batch.run.cores", lambda: 1)
+
+
 def lines(out):
     content = (out / SUMMARY).read_text(encoding="utf-8")
     assert content.endswith("\n") or not content
@@ -215,7 +221,7 @@ class TestSegmentFiles:
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", replace)
             with pytest.raises(OSError, match=r"No space left on device.*out/b\."):
-                run(small_model, folder, "cat", tmp_path / "out", workers=1)
+                run(small_model, folder, "cat", tmp_path / "out")
         assert not leftovers(tmp_path / "out")
         assert "b.jpg" in names(run(small_model, folder, "cat", tmp_path / "out", resume=True))
         assert [line["status"] for line in lines(tmp_path / "out")] == ["ok"] * 3
@@ -324,7 +330,7 @@ class TestSegmentFiles:
         with pytest.raises(
             ValueError, match=r"batch_size 2 takes .* bytes, more than there are \(Cannot allocate memory"
         ):
-            run(small_model, folder, "cat", tmp_path / "out", workers=1)
+            run(small_model, folder, "cat", tmp_path / "out")
 
     def test_no_image_names_the_endings(self, small_model, tmp_path):
         with pytest.raises(ValueError, match=r"no images found.*\.bmp, .*\.webp"):

@@ -22,7 +22,7 @@ from gem_fast.batch.options import BatchOptions
 from gem_fast.batch.records import PARTIAL, Journal
 from gem_fast.batch.shards import Shards
 
-SETTINGS = {"size": 64, "batch_size": 2, "shard_size": 4, "workers": 2}
+SETTINGS = {"size": 64, "batch_size": 2, "shard_size": 4, "workers": 1}
 WORDS = ["cat", "dog", "car"]
 SHARDS = {"tar": ".tar", "parquet": ".parquet", "coco": ".coco.json"}
 
@@ -121,8 +121,9 @@ class TestEveryFormat:
         assert (out / "summary.jsonl").read_bytes() == before
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-    @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
-    @pytest.mark.parametrize("after", [1, 5, 10])
+    @pytest.mark.parametrize(
+        ("sign", "after"), [(signal.SIGKILL, 1), (signal.SIGTERM, 5), (signal.SIGKILL, 5), (signal.SIGTERM, 10)]
+    )
     def test_an_interrupted_run_ends_with_the_same_bytes(
         self, small_model, photos, made, tmp_path, format, sign, after
     ):
@@ -138,11 +139,11 @@ class TestEveryFormat:
 
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             try:
-                run(small_model, photos, out, format, on_record=stop)
+                run(small_model, photos, out, format, on_record=stop, workers=2)
             finally:
                 os._exit(0)
         os.waitpid(child, 0)
-        outcome = run(small_model, photos, out, format, resume=True)
+        outcome = run(small_model, photos, out, format, resume=True, workers=2)
         assert outcome.kept % 4 == 0
         assert content(out) == content(made(format))
 

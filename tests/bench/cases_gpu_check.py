@@ -137,5 +137,5 @@ def test_a_first_use_is_right_where_the_kernels_are(monkeypatch):
 
 
 def test_the_engine_is_right_on_triton():
-    problem = forward.forward_problem("ViT-S-32-alt", 1, 64, "float32", DEVICE)
+    problem = forward.forward_problem("gem-tiny", 1, 32, "float32", DEVICE)
     assert verdicts(problem) == {"engine on triton": RIGHT, "engine on sdpa": RIGHT, "eager": RIGHT}

@@ -100,7 +100,7 @@ def test_steps_of_the_waterfall_are_measured_besides():
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [(name, dtype) for name in ("onnx-ort", "onnx-onnx", "onnx-portable") for dtype in ("float32", "float16")]
+    [("onnx-ort", "float32"), ("onnx-ort", "float16"), ("onnx-onnx", "float32"), ("onnx-portable", "float16")]
     + [("onnx-int8", "int8")]
     + [pytest.param("openvino", dtype, marks=needs_openvino) for dtype in ("float32", "bfloat16")],
 )

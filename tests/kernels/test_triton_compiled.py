@@ -43,8 +43,7 @@ def test_a_kernel_fits_its_gpu_and_multiplies_on_tensor_cores(arch, operation, D
     assert compiled.shared <= SHARED_LIMIT[arch]
 
 
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
-@pytest.mark.parametrize("operation", ["refine", "assign"])
+@pytest.mark.parametrize(("arch", "operation"), [("sm_80", "refine"), ("sm_90", "assign"), ("sm_100", "refine")])
 def test_float32_reaches_tensor_cores_in_tf32_only(arch, operation):
     tile = tile_for(Device(arch, 100), operation, 64, torch.float32)
     compiled = compile_job(Job(arch, operation, 64, "fp32", "tf32", tile))
@@ -63,9 +62,13 @@ def test_exact_products_of_a_step_are_summed_by_themselves(operation, monkeypatc
     assert all(re.search(rf"{start} = arith.constant dense<0.0", code) for start in starts)
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100", "gfx942"])
 def test_what_is_not_attention_fits_every_gpu(arch):
-    """What goes row by row, and all of the decoding: no spills, shared memory and registers for several programs."""
+    """What goes row by row, and all of the decoding: no spills, shared memory and registers for several programs.
+
+    Compiled for one GPU of each family, and held against the room that the others have too.
+    """
+    alike = [other for other in ARCHITECTURES if FAMILIES[other] == FAMILIES[arch]]
     require_linker(arch)
     jobs = [job for job in table_jobs() if job.arch == arch and job.operation in ("labels", "extremes", "heatmaps")]
     assert len(jobs) == 3
@@ -75,8 +78,8 @@ def test_what_is_not_attention_fits_every_gpu(arch):
     for job in jobs:
         compiled = compile_job(job)
         assert compiled.spills == 0, job
-        assert compiled.shared <= SHARED_LIMIT[arch], job
-        assert (compiled.programs(arch, job.tile.warps) or 2) >= 2, job
+        assert compiled.shared <= min(SHARED_LIMIT[each] for each in alike), job
+        assert all((compiled.programs(each, job.tile.warps) or 2) >= 2 for each in alike), job
 
 
 def test_the_report_covers_every_entry_of_the_table_and_none_is_bad(monkeypatch):

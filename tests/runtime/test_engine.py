@@ -54,28 +54,29 @@ def assert_same(ours, theirs):
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("own", "settings"),
     [
-        {},
-        {"background": ["tree", ("house", "umbrella")]},
-        {"threshold": 0.3, "logit_scale": 40.0},
-        {"threshold": 0},
-        {"templates": "a picture of the {}"},
-        {"templates": ["photo", "the {}"], "batch_size": 2},
-        {"batch_size": 1},
+        (True, {}),
+        (False, {}),
+        (True, {"background": ["tree", ("house", "umbrella")]}),
+        (False, {"threshold": 0.3, "logit_scale": 40.0}),
+        (True, {"threshold": 0}),
+        (False, {"templates": "a picture of the {}"}),
+        (True, {"templates": ["photo", "the {}"], "batch_size": 2}),
+        (False, {"batch_size": 1}),
     ],
     ids=str,
 )
-def test_samples_equal_the_engines(runtime, settings):
+def test_samples_equal_the_engines(runtime, own, settings):
+    """Of words that are each image's own, or of all."""
     prompts = sample_prompts()
     images = [str(SAMPLES / name) for name in prompts]
     words = [[*each, ("cat", "kitten")] if "cat" not in each else each for each in prompts.values()]
-    for kind in (words, ["cat", ("dog", "puppy"), "rocket", "car"]):
-        ours = runtime.segment(images, kind, **settings)
-        theirs = engine().segment(images, kind, resize="squash", **settings)
-        for one, other in zip(ours, theirs, strict=True):
-            assert_same(one, other)
-            assert np.unique(other.labels).size > 0
+    asked = words if own else ["cat", ("dog", "puppy"), "rocket", "car"]
+    ours = runtime.segment(images, asked, **settings)
+    theirs = engine().segment(images, asked, resize="squash", **settings)
+    for one, other in zip(ours, theirs, strict=True):
+        assert_same(one, other)
     assert len({label for seg in theirs for label in np.unique(seg.labels)}) > 1
 
 
@@ -330,14 +331,14 @@ def test_patches_stay_where_they_are_computed(runtime):
 @pytest.mark.skipif(memory.resident_mb() is None, reason="there is no /proc")
 def test_a_second_run_takes_no_more_memory_than_the_first():
     """ONNX Runtime's memory pattern would nearly double it."""
-    model = GemRuntime(exported((224, 224)), threads=1)
-    images = np.stack([model.pixels(sample_images()[0], (224, 224))] * 8)
-    model.patch_features(images[:1], (224, 224))  # loads
+    model = GemRuntime(exported((160, 160)), threads=1)
+    images = np.stack([model.pixels(sample_images()[0], (160, 160))] * 8)
+    model.patch_features(images[:1], (160, 160))  # loads
     before = memory.resident_mb()
     peaks = []
     for _ in range(2):
         memory.reset_peak()
-        model.patch_features(images, (224, 224))
+        model.patch_features(images, (160, 160))
         peaks.append(memory.peak_mb() - before)
     assert peaks[0] > 20
     assert peaks[1] < 1.3 * peaks[0]
