@@ -78,30 +78,32 @@ def run(
 
 
 def verified(cases: Sequence[Case], rules: Rules) -> Iterator[tuple[int, Checked]]:
-    """What was found of each case, after its place, as they end: the last, which take longest, are begun first.
-
-    One that has no room beside others is checked again when they have ended.
-    """
-    alone = list(range(len(cases)))
+    """What was found of each case, after its place, as they end; what had no room beside others is checked again."""
+    crowded: list[int] = []
     if rules.processes > 1:
-        alone.clear()
-        begin = rules.device, max(1, torch.get_num_threads() // rules.processes)
-        with ProcessPoolExecutor(rules.processes, get_context("spawn"), _begin, begin) as pool:
-            begun = {pool.submit(check, cases[index], rules): index for index in reversed(range(len(cases)))}
-            try:
-                for ended in as_completed(begun):
-                    index = begun[ended]
-                    error = ended.exception()
-                    if error and not isinstance(error, BrokenProcessPool):
-                        raise error
-                    checked = (_failed(cases[index], "its process ended"), True) if error else ended.result()
-                    if any("OutOfMemoryError" in each.check.reason for each in checked[0]):
-                        alone.append(index)
-                    else:
-                        yield index, checked
-            finally:
-                pool.shutdown(cancel_futures=True)
-    yield from ((index, check(cases[index], rules)) for index in alone)
+        yield from _beside(cases, rules, crowded)
+    for index in crowded if rules.processes > 1 else range(len(cases)):
+        yield index, check(cases[index], rules)
+
+
+def _beside(cases: Sequence[Case], rules: Rules, crowded: list[int]) -> Iterator[tuple[int, Checked]]:
+    """In processes beside each other, the last, which take longest, begun first; `crowded` gets what had no room."""
+    begin = rules.device, max(1, torch.get_num_threads() // rules.processes)
+    with ProcessPoolExecutor(rules.processes, get_context("spawn"), _begin, begin) as pool:
+        begun = {pool.submit(check, cases[index], rules): index for index in reversed(range(len(cases)))}
+        try:
+            for ended in as_completed(begun):
+                index = begun[ended]
+                try:
+                    checked = ended.result()
+                except BrokenProcessPool:
+                    checked = _failed(cases[index], "its process ended"), True
+                if any("OutOfMemoryError" in each.check.reason for each in checked[0]):
+                    crowded.append(index)
+                else:
+                    yield index, checked
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _begin(device: torch.device, threads: int) -> None:
