@@ -125,9 +125,12 @@ def _compile_ahead(problem: Problem, where: torch.device, gpu: Device) -> None:
     """Compiling takes the host longer than trying takes the GPU: all its cores compile before anything is timed."""
     trials = trials_ahead(problem, gpu, limits_of(where), DTYPES[problem.kind])
     pool = ProcessPoolExecutor(processes_for(where), get_context("spawn"))
-    with pool, suppress(BrokenProcessPool):  # of a trial that ends its process, which the search tells
-        for done in [pool.submit(try_ahead, problem, where, *trial) for trial in trials]:
-            done.result()
+    try:
+        with suppress(BrokenProcessPool):  # of a trial that ends its process, which the search tells
+            for done in [pool.submit(try_ahead, problem, where, *trial) for trial in trials]:
+                done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def processes_for(device: torch.device) -> int:

@@ -138,8 +138,8 @@ def weighted_sum(weights, value, acc, PRECISION: tl.constexpr):
 
 @triton.jit
 def _product_added(a, b, acc, PRECISION: tl.constexpr):
-    """acc + a · b. Outside tensor cores terms are added one by one: those of a step by themselves, so that a sum of
-    thousands is rounded once a step. As a multiplication, which the compiler does not put back into the product."""
+    """acc + a · b. Exact float32 is added term by term: a step's by themselves, so that a sum of thousands is rounded
+    once a step. By `fma`, since the compiler folds a plain sum back into the product."""
     if PRECISION == "ieee" and b.dtype == tl.float32:
         return tl.fma(tl.dot(a, b, input_precision=PRECISION), 1.0, acc)
     else:
