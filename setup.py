@@ -78,7 +78,7 @@ setup(
         "gem_fast.export.tensorrt": ["operators.json"],
     },
     # What the engine and the torch-free runtime share; each is an extra, so that deploying needs no torch.
-    install_requires=["numpy>=1.24", "pillow>=12", "simplejpeg>=1.7", "isal>=1.5", "typer>=0.20", "rich>=13"],
+    install_requires=["numpy>=1.24", "pillow>=12", "simplejpeg>=1.7", "isal>=1.5", "typer>=0.20", "rich>=13.8"],
     extras_require={
         "engine": ENGINE,
         "export": EXPORT,

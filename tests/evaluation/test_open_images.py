@@ -100,7 +100,7 @@ def test_at_the_threshold_itself_a_point_is_found(root):
     points = open_points(root)
     words = {word: row for row, word in enumerate(points.images[0].points)}
     work = Points(None, None, None, points, words, np.eye(len(words), dtype=np.float32))
-    for value, missed in ((0.5, False), (np.nextafter(np.float32(0.5), 0), True)):
+    for value, missed in ((0.5, False), (np.nextafter(np.float32(0.5), np.float32(0)), True)):
         even = SimpleNamespace(heatmaps=lambda cosines, size, value=value: np.full((1, *size), value, np.float32))
         held = Held(0, (6, 8), (16, 16), None)
         counts = work.counts(held, np.zeros((len(words), 2, 2), np.float32), even, {})
