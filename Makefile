@@ -70,7 +70,8 @@ lint: $(READY) $(STUBS)/tensorrt
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	mkdir -p $(TYPED)/gem_fast && ln -sfn $(CURDIR)/gem_fast/* $(CURDIR)/kernels $(CURDIR)/export $(CURDIR)/bench $(TYPED)/gem_fast
-	cd $(TYPED) && MYPYPATH=$(CURDIR)/$(STUBS) $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p gem_fast
+	ln -sfn $(CURDIR)/tools $(TYPED)
+	cd $(TYPED) && MYPYPATH=$(CURDIR)/$(STUBS) $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p gem_fast -m tools.gpu_report
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

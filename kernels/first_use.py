@@ -103,8 +103,7 @@ def why_wrong(operation: "Operation", row: "Backend", dtype: torch.dtype, device
     """
     plain = next(each for each in operation.backends if each.name == "sdpa")
     assert row.trials is not None
-    # Of TF32's own rounding, which is that of float16: plain torch may take small products exactly.
-    alike = Tensor.half if _kind(row, dtype) == "tf32" else torch.clone
+    kind = _kind(row, dtype)
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
         for arguments in row.trials(dtype, device):
             if row.why_not(*arguments) or not row.pays(*arguments):
@@ -112,7 +111,7 @@ def why_wrong(operation: "Operation", row: "Backend", dtype: torch.dtype, device
             try:
                 ours = row.run(*_mapped(arguments, torch.clone))
                 exact = operation.backends[-1].run(*_mapped(arguments, Tensor.double))
-                allowed = plain.run(*_mapped(arguments, alike))
+                allowed = plain.run(*_mapped(arguments, lambda each: as_plain(each.clone(), kind)))
                 outputs = zip(*map(operation.outputs, (ours, allowed, exact)), strict=True)
                 off = [why for output in outputs if (why := _why_off(*output))]
             except torch.OutOfMemoryError:
@@ -129,6 +128,12 @@ def _why_off(ours: Tensor, plain: Tensor, exact: Tensor) -> str:
         return f"it is wrong: a result is {list(ours.shape)} and not {list(exact.shape)}"
     error, allowed = distance(ours, exact), max(ALLOWANCE * distance(plain, exact), FLOOR)
     return "" if error <= allowed else f"it is wrong: off by {error:.1e}, and {allowed:.1e} is allowed"
+
+
+def as_plain(tensor: Tensor, kind: Kind) -> Tensor:
+    """What plain torch computes with to tell what is allowed: for TF32 float16, whose mantissa it has, since torch may
+    take small products exactly."""
+    return tensor.half() if kind == "tf32" else tensor
 
 
 def distance(found: Tensor, exact: Tensor) -> float:

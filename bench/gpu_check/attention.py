@@ -14,8 +14,9 @@ from gem_fast.kernels.attention.sdpa import sdpa
 from gem_fast.kernels.attention.self_self import OPERATION as SELF_SELF
 from gem_fast.kernels.attention.triton.launch import launch_attention, pays, why_not
 from gem_fast.kernels.attention.triton.tile_choice import chosen_tile
-from gem_fast.kernels.attention.triton.tile_trials import DTYPES, as_plain
+from gem_fast.kernels.attention.triton.tile_trials import DTYPES
 from gem_fast.kernels.attention.triton.tiles import Tile, device_of, split_width, tile_for
+from gem_fast.kernels.first_use import as_plain
 from torch import Tensor
 
 from gem_fast.method import Method, methods

@@ -14,8 +14,6 @@ Tiles: TypeAlias = Mapping[str, Tile | None]
 _REGISTERS = 255  # of a thread, at most, on every architecture
 _UNROLLED = 4096  # float32 products of a thread in a step, which are unrolled: beyond, compiling takes minutes
 _GAIN = 0.98  # a candidate replaces the tile that is there only if it is faster than that: the rest is noise
-
-
 _REFINING = {"iterations": 1, "projections": (0, 1, 2), "normalize": True}
 _OPTIONS: dict[str, dict[str, Any]] = {  # of the attention that an operation is tried in
     "refine": _REFINING,

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 from gem_fast.kernels.attention.reference import reference
-from gem_fast.kernels.first_use import distance
+from gem_fast.kernels.first_use import as_plain, distance
 from torch import Tensor
 
 from .launch import launch_attention
@@ -33,12 +33,6 @@ def arithmetic(kind: str) -> Iterator[None]:
     finally:
         for each, value in zip(where, before, strict=True):
             setattr(each, switch, value)
-
-
-def as_plain(qkv: Tensor, kind: str) -> Tensor:
-    """What plain torch computes with to tell what is allowed: for TF32 float16, whose mantissa it has, since torch may
-    take small products exactly."""
-    return qkv.half() if kind == "tf32" else qkv
 
 
 def median_ms(call: Callable[[], Any]) -> float:
